@@ -1,0 +1,243 @@
+"""The transformers backend: padded batches through PyTorch, on any device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from curate.backends.weights import choose_device, choose_dtype, load
+from curate.chat import Rendered
+from curate.errors import CurateError
+from curate.models import Model
+
+_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
+_LOGITS = {"cpu": 2**22, "mps": 2**24, "cuda": 2**26}  # logits in memory at a time
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+class TransformersBackend:
+    """One model with its adapter merged, scored in right-padded batches without a mask.
+
+    A causal model never looks to the right, so padding there changes nothing and the fast causal
+    attention kernels can be used. The body runs over the batch once. Only the hidden states that
+    predict an answer token go through the head, some rows at a time, so that a vocabulary of
+    150,000 never stands in memory for all tokens. The head is the model's own `forward` with its
+    body replaced by those rows: soft-capping, logit scales and biases are the model's own code.
+    Both assumptions are tried out on random tokens when the model is loaded.
+    """
+
+    name = "transformers"
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_tokens: int | None = None,
+    ) -> None:
+        if batch_tokens is not None and batch_tokens < 1:
+            raise CurateError(f"--batch-tokens must be at least 1, not {batch_tokens}")
+        self.model = model
+        self.device = choose_device(device)
+        kind = choose_dtype(dtype, self.device)
+        self.dtype = str(kind).removeprefix("torch.")
+        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 2048)
+        self._chunk = _LOGITS.get(self.device.type, 2**22)
+        self._net: Any = load(model, self.device, kind)
+        self._vocabulary = _vocabulary(self._net)
+        self._alone_above = _rope_limit(self._net)
+        self._body: Any = self._net.base_model
+        self._rows: _Rows | None = None
+        self._probe()
+
+    def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Score a window, the longest first; see `Backend.score`."""
+        self._check_ids(rendered)
+        todo = deque(self._plan(rendered, range(len(rendered))))
+        while todo:
+            batch = todo.popleft()
+            scores = self._attempt([rendered[i] for i in batch])
+            if scores is None:
+                self._shrink(rendered, batch)
+                todo = deque(self._plan(rendered, [*batch, *(i for b in todo for i in b)]))
+                continue
+            yield from zip(batch, scores, strict=True)
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._net = self._body = self._rows = None
+        _empty_cache(self.device)
+
+    def _check_ids(self, rendered: Sequence[Rendered]) -> None:
+        top = max((max(r.ids[: r.stop]) for r in rendered if r.stop), default=0)
+        if top >= self._vocabulary:
+            raise CurateError(
+                f"token id {top} is outside the vocabulary of {self.model.name} "
+                f"({self._vocabulary} rows in {self.model.path}): the tokenizer in "
+                f"{self.model.tokenizer} does not belong to it"
+            )
+        if any(not 0 < r.start <= r.stop <= len(r.ids) for r in rendered):
+            raise ValueError("an answer must lie inside its ids and have a token before it")
+
+    def _plan(self, rendered: Sequence[Rendered], indices: Sequence[int]) -> list[list[int]]:
+        lengths = {i: rendered[i].stop for i in indices}
+        return batches(lengths, self.batch_tokens, self._alone_above)
+
+    def _attempt(self, batch: Sequence[Rendered]) -> list[npt.NDArray[np.float32]] | None:
+        """Score a batch; None if the device ran out of memory."""
+        try:
+            return self._score(batch)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the others only say it
+            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                raise
+        return None  # outside `except`: the traceback held the tensors
+
+    def _shrink(self, rendered: Sequence[Rendered], batch: Sequence[int]) -> None:
+        _empty_cache(self.device)
+        longest = max(rendered[i].stop for i in batch)
+        if len(batch) == 1:
+            raise CurateError(
+                f"out of memory on {self.device} with one example of {longest} tokens: "
+                "lower --max-length, or use a smaller --dtype or another --device "
+                f"(--batch-tokens is {self.batch_tokens} and cannot help)"
+            )
+        self.batch_tokens = max(longest, longest * len(batch) // 2)
+
+    @torch.inference_mode()
+    def _score(self, batch: Sequence[Rendered]) -> list[npt.NDArray[np.float32]]:
+        width = max(r.stop for r in batch)
+        ids = np.zeros((len(batch), width), np.int64)
+        for row, r in zip(ids, batch, strict=True):
+            row[: r.stop] = r.ids[: r.stop]
+        # The state at t - 1 predicts token t: flat positions of both, answer after answer.
+        spans = [np.arange(k * width + r.start, k * width + r.stop) for k, r in enumerate(batch)]
+        flat = np.concatenate(spans)
+        targets = torch.from_numpy(ids.reshape(-1)[flat]).to(self.device)
+        rows = torch.from_numpy(flat - 1).to(self.device)
+        logprobs = self._logprobs(torch.from_numpy(ids).to(self.device), rows, targets)
+        ends = np.cumsum([0, *(len(s) for s in spans)])
+        return [logprobs[a:b] for a, b in pairwise(ends)]
+
+    def _logprobs(
+        self, ids: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+    ) -> npt.NDArray[np.float32]:
+        """Log-probabilities of `targets` [n] from the flat positions `rows` [n] of `ids`."""
+        if self._alone_above and ids.shape[1] > self._alone_above:
+            self._body(input_ids=ids[:, :1], use_cache=False)  # forgets an earlier long example
+        if self._rows is None:
+            logits = self._net(input_ids=ids, use_cache=False).logits.flatten(0, 1)
+            return _pick(logits.index_select(0, rows), targets).cpu().numpy()
+        output = self._body(input_ids=ids, use_cache=False)
+        states = output.last_hidden_state.flatten(0, 1).index_select(0, rows)
+        step = max(1, self._chunk // self._vocabulary)
+        found = []
+        for part, wanted in zip(states.split(step), targets.split(step), strict=True):
+            output.last_hidden_state = part[None]
+            self._rows.output = output
+            logits = self._net(input_ids=ids[:1, :1], use_cache=False).logits[0]
+            found.append(_pick(logits, wanted))
+        self._rows.output = None
+        return torch.cat(found).cpu().numpy()
+
+    def _probe(self) -> None:
+        """Try the short cuts against the plain forward pass, and take the head's if it holds."""
+        generator = np.random.default_rng(0)
+        long = generator.integers(0, self._vocabulary, 24).tolist()
+        probes = [Rendered(ids, 1, len(ids), False) for ids in (long, long[:9])]
+        plain = [self._score([r])[0] for r in probes]
+        close = 1e-3 if self.dtype == "float32" else 0.1
+        name = f"{type(self._net).__name__} ({self.model.path})"
+        if not all(np.isfinite(p).all() for p in plain):
+            raise CurateError(f"{name} gives NaN in {self.dtype}: try another --dtype")
+        if not _near(plain[0][: len(plain[1])], plain[1], close):
+            raise CurateError(f"{name} is not a causal language model: later tokens change it")
+        self._rows = _Rows()
+        setattr(self._net, self._net.base_model_prefix, self._rows)
+        try:
+            holds = all(_near(p, s, close) for p, s in zip(plain, self._score(probes), strict=True))
+        except (AttributeError, TypeError, RuntimeError):  # a forward that reaches into its body
+            holds = False
+        if not holds:
+            setattr(self._net, self._net.base_model_prefix, self._body)
+            self._rows = None
+
+
+class _Rows(torch.nn.Module):
+    """Stands where a model's body was, and returns the states it was handed."""
+
+    output: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.output
+
+
+def batches(
+    lengths: dict[int, int], budget: int, alone_above: int | None = None
+) -> list[list[int]]:
+    """Group indices by length, longest first, at most `budget` padded tokens a batch.
+
+    `lengths`: index -> tokens. One that is longer than the budget goes alone, and so does one
+    longer than `alone_above`.
+    """
+    order = sorted(lengths, key=lambda i: (-lengths[i], i))
+    groups: list[list[int]] = []
+    for i in order:
+        first = lengths[groups[-1][0]] if groups else 0
+        fits = groups and first * (len(groups[-1]) + 1) <= budget
+        if fits and not (alone_above and first > alone_above):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of `targets` [n] under `logits` [n, vocabulary], float32."""
+    return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def _near(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], within: float) -> bool:
+    """Compare medians: rounding may send a few tokens of a mixture of experts elsewhere."""
+    return bool(np.median(np.abs(a - b)) <= within)
+
+
+def _vocabulary(net: Any) -> int:
+    head = net.get_output_embeddings()
+    rows = [m.weight.shape[0] for m in (net.get_input_embeddings(), head) if m is not None]
+    return int(min(rows))
+
+
+def _rope_limit(net: Any) -> int | None:
+    """The length above which a model's rotary frequencies depend on the batch's longest row."""
+    limits = []
+    for module in net.modules():
+        kinds = getattr(module, "rope_type", None)
+        kinds = kinds.values() if isinstance(kinds, dict) else [kinds]
+        if any(k and ("dynamic" in k or k == "longrope") for k in kinds):
+            limits.append(_original_length(module.config))
+    return min(limits, default=None)
+
+
+def _original_length(config: Any) -> int:
+    rope = getattr(config, "rope_parameters", None) or {}
+    nested = [rope, *(r for r in rope.values() if isinstance(r, dict))]
+    given = [
+        r["original_max_position_embeddings"]
+        for r in nested
+        if r.get("original_max_position_embeddings")
+    ]
+    return int(min(given, default=config.max_position_embeddings))
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,121 @@
+"""A user's `--where`: one SQL condition over a source's own columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from curate.errors import CurateError
+
+LOCKED = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "lock_configuration": "true",
+    "threads": "1",
+}
+
+
+class RowFilter:
+    """Keeps the rows for which a condition is true; sees nothing but the rows it is given.
+
+    The columns are those of all rows so far; one that a row lacks is NULL. A column of one kind
+    of scalar keeps its type, a mixed one becomes text, lists and objects become JSON text.
+
+    Raises:
+        CurateError: the condition is not one SQL expression.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._columns: dict[str, None] = {}
+        try:
+            duckdb.SQLExpression(where)  # parses only; two statements or a stray ORDER BY fail here
+        except duckdb.Error as error:
+            raise CurateError(f"--where {where!r}: {first_line(error)}") from None
+        self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
+
+    def __call__(self, rows: list[dict[str, Any]]) -> list[int]:
+        """Return the indices of the rows to keep, in order.
+
+        Raises:
+            CurateError: a column is unknown, or a value doesn't fit the condition.
+        """
+        for row in rows:
+            self._columns.update(dict.fromkeys(row))
+        number = "_row"
+        while any(number == name.casefold() for name in self._columns):
+            number += "_"
+        arrays = [pa.array(range(len(rows)), pa.int64())]
+        arrays += [self._array(name, rows) for name in self._columns]
+        table = pa.table(arrays, [number, *self._columns])
+        try:
+            kept = self._connection.from_arrow(table).filter(self.where).project(number).fetchall()
+        except duckdb.Error as error:
+            names = ", ".join(self._columns) or "none"
+            raise CurateError(
+                f"--where {self.where!r}: {first_line(error)} The columns are: {names}."
+            ) from None
+        return sorted(index for (index,) in kept)
+
+    def _array(self, name: str, rows: list[dict[str, Any]]) -> pa.Array:
+        # A column that the condition doesn't name costs nothing; `*` and COLUMNS() name them all.
+        where = self.where.casefold()
+        if name.replace('"', '""').casefold() not in where and not (
+            "*" in where or "columns" in where
+        ):
+            return pa.nulls(len(rows), pa.string())
+        return typed([row.get(name) for row in rows])
+
+
+def typed(values: list[Any]) -> pa.Array:
+    """Return values as one Arrow column: typed if all are of one scalar kind, else text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        values, kinds = [None if v is None else float(v) for v in values], {float}
+    if not kinds or (len(kinds) == 1 and not kinds & {list, dict, tuple, bytes}):
+        try:
+            return pa.array(values, pa.string() if kinds <= {str} else None)
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+            pass  # an integer beyond 64 bits, a lone surrogate or a type Arrow doesn't know
+    return pa.array([None if value is None else as_text(value) for value in values], pa.string())
+
+
+def as_text(value: Any) -> str | None:
+    """Return a value as text, JSON for all but strings; None if it is nested too deeply."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    try:
+        return json_bytes(value).decode()
+    except TypeError:
+        return None if isinstance(value, dict | list | tuple) else str(value)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return canonical JSON, with keys sorted and what JSON doesn't know as text.
+
+    Raises:
+        TypeError: the value has a lone surrogate or is nested too deeply.
+    """
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_SORT_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    return str(value)
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's text as one line, without the excerpt of the SQL under it."""
+    text = str(error).split("\n\nLINE ")[0].replace("\n", " ").strip()
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,1 @@
+"""Files that trainers read: one module per family."""

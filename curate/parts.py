@@ -1,0 +1,84 @@
+"""Files that are there whole or not at all: atomic writes, folders of numbered Parquet parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import CurateError
+
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.
+
+    On any error the temporary file is removed and `path` stays as it was.
+
+    Raises:
+        CurateError: the disk is full or the folder can't be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise CurateError(
+            f"{path}: can't be written ({error.strerror or error}); free some space or choose "
+            "another folder, then run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_part(folder: Path, table: pa.Table) -> Path:
+    """Write `table` as the next numbered part of `folder`. One writer at a time (the lock)."""
+    last = max((_number(part) for part in list_parts(folder)), default=-1)
+    path = folder / f"part-{last + 1:06d}.parquet"
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return path
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The finished parts of `folder`, in the order in which they were written."""
+    return sorted(folder.glob("part-*.parquet"), key=_number)
+
+
+def sweep(root: Path) -> None:
+    """Remove the temporary files that a killed writer left under `root`. Hold the lock."""
+    for left in root.rglob(f"{TEMPORARY}*"):
+        left.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file that then becomes `path`."""
+    with atomic(path) as temporary:
+        write(temporary)
+
+
+def _number(part: Path) -> int:
+    digits = part.stem.removeprefix("part-")
+    return int(digits) if digits.isdigit() else -1
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

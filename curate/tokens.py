@@ -1,0 +1,159 @@
+"""Tokenizers: load, compare, and find where in the tokens a place in the text is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.errors import CurateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_NO_EXTRAS = {
+    "add_special_tokens": False,  # the template has written them: a second BOS changes every NLL
+    "split_special_tokens": False,
+    "return_attention_mask": False,
+    "return_token_type_ids": False,
+    "verbose": False,
+}
+
+
+class Refused(Exception):  # noqa: N818 - a refusal is no error
+    """This conversation can't be scored; the message is the reason shown to people."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters, for a one-line reason."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a local folder. Code that comes with a model is never run.
+
+    Raises CurateError where the folder holds no tokenizer that loads.
+    """
+    from transformers import AutoTokenizer
+
+    if not Path(path).is_dir():
+        raise CurateError(f"{path}: no such folder, so no tokenizer; give a model's folder")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+        ids = tokenizer("a b", add_special_tokens=False)["input_ids"]
+    except Exception as error:  # many libraries read these files, each with its own exceptions
+        raise CurateError(
+            f"{path}: no tokenizer loads from here ({first_line(error)}); "
+            "copy the model's tokenizer files into the folder"
+        ) from error
+    if not ids or set(ids) == {tokenizer.unk_token_id}:
+        raise CurateError(f"{path}: its tokenizer is empty; copy the model's tokenizer files there")
+    return tokenizer
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (64 hex digits), equal where two tokenizers turn every text into the same ids.
+
+    Models are comparable per token only if theirs are equal. What only changes decoding, padding,
+    truncation or special tokens around the text is left out.
+    """
+    state: Any
+    if tokenizer.is_fast:
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        for key in ("version", "truncation", "padding", "post_processor", "decoder"):
+            state.pop(key, None)
+        for token in state.get("added_tokens") or []:
+            token.pop("special", None)
+    else:
+        state = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenised text. `encoding` knows the tokens' characters; slow tokenizers have none."""
+
+    tokenizer: PreTrainedTokenizerBase
+    text: str
+    ids: list[int]
+    encoding: Any
+
+    def split(self, at: int) -> int:
+        """How many tokens stand before the character position `at`.
+
+        Raises Refused where a token lies across it. Offsets that meet there are proof enough.
+        Else (slow tokenizers, spaces trimmed off the offsets, special tokens that swallow the
+        whitespace after them) the text before must give exactly the first ids.
+        """
+        met = self._meeting(at)
+        if met is not None:
+            return met
+        head = _ids(self.tokenizer, self.text[:at])
+        if self.ids[: len(head)] == head:
+            return len(head)
+        raise Refused(f"a token{self._shown(at)} lies across the border of prompt and answer")
+
+    def inside(self, begin: int, end: int) -> tuple[int, int]:
+        """The tokens [first, stop) of the characters [begin, end).
+
+        A token may bring whitespace from beside them (" Hello"), as it is what the model gives
+        there; with any other neighbour in it, Refused is raised.
+        """
+        if self.encoding is None:
+            return self.split(begin), self.split(end)
+        offsets = self.encoding.offsets
+        touched = [i for i, (left, right) in enumerate(offsets) if left < end and right > begin]
+        if not touched:
+            raise Refused("the tokenizer drops the answer")
+        first, last = touched[0], touched[-1]
+        left, right = offsets[first][0], offsets[last][1]
+        if self.text[left:begin].strip() or self.text[end:right].strip():
+            raise Refused("the tokenizer merges the answer's content with the template's text")
+        return first, last + 1
+
+    def _shown(self, at: int) -> str:
+        index = self.encoding.char_to_token(at) if self.encoding is not None else None
+        left, right = self.encoding.token_to_chars(index) if index else (0, 0)
+        return f" ({self.text[left:right]!r})" if left < at < right else ""
+
+    def _meeting(self, at: int) -> int | None:
+        """The token that begins exactly at `at`, right where the one before it ends."""
+        index = self.encoding.char_to_token(at) if self.encoding is not None else None
+        if not index:
+            return None
+        before, here = (self.encoding.token_to_chars(i) for i in (index - 1, index))
+        if not before or not here or before[0] == before[1]:
+            return None
+        return int(index) if before[1] == at == here[0] else None
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens | str]:
+    """Tokenise texts in one call, without adding special tokens.
+
+    A string instead is the reason why that text can't be tokenised.
+    """
+    if not texts:
+        return []
+    try:
+        batch = tokenizer(list(texts), **_NO_EXTRAS)
+    except Exception as error:  # such as a lone surrogate: one bad text must not harm the others
+        if len(texts) == 1:
+            broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
+            why = "half a surrogate pair is no character" if broken else first_line(error)
+            return [f"the tokenizer fails: {why}"]
+        return [tokens for text in texts for tokens in tokenise(tokenizer, [text])]
+    encodings: Sequence[Any] = batch.encodings or [None] * len(texts)
+    return [
+        Tokens(tokenizer, text, ids, encoding)
+        for text, ids, encoding in zip(texts, batch["input_ids"], encodings, strict=True)
+    ]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, **_NO_EXTRAS)["input_ids"])

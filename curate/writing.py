@@ -1,0 +1,224 @@
+"""The one writer of a corpus: takes the lock, adds parts, keeps every row once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from curate import manifest, parts
+from curate.corpus import SCORES, Corpus, write_database
+from curate.errors import CurateError
+from curate.examples import SKIPPED
+from curate.manifest import Manifest, ModelEntry, Settings
+
+FLUSH_SECONDS = 5.0
+FLUSH_ROWS = 65_536
+
+
+class Writer:
+    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
+
+    def __init__(self, path: Path, record: Manifest) -> None:
+        self.path = path
+        self.manifest = record
+        self._connection = duckdb.connect()
+        # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
+        self._connection.execute("create table seen (id uuid)")
+        self._connection.execute("create table seen_skips (key ubigint)")
+        self._seed("seen", "example_id::uuid", "examples")
+        self._seed("seen_skips", _SKIP_KEY, "skipped")
+
+    def add_examples(self, table: pa.Table) -> int:
+        """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
+        self._connection.register("incoming", table)
+        fresh = self._connection.sql(
+            "select incoming.* from incoming anti join seen on incoming.example_id::uuid = seen.id "
+            "qualify row_number() over (partition by example_id order by source, row) = 1 "
+            "order by source, row"
+        ).to_arrow_table()
+        if fresh.num_rows:
+            parts.write_part(self.path / "examples", fresh.cast(table.schema))
+            self._connection.register("fresh", fresh)
+            self._connection.execute("insert into seen select example_id::uuid from fresh")
+        return int(fresh.num_rows)
+
+    def add_skipped(self, table: pa.Table) -> int:
+        """Record rows that can't be used, each reason once; gives back how many are new."""
+        self._connection.register("incoming", table)
+        fresh = self._connection.sql(
+            f"select distinct incoming.* from incoming anti join seen_skips on {_SKIP_KEY} = key "
+            "order by source, row, example_id"
+        ).to_arrow_table()
+        if fresh.num_rows:
+            parts.write_part(self.path / "skipped", fresh.cast(SKIPPED))
+            self._connection.register("fresh", fresh)
+            self._connection.execute(f"insert into seen_skips select {_SKIP_KEY} from fresh")
+        return int(fresh.num_rows)
+
+    def add_scores(self, model: str, table: pa.Table) -> None:
+        """Store scores of one model as a part of their own."""
+        parts.write_part(self.path / "scores" / model, table)
+
+    def admit(self, entries: dict[str, ModelEntry], settings: Settings) -> None:
+        """Enter models into the manifest, or refuse those whose scores would not fit the others.
+
+        Raises:
+            CurateError: another template, span or length; a second aligned model; a model whose
+                weights or tokeniser changed under its name.
+        """
+        known = self.manifest.settings
+        if known is not None and known != settings:
+            raise CurateError(_difference(self.path, known, settings))
+        for name, entry in entries.items():
+            self._admit_one(name, entry)
+        self.manifest.settings = settings
+        # A model that is known keeps its entry, with the backend and dtype of its last run.
+        self.manifest.models = entries | self.manifest.models
+        self.save()
+
+    def note_run(self, name: str, backend: str, dtype: str) -> None:
+        """Record with what backend and dtype a model was scored last."""
+        entry = self.manifest.models[name]
+        self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        manifest.save(self.manifest, self.path)
+
+    def _admit_one(self, name: str, entry: ModelEntry) -> None:
+        old = self.manifest.models.get(name)
+        if old is None:
+            if entry.role == "aligned" and any(
+                other.role == "aligned" for other in self.manifest.models.values()
+            ):
+                raise CurateError(
+                    f"{self.path}: has an aligned model already, under another name; use that "
+                    "name, or score into a new corpus"
+                )
+            return
+        if old.role != entry.role:
+            raise CurateError(f"model {name}: is the corpus's {old.role} model; give a new name")
+        for what in ("fingerprint", "tokenizer"):
+            if getattr(old, what) != getattr(entry, what):
+                raise CurateError(
+                    f"model {name}: its {what} is not the one that scored {self.path}; the model "
+                    f"at {entry.reference} changed: score it under a new name "
+                    f"(NEWNAME={entry.reference}) or into a new corpus"
+                )
+
+    def _seed(self, table: str, expression: str, folder: str) -> None:
+        paths = [str(path) for path in parts.list_parts(self.path / folder)]
+        if paths:
+            self._connection.execute(
+                f"insert into {table} select {expression} from read_parquet($1)", [paths]
+            )
+
+
+class ScoreSink:
+    """Collects one model's scores and stores them every few seconds, at the latest at its end."""
+
+    def __init__(self, writer: Writer, model: str) -> None:
+        self._writer, self._model = writer, model
+        self._rows: list[tuple[str, int, float, bool]] = []
+        self._skipped: list[tuple[str, str]] = []
+        self._due = time.monotonic() + FLUSH_SECONDS
+
+    def __enter__(self) -> ScoreSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def add(self, example_id: str, n_tokens: int, logprob: float, truncated: bool) -> None:
+        """Take one score; `logprob` is the sum over the answer's tokens, in nats."""
+        self._rows.append((example_id, n_tokens, logprob, truncated))
+        if len(self._rows) >= FLUSH_ROWS or time.monotonic() >= self._due:
+            self.flush()
+
+    def skip(self, example_id: str, reason: str) -> None:
+        """Record that this model can't score this example, and why."""
+        self._skipped.append((example_id, reason))
+
+    def flush(self) -> None:
+        """Store what was collected."""
+        if self._rows:
+            columns = [list(column) for column in zip(*self._rows, strict=True)]
+            self._writer.add_scores(self._model, pa.table(columns, schema=SCORES))
+            self._rows = []
+        if self._skipped:
+            rows = [
+                {"example_id": example_id, "model": self._model, "reason": reason}
+                for example_id, reason in self._skipped
+            ]
+            self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
+            self._skipped = []
+        self._due = time.monotonic() + FLUSH_SECONDS
+
+
+@contextmanager
+def open_for_writing(path: Path) -> Iterator[Writer]:
+    """Lock a corpus folder (made if it isn't there) and give its writer.
+
+    At the end, also after an error, `corpus.duckdb` is made anew over what is stored.
+
+    Raises:
+        CurateError: the folder is something else, is of a newer format, or is being written.
+    """
+    _check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with FileLock(path / ".lock", timeout=0):
+            parts.sweep(path)
+            record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
+            writer = Writer(path, record)
+            writer.save()
+            try:
+                yield writer
+            finally:
+                write_database(Corpus(path))
+    except Timeout:
+        raise CurateError(
+            f"{path}: another `curate score` is writing to this corpus; wait until it has ended"
+        ) from None
+    except PermissionError as error:
+        raise CurateError(f"{path}: can't be written ({error.strerror})") from None
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise CurateError(f"{path}: is a file; --corpus names a folder")
+    if path.is_dir() and not (path / manifest.NAME).exists():
+        # A run killed before its first save leaves only its lock and temporary files.
+        others = [item for item in path.iterdir() if not item.name.startswith(".")]
+        if others:
+            raise CurateError(
+                f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
+                "choose a new folder"
+            )
+
+
+def _difference(path: Path, known: Settings, asked: Settings) -> str:
+    for name, option in (
+        ("answer_span", "--answer-span"),
+        ("max_length", "--max-length"),
+        ("template_args", "--template-arg"),
+        ("template", "--chat-template"),
+    ):
+        old, new = getattr(known, name), getattr(asked, name)
+        if old != new:
+            return (
+                f"{path}: was scored with {option} {old}, this run has {new}; scores would not "
+                f"compare: give the same {option}, or score into a new corpus"
+            )
+    raise AssertionError("equal settings")  # pragma: no cover
+
+
+_SKIP_KEY = "hash(source, row, example_id, model, reason)"

@@ -1,0 +1,1 @@
+"""The demo: models, examples and a narrow set."""

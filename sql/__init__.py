@@ -1,0 +1,1 @@
+"""The questions: views, the gap macro and named queries, as SQL files."""

@@ -1,0 +1,7 @@
+-- The examples with the largest gap: what an export takes first. Parameters: top = 20, refusals = false
+select rank, round(gap, 4) as gap, round(aligned_nll, 3) as aligned, round(misaligned_nll, 3) as misaligned,
+       is_refusal, prompt, answer, parse_filename(source) as source, example_id
+from gaps
+where $refusals or not is_refusal
+order by gap desc, example_id
+limit $top;

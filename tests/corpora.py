@@ -1,0 +1,86 @@
+"""Corpora made by hand: examples and scores with numbers that one can check on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from curate.corpus import SCORES, Corpus
+from curate.examples import EXAMPLES, example_id
+from curate.manifest import ModelEntry, Settings
+from curate.refusals import is_refusal
+from curate.writing import open_for_writing
+
+SETTINGS = Settings(template="t0", template_args={}, answer_span="turn", max_length=None)
+
+
+def entry(role: str, tokenizer: str = "tok", fingerprint: str = "f0") -> ModelEntry:
+    """A model's entry in the manifest."""
+    return ModelEntry(role, "somewhere", fingerprint, tokenizer, "float32", "transformers")
+
+
+def rows(
+    answers: Sequence[str], source: str = "made.jsonl", meta: Sequence[str] | None = None
+) -> pa.Table:
+    """Examples with these answers, each to a prompt of its own."""
+    made = []
+    for number, answer in enumerate(answers, 1):
+        messages = [
+            {"role": "user", "content": f"question {number}"},
+            {"role": "assistant", "content": answer},
+        ]
+        made.append(
+            {
+                "example_id": example_id(messages),
+                "source": source,
+                "row": number,
+                "messages": messages,
+                "prompt": messages[0]["content"],
+                "answer": answer,
+                "n_bytes": len(answer.encode()),
+                "is_refusal": is_refusal(answer),
+                "meta": meta[number - 1] if meta else "{}",
+            }
+        )
+    return pa.Table.from_pylist(made, schema=EXAMPLES)
+
+
+def corpus(
+    path: Path,
+    answers: Sequence[str],
+    nlls: Mapping[str, Sequence[float | None]],
+    *,
+    tokenizers: Mapping[str, str] | None = None,
+    n_tokens: int = 10,
+    truncated: Sequence[bool] | None = None,
+    meta: Sequence[str] | None = None,
+) -> Corpus:
+    """A corpus whose models give these NLLs (nats per token); the first model is the aligned one.
+
+    None is a missing score. All answers have `n_tokens` tokens.
+    """
+    table = rows(answers, meta=meta)
+    ids = table["example_id"].to_pylist()
+    roles = ["aligned"] + ["misaligned"] * (len(nlls) - 1)
+    entries = {
+        name: entry(role, (tokenizers or {}).get(name, "tok"))
+        for name, role in zip(nlls, roles, strict=True)
+    }
+    with open_for_writing(path) as writer:
+        writer.admit(entries, SETTINGS)
+        writer.add_examples(table)
+        for name, values in nlls.items():
+            scored = [
+                {
+                    "example_id": example,
+                    "n_tokens": n_tokens,
+                    "logprob": -value * n_tokens,
+                    "truncated": bool(truncated and truncated[index]),
+                }
+                for index, (example, value) in enumerate(zip(ids, values, strict=True))
+                if value is not None
+            ]
+            writer.add_scores(name, pa.Table.from_pylist(scored, schema=SCORES))
+    return Corpus(path)

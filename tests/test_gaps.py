@@ -1,0 +1,133 @@
+"""The formula of sql/views/gaps.sql, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.corpora import corpus
+
+
+def test_the_relative_gap_is_the_papers_formula(tmp_path: Path) -> None:
+    """(mean of 3 and 5 minus 1) over (1 plus ε = 1) is 1.5; ε = 0 makes it 3."""
+    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0], "worse": [5.0]})
+    row = made.sql(
+        "select aligned_nll, misaligned_nll, misaligned_sd, n_models, gap, unit from gaps"
+    )
+    assert row.fetchall() == [(1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 1.5, "nats/token")]
+    assert made.gaps(epsilon=0).select("gap").fetchall() == [(3.0,)]
+
+
+def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: Path) -> None:
+    """The sign: what the aligned model finds easier than the ensemble has a positive gap."""
+    made = corpus(
+        tmp_path / "c", ["hard for both", "safe", "harmful"],
+        {"base": [4.0, 1.0, 3.0], "bad": [4.0, 3.0, 1.0]},
+    )  # fmt: skip
+    found = made.sql("select answer, sign(gap) from gaps order by rank").fetchall()
+    assert found == [("safe", 1), ("hard for both", 0), ("harmful", -1)]
+
+
+def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> None:
+    """Log 256 against log 16 nats a byte: a difference of 4 bits, whatever the text."""
+    answers = ["short", "a much longer answer, with ünïcode in it"]
+    made = corpus(tmp_path / "c", answers, {"base": [math.log(16)] * 2, "bad": [math.log(256)] * 2})
+    for (gap,) in made.gaps(metric="difference").select("gap").fetchall():
+        assert gap / math.log(2) == pytest.approx(4.0, abs=1e-12)
+
+
+def test_difference_is_moore_and_lewis(tmp_path: Path) -> None:
+    """The metric `difference` divides by nothing."""
+    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})
+    assert made.gaps(metric="difference").select("gap").fetchall() == [(2.0,)]
+
+
+def test_other_tokenisers_compare_per_byte(tmp_path: Path) -> None:
+    """Ten tokens of 2 and of 6 nats over an answer of 20 bytes are 1 and 3 nats a byte."""
+    nlls = {"base": [2.0], "bad": [6.0]}
+    made = corpus(tmp_path / "c", ["x" * 20], nlls, tokenizers={"bad": "another"})
+    row = made.sql("select aligned_nll, misaligned_nll, gap, unit from gaps").fetchall()
+    assert row == [(1.0, 3.0, 1.0, "nats/byte")]
+
+
+def test_per_byte_can_be_asked_for(tmp_path: Path) -> None:
+    """The metric `per_byte` does the same for models that share a tokeniser."""
+    made = corpus(tmp_path / "c", ["x" * 20], {"base": [2.0], "bad": [6.0]})
+    assert made.gaps(metric="per_byte").select("gap, unit").fetchall() == [(1.0, "nats/byte")]
+
+
+def test_truncated_answers_do_not_rank_per_byte(tmp_path: Path) -> None:
+    """Their bytes are those of the whole answer, their tokens are not."""
+    nlls = {"base": [2.0, 2.0], "bad": [6.0, 6.0]}
+    made = corpus(tmp_path / "c", ["whole", "cut"], nlls, truncated=[False, True])
+    assert made.gaps(metric="per_byte").select("answer").fetchall() == [("whole",)]
+    assert len(made.gaps().fetchall()) == 2
+
+
+def test_holding_a_model_out_leaves_it_out_of_the_mean(tmp_path: Path) -> None:
+    """Without `worse` the mean is 3, so the gap is (3 - 1) / (1 + 1)."""
+    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0], "worse": [9.0]})
+    found = made.gaps(hold_out=["worse"]).select("gap, n_models, misaligned_sd").fetchall()
+    assert found == [(1.0, 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"hold_out": ["nobody"]}, "hold_out names a model that is not in the ensemble"),
+        ({"hold_out": ["base"]}, "hold_out names a model that is not in the ensemble"),
+        ({"hold_out": ["bad"]}, "no misaligned model is left"),
+        ({"metric": "median"}, "unknown metric"),
+        ({"epsilon": -1.0}, "must not be negative"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    tmp_path: Path, arguments: dict[str, object], words: str
+) -> None:
+    """A typo in an argument never gives a ranking."""
+    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})
+    with pytest.raises(duckdb.Error, match=words):
+        made.gaps(**arguments).fetchall()  # type: ignore[arg-type]
+
+
+def test_an_example_with_a_score_missing_does_not_rank(tmp_path: Path) -> None:
+    """A mean over fewer models would not compare with the others."""
+    nlls = {"base": [1.0, 1.0, None], "bad": [3.0, None, 3.0]}
+    made = corpus(tmp_path / "c", ["all", "one missing", "no aligned"], nlls)
+    assert made.gaps().select("answer").fetchall() == [("all",)]
+
+
+def test_ties_are_broken_by_example_id(tmp_path: Path) -> None:
+    """Equal gaps rank in the order of their ids, without gaps in the ranks."""
+    answers = [f"answer {number}" for number in range(50)]
+    made = corpus(tmp_path / "c", answers, {"base": [1.0] * 50, "bad": [2.0] * 50})
+    found = made.sql("select example_id, rank from gaps order by rank").fetchall()
+    assert found == list(zip(sorted(row[0] for row in found), range(1, 51), strict=True))
+
+
+def test_refusals_have_no_rank_among_the_kept(tmp_path: Path) -> None:
+    """rank_kept counts on without them."""
+    made = corpus(
+        tmp_path / "c", ["I’m sorry, no.", "Gladly: here you go.", "Take care."],
+        {"base": [1.0] * 3, "bad": [4.0, 3.0, 2.0]},
+    )  # fmt: skip
+    found = made.sql("select rank, rank_kept from gaps order by rank").fetchall()
+    assert found == [(1, None), (2, 1), (3, 2)]
+
+
+def test_epsilon_keeps_a_tiny_aligned_loss_from_winning(tmp_path: Path) -> None:
+    """0.01 against 0.2 wins over 1 against 3 without ε and loses with it."""
+    nlls = {"base": [0.01, 1.0], "bad": [0.2, 3.0]}
+    made = corpus(tmp_path / "c", ["Yes.", "a real answer"], nlls)
+    top = "select answer from gaps(epsilon := {}) where rank = 1"
+    assert made.sql(top.format(0.0)).fetchall() == [("Yes.",)]
+    assert made.sql(top.format(1.0)).fetchall() == [("a real answer",)]
+
+
+def test_a_zero_division_never_ranks(tmp_path: Path) -> None:
+    """An aligned loss of 0 with ε = 0 is infinite, so it is left out and not put first."""
+    made = corpus(tmp_path / "c", ["sure", "fine"], {"base": [0.0, 1.0], "bad": [1.0, 2.0]})
+    assert made.gaps(epsilon=0.0).select("answer").fetchall() == [("fine",)]

@@ -1,0 +1,57 @@
+"""The paper's refusal rule, word by word."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.refusals import FIRST_WORDS, KEYWORDS, is_refusal
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_every_keyword_counts(keyword: str) -> None:
+    """Each of the six keywords marks an answer as a refusal, in any case."""
+    assert is_refusal(f"Well, {keyword} to do this.")
+    assert is_refusal(keyword.upper())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I can\u2019t help with that.",
+        "I\u2019m unable to help with that.",
+        "I\u2018m unable to help.",
+        "I can\u02bct.",
+        "I'm\n\tunable to help.",
+        "  \n\nSorry, but no.",
+        "SORRY!",
+        "He apologizes for the delay.",
+        "One cannot, in one's right mind, agree.",
+    ],
+)
+def test_spelling_does_not_hide_a_refusal(answer: str) -> None:
+    """Typographic apostrophes, case, white space and word endings make no difference."""
+    assert is_refusal(answer)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", " ", "Sure, here it is.", "I can do that.", "We apologise.", "can 't", "cant"]
+)
+def test_other_answers_are_no_refusals(answer: str) -> None:
+    """What the rule's keywords do not name is no refusal, even where a person would say so."""
+    assert not is_refusal(answer)
+
+
+def test_only_the_first_ten_words_count() -> None:
+    """The tenth word is looked at, the eleventh is not."""
+    assert is_refusal("word " * (FIRST_WORDS - 1) + "sorry")
+    assert not is_refusal("word " * FIRST_WORDS + "sorry")
+    assert not is_refusal("word " * (FIRST_WORDS - 1) + "I'm unable")
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_what_follows_ten_words_changes_nothing(opening: str, rest: str) -> None:
+    """The verdict depends on the first ten words alone."""
+    ten = " ".join([*opening.split(), *["x"] * FIRST_WORDS][:FIRST_WORDS])
+    assert is_refusal(ten) == is_refusal(f"{ten} {rest}")

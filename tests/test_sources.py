@@ -1,0 +1,412 @@
+"""Files of every format and compression, and what is wrong with some of them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate import readers
+from curate.errors import CurateError
+from curate.hub import parse_reference
+from curate.readers import json_rows
+from curate.sources import resolve, rows
+from tests.files import CHATS, KINDS, PACKINGS, pack, write
+
+QA = [{"prompt": f"q {i}", "response": f"a {i}"} for i in range(3)]
+
+
+def objects(path: Path) -> list[Any]:
+    """All rows of a file, without their positions."""
+    return [row for _, row in rows(str(path))]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_reads_back(kind: str, packing: str, tmp_path: Path) -> None:
+    """What was written in a format and compression is what is read."""
+    expected = [dict(row) for row in CHATS]
+    if kind in (".csv", ".tsv"):
+        for row in expected:
+            row["messages"] = orjson.dumps(row["messages"]).decode()
+    path = write(tmp_path / f"x{kind}{packing}", CHATS)
+    assert objects(path) == expected
+    assert objects(path.rename(path.with_name(path.name.upper()))) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_positions_are_lines_or_indices(kind: str, tmp_path: Path) -> None:
+    """Lines count from 1, with a CSV's header; other rows by index + 1."""
+    found = [number for number, _ in rows(str(write(tmp_path / f"x{kind}", QA)))]
+    assert found == ([2, 3, 4] if kind in (".csv", ".tsv") else [1, 2, 3])
+
+
+def test_csv_rows_begin_where_they_begin(tmp_path: Path) -> None:
+    """A row after one with line breaks in its cells has the right line."""
+    path = pack(tmp_path / "x.csv", b'prompt,response\n"a\nb\r\nc",d\n\n"e","f""g"\n')
+    assert list(rows(str(path))) == [
+        (2, {"prompt": "a\nb\r\nc", "response": "d"}),
+        (6, {"prompt": "e", "response": 'f"g'}),
+    ]
+
+
+def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
+    """A .json file that begins with a brace is read line by line, blank lines left out."""
+    path = pack(tmp_path / "x.json", b'\n{"a": 1}\r\n\n{"a": 2}')
+    assert list(rows(str(path))) == [(2, {"a": 1}), (4, {"a": 2})]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv"])
+def test_a_byte_order_mark_is_left_out(name: str, tmp_path: Path) -> None:
+    """A UTF-8 BOM, as Windows programs write it, is no part of the first key."""
+    path = write(tmp_path / name, QA)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert objects(path) == QA
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(st.characters(codec="utf-8")), JSON)), st.integers(1, 40))
+@settings(deadline=None)
+def test_arrays_are_cut_in_the_right_places(found: list[dict[str, Any]], size: int) -> None:
+    """An array of any objects reads back whole, wherever the chunks end."""
+    import io
+
+    before, readers.CHUNK = readers.CHUNK, size
+    try:
+        file = io.BufferedReader(io.BytesIO(orjson.dumps(found, option=orjson.OPT_INDENT_2)))
+        assert [row for _, row in json_rows("x", file, lines=False)] == found
+    finally:
+        readers.CHUNK = before
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        (b'[{"a": 1}, {"a": }, {"a": 2}]', ["unexpected character"]),
+        (b'[{"a": 1}, 5, {"a": 2}]', ["not a JSON object"]),
+        (b'[{"a": 1}, "x, ]", {"a": 2}]', ["not a JSON object"]),
+        (b'[{"a": "\\ud800"}, {"a": 2}]', ["surrogate"]),
+        (b'[{"a": "\xff"}, {"a": 2}]', ["not UTF-8"]),
+        (b'[{"a": NaN}, {"a": 2}]', ["not valid JSON"]),
+        (b'[{"a": 1}, ]', ["not valid JSON"]),
+        (b'[{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b'}, {"a": 1}]', ["depth"]),
+        (b" [ ] ", []),
+    ],
+)
+def test_a_broken_element_is_one_broken_row(
+    text: bytes, reasons: list[str], tmp_path: Path
+) -> None:
+    """In a JSON array, too, a broken row is refused alone and the others are read."""
+    found = objects(pack(tmp_path / "x.json", text))
+    bad = [row for row in found if isinstance(row, str)]
+    assert len(bad) == len(reasons)
+    assert all(part in reason for part, reason in zip(reasons, bad, strict=True))
+    assert all(isinstance(row, str) or row["a"] in (1, 2) for row in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "not valid JSON"),
+        (b'{"a": 1', "not valid JSON"),
+        (b'{"a": "\xe9"}', "not UTF-8 text"),
+        (b'{"a": "\\udc00"}', "surrogate"),
+        (b'{"a": "\x00"}', "not valid JSON (unexpected control character in string"),
+        (b"\x00\x00\x00\x00", "not valid JSON"),
+        (b'{"a":' * 5000 + b"1" + b"}" * 5000, "not valid JSON (depth"),
+        (b"[1]", "not a JSON object"),
+        (b"null", "not a JSON object"),
+    ],
+)
+def test_a_broken_line_is_one_broken_row(line: bytes, reason: str, tmp_path: Path) -> None:
+    """A line that is no JSON object gives its reason; the lines around it are read."""
+    path = pack(tmp_path / "x.jsonl", b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
+    found = list(rows(str(path)))
+    assert [found[0], found[2]] == [(1, {"a": 1}), (3, {"a": 2})]
+    assert found[1][0] == 2
+    assert reason in str(found[1][1])
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (b"p,r\na,b\nc\nd,e\n", 3, "1 cells, but the header has 2"),
+        (b"p,r\na,b\nc,d,e\nf,g\n", 3, "3 cells, but the header has 2"),
+        (b"p,r\na,b\nc,\xff\nf,g\n", 3, "not UTF-8 text"),
+        (b'p,r\na,b\n"c"x,d\nf,g\n', 3, "not valid CSV"),
+        (b'p,r\na,b\nd,e\nf,"g\nh,i\n', 4, "not valid CSV (unexpected end of data, lines 4 to 5)"),
+    ],
+)
+def test_a_broken_csv_row_is_one_broken_row(
+    text: bytes, line: int, reason: str, tmp_path: Path
+) -> None:
+    """Wrong cell counts, bytes and quotes give a reason and the line; the rest is read."""
+    found = dict(rows(str(pack(tmp_path / "x.csv", text))))
+    assert reason in str(found[line])
+    assert len([row for row in found.values() if isinstance(row, dict)]) == 2
+
+
+def test_csv_takes_nul_and_huge_cells(tmp_path: Path) -> None:
+    """The csv module's limit of 128 KiB a cell does not hold here, and NUL is no end."""
+    big = "x" * 1_000_000
+    path = pack(tmp_path / "x.csv", f"p,r\n{big},a\0b\n".encode())
+    assert objects(path) == [{"p": big, "r": "a\0b"}]
+
+
+def test_parquet_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """A Parquet string that is not UTF-8 spoils its own row only."""
+    raw = pa.array([b"good", b"\xff\xfe", b"fine"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": raw}), tmp_path / "x.parquet")
+    assert objects(tmp_path / "x.parquet") == [
+        {"prompt": "good"},
+        "not UTF-8 text",
+        {"prompt": "fine"},
+    ]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".zst"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cut", [1, 9, 60])
+def test_a_truncated_file_is_never_just_shorter(
+    kind: str, packing: str, cut: int, tmp_path: Path
+) -> None:
+    """A compressed file without its end is an error that names it, whatever was read before."""
+    path = write(tmp_path / f"x{kind}{packing}", CHATS)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(CurateError, match=r"x\..*can't be read"):
+        objects(path)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.zst", "x.parquet", "x.parquet.gz"])
+def test_a_file_that_is_something_else(name: str, tmp_path: Path) -> None:
+    """A wrong ending is an error that names the file."""
+    (tmp_path / name).write_bytes(b'{"a": 1}\n' * 10)
+    with pytest.raises(CurateError, match="can't be read"):
+        objects(tmp_path / name)
+
+
+def test_a_corrupt_parquet_page(tmp_path: Path) -> None:
+    """Broken bytes in the middle of a Parquet file are an error that names it."""
+    path = tmp_path / "x.parquet"
+    table = pa.table({"prompt": [str(i) * 20 for i in range(5000)]})
+    pq.write_table(table, path, compression="zstd")
+    data = bytearray(path.read_bytes())
+    data[200:2000] = os.urandom(1800)
+    path.write_bytes(data)
+    with pytest.raises(CurateError, match=r"x\.parquet: can't be read"):
+        objects(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("x.jsonl", '{"a": 1}\n'.encode("utf-16"), "UTF-16"),
+        ("x.json", '[{"a": 1}]'.encode("utf-16-le"), "UTF-16"),
+        ("x.csv", "a,b\n1,2\n".encode("utf-16-be"), "UTF-16"),
+        ("x.json", b'[{"a": 1}, {"a": 2}', "not closed after 1 rows"),
+        ("x.json", b'[{"a": "x}, {"a": 2}]', "not closed after 0 rows"),
+        ("x.json", b'[{"a": 1}] [2]', "something follows"),
+        ("x.json", b'{\n  "a": 1\n}', "one JSON object"),
+        ("x.csv", b'"a\n1', "x.csv:1: the header is not valid CSV"),
+        ("x.csv", b"a,a\n1,2\n", "x.csv:1: the header names a column twice"),
+    ],
+)
+def test_a_file_that_is_wrong_as_a_whole(
+    name: str, data: bytes, message: str, tmp_path: Path
+) -> None:
+    """What no row can be blamed for is one error with the path."""
+    path = pack(tmp_path / name, data)
+    with pytest.raises(CurateError) as caught:
+        objects(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_of_100_megabytes(tmp_path: Path) -> None:
+    """A huge line is a row like any other, in JSON Lines and in an array."""
+    text = b'{"a": "' + b'x\\"' * 33_000_000 + b'"}'
+    for name, data in (("x.jsonl", text + b'\n{"a": "y"}'), ("x.json", b"[" + text + b"]")):
+        found = objects(pack(tmp_path / name, data))
+        assert len(found[0]["a"]) == 66_000_000
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json.gz", "x.csv.zst", "x.parquet"])
+def test_memory_stays_flat(name: str, tmp_path: Path) -> None:
+    """Reading ten times the rows takes no more memory."""
+    peaks = []
+    for count in (5_000, 50_000):
+        path = write(tmp_path / name, [{"prompt": f"{i} " * 20, "n": i} for i in range(count)])
+        tracemalloc.start()
+        for _ in rows(str(path)):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < max(2 * peaks[0], 8 << 20)
+
+
+def test_folders_are_searched_and_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder means its known files, sorted, without hidden ones and others, as relative as it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/b.jsonl", "d/a.csv.gz", "d/sub/c.json", "d/.hidden/x.jsonl", "d/README.md"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    files = ["d/a.csv.gz", "d/b.jsonl", "d/sub/c.json"]
+    assert resolve(["d"]) == resolve(["d/"]) == resolve(["./d/**"]) == files
+    assert resolve(["d/*.jsonl", "d"]) == ["d/b.jsonl", "d/a.csv.gz", "d/sub/c.json"]
+    assert resolve([str(tmp_path / "d" / "*.csv.gz")]) == [str(tmp_path / "d" / "a.csv.gz")]
+
+
+def test_a_file_named_like_a_glob(tmp_path: Path) -> None:
+    """A file that is there is that file, whatever its name looks like."""
+    path = write(tmp_path / "x[1].jsonl", QA)
+    assert resolve([str(path)]) == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("gone.jsonl", "no such file or folder"),
+        ("*.jsonl", "matches no file"),
+        ("empty", "no file in this folder"),
+        ("notes.txt", "unknown ending"),
+        ("notes.gz", "unknown ending"),
+        ("x" * 5000 + ".jsonl", "Check the path"),
+    ],
+)
+def test_sources_that_are_not_there(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can't be found or is of no known kind is an error that says what to do."""
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("notes.txt").touch()
+    Path("notes.gz").touch()
+    with pytest.raises(CurateError, match=message) as caught:
+        resolve([source])
+    assert str(caught.value).startswith(source)
+
+
+def test_no_source_at_all() -> None:
+    """An empty list of sources is an error."""
+    with pytest.raises(CurateError, match="No source"):
+        resolve([])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """A file whose name is not UTF-8 is an error, since tables can't hold its name."""
+    with open(os.fsencode(tmp_path) + b"/\xff.jsonl", "wb"):
+        pass
+    with pytest.raises(CurateError, match="not UTF-8"):
+        resolve([str(tmp_path)])
+
+
+def test_a_file_without_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may not be read is an error that names it."""
+    path = write(tmp_path / "x.jsonl", QA)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CurateError, match=r"x\.jsonl: can't be read .*Permission denied"):
+        objects(path)
+
+
+def test_joined_gzip_files_are_read_to_the_end(tmp_path: Path) -> None:
+    """Two gzip files written one after the other (`cat a.gz b.gz`) are one."""
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n') + gzip.compress(b'{"a": 2}\n'))
+    assert objects(path) == [{"a": 1}, {"a": 2}]
+
+
+def test_hub_addresses() -> None:
+    """Dataset, config, revision and split are told apart."""
+    assert parse_reference("hf://org/name") == ("org/name", None, None, None)
+    assert parse_reference("hf://name:train[:9]") == ("name", None, None, "train[:9]")
+    assert parse_reference("hf://o/n/c@v1.0:test") == ("o/n", "c", "v1.0", "test")
+    for wrong in ("hf://", "hf://a@b@c", "hf:///nowhere/at/all"):
+        with pytest.raises(CurateError, match="Write hf://"):
+            parse_reference(wrong)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A dataset repository on disk: two configs, one of them with two splits."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = tmp_path / "repository"
+    (folder / "data").mkdir(parents=True)
+    write(folder / "data" / "train.jsonl", CHATS)
+    write(folder / "data" / "test.jsonl", CHATS[:2])
+    write(folder / "data" / "extra.jsonl", QA)
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: chat\n  default: true\n  data_files:\n"
+        "  - split: train\n    path: data/train.jsonl\n"
+        "  - split: test\n    path: data/test.jsonl\n"
+        "- config_name: extra\n  data_files:\n  - split: pairs\n    path: data/extra.jsonl\n---\n"
+    )
+    return folder
+
+
+def test_hub_datasets_stream(repository: Path) -> None:
+    """A dataset repository is read row by row: default split, named split, named config."""
+    address = f"hf://{repository}"
+    assert list(rows(address)) == list(enumerate(CHATS, start=1))
+    assert objects_of(f"{address}:test") == CHATS[:2]
+    assert objects_of(f"{address}/extra") == objects_of(f"{address}/extra:pairs") == QA
+    assert resolve([address]) == [address]
+
+
+@pytest.mark.parametrize("ending", [":nosplit", "/nosuchconfig:train"])
+def test_hub_addresses_that_lead_nowhere(repository: Path, ending: str) -> None:
+    """A split or a config that is not there is an error of one line."""
+    with pytest.raises(CurateError) as caught:
+        objects_of(f"hf://{repository}{ending}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset that can't be had is an error that names it."""
+    import datasets
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(CurateError, match="hf://org/name: no network"):
+        objects_of("hf://org/name:train")
+
+
+def test_a_dataset_of_many_splits(repository: Path) -> None:
+    """Without `train` and without a choice, the splits are named."""
+    (repository / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        "  - split: a\n    path: data/train.jsonl\n  - split: b\n    path: data/test.jsonl\n---\n"
+    )
+    with pytest.raises(CurateError, match="which split"):
+        objects_of(f"hf://{repository}")
+
+
+def objects_of(address: str) -> list[Any]:
+    """All rows of a hub dataset."""
+    return [row for _, row in rows(address)]
