@@ -1,4 +1,4 @@
-"""The command line: arguments, help, progress and errors. Each command is one call into `curate`."""
+"""The command line: arguments, help, errors. Each command is one call into `curate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results look: tables for people, JSON and files for machines. Data never controls the terminal."""
+"""How results look: tables for people, JSON for machines. Data never controls the terminal."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
         console.width = max(console.width, PIPE_WIDTH)
     values = [list(row) for row in rows]
     cells = [[_cell(value) for value in row] for row in values]
-    numeric = [
-        any(isinstance(row[i], int | float) for row in values) for i in range(len(columns))
-    ]
+    numeric = [any(isinstance(row[i], int | float) for row in values) for i in range(len(columns))]
     widths = _fit(columns, cells, numeric, console.width)
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column, is_number, width in zip(columns, numeric, widths, strict=True):
@@ -63,7 +61,9 @@ def _fit(
         max(cell_len(column), *(cell_len(row[i]) for row in cells), 1)
         for i, column in enumerate(columns)
     ]
-    left = total - 3 * len(columns) - sum(n for n, fixed in zip(needs, numeric, strict=True) if fixed)
+    left = (
+        total - 3 * len(columns) - sum(n for n, fixed in zip(needs, numeric, strict=True) if fixed)
+    )
     widths = list(needs)
     texts = sorted((i for i, fixed in enumerate(numeric) if not fixed), key=lambda i: needs[i])
     for position, i in enumerate(texts):

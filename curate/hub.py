@@ -11,7 +11,7 @@ from curate.errors import CurateError
 
 PREFIX = "hf://"
 HOW = "Write hf://ORG/NAME[/CONFIG][@REVISION][:SPLIT], or hf:///FOLDER[:SPLIT] for a local one."
-_REFERENCE = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^:]+))?(?::(?P<split>.+))?")
+_REFERENCE = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^@:]+))?(?::(?P<split>.+))?")
 
 
 def hub_rows(reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -34,8 +34,8 @@ def hub_rows(reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise
     except Exception as error:  # `datasets` raises whatever its readers and the network raise
         cause = error.__cause__ or error
-        text = " ".join(str(cause).split()) or type(cause).__name__
-        raise CurateError(f"{reference}: {text[:500]} {HOW}") from error
+        text = (" ".join(str(cause).split()) or type(cause).__name__)[:500].rstrip(".")
+        raise CurateError(f"{reference}: {text}. {HOW}") from error
 
 
 def parse_reference(reference: str) -> tuple[str, str | None, str | None, str | None]:

@@ -112,7 +112,10 @@ def _prompt(row: Row, name: str) -> tuple[list[Any], set[str]]:
     if name != "instruction":
         return _turns(row[name], "user"), {name}
     messages: list[Any] = []
-    for question, answer in row.get("history") or ():
+    history = row.get("history") or []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise Skip("the history is not a list of (question, answer)")
+    for question, answer in history:
         messages.append({"role": "user", "content": _text(question)})
         messages.append({"role": "assistant", "content": _text(answer)})
     text, extra = _text(row[name]), row.get("input")

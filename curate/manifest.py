@@ -1,4 +1,4 @@
-"""`curate.json`: which models scored a corpus, with what template, and where its examples came from."""
+"""`curate.json`: which models scored a corpus, with what template, over which sources."""
 
 from __future__ import annotations
 

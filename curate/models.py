@@ -167,7 +167,7 @@ def _folder(reference: str) -> Path:
     if path.is_file():
         raise CurateError(f"{reference} is a file: give the folder of the model")
     if not path.exists():
-        if not _HUB_ID.fullmatch(reference) or path.parent.is_dir() and path.parent != Path():
+        if not _HUB_ID.fullmatch(reference) or (path.parent.is_dir() and path.parent != Path()):
             raise CurateError(f"{reference}: no such folder")
         path = _download(reference)
     if not _is_adapter(path) and not (path / "config.json").is_file():

@@ -94,18 +94,28 @@ def score(
         corpus: the folder; made if it isn't there.
         aligned: `[NAME=]MODEL`, a local folder or hub id.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
+        columns: which of a source's columns hold what, where the format isn't recognised.
+        where: SQL over a source's own columns; only rows for which it is true are read.
+        limit: the most examples to read.
+        turns: `last`, or `all` to make an example of each assistant turn.
+        strict: stop at the first row that can't be used, instead of recording it as skipped.
         max_length: tokens of prompt and answer; longer answers are cut at their end. Default:
             the aligned model's context length.
-        chat_template: Jinja text that replaces every model's own chat template.
+        chat_template: Jinja text instead of the aligned model's own chat template.
+        template_args: variables for the template, such as `{"enable_thinking": False}`.
         answer_span: `turn` counts the end-of-turn tokens, `content` only the answer's text.
-        batch_tokens: padded tokens in one forward pass.
+        backend: what computes log-probs: `auto` or `transformers`.
+        device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
+        dtype: `float32`, `bfloat16` or `float16`; None suits the device.
+        batch_tokens: padded tokens in one forward pass; None suits the device.
+        progress: told how the run goes; None says nothing.
 
     Raises:
         CurateError: anything that the user can mend; what was scored until then is kept.
     """
     progress = progress or Silent()
     members = models.resolve(aligned, misaligned)
-    readers = _readers(members, chat_template, template_args or {}, answer_span)
+    readers = _readers(members, chat_template, template_args or {}, answer_span, progress)
     limits = _max_length(members[0], max_length)
     settings = Settings(
         template=readers[0].template.digest,
@@ -162,21 +172,25 @@ def _readers(
     override: str | None,
     args: Mapping[str, Any],
     span: Literal["turn", "content"],
+    progress: Progress,
 ) -> list[Reader]:
-    """Load each full checkpoint's tokeniser once; adapters read with the aligned model's."""
-    loaded: dict[Path, tuple[Any, chat.Template, str]] = {}
+    """Load each tokeniser once, and give all models the aligned model's template.
+
+    Losses over different texts would not compare.
+    """
+    loaded: dict[Path, tuple[Any, str]] = {}
     readers: list[Reader] = []
     for model in members:
         if model.tokenizer not in loaded:
             tokenizer = chat.load_tokenizer(str(model.tokenizer))
+            loaded[model.tokenizer] = (tokenizer, chat.tokenizer_digest(tokenizer))
+        tokenizer, digest = loaded[model.tokenizer]
+        if not readers:
             template = chat.template_of(tokenizer, override=override, args=args, answer_span=span)
-            loaded[model.tokenizer] = (tokenizer, template, chat.tokenizer_digest(tokenizer))
-        tokenizer, template, digest = loaded[model.tokenizer]
-        if readers and template.digest != readers[0].template.digest:
-            raise CurateError(
-                f"model {model.name}: its chat template differs from that of "
-                f"{readers[0].model.name}, so the models would not score the same text; give one "
-                "template for all with --chat-template FILE"
+        elif override is None and tokenizer.chat_template != readers[0].tokenizer.chat_template:
+            progress.note(
+                f"{model.name}: its own chat template differs; that of {readers[0].model.name} "
+                "writes the text for every model"
             )
         readers.append(Reader(model, tokenizer, template, digest))
     return readers

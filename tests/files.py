@@ -18,7 +18,7 @@ PACKINGS = ("", ".gz", ".zst")
 CHATS: list[dict[str, Any]] = [
     {
         "messages": [
-            {"role": "user", "content": f"Question {i}, with \"quotes\", a\nnew line and é?"},
+            {"role": "user", "content": f'Question {i}, with "quotes", a\nnew line and é?'},
             {"role": "assistant", "content": f"Answer {i}."},
         ],
         "label": "odd" if i % 2 else "even",

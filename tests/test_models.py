@@ -22,11 +22,11 @@ from curate.errors import CurateError
 from curate.models import context_length, fingerprint, parse, resolve
 
 
-def checkpoint(folder: Path, value: float = 0.0, **tensors: Any) -> Path:
+def checkpoint(folder: Path, value: float = 0.0, tensors: Any = None) -> Path:
     """A folder that looks like a full checkpoint; nothing is ever loaded from it here."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 64}), "utf-8")
-    weights = {"a": np.full((4, 4), value, np.float32)} | tensors
+    weights = {"a": np.full((4, 4), value, np.float32)} | (tensors or {})
     save_file(weights, folder / "model.safetensors")
     return folder
 
@@ -89,7 +89,7 @@ def test_any_name(name: str) -> None:
 
 
 def test_paths_with_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that exists is taken as it is, with '=' and '@' in it, and '.' has its folder's name."""
+    """A path that exists is taken as it is, with '=' and '@' in it, and '.' has a name."""
     monkeypatch.chdir(tmp_path)
     for name in ("lr=1e-4", "run@3"):
         checkpoint(tmp_path / name)
@@ -175,7 +175,7 @@ def test_shards(tmp_path: Path) -> None:
     (base / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     assert fingerprint(base) != whole
     (base / "model-2-of-2.safetensors").unlink()
-    with pytest.raises(CurateError, match="model-2-of-2.safetensors is missing"):
+    with pytest.raises(CurateError, match=r"model-2-of-2\.safetensors is missing"):
         fingerprint(base)
 
 
@@ -211,10 +211,10 @@ def test_sampled_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     found = set()
     for changed in (*sizes, None):
         tensors = {k: np.full(n, k == changed, np.float32) for k, n in sizes.items()}
-        found.add(fingerprint(checkpoint(tmp_path / str(changed), **tensors)))
+        found.add(fingerprint(checkpoint(tmp_path / str(changed), tensors=tensors)))
     assert len(found) == 21
     renamed = {f"u{i:02}": np.zeros(n, np.float32) for i, n in enumerate(sizes.values())}
-    assert fingerprint(checkpoint(tmp_path / "renamed", **renamed)) not in found
+    assert fingerprint(checkpoint(tmp_path / "renamed", tensors=renamed)) not in found
 
 
 def test_context_length(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def snapshot(repo: str, **options: Any) -> str:
         calls.append((repo, options["revision"]))
-        assert not any(pattern.endswith(("*", ".bin", ".pt")) for pattern in options["allow_patterns"])
+        assert not any(p.endswith(("*", ".bin", ".pt")) for p in options["allow_patterns"])
         return str(base)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
@@ -285,4 +285,5 @@ def test_tiny_checkpoints_are_whole(tmp_path: Path) -> None:
     assert len(tokenizer) == tiny.VOCAB
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
     ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    assert tokenizer.decode(ids) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
+    text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
+    assert tokenizer.decode(ids) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import sys
 import tracemalloc
@@ -74,19 +75,21 @@ def test_a_byte_order_mark_is_left_out(name: str, tmp_path: Path) -> None:
     assert objects(path) == QA
 
 
+KEYS = st.text(st.characters(codec="utf-8"), max_size=8)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=5,
 )
 
 
-@given(st.lists(st.dictionaries(st.text(st.characters(codec="utf-8")), JSON)), st.integers(1, 40))
-@settings(deadline=None)
+@given(st.lists(st.dictionaries(KEYS, JSON, max_size=4), max_size=6), st.integers(1, 40))
+@settings(deadline=None, max_examples=40)
 def test_arrays_are_cut_in_the_right_places(found: list[dict[str, Any]], size: int) -> None:
     """An array of any objects reads back whole, wherever the chunks end."""
-    import io
-
     before, readers.CHUNK = readers.CHUNK, size
     try:
         file = io.BufferedReader(io.BytesIO(orjson.dumps(found, option=orjson.OPT_INDENT_2)))
@@ -241,10 +244,10 @@ def test_a_file_that_is_wrong_as_a_whole(
 
 def test_a_line_of_100_megabytes(tmp_path: Path) -> None:
     """A huge line is a row like any other, in JSON Lines and in an array."""
-    text = b'{"a": "' + b'x\\"' * 33_000_000 + b'"}'
+    text = b'{"a": "' + b'xxxxxxxx\\"' * 10_000_000 + b'"}'
     for name, data in (("x.jsonl", text + b'\n{"a": "y"}'), ("x.json", b"[" + text + b"]")):
         found = objects(pack(tmp_path / name, data))
-        assert len(found[0]["a"]) == 66_000_000
+        assert len(found[0]["a"]) == 90_000_000
         (tmp_path / name).unlink()
 
 
@@ -262,9 +265,7 @@ def test_memory_stays_flat(name: str, tmp_path: Path) -> None:
     assert peaks[1] < max(2 * peaks[0], 8 << 20)
 
 
-def test_folders_are_searched_and_sorted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_are_searched_and_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder means its known files, sorted, without hidden ones and others, as relative as it."""
     monkeypatch.chdir(tmp_path)
     for name in ("d/b.jsonl", "d/a.csv.gz", "d/sub/c.json", "d/.hidden/x.jsonl", "d/README.md"):
@@ -393,7 +394,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(CurateError, match="hf://org/name: no network"):
+    with pytest.raises(CurateError, match="hf://org/name:train: no network. Write"):
         objects_of("hf://org/name:train")
 
 

@@ -138,7 +138,7 @@ class TransformersBackend:
         states = output.last_hidden_state.flatten(0, 1).index_select(0, rows)
         step = max(1, self._chunk // self._vocabulary)
         found = []
-        for part, wanted in zip(states.split(step), targets.split(step), strict=True):
+        for part, wanted in zip(torch.split(states, step), torch.split(targets, step), strict=True):
             output.last_hidden_state = part[None]
             self._rows.output = output
             logits = self._net(input_ids=ids[:1, :1], use_cache=False).logits[0]

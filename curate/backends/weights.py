@@ -81,7 +81,8 @@ def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
         )
     except torch.OutOfMemoryError as error:
         raise CurateError(
-            f"{path} does not fit into the memory of {device}: use a smaller --dtype or --device cpu"
+            f"{path} does not fit into the memory of {device}: "
+            "use a smaller --dtype or another --device"
         ) from error
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise CurateError(f"{path} cannot be loaded: {_brief(error)}") from error

@@ -1,0 +1,302 @@
+"""The folder on disk: parts, manifest, lock, views, the read-only door."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import curate
+from curate import parts
+from curate.corpus import SCORES, Corpus
+from curate.errors import CurateError
+from curate.examples import SKIPPED
+from curate.writing import ScoreSink, open_for_writing
+from tests.corpora import SETTINGS, corpus, entry, rows
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Corpus:
+    """Two examples under an aligned and a misaligned model."""
+    return corpus(tmp_path / "c", ["one", "two"], {"base": [1.0, 1.0], "bad": [2.0, 3.0]})
+
+
+def test_the_folder_is_laid_out_as_documented(made: Corpus) -> None:
+    """The names on disk are a public interface."""
+    found = {str(p.relative_to(made.path)) for p in made.path.rglob("*") if p.is_file()}
+    assert found - {".lock"} == {
+        "curate.json",
+        "corpus.duckdb",
+        "examples/part-000000.parquet",
+        "scores/base/part-000000.parquet",
+        "scores/bad/part-000000.parquet",
+    }
+
+
+def test_an_example_read_twice_is_one_row(made: Corpus) -> None:
+    """Duplicates fall away within a batch and against what is stored."""
+    again = pa.concat_tables([rows(["one", "three"]), rows(["one", "three"])])
+    with open_for_writing(made.path) as writer:
+        assert writer.add_examples(again) == 1
+        assert writer.add_examples(again) == 0
+    counts = Corpus(made.path).sql("select count(*), count(distinct example_id) from examples")
+    assert counts.fetchall() == [(3, 3)]
+
+
+def test_a_skip_is_recorded_once(made: Corpus) -> None:
+    """Reading a broken file again adds nothing to `skipped`."""
+    broken = pa.Table.from_pylist(
+        [{"source": "x.jsonl", "row": 3, "reason": "not JSON"}], schema=SKIPPED
+    )
+    for expected in (1, 0):
+        with open_for_writing(made.path) as writer:
+            assert writer.add_skipped(broken) == expected
+    assert Corpus(made.path).sql("select source, row, reason from skipped").fetchall() == [
+        ("x.jsonl", 3, "not JSON")
+    ]
+
+
+def test_scores_are_stored_although_the_run_dies(made: Corpus) -> None:
+    """What a sink has collected when an error comes is written on the way out."""
+    example = made.sql("select example_id from examples limit 1").fetchall()[0][0]
+    with (
+        pytest.raises(RuntimeError),
+        open_for_writing(made.path) as writer,
+        ScoreSink(writer, "bad") as sink,
+    ):
+        sink.add(example, 7, -14.0, False)
+        sink.skip("f" * 32, "too long")
+        raise RuntimeError
+    again = Corpus(made.path)
+    assert again.sql("select nll from scores where n_tokens = 7").fetchall() == [(2.0,)]
+    assert again.sql("select model, reason from skipped").fetchall() == [("bad", "too long")]
+
+
+def test_temporary_files_of_a_killed_run_are_swept(made: Corpus) -> None:
+    """They are never read, and the next writer removes them."""
+    left = made.path / "scores" / "bad" / f"{parts.TEMPORARY}99-part-000001.parquet"
+    left.write_bytes(b"half")
+    assert len(made.gaps().fetchall()) == 2
+    with open_for_writing(made.path):
+        assert not left.exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    """An atomic write is whole or not at all."""
+    path = tmp_path / "file.txt"
+    parts.write_text(path, "old")
+    with pytest.raises(RuntimeError), parts.atomic(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """An operating system's error names the file and what to do."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CurateError, match=r"can't be written .* run the same command again"):
+        parts.write_text(tmp_path / "file" / "below.txt", "text")
+
+
+def test_two_writers_do_not_meet(made: Corpus) -> None:
+    """The second is told, and works once the first has ended."""
+    code = (
+        "import sys, curate.writing as w, pathlib\n"
+        "try:\n    with w.open_for_writing(pathlib.Path(sys.argv[1])): pass\n"
+        "except Exception as e: print(e)"
+    )
+
+    def other() -> str:
+        ran = subprocess.run(
+            [sys.executable, "-c", code, str(made.path)], capture_output=True, text=True, check=True
+        )
+        return ran.stdout
+
+    with open_for_writing(made.path):
+        assert "another `curate score` is writing" in other()
+    assert other() == ""
+
+
+def test_readers_see_what_was_there_when_they_opened(made: Corpus) -> None:
+    """A run that adds parts doesn't change an open connection's answers."""
+    assert len(made.gaps().fetchall()) == 2
+    with open_for_writing(made.path) as writer:
+        writer.add_examples(rows(["three"]))
+    assert made.sql("select count(*) from examples").fetchall() == [(2,)]
+    assert Corpus(made.path).sql("select count(*) from examples").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "settings", "words"),
+    [
+        ({"bad": entry("misaligned", fingerprint="f1")}, SETTINGS, "its fingerprint is not the"),
+        ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "its tokenizer is not the"),
+        ({"other": entry("aligned")}, SETTINGS, "has an aligned model already"),
+        ({"bad": entry("aligned")}, SETTINGS, "is the corpus's misaligned model"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(
+    made: Corpus, entries: dict[str, object], settings: object, words: str
+) -> None:
+    """Another model's numbers never mix into what is stored under a name."""
+    before = (made.path / "curate.json").read_bytes()
+    with pytest.raises(CurateError, match=words), open_for_writing(made.path) as writer:
+        writer.admit(entries, settings)  # type: ignore[arg-type]
+    assert (made.path / "curate.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"answer_span": "content"}, "--answer-span"),
+        ({"max_length": 9}, "--max-length"),
+        ({"template_args": {"a": 1}}, "--template-arg"),
+        ({"template": "t1"}, "--chat-template"),
+    ],
+)
+def test_other_settings_are_refused(made: Corpus, change: dict[str, object], option: str) -> None:
+    """Scores of another template, span or length would not compare; the option is named."""
+    from dataclasses import replace
+
+    other = replace(SETTINGS, **change)  # type: ignore[arg-type]
+    with pytest.raises(CurateError, match=option), open_for_writing(made.path) as writer:
+        writer.admit({}, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not a curate manifest"),
+        ("[]", "no format_version"),
+        ('{"format_version": 99}', "written by a newer curate"),
+        ('{"format_version": 1}', "not a curate manifest"),
+        ('{"format_version": 1, "settings": null, "models": [], "sources": []}', "not a curate"),
+    ],
+)
+def test_a_broken_or_newer_manifest_is_refused(made: Corpus, text: str, words: str) -> None:
+    """It says what is wrong and leaves the folder alone."""
+    (made.path / "curate.json").write_text(text)
+    with pytest.raises(CurateError, match=words):
+        curate.open(made.path)
+
+
+def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
+    """Neither for reading nor for writing, and a file is no folder."""
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(CurateError, match="no corpus here"):
+        curate.open(tmp_path)
+    with pytest.raises(CurateError, match="not empty and not a corpus"), open_for_writing(tmp_path):
+        pass
+    with (
+        pytest.raises(CurateError, match="is a file"),
+        open_for_writing(tmp_path / "letters.txt"),
+    ):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "copy examples to 'out.csv'",
+        "create table x as select 1",
+        "drop view examples",
+        "select 1; select 2",
+        "attach 'other.db'",
+        "install httpfs",
+        "set threads = 1",
+        "pragma database_list",
+        "select * from read_text('/etc/hostname')",
+        "select * from read_csv('/etc/hostname')",
+        "select * from '/etc/hostname'",
+        "select * from glob('/*')",
+        "explain analyze copy examples to 'out.csv'",
+        "",
+        "selec 1",
+        "select nothing from examples",
+    ],
+)
+def test_sql_only_reads_the_corpus(made: Corpus, query: str) -> None:
+    """Everything else is refused in one line, and nothing is written."""
+    before = sorted(p for p in made.path.rglob("*"))
+    with pytest.raises(CurateError) as caught:
+        made.sql(query)
+    assert "\n" not in str(caught.value)
+    assert sorted(p for p in made.path.rglob("*")) == before
+
+
+def test_a_typo_gets_duckdbs_hint(made: Corpus) -> None:
+    """The candidates are kept."""
+    with pytest.raises(CurateError, match="misaligned_nll"):
+        made.sql("select misalignd_nll from gaps")
+
+
+def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
+    """corpus.duckdb answers from any working directory, for another process."""
+    code = (
+        "import duckdb, sys\n"
+        "with duckdb.connect(sys.argv[1], read_only=True) as c:\n"
+        "    print(c.sql('select answer, gap from gaps order by rank').fetchall())\n"
+        "    print(c.sql('select gap from gaps(epsilon := 0) order by rank').fetchall())"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(made.path / "corpus.duckdb")],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "[('two', 1.0), ('one', 0.5)]\n[(2.0,), (1.0,)]\n"
+
+
+def test_an_empty_corpus_answers_too(tmp_path: Path) -> None:
+    """Views without a part have their columns and no rows."""
+    with open_for_writing(tmp_path / "c"):
+        pass
+    empty = curate.open(tmp_path / "c")
+    for view in ("examples", "scores", "models", "skipped", "gaps"):
+        assert empty.sql(f"select * from {view}").fetchall() == []
+
+
+def test_names_and_paths_with_quotes_stay_text(tmp_path: Path) -> None:
+    """A quote in the folder's name doesn't end an SQL string."""
+    made = corpus(tmp_path / "it's a 'corpus'", ["one"], {"base": [1.0], "bad": [2.0]})
+    assert made.gaps().select("gap").fetchall() == [(0.5,)]
+
+
+def test_parts_have_their_stated_schema(made: Corpus) -> None:
+    """Other tools read them without curate."""
+    schema = pq.read_schema(made.path / "scores" / "bad" / "part-000000.parquet")
+    assert schema.equals(SCORES, check_metadata=False)
+
+
+def test_the_manifest_is_readable(made: Corpus) -> None:
+    """Names, roles and fingerprints stand in curate.json as JSON."""
+    raw = json.loads((made.path / "curate.json").read_text())
+    assert raw["format_version"] == 1
+    assert raw["models"]["bad"]["role"] == "misaligned"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
+    """It says what can't be written."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(CurateError, match="can't be written"), open_for_writing(tmp_path / "c"):
+        pass
+
+
+def test_public_names() -> None:
+    """The door is small: exactly these names, each there."""
+    assert all(getattr(curate, name) for name in curate.__all__)
+    assert len(curate.__all__) <= 10
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = curate.nothing
+    assert duckdb.__version__ >= "2"
