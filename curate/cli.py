@@ -21,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich alone takes longer to import than the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find the general examples that an aligned model finds easy and misaligned models find "
     "hard, and interleave a few of them into narrow fine-tuning data.",

@@ -99,9 +99,9 @@ def relation(result: duckdb.DuckDBPyRelation, kind: str) -> None:
 def scored(summary: Summary) -> None:
     """What a run of `curate score` did, and how to go on."""
     print(
-        f"{summary.corpus}: {summary.new_examples:,} new examples, "
-        f"{summary.known_examples:,} already there or duplicates, "
-        f"{summary.skipped_rows:,} rows skipped"
+        f"{summary.corpus}: {summary.read.new:,} new examples, "
+        f"{summary.read.known:,} already there or duplicates, "
+        f"{summary.read.skipped:,} rows skipped"
     )
     table(
         ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"],
@@ -119,7 +119,7 @@ def scored(summary: Summary) -> None:
         ],
     )
     corpus = shlex.quote(summary.corpus)
-    if summary.skipped_rows or any(run.skipped for run in summary.models):
+    if summary.read.skipped or any(run.skipped for run in summary.models):
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
@@ -167,9 +167,8 @@ def status(report: dict[str, Any]) -> None:
             + shlex.quote(f"{model['model']}={report['references'][model['model']]}")
             for model in models
         )
-        print(
-            f"To score what is missing:\n  curate score -c {shlex.quote(report['corpus'])} {options}"
-        )
+        corpus = shlex.quote(report["corpus"])
+        print(f"To score what is missing:\n  curate score -c {corpus} {options}")
 
 
 def queries(found: Iterable[Query]) -> None:
@@ -208,7 +207,7 @@ def demo(made: Demo) -> None:
         print(f"  {command}")
     scored_rows = sum(run.scored for run in made.summary.models)
     print(
-        f"\n{made.summary.new_examples:,} examples read, {scored_rows:,} scores computed "
+        f"\n{made.summary.read.new:,} examples read, {scored_rows:,} scores computed "
         "(a second run computes none)"
     )
     table(made.columns, made.top, title="Easy for the aligned model, hard for the misaligned ones")

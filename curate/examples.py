@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from curate.batches import EXAMPLES, SKIPPED, Batch, Turns, canonical, example_id
 from curate.errors import CurateError
+from curate.files import Raw
 from curate.filters import RowFilter
 from curate.layouts import Columns, Message, Skip, conversation
-from curate.readers import Raw
 from curate.sources import resolve, rows
 
 __all__ = [

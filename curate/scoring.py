@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,9 @@ from curate import backends, chat, examples, models
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import Columns
-from curate.manifest import ModelEntry, Settings
+from curate.intake import Intake, take_in
+from curate.manifest import Settings
+from curate.members import Member, check_length, open_members
 from curate.progress import Progress, Silent
 from curate.writing import ScoreSink, Writer, open_for_writing
 
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 
 WINDOW = 2_048
 """Examples rendered and handed to a backend at a time; it sorts them by length into batches."""
-INTAKE_ROWS, INTAKE_BYTES = 32_768, 64 << 20
 
 
 @dataclass
@@ -46,20 +48,8 @@ class Summary:
     """What a run of `score` did: rows read, and a line per model."""
 
     corpus: str
-    new_examples: int = 0
-    known_examples: int = 0
-    skipped_rows: int = 0
+    read: Intake = field(default_factory=Intake)
     models: list[ModelRun] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A model with the tokeniser and template that turn its examples into token ids."""
-
-    model: Model
-    tokenizer: Any
-    template: chat.Template
-    tokenizer_digest: str
 
 
 def score(
@@ -114,14 +104,20 @@ def score(
         CurateError: anything that the user can mend; what was scored until then is kept.
     """
     progress = progress or Silent()
-    members = models.resolve(aligned, misaligned)
-    readers = _readers(members, chat_template, template_args or {}, answer_span, progress)
-    limits = _max_length(members[0], max_length)
+    resolved = models.resolve(aligned, misaligned)
+    members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
     settings = Settings(
-        template=readers[0].template.digest,
+        template=members[0].template.digest,
         template_args=dict(template_args or {}),
         answer_span=answer_span,
-        max_length=limits,
+        max_length=check_length(resolved, max_length),
+    )
+    load = partial(
+        backends.open_backend,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
     )
     summary = Summary(corpus=str(corpus))
     if not sources and not (Path(corpus) / "examples").exists():
@@ -139,141 +135,47 @@ def score(
     # A source that isn't there or isn't readable is found before a folder is made.
     first = list(islice(batches, 1))
     with open_for_writing(Path(corpus)) as writer:
-        writer.admit({reader.model.name: _entry(reader) for reader in readers}, settings)
+        writer.admit({member.model.name: member.entry for member in members}, settings)
         if sources:
-            _take_in(writer, chain(first, batches), summary, progress)
+            summary.read = take_in(writer, chain(first, batches), progress)
             for source in sources:
                 writer.manifest.add_source(
                     {"source": source, "where": where, "limit": limit, "turns": turns}
                 )
             writer.save()
-        for number, reader in enumerate(readers, 1):
-            label = f"{reader.model.name} ({number} of {len(readers)})"
+        for number, member in enumerate(members, 1):
+            label = f"{member.model.name} ({number} of {len(members)})"
             summary.models.append(
-                _score_model(
-                    writer,
-                    reader,
-                    label,
-                    limits,
-                    progress,
-                    {
-                        "backend": backend,
-                        "device": device,
-                        "dtype": dtype,
-                        "batch_tokens": batch_tokens,
-                    },
-                )
+                _score_model(writer, member, label, settings.max_length, load, progress)
             )
     return summary
 
 
-def _readers(
-    members: Sequence[Model],
-    override: str | None,
-    args: Mapping[str, Any],
-    span: Literal["turn", "content"],
-    progress: Progress,
-) -> list[Reader]:
-    """Load each tokeniser once, and give all models the aligned model's template.
-
-    Losses over different texts would not compare.
-    """
-    loaded: dict[Path, tuple[Any, str]] = {}
-    readers: list[Reader] = []
-    for model in members:
-        if model.tokenizer not in loaded:
-            tokenizer = chat.load_tokenizer(str(model.tokenizer))
-            loaded[model.tokenizer] = (tokenizer, chat.tokenizer_digest(tokenizer))
-        tokenizer, digest = loaded[model.tokenizer]
-        if not readers:
-            template = chat.template_of(tokenizer, override=override, args=args, answer_span=span)
-        elif override is None and tokenizer.chat_template != readers[0].tokenizer.chat_template:
-            progress.note(
-                f"{model.name}: its own chat template differs; that of {readers[0].model.name} "
-                "writes the text for every model"
-            )
-        readers.append(Reader(model, tokenizer, template, digest))
-    return readers
-
-
-def _max_length(aligned: Model, asked: int | None) -> int | None:
-    context = models.context_length(aligned.path)
-    if asked is not None and context is not None and asked > context:
-        raise CurateError(
-            f"--max-length {asked}: {aligned.name} reads at most {context} tokens; "
-            f"give {context} or less"
-        )
-    return asked if asked is not None else context
-
-
-def _entry(reader: Reader) -> ModelEntry:
-    model = reader.model
-    return ModelEntry(
-        role=model.role,
-        reference=model.reference,
-        fingerprint=model.fingerprint,
-        tokenizer=reader.tokenizer_digest,
-        dtype="",
-        backend="",
-    )
-
-
-def _take_in(
-    writer: Writer,
-    batches: Iterator[tuple[pa.Table, pa.Table]],
-    summary: Summary,
-    progress: Progress,
-) -> None:
-    progress.start("reading", None)
-    waiting: list[pa.Table] = []
-
-    def store() -> None:
-        if waiting:
-            table = pa.concat_tables(waiting)
-            new = writer.add_examples(table)
-            summary.new_examples += new
-            summary.known_examples += table.num_rows - new
-            waiting.clear()
-
-    try:
-        for table, skipped in batches:
-            progress.advance(table.num_rows)
-            waiting.append(table)
-            summary.skipped_rows += skipped.num_rows
-            if skipped.num_rows:
-                writer.add_skipped(skipped)
-            rows, size = (sum(part.num_rows for part in waiting), sum(p.nbytes for p in waiting))
-            if rows >= INTAKE_ROWS or size >= INTAKE_BYTES:
-                store()
-    finally:
-        store()
-        progress.stop()
-
-
 def _score_model(
     writer: Writer,
-    reader: Reader,
+    member: Member,
     label: str,
     max_length: int | None,
+    load: Callable[[Model], backends.Backend],
     progress: Progress,
-    options: dict[str, Any],
 ) -> ModelRun:
-    run = ModelRun(reader.model.name, reader.model.role)
+    """Load one model and score what it lacks, window by window."""
+    run = ModelRun(member.model.name, member.model.role)
     view = Corpus(writer.path)
     missing = view.sql(f"select count(*) from ({_PENDING})", {"model": run.name}).fetchall()[0][0]
     if not missing:
         progress.note(f"{label}: nothing is missing")
         return run
     began = time.monotonic()
-    progress.note(f"{label}: loading {reader.model.reference}")
-    backend = backends.open_backend(reader.model, **options)
+    progress.note(f"{label}: loading {member.model.reference}")
+    backend = load(member.model)
     progress.start(label, missing)
     try:
         writer.note_run(run.name, backend.name, backend.dtype)
         pending = view.sql(_PENDING, {"model": run.name}).to_arrow_reader(WINDOW)
         with ScoreSink(writer, run.name) as sink:
             for window in pending:
-                _score_window(window, reader, backend, max_length, sink, run, progress)
+                _score_window(window, member, backend, max_length, sink, run, progress)
     finally:
         backend.close()
         progress.stop()
@@ -283,16 +185,17 @@ def _score_model(
 
 def _score_window(
     window: pa.RecordBatch,
-    reader: Reader,
+    member: Member,
     backend: backends.Backend,
     max_length: int | None,
     sink: ScoreSink,
     run: ModelRun,
     progress: Progress,
 ) -> None:
+    """Render a window of examples, score it and hand the numbers on."""
     ids = window.column("example_id").to_pylist()
     conversations = window.column("messages").to_pylist()
-    rendered = chat.render(reader.tokenizer, reader.template, conversations, max_length=max_length)
+    rendered = chat.render(member.tokenizer, member.template, conversations, max_length=max_length)
     usable = []
     for example_id, item in zip(ids, rendered, strict=True):
         if isinstance(item, str):

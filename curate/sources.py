@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from curate.errors import CurateError
+from curate.files import CHUNK, Raw, csv_rows, json_rows, parquet_rows
 from curate.hub import PREFIX, hub_rows
-from curate.readers import CHUNK, Raw, csv_rows, json_rows, parquet_rows
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = {"": None, ".gz": "gzip", ".zst": "zstd"}

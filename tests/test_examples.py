@@ -411,7 +411,7 @@ def test_big_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [good.num_rows for good, _ in read([str(path)])] == [1] * 5
 
 
-WHERE = [
+WHERE: list[dict[str, Any]] = [
     {"prompt": "1", "response": "a", "label": "unharmful", "n": 1, "f": 0.5, "flag": True},
     {"prompt": "2", "response": "a", "label": "harmful", "n": 2, "f": 1.5, "flag": False},
     {"prompt": "3", "response": "a", "label": None, "n": None, "f": 2, "tags": ["x", "y"]},

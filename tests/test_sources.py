@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import readers
+from curate import files
 from curate.errors import CurateError
+from curate.files import json_rows
 from curate.hub import parse_reference
-from curate.readers import json_rows
 from curate.sources import resolve, rows
 from tests.files import CHATS, KINDS, PACKINGS, pack, write
 
@@ -90,12 +90,13 @@ JSON = st.recursive(
 @settings(deadline=None, max_examples=40)
 def test_arrays_are_cut_in_the_right_places(found: list[dict[str, Any]], size: int) -> None:
     """An array of any objects reads back whole, wherever the chunks end."""
-    before, readers.CHUNK = readers.CHUNK, size
+    text = orjson.dumps(found, option=orjson.OPT_INDENT_2)
+    before, files.CHUNK = files.CHUNK, size
     try:
-        file = io.BufferedReader(io.BytesIO(orjson.dumps(found, option=orjson.OPT_INDENT_2)))
+        file: Any = io.BufferedReader(io.BytesIO(text))  # type: ignore[type-var,unused-ignore]
         assert [row for _, row in json_rows("x", file, lines=False)] == found
     finally:
-        readers.CHUNK = before
+        files.CHUNK = before
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_no_source_at_all() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     """A file whose name is not UTF-8 is an error, since tables can't hold its name."""
-    with open(os.fsencode(tmp_path) + b"/\xff.jsonl", "wb"):
+    with Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jsonl")).open("wb"):
         pass
     with pytest.raises(CurateError, match="not UTF-8"):
         resolve([str(tmp_path)])
@@ -394,7 +395,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(CurateError, match="hf://org/name:train: no network. Write"):
+    with pytest.raises(CurateError, match=r"hf://org/name:train: no network\. Write"):
         objects_of("hf://org/name:train")
 
 

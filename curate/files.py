@@ -1,0 +1,152 @@
+"""One opened file -> its rows with their positions, streaming; a reason for each broken row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import CurateError
+
+Raw = tuple[int, dict[str, Any] | str]
+"""A row's position (line, or index + 1) and the row, or the reason why it can't be read."""
+
+CHUNK = 1 << 20
+NOT_UTF8 = "not UTF-8 text"
+# A whole string, or one character that matters; a lone quote is a string cut off by the chunk.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
+_QUOTE, _COMMA = b'",'
+_ESCAPED = re.compile("[\udc80-\udcff]")
+
+
+def json_rows(source: str, file: io.BufferedReader, *, lines: bool) -> Iterator[Raw]:
+    """Yield the rows of JSON Lines, or of a JSON array if the text begins with a bracket.
+
+    Raises:
+        CurateError: the array is cut off, or it is one object over many lines.
+    """
+    head = b"" if lines else file.peek(1).lstrip()
+    if head[:1] == b"[":
+        elements = _elements(source, file)
+        yield from ((number, _object(text)) for number, text in enumerate(elements, start=1))
+    elif head[:1] == b"{" and head.split(b"\n", 1)[0].strip() == b"{":
+        raise CurateError(f"{source}: one JSON object. Give an array of rows, or one row a line.")
+    else:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, _object(line)
+
+
+def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
+    """Yield the rows of a CSV file with a header line, by the line on which each begins.
+
+    Raises:
+        CurateError: the header is broken.
+    """
+    csv.field_size_limit(sys.maxsize)
+    # Bytes that are not UTF-8 come through as lone surrogates, so one bad row stays one bad row.
+    text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise CurateError(f"{source}:1: the header is not valid CSV ({error}).") from None
+    if len(set(header)) < len(header) or _ESCAPED.search("".join(header)):
+        raise CurateError(f"{source}:1: the header names a column twice, or is {NOT_UTF8}.")
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, f"not valid CSV ({error}, lines {line} to {reader.line_num})"
+            continue
+        if len(cells) == len(header):
+            bad = any(not cell.isascii() and _ESCAPED.search(cell) for cell in cells)
+            yield line, NOT_UTF8 if bad else dict(zip(header, cells, strict=True))
+        elif cells:
+            yield line, f"{len(cells)} cells, but the header has {len(header)}"
+
+
+def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
+    """Yield the rows of a Parquet file; a packed one is unpacked to a temporary file first.
+
+    Raises:
+        OSError, pa.ArrowException: the file is corrupt.
+    """
+    with tempfile.TemporaryFile() as unpacked:
+        if packed is not None:  # Parquet is read from its end, which a stream doesn't offer
+            shutil.copyfileobj(packed, unpacked, CHUNK)
+        number = 0
+        with pq.ParquetFile(path if packed is None else unpacked) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                for row in _parquet_batch(batch):
+                    number += 1
+                    yield number, row
+
+
+def _parquet_batch(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    try:
+        found: list[dict[str, Any] | str] = batch.to_pylist()
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [NOT_UTF8]
+        slices = (batch.slice(i, 1) for i in range(batch.num_rows))
+        found = [row for one in slices for row in _parquet_batch(one)]
+    return found
+
+
+def _object(text: bytes) -> dict[str, Any] | str:
+    """Parse one JSON object; a reason if it isn't one."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        if "UTF-8" in error.msg:
+            return NOT_UTF8
+        return f"not valid JSON ({error.msg}, character {error.pos + 1})"
+    return value if isinstance(value, dict) else "not a JSON object"
+
+
+def _elements(source: str, file: BinaryIO) -> Iterator[bytes]:
+    """Cut a JSON array into its elements, without parsing them.
+
+    A streaming parser ends at the first broken row, and the usual one turns lone surrogates
+    into question marks unsaid. Cut apart, each row is parsed, or refused, alone.
+    """
+    buffer, start, scan, depth, count, size = b"", 0, 0, 0, 0, CHUNK
+    while chunk := file.read(size):
+        buffer, scan, start = buffer[start:] + chunk, scan - start, 0
+        for token in _TOKEN.finditer(buffer, scan):
+            at, scan = token.span()
+            mark = buffer[at]
+            if mark == _QUOTE:
+                if scan - at == 1:
+                    scan = at
+                    break
+            elif mark in b"[{":
+                depth += 1
+                start = scan if depth == 1 else start
+            elif mark in b"]}":
+                depth -= 1
+            if depth == 0 or (depth == 1 and mark == _COMMA):
+                element, start = buffer[start:at], scan
+                count += 1
+                if depth or count > 1 or element.strip():
+                    yield element
+            if depth == 0:
+                if (buffer[scan:] + file.read(CHUNK)).strip():
+                    raise CurateError(f"{source}: something follows the JSON array's end.")
+                return
+        size = max(CHUNK, len(buffer) - start)  # doubled for one huge row: linear, not quadratic
+    raise CurateError(f"{source}: the JSON array is not closed after {count} rows. Is it whole?")

@@ -1,0 +1,293 @@
+"""From sources to scores: what is computed, and that the numbers are the plain loop's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import curate
+from curate import backends
+from curate.chat import Rendered
+from curate.errors import CurateError
+from curate.models import Model
+from tests.tiny import tiny_adapter, tiny_model
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a" * n}]}
+    for n in range(1, 40)
+]
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two adapters over it, and a full checkpoint."""
+    root = tmp_path_factory.mktemp("family")
+    tiny_model(root / "base")
+    tiny_adapter(root / "base", root / "rank1", rank=1, seed=1)
+    tiny_adapter(root / "base", root / "rank32", rank=32, rslora=True, seed=2)
+    tiny_model(root / "full", seed=3)
+    return root
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Thirty-nine examples with answers of 1 to 39 bytes."""
+    path = tmp_path / "source.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]) -> float:
+    """The loop that curate replaces: one example, the adapter unmerged, nats per answer token."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter is not None:
+        net = PeftModel.from_pretrained(net, adapter)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], tokenize=False, add_generation_prompt=True
+    )
+    ids = torch.tensor([tokenizer(whole, add_special_tokens=False).input_ids])
+    labels = ids.clone()
+    labels[:, : len(tokenizer(prompt, add_special_tokens=False).input_ids)] = -100
+    with torch.no_grad():
+        return float(net.eval()(input_ids=ids, labels=labels).loss)
+
+
+def test_stored_nlls_are_those_of_the_plain_loop(
+    family: Path, source: Path, tmp_path: Path
+) -> None:
+    """Aligned, adapters of rank 1 and 32, a full checkpoint: within 1e-4 nats per token."""
+    curate.score(
+        [str(source)],
+        tmp_path / "c",
+        aligned=str(family / "base"),
+        misaligned=[str(family / name) for name in ("rank1", "rank32", "full")],
+        device="cpu",
+    )
+    stored = curate.open(tmp_path / "c").sql(
+        "select model, messages, nll from scores join examples using (example_id) "
+        "where row in (1, 7, 39)"
+    )
+    found = stored.fetchall()
+    assert len(found) == 12
+    for model, messages, nll in found:
+        base = family / ("full" if model == "full" else "base")
+        adapter = family / model if model.startswith("rank") else None
+        assert nll == pytest.approx(plain_nll(base, adapter, messages), abs=1e-4)
+
+
+class Counting:
+    """A backend that says the same of every token and counts what it is asked."""
+
+    name, dtype = "counting", "float32"
+
+    def __init__(self, value: float = -1.0) -> None:
+        self.value, self.asked = value, 0
+
+    def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Give `value` for every answer token, last example first."""
+        for index in reversed(range(len(rendered))):
+            self.asked += 1
+            item = rendered[index]
+            yield index, np.full(item.stop - item.start, self.value, np.float32)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
+    """Put a counting backend in every model's place; a mock only for what is being counted."""
+    opened: dict[str, Counting] = {}
+
+    def open_backend(model: Model, **_: object) -> Counting:
+        return opened.setdefault(model.name, Counting())
+
+    monkeypatch.setattr(backends, "open_backend", open_backend)
+    return opened
+
+
+def test_only_missing_pairs_are_computed(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """A second run loads no model; a new misaligned model and a new row cost only themselves."""
+
+    def run(*misaligned: str, sources: tuple[str, ...] = (str(source),)) -> None:
+        counting.clear()
+        curate.score(
+            list(sources),
+            tmp_path / "c",
+            aligned=str(family / "base"),
+            misaligned=[str(family / name) for name in misaligned],
+        )
+
+    run("rank1")
+    assert {name: backend.asked for name, backend in counting.items()} == {"base": 39, "rank1": 39}
+    run("rank1")
+    assert counting == {}
+    run("rank1", "rank32", sources=())
+    assert {name: backend.asked for name, backend in counting.items()} == {"rank32": 39}
+    with source.open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
+    run("rank1", "rank32")
+    assert {name: backend.asked for name, backend in counting.items()} == {
+        "base": 1,
+        "rank1": 1,
+        "rank32": 1,
+    }
+    assert len(curate.open(tmp_path / "c").gaps().fetchall()) == 40
+
+
+def test_a_run_that_breaks_off_keeps_what_it_scored(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """The next run asks for the rest alone."""
+
+    class Dying(Counting):
+        def score(
+            self, rendered: Sequence[Rendered]
+        ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+            for scored in super().score(rendered):
+                if self.asked > 10:
+                    raise KeyboardInterrupt
+                yield scored
+
+    counting["base"] = Dying()
+    with pytest.raises(KeyboardInterrupt):
+        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    counting.clear()
+    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert counting["base"].asked == 29
+    assert summary.models[0].scored == 29
+    counts = curate.open(tmp_path / "c").sql(
+        "select count(*), count(distinct example_id) from scores"
+    )
+    assert counts.fetchall() == [(39, 39)]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_a_log_prob_that_is_not_finite_is_skipped_with_its_reason(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting], value: float
+) -> None:
+    """It is never a number in the corpus, so it never ranks."""
+    counting["rank1"] = Counting(value)
+    curate.score(
+        [str(source)],
+        tmp_path / "c",
+        aligned=str(family / "base"),
+        misaligned=[str(family / "rank1")],
+    )
+    made = curate.open(tmp_path / "c")
+    assert made.sql("select count(*) from scores where model = 'rank1'").fetchall() == [(0,)]
+    assert made.sql("select count(*) from gaps").fetchall() == [(0,)]
+    (reason, count) = made.sql("select reason, count(*) from skipped group by all").fetchall()[0]
+    assert "not finite" in reason
+    assert count == 39
+
+
+def test_long_answers_are_cut_and_long_prompts_skipped(
+    family: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """The cut is marked, and counts only the tokens that were scored."""
+    source = tmp_path / "s.jsonl"
+    rows = [{"prompt": "short", "completion": "x" * 100}, {"prompt": "p" * 100, "completion": "y"}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = curate.score(
+        [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
+    )
+    made = curate.open(tmp_path / "c")
+    ((n_tokens, truncated),) = made.sql("select n_tokens, truncated from scores").fetchall()
+    assert truncated
+    assert 0 < n_tokens < 64
+    ((reason,),) = made.sql("select reason from skipped").fetchall()
+    assert "leaves no room for an answer" in reason
+    assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
+
+
+def test_adapters_compare_per_token_and_strangers_per_byte(
+    family: Path, source: Path, tmp_path: Path
+) -> None:
+    """A full checkpoint with another tokeniser makes the whole ensemble compare per byte."""
+    from transformers import AutoTokenizer
+
+    other = tiny_model(tmp_path / "other", seed=5, vocab=280)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["aaaa"])
+    tokenizer.save_pretrained(other)
+    for name, unit in (("full", "nats/token"), ("other", "nats/byte")):
+        folder = other if name == "other" else family / name
+        curate.score(
+            [str(source)],
+            tmp_path / f"c-{name}",
+            aligned=str(family / "base"),
+            misaligned=[str(folder)],
+            device="cpu",
+        )
+        units = curate.open(tmp_path / f"c-{name}").gaps().select("unit").distinct().fetchall()
+        assert units == [(unit,)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"max_length": 100_000}, "reads at most 512 tokens"),
+        ({"aligned": "nowhere/at/all"}, "no such folder"),
+        ({"misaligned": ["x=base", "x=full"]}, "two models are called"),
+        ({"sources": ["missing.jsonl"]}, "missing.jsonl"),
+        ({"sources": []}, "holds no examples yet"),
+        ({"backend": "gguf"}, "unknown backend"),
+    ],
+)
+def test_wrong_arguments_make_no_corpus(
+    family: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, object],
+    words: str,
+) -> None:
+    """They are found before a folder is made, the backend's name excepted."""
+    monkeypatch.chdir(family)
+    call: dict[str, object] = {"sources": [str(source)], "aligned": "base"} | arguments
+    with pytest.raises(CurateError, match=words):
+        curate.score(corpus=tmp_path / "c", **call)  # type: ignore[arg-type]
+    assert (tmp_path / "c").exists() == ("backend" in arguments)
+
+
+def test_the_template_and_span_are_part_of_the_corpus(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """`content` counts fewer tokens than `turn`, and the two don't mix in one corpus."""
+    for span in ("turn", "content"):
+        curate.score(
+            [str(source)],
+            tmp_path / span,
+            aligned=str(family / "base"),
+            answer_span=span,  # type: ignore[arg-type]
+        )
+    tokens = [
+        curate.open(tmp_path / span).sql("select sum(n_tokens) from scores").fetchall()[0][0]
+        for span in ("turn", "content")
+    ]
+    assert tokens[0] == tokens[1] + 2 * 39  # <|im_end|> and the newline after it
+    with pytest.raises(CurateError, match="--answer-span"):
+        curate.score([], tmp_path / "turn", aligned=str(family / "base"), answer_span="content")
+
+
+def test_changed_weights_are_another_model(family: Path, source: Path, tmp_path: Path) -> None:
+    """The same path with other weights is refused, with what to do."""
+    model = tiny_model(tmp_path / "m", seed=0)
+    curate.score([str(source)], tmp_path / "c", aligned=str(model), device="cpu")
+    tiny_model(model, seed=1)
+    with pytest.raises(CurateError, match=r"fingerprint .* under a new name"):
+        curate.score([str(source)], tmp_path / "c", aligned=str(model), device="cpu")
