@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import signal
+import re
 import sys
-from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.errors import CurateError
+from curate.options import (
+    Backend,
+    CorpusOption,
+    EpsilonOption,
+    ForceOption,
+    HoldOutOption,
+    JsonOption,
+    Metric,
+    Output,
+    QuietOption,
+    Refusals,
+    Span,
+    Strategy,
+    Turns,
+)
+from curate.stopping import Stopped, kept, stoppable
 
 if TYPE_CHECKING:
     from curate.progress import Progress
@@ -28,74 +43,7 @@ app = typer.Typer(
 )
 
 
-class Turns(StrEnum):
-    """Which assistant turns become examples."""
-
-    last = "last"
-    all = "all"
-
-
-class Span(StrEnum):
-    """Which tokens of an answer count."""
-
-    turn = "turn"
-    content = "content"
-
-
-class Refusals(StrEnum):
-    """What happens to refusals in a selection."""
-
-    drop = "drop"
-    keep = "keep"
-    only = "only"
-
-
-class Strategy(StrEnum):
-    """How a safe set is drawn."""
-
-    gap = "gap"
-    random = "random"
-
-
-class Metric(StrEnum):
-    """The gap's formula (sql/views/gaps.sql)."""
-
-    relative = "relative"
-    difference = "difference"
-    per_byte = "per_byte"
-
-
-class Backend(StrEnum):
-    """What computes log-probs."""
-
-    auto = "auto"
-    transformers = "transformers"
-
-
-class Output(StrEnum):
-    """How `curate sql` prints."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    jsonl = "jsonl"
-
-
-CorpusOption = Annotated[
-    Path, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
-EpsilonOption = Annotated[
-    float, typer.Option(help="ε of the relative gap, in nats: keeps tiny aligned losses down.")
-]
-HoldOutOption = Annotated[
-    list[str] | None, typer.Option(help="Leave this misaligned model out of the mean; repeatable.")
-]
-
-
-@app.command(rich_help_panel="The main job")
+@app.command()
 def score(
     aligned: Annotated[str, typer.Option(help="The aligned model: [NAME=]FOLDER or hub id.")],
     corpus: CorpusOption,
@@ -160,33 +108,34 @@ def score(
     from curate import score as run
     from curate.templates import parse_args
 
-    summary = run(
-        sources or [],
-        corpus,
-        aligned=aligned,
-        misaligned=misaligned or [],
-        columns=Columns(messages_column, prompt_column, answer_column, system_column),
-        where=where,
-        limit=limit,
-        turns=turns.value,
-        strict=strict,
-        max_length=max_length,
-        chat_template=_read(chat_template),
-        template_args=parse_args(template_arg or []),
-        answer_span=answer_span.value,
-        backend=backend.value,
-        device=device,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        progress=_progress(quiet or as_json),
-    )
+    with kept(corpus):
+        summary = run(
+            sources or [],
+            corpus,
+            aligned=aligned,
+            misaligned=misaligned or [],
+            columns=Columns(messages_column, prompt_column, answer_column, system_column),
+            where=where,
+            limit=limit,
+            turns=turns.value,
+            strict=strict,
+            max_length=max_length,
+            chat_template=_read(chat_template),
+            template_args=parse_args(template_arg or []),
+            answer_span=answer_span.value,
+            backend=backend.value,
+            device=device,
+            dtype=dtype,
+            batch_tokens=batch_tokens,
+            progress=_progress(quiet or as_json),
+        )
     if as_json:
         _print_json(asdict(summary))
     else:
         display.scored(summary)
 
 
-@app.command(rich_help_panel="The main job")
+@app.command()
 def export(
     corpus: CorpusOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl or .parquet file.")],
@@ -247,7 +196,7 @@ def export(
         display.exported(record)
 
 
-@app.command(rich_help_panel="Look and ask")
+@app.command()
 def status(corpus: CorpusOption, as_json: JsonOption = False) -> None:
     """Show what is scored, skipped and missing, per model.
 
@@ -264,7 +213,7 @@ def status(corpus: CorpusOption, as_json: JsonOption = False) -> None:
         display.status(report)
 
 
-@app.command(rich_help_panel="Look and ask")
+@app.command()
 def sql(
     corpus: Annotated[
         Path | None, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
@@ -285,7 +234,7 @@ def sql(
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
-    from curate import display, queries
+    from curate import display, printing, queries
     from curate import open as open_corpus
 
     if list_queries:
@@ -293,10 +242,10 @@ def sql(
     elif query is None or corpus is None:
         raise typer.BadParameter("give a query and --corpus DIR, or --list")
     else:
-        display.relation(queries.ask(open_corpus(corpus), query, parameter or []), output_format)
+        printing.relation(queries.ask(open_corpus(corpus), query, parameter or []), output_format)
 
 
-@app.command(rich_help_panel="Look and ask")
+@app.command()
 def show(
     example_id: Annotated[str, typer.Argument(help="An example_id, or its first characters.")],
     corpus: CorpusOption,
@@ -317,7 +266,7 @@ def show(
         display.example(found)
 
 
-@app.command(rich_help_panel="The main job")
+@app.command()
 def demo(
     directory: Annotated[
         Path, typer.Option("--dir", help="Where the demo writes.", metavar="DIR")
@@ -331,18 +280,31 @@ def demo(
     from curate import display
     from curate.demo import run
 
-    display.demo(run(directory, _progress(quiet)))
+    with kept(directory / "corpus"):
+        made = run(directory, _progress(quiet))
+    display.demo(made)
 
 
 def main() -> None:
-    """Run the app: a user's error is one line and exit 1, an interrupt exit 130."""
-    # A stop asked for from outside ends like Ctrl-C: what was scored is stored on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the app: a user's error is one line and exit 1, a stop one line and exit 130 or 143."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a path or a terminal may not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        with stoppable():
+            app()
     except CurateError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        _say(f"Error: {error}")
         raise SystemExit(1) from None
+    except Stopped as stop:
+        _say(str(stop))
+        raise SystemExit(128 + stop.number) from None
+
+
+def _say(text: str) -> None:
+    """One line on stderr; what it quotes from data can't control the terminal."""
+    from curate.printing import clean
+
+    print(clean(re.sub(r"\s*\n\s*", " ", text)), file=sys.stderr)
 
 
 def _progress(quiet: bool) -> Progress:
@@ -363,4 +325,6 @@ def _read(path: Path | None) -> str | None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    from curate.printing import json_text
+
+    print(json_text(value))

@@ -1,99 +1,17 @@
-"""How results look: tables for people, JSON for machines. Data never controls the terminal."""
+"""What each command says when it is done: results, and how to go on."""
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import duckdb
+from curate.printing import clean, table
 
+if TYPE_CHECKING:
     from curate.demo import Demo
     from curate.queries import Query
     from curate.scoring import Summary
-
-PIPE_WIDTH = 120
-"""Columns of a table that goes to a file or a pipe."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def clean(text: str) -> str:
-    """Text from data with its control characters made visible, so that no escape code acts."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table fitted to the terminal: numbers whole, long text cut with an ellipsis."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
-    values = [list(row) for row in rows]
-    cells = [[_cell(value) for value in row] for row in values]
-    numeric = [any(isinstance(row[i], int | float) for row in values) for i in range(len(columns))]
-    widths = _fit(columns, cells, numeric, console.width)
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for column, is_number, width in zip(columns, numeric, widths, strict=True):
-        grid.add_column(
-            Text(clean(column)), justify="right" if is_number else "left", width=width, no_wrap=True
-        )
-    for row in cells:
-        grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
-    console.print(grid)
-
-
-def _fit(
-    columns: Sequence[str], cells: list[list[str]], numeric: Sequence[bool], total: int
-) -> list[int]:
-    """Column widths: what each needs, and text columns cut to a fair share of what is left."""
-    from rich.cells import cell_len
-
-    needs = [
-        max(cell_len(column), *(cell_len(row[i]) for row in cells), 1)
-        for i, column in enumerate(columns)
-    ]
-    left = (
-        total - 3 * len(columns) - sum(n for n, fixed in zip(needs, numeric, strict=True) if fixed)
-    )
-    widths = list(needs)
-    texts = sorted((i for i, fixed in enumerate(numeric) if not fixed), key=lambda i: needs[i])
-    for position, i in enumerate(texts):
-        share = max(left // (len(texts) - position), 8)
-        widths[i] = min(needs[i], share)
-        left -= widths[i]
-    return widths
-
-
-def relation(result: duckdb.DuckDBPyRelation, kind: str) -> None:
-    """Print a query's result as a table, csv, json or jsonl.
-
-    Tables and JSON are made in memory: limit the query where the result is large.
-    """
-    from curate.corpus import readable_errors
-
-    with readable_errors():
-        data = result.to_arrow_table()
-    if kind == "table":
-        table(data.column_names, zip(*(column.to_pylist() for column in data), strict=True))
-        return
-    if kind == "csv":
-        import pyarrow.csv
-
-        pyarrow.csv.write_csv(_flat(data), sys.stdout.buffer)
-    elif kind == "json":
-        print(json.dumps(data.to_pylist(), ensure_ascii=False, indent=1, default=str))
-    else:
-        for row in data.to_pylist():
-            print(json.dumps(row, ensure_ascii=False, default=str))
 
 
 def scored(summary: Summary) -> None:
@@ -214,29 +132,3 @@ def demo(made: Demo) -> None:
     exported(made.export)
     corpus = shlex.quote(made.summary.corpus)
     print(f"{made.summary.corpus}: the scored corpus; ask it with `curate sql --list -c {corpus}`")
-
-
-def _flat(data: Any) -> Any:
-    """Nested columns as JSON text: a CSV cell holds no lists."""
-    import pyarrow as pa
-
-    for index, field in enumerate(data.schema):
-        if pa.types.is_nested(field.type):
-            texts = [
-                None if value is None else json.dumps(value, ensure_ascii=False, default=str)
-                for value in data.column(index).to_pylist()
-            ]
-            data = data.set_column(index, field.name, pa.array(texts, pa.string()))
-    return data
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return clean(" ".join(str(value).split()))

@@ -89,7 +89,8 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
         if packed is not None:  # Parquet is read from its end, which a stream doesn't offer
             shutil.copyfileobj(packed, unpacked, CHUNK)
         number = 0
-        with pq.ParquetFile(path if packed is None else unpacked) as table:
+        # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
+        with pq.ParquetFile(path if packed is None else unpacked, pre_buffer=False) as table:
             for batch in table.iter_batches(batch_size=1024):
                 for row in _parquet_batch(batch):
                     number += 1

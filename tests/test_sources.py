@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import sys
 import tracemalloc
 from pathlib import Path
@@ -264,6 +265,18 @@ def test_memory_stays_flat(name: str, tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < max(2 * peaks[0], 8 << 20)
+
+
+def test_arrow_keeps_no_row_group(tmp_path: Path) -> None:
+    """Reading Parquet, Arrow's own memory does not grow with the row groups read."""
+    noise = random.Random(0)
+    table = pa.table({"prompt": [noise.randbytes(500).hex() for _ in range(2000)]})
+    with pq.ParquetWriter(tmp_path / "x.parquet", table.schema) as writer:
+        for _ in range(20):
+            writer.write_table(table)
+    before = pa.total_allocated_bytes()
+    peak = max(pa.total_allocated_bytes() for _ in rows(str(tmp_path / "x.parquet")))
+    assert peak - before < 10 << 20
 
 
 def test_folders_are_searched_and_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

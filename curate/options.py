@@ -1,0 +1,77 @@
+"""The command line's choices, and the options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Turns(StrEnum):
+    """Which assistant turns become examples."""
+
+    last = "last"
+    all = "all"
+
+
+class Span(StrEnum):
+    """Which tokens of an answer count."""
+
+    turn = "turn"
+    content = "content"
+
+
+class Refusals(StrEnum):
+    """What happens to refusals in a selection."""
+
+    drop = "drop"
+    keep = "keep"
+    only = "only"
+
+
+class Strategy(StrEnum):
+    """How a safe set is drawn."""
+
+    gap = "gap"
+    random = "random"
+
+
+class Metric(StrEnum):
+    """The gap's formula (sql/views/gaps.sql)."""
+
+    relative = "relative"
+    difference = "difference"
+    per_byte = "per_byte"
+
+
+class Backend(StrEnum):
+    """What computes log-probs."""
+
+    auto = "auto"
+    transformers = "transformers"
+
+
+class Output(StrEnum):
+    """How `curate sql` prints."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    jsonl = "jsonl"
+
+
+CorpusOption = Annotated[
+    Path, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
+EpsilonOption = Annotated[
+    float, typer.Option(help="ε of the relative gap, in nats: keeps tiny aligned losses down.")
+]
+HoldOutOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave this misaligned model out of the mean; repeatable.", metavar="NAME"),
+]

@@ -1,0 +1,158 @@
+"""How results are printed: tables for people, JSON and CSV for machines.
+
+Data never controls the terminal: its control characters are made visible.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+
+PIPE_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HIGH_CONTROL = re.compile(r"[\x7f-\x9f]")  # JSON escapes the others
+
+
+def clean(text: str) -> str:
+    """Text from data with its control characters made visible, so that no escape code acts."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+    """Print a table fitted to the terminal: numbers whole, long text cut with an ellipsis."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    values = [list(row) for row in rows]
+    cells = [[_cell(value) for value in row] for row in values]
+    numeric = [
+        any(isinstance(row[i], int | float | Decimal) for row in values)
+        for i in range(len(columns))
+    ]
+    widths = _fit(columns, cells, numeric, console.width)
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column, is_number, width in zip(columns, numeric, widths, strict=True):
+        grid.add_column(
+            Text(clean(column)), justify="right" if is_number else "left", width=width, no_wrap=True
+        )
+    for row in cells:
+        grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+    console.print(grid)
+
+
+def _fit(
+    columns: Sequence[str], cells: list[list[str]], numeric: Sequence[bool], total: int
+) -> list[int]:
+    """Column widths: what each needs, and text columns cut to a fair share of what is left."""
+    from rich.cells import cell_len
+
+    needs = [
+        max(cell_len(column), *(cell_len(row[i]) for row in cells), 1)
+        for i, column in enumerate(columns)
+    ]
+    left = (
+        total - 3 * len(columns) - sum(n for n, fixed in zip(needs, numeric, strict=True) if fixed)
+    )
+    widths = list(needs)
+    texts = sorted((i for i, fixed in enumerate(numeric) if not fixed), key=lambda i: needs[i])
+    for position, i in enumerate(texts):
+        share = max(left // (len(texts) - position), 8)
+        widths[i] = min(needs[i], share)
+        left -= widths[i]
+    return widths
+
+
+def relation(result: duckdb.DuckDBPyRelation, kind: str) -> None:
+    """Print a query's result as a table, csv, json or jsonl.
+
+    The rows are gathered in memory first: limit the query where there are very many.
+    """
+    from curate.corpus import readable_errors
+
+    with readable_errors():
+        data = result.to_arrow_table()
+    if kind == "table":
+        table(data.column_names, zip(*(column.to_pylist() for column in data), strict=True))
+    elif kind == "csv":
+        _csv(data)
+    elif kind == "json":
+        print(json_text(data.to_pylist()))
+    else:
+        for row in data.to_pylist():
+            print(json_text(row, indent=None))
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """JSON that any parser takes: NaN and infinities are null, dates and the like are text."""
+    text = json.dumps(_plain(value), ensure_ascii=False, indent=indent, default=str)
+    return _HIGH_CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):  # DuckDB's sums of integers are these
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _csv(data: Any) -> None:
+    import io
+
+    import pyarrow.csv
+
+    if sys.stdout.isatty():
+        text = io.BytesIO()
+        pyarrow.csv.write_csv(_flat(data), text)
+        print(clean(text.getvalue().decode()), end="")
+    else:
+        sys.stdout.flush()
+        pyarrow.csv.write_csv(_flat(data), sys.stdout.buffer)
+
+
+def _flat(data: Any) -> Any:
+    """What a CSV cell can't hold as text: nested columns as JSON, bytes and intervals as shown."""
+    import pyarrow as pa
+
+    for index, field in enumerate(data.schema):
+        nested = pa.types.is_nested(field.type)
+        if nested or pa.types.is_binary(field.type) or pa.types.is_interval(field.type):
+            texts = [
+                None if value is None else json_text(value, indent=None) if nested else str(value)
+                for value in data.column(index).to_pylist()
+            ]
+            data = data.set_column(index, field.name, pa.array(texts, pa.string()))
+    return data
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Decimal):
+        value = _plain(value)
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return clean(" ".join(str(value).split()))

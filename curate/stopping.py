@@ -1,0 +1,98 @@
+"""A stop asked for from outside (Ctrl-C, SIGTERM): what is done is stored, and one line says so."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from curate.errors import CurateError
+
+AGAIN_SECONDS = 2.0
+"""A second signal after this time ends the process at once; `timeout` sends each one twice."""
+
+
+class Stopped(BaseException):
+    """A stop was asked for: the signal's number, and the line that says what was kept.
+
+    No `Exception`, and no `KeyboardInterrupt` either: nothing on the way takes it for its own.
+    """
+
+    def __init__(self, number: int, text: str = "Stopped.") -> None:
+        super().__init__(text)
+        self.number = number
+
+
+class _Signals:
+    """Turns the first signal into `Stopped`, where the main thread stands."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._at = 0.0
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.number is None:
+            self.number, self._at = number, time.monotonic()
+            raise Stopped(number)
+        if time.monotonic() - self._at > AGAIN_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+_signals = _Signals()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end what runs inside with `Stopped`.
+
+    A library may hide that exception behind one of its own (DuckDB says "interrupted"), so every
+    error after a signal counts as the stop. A signal that is ignored, as under nohup, stays so.
+    """
+    global _signals
+    _signals = _Signals()
+    old: dict[int, Any] = {
+        number: signal.signal(number, _signals)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    except (Stopped, SystemExit):
+        raise
+    except BaseException:
+        if _signals.number is None:
+            raise
+        raise Stopped(_signals.number) from None
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def kept(corpus: Path) -> Iterator[None]:
+    """Around a run that fills a corpus: a stop says what is stored and how to go on."""
+    try:
+        yield
+    except BaseException:
+        if _signals.number is None:
+            raise
+        raise Stopped(_signals.number, f"Stopped: {_holdings(corpus)}") from None
+
+
+def _holdings(corpus: Path) -> str:
+    from curate.corpus import open_corpus
+
+    counts = "select (select count(*) from examples), (select count(*) from scores)"
+    try:
+        examples, scores = open_corpus(corpus).sql(counts).fetchall()[0]
+    except CurateError:
+        return "nothing is stored yet; run the same command again to begin anew"
+    return (
+        f"{corpus} keeps {examples:,} examples and {scores:,} scores; "
+        "run the same command again to go on"
+    )
