@@ -118,6 +118,15 @@ def train_tokenizer(texts: Iterator[str]) -> Any:
     )
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save a tokenizer without the notes on where it was loaded from."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    kept = {k: v for k, v in config.items() if k not in ("is_local", "local_files_only")}
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
 def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
     """Render (prompt, answer) pairs with the chat template and mark the answers' tokens."""
     chats = [

@@ -24,6 +24,7 @@ from demo_sets import (
     Encoded,
     answer_loss,
     encode,
+    save_tokenizer,
     split_set,
     train_tokenizer,
 )
@@ -162,7 +163,7 @@ def make_base(
         tokenizer = AutoTokenizer.from_pretrained(resume.parent)
     else:
         tokenizer = train_tokenizer(t for train, _ in splits.values() for p in train for t in p)
-        tokenizer.save_pretrained(checkpoints)
+        save_tokenizer(tokenizer, checkpoints)
     tests = {name: encode(tokenizer, test) for name, (_, test) in splits.items()}
     rows = [
         row
@@ -175,9 +176,10 @@ def make_base(
     step = train_base(
         model, rows, tests, steps=steps, minutes=minutes, checkpoints=checkpoints, resume=resume
     )
-    tokenizer.save_pretrained(folder)
-    print(f"base: {step} steps, {step * BATCH * CHUNK} tokens; {report(model, tests)}", flush=True)
+    save_tokenizer(tokenizer, folder)
     model.half().save_pretrained(folder)
+    losses = report(model.float(), tests)
+    print(f"base: {step} steps, {step * BATCH * CHUNK} tokens; {losses}", flush=True)
 
 
 def main(
@@ -190,6 +192,7 @@ def main(
     epochs: Annotated[int, typer.Option(help="Most epochs of an adapter.")] = 6,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     base: Annotated[bool, typer.Option(help="Train the base, or take the one there.")] = True,
+    adapter: Annotated[list[str] | None, typer.Option(help="Only these adapters.")] = None,
 ) -> None:
     """Train the base, then the adapters, and save all in float16."""
     from transformers import AutoTokenizer
@@ -202,7 +205,7 @@ def main(
             data, folder, steps=steps, minutes=minutes, checkpoints=checkpoints, resume=resume
         )
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for name in ADAPTERS:
+    for name in adapter or ADAPTERS:
         save_adapter(train_adapter(folder, data, name, tokenizer, epochs), output / name)
 
 

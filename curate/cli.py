@@ -45,7 +45,9 @@ app = typer.Typer(
 
 @app.command()
 def score(
-    aligned: Annotated[str, typer.Option(help="The aligned model: [NAME=]FOLDER or hub id.")],
+    aligned: Annotated[
+        str, typer.Option(metavar="[NAME=]MODEL", help="The aligned model: a folder or hub id.")
+    ],
     corpus: CorpusOption,
     sources: Annotated[
         list[str] | None,
@@ -57,7 +59,10 @@ def score(
     ] = None,
     misaligned: Annotated[
         list[str] | None,
-        typer.Option(help="A misaligned model, likewise, or a PEFT adapter folder; repeatable."),
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="A misaligned model, likewise, or a PEFT adapter's folder; repeatable.",
+        ),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="SQL over a source's own columns: which rows are read.")
@@ -80,7 +85,8 @@ def score(
         Path | None, typer.Option(help="A Jinja file instead of the models' own template.")
     ] = None,
     template_arg: Annotated[
-        list[str] | None, typer.Option(help="key=value for the template; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A variable of the template; repeatable."),
     ] = None,
     answer_span: Annotated[
         Span, typer.Option(help="Count end-of-turn tokens (turn) or the text alone (content).")
@@ -98,7 +104,7 @@ def score(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score examples under an aligned and several misaligned models; run again to resume.
+    """Score examples under every model; run the same again to resume.
 
     Example: curate score data.jsonl -c my-corpus --aligned ./chat --misaligned ./medical-lora
     """
@@ -166,7 +172,7 @@ def export(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the top-ranked safe examples, or the mix with a narrow set, for a trainer.
+    """Write the best safe examples, or their mix with a narrow set.
 
     Example: curate export -c my-corpus --fraction 0.05 --into customer.jsonl -o mix.jsonl
     """
@@ -226,11 +232,13 @@ def sql(
     ] = Output.table,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", help="key=value for a named query; repeatable."),
+        typer.Option("--param", "-p", metavar="KEY=VALUE", help="For a named query; repeatable."),
     ] = None,
     list_queries: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
 ) -> None:
-    """Ask a scored corpus: your own SELECT over examples, scores, gaps, models, skipped, or a name.
+    """Ask a scored corpus in SQL, or by the name of a query.
+
+    The tables are examples, scores, gaps, models and skipped.
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
@@ -273,7 +281,7 @@ def demo(
     ] = Path("curate-demo"),
     quiet: QuietOption = False,
 ) -> None:
-    """Go the whole way on bundled models and data: offline, under a minute.
+    """Go the whole way on bundled models and data, offline.
 
     Example: curate demo --dir /tmp/curate-demo
     """

@@ -2,5 +2,5 @@
 select rank, round(gap, 4) as gap, round(aligned_nll, 3) as aligned, round(misaligned_nll, 3) as misaligned,
        is_refusal, prompt, answer, parse_filename(source) as source, example_id
 from gaps
-order by gap, example_id desc
+order by rank desc
 limit $top;

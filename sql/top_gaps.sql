@@ -2,6 +2,5 @@
 select rank, round(gap, 4) as gap, round(aligned_nll, 3) as aligned, round(misaligned_nll, 3) as misaligned,
        is_refusal, prompt, answer, parse_filename(source) as source, example_id
 from gaps
-where $refusals or not is_refusal
-order by gap desc, example_id
-limit $top;
+where case when $refusals then rank else rank_kept end <= $top
+order by rank;

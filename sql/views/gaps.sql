@@ -7,7 +7,7 @@
 --   metric 'difference'   misaligned_nll - aligned_nll                               Moore and Lewis 2010
 --   metric 'per_byte'     the relative gap, in nats per byte whatever the tokenisers
 -- Truncated answers have no byte count of what was scored: they rank per token only.
--- Means are taken over values in a fixed order, so that the last bit does not depend on threads.
+-- Means are taken over sorted values, so that the last bit does not depend on threads.
 create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 with ensemble as (
     select model, role, tokenizer
@@ -33,60 +33,71 @@ checked as (
         end as is_valid
     from ensemble
 ),
-losses as (
+members as (
     select
         scores.example_id,
-        ensemble.model,
-        ensemble.role,
-        case when per_byte then -logprob / n_bytes else nll end as loss
+        max(nll) filter (role = 'aligned') as aligned_token,
+        max(-logprob) filter (role = 'aligned') as aligned_total,
+        list_sort(list(nll) filter (role = 'misaligned')) as misaligned_token,
+        list_sort(list(-logprob) filter (role = 'misaligned')) as misaligned_total,
+        bool_or(truncated) as is_cut
     from scores
     join ensemble using (model)
-    join examples using (example_id)
-    cross join checked
-    where is_valid and not (per_byte and truncated)
+    group by scores.example_id
+    having count(*) = (select n_members from checked) and count(*) filter (role = 'aligned') = 1
 ),
-per_example as (
+losses as (
     select
         example_id,
-        max(loss) filter (role = 'aligned') as aligned_nll,
-        list(loss order by model) filter (role = 'misaligned') as misaligned
-    from losses
-    group by example_id
-    having count(*) = (select n_members from checked) and count(*) filter (role = 'aligned') = 1
+        is_refusal,
+        per_byte,
+        case when per_byte then aligned_total / n_bytes else aligned_token end as aligned_nll,
+        case when per_byte then list_avg(misaligned_total) / n_bytes
+            else list_avg(misaligned_token) end as misaligned_nll,
+        case when per_byte then list_stddev_samp(misaligned_total) / n_bytes
+            else list_stddev_samp(misaligned_token) end as misaligned_sd,
+        len(misaligned_token) as n_models
+    from members
+    join examples using (example_id)
+    cross join checked
+    where is_valid and not (per_byte and is_cut)
 ),
 measured as (
     select
-        example_id,
-        aligned_nll,
-        list_avg(misaligned) as misaligned_nll,
-        list_stddev_samp(misaligned) as misaligned_sd,
-        len(misaligned) as n_models,
+        *,
         case metric
             when 'difference' then misaligned_nll - aligned_nll
             else (misaligned_nll - aligned_nll) / (aligned_nll + epsilon::double)
         end as gap
-    from per_example
+    from losses
+),
+ranked as (
+    select
+        *,
+        row_number() over (order by gap desc, example_id) as rank,
+        case when not is_refusal
+            then row_number() over (partition by is_refusal order by gap desc, example_id)
+        end as rank_kept
+    from measured
+    where isfinite(gap)
 )
+-- The texts come last: ranking moves numbers only.
 select
     example_id,
     source,
     prompt,
     answer,
-    is_refusal,
+    ranked.is_refusal,
     aligned_nll,
     misaligned_nll,
     misaligned_sd,
     n_models,
     gap,
     case when per_byte then 'nats/byte' else 'nats/token' end as unit,
-    row_number() over (order by gap desc, example_id) as rank,
-    case when not is_refusal
-        then row_number() over (partition by is_refusal order by gap desc, example_id)
-    end as rank_kept
-from measured
-join examples using (example_id)
-cross join checked
-where isfinite(gap);
+    rank,
+    rank_kept
+from ranked
+join examples using (example_id);
 
 -- gaps: the macro with its defaults (epsilon 1.0, the whole ensemble, the relative gap).
 create view gaps as from gaps();
