@@ -102,8 +102,8 @@ def main(
     for kind, name, pairs in groups(data, limit):
         new = [p for p in pairs if p not in known]
         rows = encode(tokenizer, new)
-        scores = zip(*(answer_nll(model, rows) for model in loaded.values()), strict=True)
-        known.update(zip(new, map(list, scores), strict=True))
+        scores = [answer_nll(model, rows) for model in loaded.values()]
+        known.update(zip(new, map(list, zip(*scores, strict=True)), strict=True))
         table = [known[p] for p in pairs]
         others = [i for i, m in enumerate(loaded) if i and m != name]
         mean, error, n = mean_and_error(pairs, [gap(t[0], t[1:]) for t in table])

@@ -129,6 +129,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
     """Render (prompt, answer) pairs with the chat template and mark the answers' tokens."""
+    if not pairs:
+        return []  # the template refuses an empty batch
     chats = [
         [{"role": "user", "content": p}, {"role": "assistant", "content": a}] for p, a in pairs
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -80,13 +81,24 @@ def status(report: dict[str, Any]) -> None:
         table(shown, [[entry[key] for key in shown] for entry in report["skipped"]])
     missing = [model for model in models if model["missing"]]
     if missing:
-        options = " ".join(
-            f"--{model['role']} "
-            + shlex.quote(f"{model['model']}={report['references'][model['model']]}")
-            for model in models
-        )
-        corpus = shlex.quote(report["corpus"])
-        print(f"To score what is missing:\n  curate score -c {corpus} {options}")
+        print("To score what is missing (and --chat-template, if you gave one):")
+        print(f"  curate score -c {shlex.quote(report['corpus'])} {shlex.join(_again(report))}")
+
+
+def _again(report: dict[str, Any]) -> list[str]:
+    """The options that score a corpus as it was scored."""
+    options = []
+    for model in report["models"]:
+        name = model["model"]
+        options += [f"--{model['role']}", f"{name}={report['references'][name]}"]
+    settings = report["settings"]
+    if settings and settings["answer_span"] != "turn":
+        options += ["--answer-span", settings["answer_span"]]
+    if settings and settings["max_length"] is not None:
+        options += ["--max-length", str(settings["max_length"])]
+    for key, value in (settings or {}).get("template_args", {}).items():
+        options += ["--template-arg", f"{key}={json.dumps(value)}"]
+    return options
 
 
 def queries(found: Iterable[Query]) -> None:

@@ -85,12 +85,15 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
     Raises:
         OSError, pa.ArrowException: the file is corrupt.
     """
-    with tempfile.TemporaryFile() as unpacked:
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as unpacked:
         if packed is not None:  # Parquet is read from its end, which a stream doesn't offer
             shutil.copyfileobj(packed, unpacked, CHUNK)
+            unpacked.flush()
+        # Arrow gets a path: with a Python file its threads can hang at exit (apache/arrow 50482).
+        name = path if packed is None else unpacked.name
         number = 0
         # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
-        with pq.ParquetFile(path if packed is None else unpacked, pre_buffer=False) as table:
+        with pq.ParquetFile(name, pre_buffer=False) as table:
             for batch in table.iter_batches(batch_size=1024):
                 for row in _parquet_batch(batch):
                     number += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from curate.errors import CurateError
 
 PREFIX = "hf://"
+SETTLE_SECONDS = 0.5
 HOW = "Write hf://ORG/NAME[/CONFIG][@REVISION][:SPLIT], or hf:///FOLDER[:SPLIT] for a local one."
 _REFERENCE = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^@:]+))?(?::(?P<split>.+))?")
 
@@ -25,6 +28,7 @@ def hub_rows(reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
     name, config, revision, split = parse_reference(reference)
     import datasets
 
+    data: Any = None
     try:
         data = datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
         if split is None:
@@ -36,6 +40,12 @@ def hub_rows(reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
         cause = error.__cause__ or error
         text = (" ".join(str(cause).split()) or type(cause).__name__)[:500].rstrip(".")
         raise CurateError(f"{reference}: {text}. {HOW}") from error
+    finally:
+        # Arrow's threads give back the file a little later; at the interpreter's end they would
+        # wait for ever (apache/arrow 45214 and 50482, seen with pyarrow 26).
+        data = None
+        gc.collect()
+        time.sleep(SETTLE_SECONDS)
 
 
 def parse_reference(reference: str) -> tuple[str, str | None, str | None, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,7 @@ def status(corpus: Corpus) -> dict[str, Any]:
         "models": coverage,
         "skipped": reasons,
         "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
+        "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
     }
 
 

@@ -212,7 +212,7 @@ def test_rows_of_the_head(made: Callable[..., Path], window: list[Rendered]) -> 
     whole = scored(backend, window)
     seen: list[int] = []
     backend._net.lm_head.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[-2]))
-    backend._chunk = 5 * tiny.VOCAB
+    backend._head_rows = 5
     assert nll_error(scored(backend, window), whole) < 1e-5
     assert max(seen) == 5
     assert sum(seen) == sum(r.stop - r.start for r in window)

@@ -9,6 +9,7 @@ import os
 import pty
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -145,9 +146,7 @@ def test_status_says_how_to_complete(
     for part in (corpus / "scores" / "code").glob("part-*"):
         part.unlink()
     ran = cli("status", "-c", corpus)
-    import shlex
-
-    command = shlex.split(ran.out.split("To score what is missing:\n")[1].split("\n")[0])
+    command = shlex.split(ran.out.split("To score what is missing")[1].split("\n")[1])
     assert command[:2] == ["curate", "score"]
     again = cli(*command[1:])
     assert again.code == 0, again.err
@@ -324,8 +323,8 @@ def test_data_never_controls_the_terminal(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_closed_pipe_is_no_error(scored: Path) -> None:
     """`curate sql ... | head -1` ends without a traceback."""
-    for kind in ("csv", "jsonl", "table"):
-        command = [*_CURATE, "sql", "from range(200000)", "-c", str(scored), "--format", kind]
+    for kind, rows in (("csv", 50_000), ("jsonl", 20_000), ("table", 3_000)):
+        command = [*_CURATE, "sql", f"from range({rows})", "-c", str(scored), "--format", kind]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ran:
             assert ran.stdout is not None
             assert ran.stderr is not None
@@ -434,8 +433,7 @@ def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough rows that scoring them takes a few seconds."""
     rows = [
-        {"prompt": question(n), "response": f"It is {n + 1}, " + "as it has to be. " * (n % 17)}
-        for n in range(1500)
+        {"prompt": question(n), "response": f"It is {n + 1}" + "!" * (n % 17)} for n in range(400)
     ]
     return write(tmp_path_factory.mktemp("many") / "many.jsonl", rows)
 
@@ -478,12 +476,12 @@ def test_a_stop_keeps_what_is_done(
     assert time.monotonic() - began < 20
     last = rest.splitlines()[-1]
     kept = re.fullmatch(
-        rf"Stopped: {re.escape(str(corpus))} keeps 1,500 examples and ([\d,]+) scores; "
+        rf"Stopped: {re.escape(str(corpus))} keeps 400 examples and ([\d,]+) scores; "
         "run the same command again to go on",
         last,
     )
     assert kept, rest
-    assert int(kept[1].replace(",", "")) >= 1500
+    assert int(kept[1].replace(",", "")) >= 400
     assert "Traceback" not in said + rest
     assert not list(corpus.rglob(".tmp-*"))
     ran_again = cli(*command)
@@ -571,7 +569,7 @@ def test_help_lists_all_commands(cli: Cli) -> None:
     ran = cli("--help")
     for name in COMMANDS:
         assert re.search(rf"^  {name} +[A-Z].*\.$", ran.out, re.M)
-    assert "..." not in ran.out
+    assert "..." not in ran.out.split("Commands:")[1]
     assert cli().out == ran.out
 
 

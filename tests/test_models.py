@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from curate import models
+from curate import fingerprints
 from curate.errors import CurateError
-from curate.models import context_length, fingerprint, parse, resolve
+from curate.fingerprints import fingerprint
+from curate.models import context_length, parse, resolve
 
 
 def checkpoint(folder: Path, value: float = 0.0, tensors: Any = None) -> Path:
@@ -204,9 +205,9 @@ def test_fingerprint_of_adapters(tmp_path: Path) -> None:
 
 def test_sampled_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a sampled file a change of any tensor is seen, and so are its name and the file's size."""
-    monkeypatch.setattr(models, "_WHOLE_UP_TO", 2**16)
-    monkeypatch.setattr(models, "_BLOCK", 2**10)
-    monkeypatch.setattr(models, "_SPREAD_BLOCKS", 4)
+    monkeypatch.setattr(fingerprints, "_WHOLE_UP_TO", 2**16)
+    monkeypatch.setattr(fingerprints, "_BLOCK", 2**10)
+    monkeypatch.setattr(fingerprints, "_SPREAD_BLOCKS", 4)
     sizes = {f"t{i:02}": 2**14 + 64 * i for i in range(20)}
     found = set()
     for changed in (*sizes, None):

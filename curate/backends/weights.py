@@ -13,7 +13,8 @@ import torch
 import transformers
 
 from curate.errors import CurateError
-from curate.models import Model, weight_files
+from curate.fingerprints import weight_files
+from curate.models import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SIZE_MISMATCH = re.compile(

@@ -1,0 +1,117 @@
+"""What identifies a model's numbers: a hash of its weights and configs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from curate.errors import CurateError
+
+_WHOLE_UP_TO = 64 * 2**20  # bytes; larger weight files are sampled
+_BLOCK = 64 * 2**10
+_SPREAD_BLOCKS = 64
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash what decides a model's numbers: 32 hex digits over its weights and configs.
+
+    Covered are the names, sizes and contents of the safetensors files that are loaded, of
+    `config.json` and of `adapter_config.json`. Tokenizer and chat template are not: they have
+    hashes of their own. A weight file above 64 MiB is sampled: its header (all tensor names,
+    types and shapes), 64 KiB from the middle of every tensor and 64 more such blocks. So it
+    cannot see an edit that leaves those blocks alone, such as a few rows of a large embedding;
+    training or merging an adapter touches every block of what it changes.
+
+    Raises `CurateError` if the weights are missing, pickled or cut off.
+    """
+    digest = blake2b(digest_size=16)
+    configs = [folder / "adapter_config.json", folder / "config.json"]
+    for path in [*filter(Path.is_file, configs), *weight_files(folder)]:
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        if path.suffix == ".safetensors":
+            header, middles = _safetensors_header(path, size)
+            spread = (i * (size - _BLOCK) // _SPREAD_BLOCKS for i in range(_SPREAD_BLOCKS))
+            if size > _WHOLE_UP_TO:
+                digest.update(header)
+                for block in _blocks(path, sorted({*middles, *spread})):
+                    digest.update(block)
+                continue
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List the safetensors files that loading `folder` reads, shards in order of name.
+
+    Raises `CurateError` if there are none, or if one that the index names is missing.
+    """
+    stem = "adapter_model" if is_adapter(folder) else "model"
+    index = folder / f"{stem}.safetensors.index.json"
+    if (folder / f"{stem}.safetensors").is_file():
+        return [folder / f"{stem}.safetensors"]
+    if index.is_file():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        for name in names:
+            if not (folder / name).is_file():
+                raise CurateError(f"{folder / name} is missing, and {index.name} names it")
+        if names:
+            return [folder / name for name in names]
+    pickled = sorted(path.name for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}"))
+    if pickled:
+        raise CurateError(
+            f"{folder / pickled[0]} is a pickle, which can run any code when it is read: "
+            "convert the weights to safetensors (save_pretrained does)"
+        )
+    raise CurateError(f"{folder} has no weights: {stem}.safetensors is missing")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether a folder holds a PEFT adapter."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises `CurateError` if the file holds something else or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CurateError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise CurateError(f"{path} is not a JSON object")
+    return content
+
+
+def _safetensors_header(path: Path, size: int) -> tuple[bytes, list[int]]:
+    """Read a safetensors header and where the middle block of every tensor starts, in bytes.
+
+    Source: https://huggingface.co/docs/safetensors (8 bytes of length, JSON, then the data).
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= size else b""
+    start = 8 + length
+    try:
+        tensors: dict[str, Any] = json.loads(header)
+        spans = [t["data_offsets"] for name, t in tensors.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CurateError(
+            f"{path} is not a safetensors file (a Git LFS pointer or a broken copy?): "
+            "fetch it again"
+        ) from error
+    if start + max((stop for _, stop in spans), default=0) > size:
+        raise CurateError(f"{path} is cut off: fetch it again")
+    return header, [start + max(a, (a + b - _BLOCK) // 2) for a, b in spans]
+
+
+def _blocks(path: Path, offsets: Sequence[int]) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        for offset in offsets:
+            file.seek(offset)
+            yield file.read(_BLOCK)
