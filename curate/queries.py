@@ -57,14 +57,13 @@ def ask(corpus: Corpus, question: str, given: list[str]) -> duckdb.DuckDBPyRelat
 def status(corpus: Corpus) -> dict[str, Any]:
     """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
     coverage = _dicts(ask(corpus, "coverage", []))
-    examples, ranked = corpus.sql(
-        "select (select count(*) from examples), (select count(*) from gaps)"
-    ).fetchall()[0]
+    ranked = "select count(*) from gaps" if _has_ensemble(corpus) else "select 0"
+    counts = _dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
     reasons = _dicts(ask(corpus, "skips", []).limit(10))
     return {
         "corpus": str(corpus.path),
-        "examples": examples,
-        "ranked": ranked,
+        "examples": counts["n"],
+        "ranked": counts["m"],
         "models": coverage,
         "skipped": reasons,
         "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
@@ -98,7 +97,8 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
         corpus.sql("select model, reason from skipped where example_id = $id order by model", key)
     )
     gaps = "select gap, rank, rank_kept, unit from gaps where example_id = $id"
-    example["gap"] = next(iter(_dicts(corpus.sql(gaps, key))), None)
+    ranked = _dicts(corpus.sql(gaps, key)) if _has_ensemble(corpus) else []
+    example["gap"] = next(iter(ranked), None)
     return example
 
 
@@ -139,5 +139,13 @@ def _value(text: str) -> int | float | bool | str:
     return text
 
 
+def _has_ensemble(corpus: Corpus) -> bool:
+    """Whether there is a gap to ask for: a corpus scored by the aligned model alone has none."""
+    return any(entry.role == "misaligned" for entry in corpus.manifest.models.values())
+
+
 def _dicts(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
-    return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+    from curate.corpus import readable_errors
+
+    with readable_errors():
+        return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
