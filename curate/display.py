@@ -143,4 +143,6 @@ def demo(made: Demo) -> None:
     table(made.columns, made.top, title="Easy for the aligned model, hard for the misaligned ones")
     exported(made.export)
     corpus = shlex.quote(made.summary.corpus)
-    print(f"{made.summary.corpus}: the scored corpus; ask it with `curate sql --list -c {corpus}`")
+    print(
+        f"{made.summary.corpus}: the scored corpus; ask it with `curate sql top_gaps -c {corpus}`"
+    )

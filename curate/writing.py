@@ -148,18 +148,21 @@ class ScoreSink:
         self._skipped.append((example_id, reason))
 
     def flush(self) -> None:
-        """Store what was collected."""
-        if self._rows:
-            columns = [list(column) for column in zip(*self._rows, strict=True)]
+        """Store what was collected.
+
+        It is taken out first: a stop in between may lose rows, and never stores one twice.
+        """
+        scores, self._rows = self._rows, []
+        skips, self._skipped = self._skipped, []
+        if scores:
+            columns = [list(column) for column in zip(*scores, strict=True)]
             self._writer.add_scores(self._model, pa.table(columns, schema=SCORES))
-            self._rows = []
-        if self._skipped:
+        if skips:
             rows = [
                 {"example_id": example_id, "model": self._model, "reason": reason}
-                for example_id, reason in self._skipped
+                for example_id, reason in skips
             ]
             self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
-            self._skipped = []
         self._due = time.monotonic() + FLUSH_SECONDS
 
 
@@ -188,7 +191,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
         raise CurateError(
             f"{path}: another `curate score` is writing to this corpus; wait until it has ended"
         ) from None
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError) as error:
         raise CurateError(f"{path}: can't be written ({error.strerror})") from None
 
 

@@ -36,7 +36,7 @@ def row(prompt: Any, answer: Any) -> bytes:
 
 BROKEN_ROWS = {
     "no answer": (row("Why?", None), "no answer"),
-    "no answer column": (b'{"prompt": "Why?"}\n', "no known format"),
+    "no answer column": (b'{"prompt": "Why?"}\n', "unknown format"),
     "empty answer": (row("Why?", ""), "empty answer"),
     "blank answer": (row("Why?", " \n"), "empty answer"),
     "broken JSON": (b'{"prompt": "Why?", "respo\n', "not valid JSON"),
@@ -137,7 +137,7 @@ def test_a_wrong_source_makes_no_corpus(
         (["--where", "nope = 1"], "nope"),
         (["--where", "prompt ="], "--where"),
         (["--where", "prompt = 'else'"], "true for none of the 1 rows"),
-        (["--prompt-column", "question"], "question"),
+        (["--prompt-column", "question"], "the columns are prompt, response"),
         (["--template-arg", "novalue"], "KEY=VALUE"),
         (["--chat-template", "missing.jinja"], "missing.jinja"),
         (["--max-length", "100000"], "reads at most 512 tokens"),
@@ -278,8 +278,23 @@ def test_a_wrong_model_makes_no_corpus(
     models = {"aligned": family.aligned, "misaligned": family.medical, role: wrong}
     options = [text for key, path in models.items() for text in (f"--{key}", str(path))]
     ran = cli("score", source, "-c", corpus, *options)
-    fails(ran, "wrong", reason)
+    fails(ran, reason)
     assert not corpus.exists()
+
+
+def test_a_mended_model_goes_on(cli: Cli, family: Family, scored: Path, tmp_path: Path) -> None:
+    """A model that could not be loaded is scored under its name once it is mended."""
+    corpus, wrong = tmp_path / "corpus", tmp_path / "wrong"
+    shutil.copytree(scored, corpus)
+    shutil.copytree(family.code, wrong)
+    _tensor_missing(wrong, family)
+    options = [*family.arguments(), "--misaligned", str(wrong)]
+    fails(cli("score", "-c", corpus, *options), "lacks 1 of the tensors")
+    assert json.loads(cli("status", "-c", corpus, "--json").out)["ranked"] == 30
+    shutil.rmtree(wrong)
+    shutil.copytree(family.code, wrong)
+    ran = cli("score", "-c", corpus, *options)
+    assert ran.code == 0, ran.err
 
 
 def test_two_models_of_one_name(cli: Cli, family: Family, tmp_path: Path) -> None:
@@ -391,7 +406,7 @@ def test_a_broken_part_is_named(cli: Cli, scored: Path, tmp_path: Path) -> None:
     for command in (
         ["sql", "top_gaps"],
         ["status"],
-        ["export", "--top", "1", "-o", tmp_path / "o"],
+        ["export", "--top", "1", "-o", tmp_path / "o.jsonl"],
     ):
         ran = cli(*command, "-c", corpus)
         fails(ran)
