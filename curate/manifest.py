@@ -83,6 +83,11 @@ def load(folder: Path) -> Manifest:
     return _parse(raw, path)
 
 
+def known_models(folder: Path) -> set[str]:
+    """The names of the models that a corpus folder has; none where there is no corpus yet."""
+    return set(load(folder).models) if (folder / NAME).exists() else set()
+
+
 def save(manifest: Manifest, folder: Path) -> None:
     """Write the manifest, whole or not at all."""
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, sort_keys=True)

@@ -18,7 +18,7 @@ from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import Columns
 from curate.intake import Intake, take_in
-from curate.manifest import Settings
+from curate.manifest import Settings, known_models
 from curate.members import Member, check_length, open_members
 from curate.progress import Progress, Silent
 from curate.writing import ScoreSink, Writer, open_for_writing
@@ -132,7 +132,13 @@ def score(
             turns=turns,
             strict=strict,
         )
-    # A source that isn't there or isn't readable is found before a folder is made.
+    # What can be found wrong is found before a folder is made.
+    backends.check_models(
+        [model for model in resolved if model.name not in known_models(Path(corpus))],
+        backend,
+        device=device,
+        dtype=dtype,
+    )
     first = list(islice(batches, 1))
     with open_for_writing(Path(corpus)) as writer:
         writer.admit({member.model.name: member.entry for member in members}, settings)

@@ -51,8 +51,33 @@ def open_backend(
 
     Raises `CurateError` for an unknown choice, and for weights that cannot be loaded.
     """
-    if backend not in ("auto", "transformers"):
-        raise CurateError(f"unknown backend {backend!r}: choose auto or transformers")
+    _refuse_unknown(backend)
     from curate.backends.transformers import TransformersBackend
 
     return TransformersBackend(model, device=device, dtype=dtype, batch_tokens=batch_tokens)
+
+
+def check_models(
+    models: Sequence[Model],
+    backend: str = "auto",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> None:
+    """Find out, before anything is made, whether these models and options can be used.
+
+    Only names and shapes are read, so it takes seconds at any size.
+
+    Raises `CurateError` as `open_backend` does.
+    """
+    _refuse_unknown(backend)
+    from curate.backends import weights
+
+    weights.choose_dtype(dtype, weights.choose_device(device))
+    for model in models:
+        weights.check(model)
+
+
+def _refuse_unknown(backend: str) -> None:
+    if backend not in ("auto", "transformers"):
+        raise CurateError(f"unknown backend {backend!r}: choose auto or transformers")

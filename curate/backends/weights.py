@@ -69,6 +69,18 @@ def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
     return net.eval().requires_grad_(False)
 
 
+def check(model: Model) -> None:
+    """Find out whether `load` would work, from names and shapes alone: no weight is read.
+
+    Raises `CurateError` as `load` does.
+    """
+    with _quiet():
+        net = _load_full(model.path, torch.device("meta"), torch.float32)
+        if model.adapter is not None:
+            with _fitting(model.adapter, model.path):
+                _attach(net, model.adapter)
+
+
 def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
     try:
         net, report = transformers.AutoModelForCausalLM.from_pretrained(
@@ -102,33 +114,47 @@ def _merge(net: Any, adapter: Path, base: Path) -> Any:
     peft does the arithmetic, so that every kind it can merge is covered: the products are taken
     in float32, layer by layer, and the sums rounded to the type of the weights.
     """
-    import peft
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    unfit = f"adapter {adapter} does not fit the aligned model {base}"
-    weight_files(adapter)  # refuses pickles and says what is missing
-    try:
-        if peft.PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
-            raise CurateError(f"adapter {adapter} adds prompt tokens, not weights: not supported")
-        wrapped = peft.PeftModel.from_pretrained(net, str(adapter))
-        _refuse_homeless(wrapped, adapter, unfit)
-        inner = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    inner = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    with _fitting(adapter, base):
+        wrapped = _attach(net, adapter)
         _untie(net, inner)
         merged = wrapped.merge_and_unload()
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-        mismatch = _SIZE_MISMATCH.search(str(error))
-        if mismatch:
-            name, found, wanted = mismatch.groups()
-            raise CurateError(f"{unfit}: {name} is {found} and should be {wanted}") from error
-        raise CurateError(f"{unfit}: {_brief(error)}") from error
     left = [name for name, module in merged.named_modules() if isinstance(module, inner)]
     if left:
         raise CurateError(f"adapter {adapter} cannot be merged at {left[0]}: merge it yourself")
     return merged
 
 
-def _refuse_homeless(wrapped: Any, adapter: Path, unfit: str) -> None:
+def _attach(net: Any, adapter: Path) -> Any:
+    """Put an adapter over a model, every one of its tensors in its place."""
+    import peft
+
+    weight_files(adapter)  # refuses pickles and says what is missing
+    if peft.PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
+        raise CurateError(f"adapter {adapter} adds prompt tokens, not weights: not supported")
+    wrapped = peft.PeftModel.from_pretrained(net, str(adapter))
+    _refuse_homeless(wrapped, adapter)
+    return wrapped
+
+
+@contextmanager
+def _fitting(adapter: Path, base: Path) -> Iterator[None]:
+    """Say in one line why an adapter does not fit."""
+    unfit = f"adapter {adapter} does not fit the aligned model {base}"
+    try:
+        yield
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        mismatch = _SIZE_MISMATCH.search(str(error))
+        if mismatch:
+            name, found, wanted = mismatch.groups()
+            raise CurateError(f"{unfit}: {name} is {found} and should be {wanted}") from error
+        raise CurateError(f"{unfit}: {_brief(error)}") from error
+
+
+def _refuse_homeless(wrapped: Any, adapter: Path) -> None:
     """Compare the adapter file's tensors with those peft took: it only warns of the rest."""
     import peft
     from safetensors import safe_open
@@ -138,10 +164,10 @@ def _refuse_homeless(wrapped: Any, adapter: Path, unfit: str) -> None:
     taken = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     homeless = sorted(saved - taken - set(wrapped.state_dict()))
     if homeless:
-        raise CurateError(f"{unfit}: {homeless[0]} has no place in it ({len(homeless)} tensors)")
+        raise ValueError(f"{homeless[0]} has no place in it ({len(homeless)} tensors)")
     absent = sorted(taken - saved)
     if absent:
-        raise CurateError(f"{unfit}: {absent[0]} is not in its file ({len(absent)} tensors)")
+        raise ValueError(f"{absent[0]} is not in its file ({len(absent)} tensors)")
 
 
 def _untie(net: Any, inner: tuple[type, ...]) -> None:
