@@ -14,30 +14,8 @@ from curate.errors import CurateError
 from curate.filters import json_bytes
 from curate.layouts import Columns, Message, Skip, UnknownFormat, check_answer, parse
 from curate.refusals import is_refusal
+from curate.schema import EXAMPLES, MESSAGES, SKIPPED
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-EXAMPLES: pa.Schema = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("source", pa.string()),
-        ("row", pa.int64()),
-        ("messages", MESSAGES),
-        ("prompt", pa.string()),
-        ("answer", pa.string()),
-        ("n_bytes", pa.int64()),
-        ("is_refusal", pa.bool_()),
-        ("meta", pa.string()),
-    ]
-)
-SKIPPED: pa.Schema = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("source", pa.string()),
-        ("row", pa.int64()),
-        ("model", pa.string()),
-        ("reason", pa.string()),
-    ]
-)
 MAX_BYTES = 1 << 30  # one example's messages; Arrow's strings end at 2 GiB
 FLUSH_BYTES = 64 << 20  # a batch is full when it is this big, however few its rows
 HEAD_ROWS = 1000  # a source whose first rows have no known format is refused there and then

@@ -19,20 +19,10 @@ import pyarrow as pa
 
 from curate import manifest, parts
 from curate.errors import CurateError
-from curate.examples import EXAMPLES, SKIPPED
+from curate.schema import EXAMPLES, SCORES, SKIPPED
 
 if TYPE_CHECKING:
     from curate.selection import Recipe
-
-SCORES = pa.schema(
-    [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("n_tokens", pa.int32(), nullable=False),
-        pa.field("logprob", pa.float64(), nullable=False),
-        pa.field("truncated", pa.bool_(), nullable=False),
-    ]
-)
-"""One answer under one model: answer tokens scored, their log-probs' sum in nats, cut or not."""
 
 DATABASE = "corpus.duckdb"
 _VIEWS = ("scores.sql", "gaps.sql")

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from curate.batches import EXAMPLES, SKIPPED, Batch, Turns, canonical, example_id
+from curate.batches import Batch, Turns, canonical, example_id
 from curate.errors import CurateError
 from curate.files import Raw
 from curate.filters import RowFilter

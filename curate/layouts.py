@@ -98,7 +98,12 @@ def _pair(row: Row, columns: Columns) -> tuple[str, str]:
     if not present:
         if any(name in row for name in lists):
             raise Skip("no messages (null)")
-        raise UnknownFormat(f"unknown format: the columns are {', '.join(map(str, row)) or 'none'}")
+        found = ", ".join(map(str, row)) or "none"
+        asked = [name for name in (columns.messages, columns.prompt, columns.answer) if name]
+        lacking = next((name for name in asked if name not in row), None)
+        if lacking:
+            raise UnknownFormat(f"no column {lacking!r}: the columns are {found}")
+        raise UnknownFormat(f"unknown format: the columns are {found}")
     for prompt, answer in present:
         if row[prompt] is not None and row[answer] is not None:
             return prompt, answer

@@ -31,6 +31,8 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
+    except FileNotFoundError:
+        raise  # nothing to do with room or rights: a bug, or a file that the caller reads
     except OSError as error:
         raise CurateError(
             f"{path}: can't be written ({error.strerror or error}); free some space or choose "

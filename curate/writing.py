@@ -13,10 +13,10 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from curate import manifest, parts
-from curate.corpus import SCORES, Corpus, write_database
+from curate.corpus import Corpus, write_database
 from curate.errors import CurateError
-from curate.examples import SKIPPED
 from curate.manifest import Manifest, ModelEntry, Settings
+from curate.schema import SCORES, SKIPPED
 
 FLUSH_SECONDS = 5.0
 FLUSH_ROWS = 65_536

@@ -15,9 +15,9 @@ import pytest
 
 import curate
 from curate import parts
-from curate.corpus import SCORES, Corpus
+from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.examples import SKIPPED
+from curate.schema import SCORES, SKIPPED
 from curate.writing import ScoreSink, open_for_writing
 from tests.corpora import SETTINGS, corpus, entry, rows
 

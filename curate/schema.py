@@ -1,0 +1,45 @@
+"""The columns of a corpus's Parquet parts: a public interface."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+EXAMPLES: pa.Schema = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("messages", MESSAGES),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("n_bytes", pa.int64()),
+        ("is_refusal", pa.bool_()),
+        ("meta", pa.string()),
+    ]
+)
+"""One example: 32 hex digits, the file and its line (from 1), the messages with the answer last,
+the prompt as people read it, the answer and its UTF-8 bytes, the paper's refusal rule, and the
+source's other columns as a JSON object."""
+
+SKIPPED: pa.Schema = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("source", pa.string()),
+        ("row", pa.int64()),
+        ("model", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+"""A row that could not be read (source and row), or an example that a model could not score."""
+
+SCORES: pa.Schema = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("logprob", pa.float64(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+    ]
+)
+"""One answer under one model: answer tokens scored, their log-probs' sum in nats, cut or not."""
