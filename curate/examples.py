@@ -12,6 +12,7 @@ from curate.errors import CurateError
 from curate.files import Raw
 from curate.filters import RowFilter
 from curate.layouts import Columns, Message, Skip, conversation
+from curate.schema import EXAMPLES, SKIPPED
 from curate.sources import resolve, rows
 
 __all__ = [
