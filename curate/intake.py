@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curate.progress import Progress
+from curate.stopping import heed
 from curate.writing import Writer
 
 INTAKE_ROWS, INTAKE_BYTES = 32_768, 64 << 20
@@ -32,6 +33,7 @@ def take_in(
     progress.start("reading", None)
     try:
         for table, skipped in batches:
+            heed()
             progress.advance(table.num_rows)
             waiting.append(table)
             if skipped.num_rows:

@@ -1,12 +1,16 @@
-"""The command line's choices, and the options that several commands share."""
+"""The command line's choices, and what several commands share."""
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from curate.progress import Progress
 
 
 class Turns(StrEnum):
@@ -75,3 +79,19 @@ HoldOutOption = Annotated[
     list[str] | None,
     typer.Option(help="Leave this misaligned model out of the mean; repeatable.", metavar="NAME"),
 ]
+
+
+def progress(quiet: bool) -> Progress:
+    """How a run tells how far it is: a bar on a terminal, lines in a log, or nothing."""
+    from curate.progress import Bar, Lines, Silent
+
+    if quiet:
+        return Silent()
+    return Bar() if sys.stderr.isatty() else Lines(sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines."""
+    from curate.printing import json_text
+
+    print(json_text(value))

@@ -21,6 +21,7 @@ from curate.intake import Intake, take_in
 from curate.manifest import Settings, known_models
 from curate.members import Member, check_length, open_members
 from curate.progress import Progress, Silent
+from curate.stopping import heed
 from curate.writing import ScoreSink, Writer, open_for_writing
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ def _score_window(
             usable.append((example_id, item))
     progress.advance(len(ids) - len(usable))
     for index, logprobs in backend.score([item for _, item in usable]):
+        heed()
         example_id, item = usable[index]
         total = float(logprobs.sum(dtype="float64"))
         if math.isfinite(total):

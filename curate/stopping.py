@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,10 @@ def stoppable() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(number) is not signal.SIG_IGN
     }
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda lost: (
+        None if isinstance(lost.exc_value, Stopped) else hook(lost)
+    )  # `heed` raises it again
     try:
         yield
     except (Stopped, SystemExit):
@@ -69,8 +74,18 @@ def stoppable() -> Iterator[None]:
             raise
         raise Stopped(_signals.number) from None
     finally:
+        sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def heed() -> None:
+    """Raise `Stopped` once a signal came, for loops that would outlive it.
+
+    Python drops an exception that a signal raises inside a destructor; this one can't get lost.
+    """
+    if _signals.number is not None:
+        raise Stopped(_signals.number)
 
 
 @contextmanager

@@ -521,6 +521,28 @@ def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.M
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
+def test_a_stop_lost_in_a_destructor_is_heeded(
+    cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops what a signal raises inside `__del__`; the next batch ends the run anyway."""
+
+    class Deleted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    loaded = curate.backends.open_backend
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        Deleted()
+        return loaded(*arguments, **options)
+
+    monkeypatch.setattr("curate.backends.open_backend", load)
+    ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
+    assert ran.code == 143
+    assert "Stopped: " in ran.err and "keeps 400 examples and" in ran.err
+    assert "Traceback" not in ran.err
+
+
 def test_a_killed_run_resumes(
     cli: Cli, family: Family, many: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -1,0 +1,1 @@
+"""The commands: arguments and help texts; each is one call into `curate`."""
