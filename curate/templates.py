@@ -78,6 +78,8 @@ def template_of(
     Of several named templates the one called "default" is taken. Raises CurateError where there
     is none, its syntax is broken, or an argument can't be given.
     """
+    from jinja2 import TemplateSyntaxError
+
     text = override if override is not None else _own_template(tokenizer)
     named = {
         key: str(token)
@@ -92,7 +94,12 @@ def template_of(
         pairs = tuple(sorted((k, json.dumps(v)) for k, v in {**named, **(args or {})}.items()))
     except (TypeError, ValueError) as error:
         raise CurateError(f"--template-arg: a value is not JSON ({error})") from error
-    return _fitted(tokenizer, Template(text, pairs, answer_span))
+    try:
+        return _fitted(tokenizer, Template(text, pairs, answer_span))
+    except TemplateSyntaxError as error:
+        where = tokenizer.name_or_path if override is None else "--chat-template"
+        line = error.lineno - ("strftime_now" in text)
+        raise CurateError(f"{where}: the chat template's line {line}: {error.message}") from error
 
 
 def parse_args(pairs: Sequence[str]) -> dict[str, Any]:
@@ -158,7 +165,7 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:
-    """The template with contents in the form it reads. Raises CurateError for broken syntax.
+    """The template with contents in the form it reads. Raises jinja2's error for broken syntax.
 
     One that takes neither form for a lone user's message keeps plain text: it may only want
     another first message, and says so for each conversation.
@@ -172,6 +179,5 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:
         except Refused as refused:
             cause = refused.__cause__
             if isinstance(cause, TemplateSyntaxError):
-                line = cause.lineno - ("strftime_now" in template.text)
-                raise CurateError(f"the chat template's line {line}: {cause.message}") from cause
+                raise cause from None
     return template

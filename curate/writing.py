@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,23 +176,28 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
         CurateError: the folder is something else, is of a newer format, or is being written.
     """
     _check_folder(path)
+    with _locked(path):
+        parts.sweep(path)
+        record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
+        writer = Writer(path, record)
+        writer.save()
+        try:
+            yield writer
+        finally:
+            write_database(Corpus(path))
+
+
+def _locked(path: Path) -> AbstractContextManager[object]:
+    """Make the folder where it is missing, and hold its lock while inside."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path / ".lock", timeout=0):
-            parts.sweep(path)
-            record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
-            writer = Writer(path, record)
-            writer.save()
-            try:
-                yield writer
-            finally:
-                write_database(Corpus(path))
+        return FileLock(path / ".lock", timeout=0).acquire()
     except Timeout:
         raise CurateError(
             f"{path}: another `curate score` is writing to this corpus; wait until it has ended"
         ) from None
-    except (PermissionError, NotADirectoryError) as error:
-        raise CurateError(f"{path}: can't be written ({error.strerror})") from None
+    except OSError as error:
+        raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 def _check_folder(path: Path) -> None:
