@@ -247,6 +247,23 @@ def test_out_of_memory(
     assert backend.batch_tokens <= 200
 
 
+@pytest.mark.parametrize("arch", ["qwen2", "gpt_neox", "opt"])
+def test_threads(
+    made: Callable[..., Path],
+    window: list[Rendered],
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
+) -> None:
+    """Batches computed beside each other give bit for bit what they give one after the other."""
+    alone = scored(TransformersBackend(models(made(arch)), batch_tokens=300), window)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    backend = TransformersBackend(models(made(arch)), batch_tokens=300)
+    assert backend._pool
+    for _ in range(3):
+        assert nll_error(scored(backend, window), alone) == 0
+    backend.close()
+
+
 def test_no_memory_at_all(
     made: Callable[..., Path], window: list[Rendered], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -60,22 +61,28 @@ class TransformersBackend:
         self._body: Any = self._net.base_model
         self._rows: _Rows | None = None
         self._probe()
+        # A model with changing rotary frequencies has a state, which batches can't share.
+        self._pool = _workers() if self.device.type == "cpu" and not self._alone_above else None
+        self._map: Any = self._pool.map if self._pool else map
 
     def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
         self._check_ids(rendered)
-        todo = deque(self._plan(rendered, range(len(rendered))))
-        while todo:
-            batch = todo.popleft()
-            scores = self._attempt([rendered[i] for i in batch])
-            if scores is None:
-                self._shrink(rendered, batch)
-                todo = deque(self._plan(rendered, [*batch, *(i for b in todo for i in b)]))
-                continue
-            yield from zip(batch, scores, strict=True)
+        left: Sequence[int] = range(len(rendered))
+        while left:
+            plan, left = self._plan(rendered, left), []
+            tried = self._map(self._attempt, ([rendered[i] for i in batch] for batch in plan))
+            for done, (batch, scores) in enumerate(zip(plan, tried, strict=True)):
+                if scores is None:
+                    self._shrink(rendered, batch)
+                    left = [i for later in plan[done:] for i in later]
+                    break
+                yield from zip(batch, scores, strict=True)
 
     def close(self) -> None:
         """Give the model's memory back."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
         self._net = self._body = self._rows = None
         _empty_cache(self.device)
 
@@ -144,10 +151,10 @@ class TransformersBackend:
         found = []
         for part, wanted in zip(*pieces, strict=True):
             output.last_hidden_state = part[None]
-            self._rows.output = output
+            self._rows.local.output = output
             logits = self._net(input_ids=ids[:1, :1], use_cache=False).logits[0]
             found.append(_pick(logits, wanted))
-        self._rows.output = None
+        self._rows.local.output = None
         return torch.cat(found).cpu().numpy()
 
     def _probe(self) -> None:
@@ -174,12 +181,25 @@ class TransformersBackend:
 
 
 class _Rows(torch.nn.Module):
-    """Stands where a model's body was, and returns the states it was handed."""
+    """Stands where a model's body was, and returns the states that this thread was handed."""
 
-    output: Any = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.local = threading.local()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.output
+        return self.local.output
+
+
+def _workers() -> ThreadPoolExecutor | None:
+    """A thread for each CPU core that torch would use, each computing a batch on its own.
+
+    One batch split over cores waits for the slowest at every operation; whole batches never do.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return None
+    return ThreadPoolExecutor(threads, "score", torch.set_num_threads, (1,))
 
 
 def batches(
