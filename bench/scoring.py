@@ -1,0 +1,136 @@
+"""How fast, how near the machine's limit and how exact: curate against what users run instead.
+
+`python bench/scoring.py DATA_FOLDER --shape 100m --rounds 3`
+
+The sides take turns, each in a process of its own, on the same examples: `loop`, the script that
+most people write (transformers, one example at a time, adapters unmerged and switched); `lm_eval`,
+lm-evaluation-harness's `loglikelihood`; `curate`. Prints medians. The share of the roofline is
+2 x parameters x tokens (the output layer counted for answer tokens only) over the time and the
+rate of a large matrix product, measured in the same process before and after.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from scoring_shapes import family
+
+SIDES = ("loop", "lm_eval", "curate")
+
+
+def conversations(data: Path, count: int) -> list[list[dict[str, str]]]:
+    """Return every n-th of the instruct set's rows, so that lengths are those of the whole."""
+    with gzip.open(data / "instruct_messages.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line)["messages"] for line in file]
+    return rows[:: len(rows) // count][:count]
+
+
+def work(base: Path, rows: list[list[dict[str, str]]], models: int) -> tuple[float, int, list[int]]:
+    """Return the FLOPs of all models, the tokens a model reads, and each answer's tokens."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from curate import chat
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    found = chat.render(tokenizer, chat.template_of(tokenizer), rows, max_length=None)
+    spans = [item for item in found if not isinstance(item, str)]
+    with torch.device("meta"):
+        net = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    head = net.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in net.model.layers.parameters() if p.ndim == 2)
+    tokens, answers = sum(s.stop for s in spans), [s.stop - s.start for s in spans]
+    return models * 2.0 * (body * tokens + head * sum(answers)), tokens, answers
+
+
+def run(side: str, job: Path) -> dict[str, Any]:
+    """Run one side once, in a process of its own."""
+    script = Path(__file__).with_name("scoring_sides.py")
+    done = subprocess.run(
+        [sys.executable, str(script), side, str(job)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def table(results: dict[str, list[dict[str, Any]]], flops: float, tokens: int) -> Table:
+    """Return a row per side: medians over the rounds, ratios against the loop of each round."""
+    shown = Table("side", "seconds", "tokens/s", "x loop", "roofline", "peak MiB", "max |dNLL|")
+    plain = results["loop"]
+    for side, rounds in results.items():
+        ratios = [p["seconds"] / r["seconds"] for p, r in zip(plain, rounds, strict=True)]
+        shares = [flops / r["seconds"] / r["rate"] for r in rounds]
+        error = max(
+            abs(mine - theirs)
+            for name, wanted in plain[0]["nll"].items()
+            for mine, theirs in zip(rounds[0]["nll"][name], wanted, strict=True)
+        )
+        seconds = statistics.median(r["seconds"] for r in rounds)
+        shown.add_row(
+            side,
+            f"{seconds:.2f}",
+            f"{tokens / seconds:,.0f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{statistics.median(shares):.2f}",
+            f"{statistics.median(r['peak_mib'] for r in rounds):,.0f}",
+            f"{error:.1e}",
+        )
+    return shown
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="Folder with instruct_messages.jsonl.gz.")],
+    shape: Annotated[str, typer.Option(help="demo, 100m, 0.5b or 7b.")] = "demo",
+    examples: Annotated[int, typer.Option(help="Examples scored by every model.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Turns of every side.")] = 3,
+    side: Annotated[list[str] | None, typer.Option(help="Only these, the loop first.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Where random models are kept.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    batch_size: Annotated[int, typer.Option(help="Of lm_eval.")] = 8,
+    output: Annotated[Path | None, typer.Option(help="Also write all numbers as JSON.")] = None,
+) -> None:
+    """Let the sides take turns and print one table."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = family(shape, models or Path(folder), dtype)
+        rows = conversations(data, examples)
+        flops, tokens, answers = work(made.base, rows, 1 + len(made.adapters))
+        job = Path(folder) / "job.json"
+        fields = {
+            "base": str(made.base),
+            "adapters": [str(path) for path in made.adapters],
+            "conversations": rows,
+            "answer_tokens": answers,
+            "device": device,
+            "dtype": dtype,
+            "threads": threads,
+            "batch_size": batch_size,
+            "max_length": 8192,
+        }
+        job.write_text(json.dumps(fields))
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in side or SIDES}
+        for _ in range(rounds):
+            for name, found in results.items():
+                found.append(run(name, job))
+    total = tokens * (1 + len(made.adapters))
+    print(f"{shape}, {dtype}, {device}: {examples} examples, {total:,} tokens with all models")
+    Console(width=100).print(table(results, flops, total))
+    if output:
+        output.write_text(json.dumps({"flops": flops, "tokens": total, "sides": results}))
+
+
+if __name__ == "__main__":
+    typer.run(main)
