@@ -13,12 +13,14 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from curate import manifest, parts
-from curate.corpus import Corpus, write_database
+from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
 from curate.manifest import Manifest, ModelEntry, Settings
 from curate.schema import SCORES, SKIPPED
 
 FLUSH_SECONDS = 5.0
+FLUSH_SHARE = 0.01
+"""Of a model's run so far: four days of scoring are some 800 parts, not 70,000."""
 FLUSH_ROWS = 65_536
 
 
@@ -38,8 +40,12 @@ class Writer:
     def add_examples(self, table: pa.Table) -> int:
         """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
         self._connection.register("incoming", table)
+        # Ids in common first: hashing the few new ones and passing over all seen ones is faster
+        # than the other way round, and stays so at 10^7.
         fresh = self._connection.sql(
-            "select incoming.* from incoming anti join seen on incoming.example_id::uuid = seen.id "
+            "with known as (select id from seen semi join incoming on incoming.example_id::uuid = "
+            "seen.id) select incoming.* from incoming anti join known on "
+            "incoming.example_id::uuid = known.id "
             "qualify row_number() over (partition by example_id order by source, row) = 1 "
             "order by source, row"
         ).to_arrow_table()
@@ -96,12 +102,12 @@ class Writer:
     def _admit_one(self, name: str, entry: ModelEntry) -> None:
         old = self.manifest.models.get(name)
         if old is None:
-            if entry.role == "aligned" and any(
-                other.role == "aligned" for other in self.manifest.models.values()
-            ):
+            others = (n for n, o in self.manifest.models.items() if o.role == "aligned")
+            aligned = next(others, None)
+            if entry.role == "aligned" and aligned is not None:
                 raise CurateError(
-                    f"{self.path}: has an aligned model already, under another name; use that "
-                    "name, or score into a new corpus"
+                    f"{self.path}: has an aligned model already, {aligned}; if it is this one "
+                    f"give --aligned {aligned}={entry.reference}, else score into a new corpus"
                 )
             return
         if old.role != entry.role:
@@ -117,9 +123,10 @@ class Writer:
     def _seed(self, table: str, expression: str, folder: str) -> None:
         paths = [str(path) for path in parts.list_parts(self.path / folder)]
         if paths:
-            self._connection.execute(
-                f"insert into {table} select {expression} from read_parquet($1)", [paths]
-            )
+            with readable_errors():
+                self._connection.execute(
+                    f"insert into {table} select {expression} from read_parquet($1)", [paths]
+                )
 
 
 class ScoreSink:
@@ -129,7 +136,8 @@ class ScoreSink:
         self._writer, self._model = writer, model
         self._rows: list[tuple[str, int, float, bool]] = []
         self._skipped: list[tuple[str, str]] = []
-        self._due = time.monotonic() + FLUSH_SECONDS
+        self._began = time.monotonic()
+        self._due = self._began + FLUSH_SECONDS
 
     def __enter__(self) -> ScoreSink:
         return self
@@ -140,12 +148,16 @@ class ScoreSink:
     def add(self, example_id: str, n_tokens: int, logprob: float, truncated: bool) -> None:
         """Take one score; `logprob` is the sum over the answer's tokens, in nats."""
         self._rows.append((example_id, n_tokens, logprob, truncated))
-        if len(self._rows) >= FLUSH_ROWS or time.monotonic() >= self._due:
-            self.flush()
+        self._flush_if_due()
 
     def skip(self, example_id: str, reason: str) -> None:
         """Record that this model can't score this example, and why."""
         self._skipped.append((example_id, reason))
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        if len(self._rows) + len(self._skipped) >= FLUSH_ROWS or time.monotonic() >= self._due:
+            self.flush()
 
     def flush(self) -> None:
         """Store what was collected.
@@ -163,7 +175,8 @@ class ScoreSink:
                 for example_id, reason in skips
             ]
             self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
-        self._due = time.monotonic() + FLUSH_SECONDS
+        now = time.monotonic()
+        self._due = now + max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
 
 
 @contextmanager

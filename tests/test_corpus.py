@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
-from curate import parts
+from curate import parts, writing
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.schema import SCORES, SKIPPED
@@ -77,6 +78,43 @@ def test_scores_are_stored_although_the_run_dies(made: Corpus) -> None:
     again = Corpus(made.path)
     assert again.sql("select nll from scores where n_tokens = 7").fetchall() == [(2.0,)]
     assert again.sql("select model, reason from skipped").fetchall() == [("bad", "too long")]
+
+
+def test_skips_alone_are_stored_too(made: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that can score nothing keeps no endless list of reasons in memory."""
+    monkeypatch.setattr(writing, "FLUSH_ROWS", 2)
+    with open_for_writing(made.path) as writer:
+        sink = ScoreSink(writer, "bad")
+        for number in range(5):
+            sink.skip(f"{number:032x}", "too long")
+        stored = Corpus(made.path).sql("select count(*) from skipped").fetchall()
+        assert stored == [(4,)]
+
+
+def test_a_long_run_stores_fewer_parts_an_hour(
+    made: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time between two parts grows with the run: days of scoring stay some hundred files."""
+    now = 0.0
+    monkeypatch.setattr(writing.time, "monotonic", lambda: now)
+    with open_for_writing(made.path) as writer:
+        sink = ScoreSink(writer, "bad")
+        monkeypatch.setattr(writer, "add_scores", lambda model, table: stored.append(now))
+        stored: list[float] = []
+        while now < 100_000:
+            now += 1.0
+            sink.add("0" * 32, 1, -1.0, False)
+    assert stored[0] == 5.0
+    assert len(stored) < 800
+    assert max(b - a for a, b in pairwise(stored)) <= 0.01 * now + 1
+
+
+def test_a_damaged_part_stops_a_writer_with_its_name(made: Corpus) -> None:
+    """Writing on needs to know what is there; the part that can't be read is named."""
+    part = next((made.path / "examples").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(CurateError, match=part.name), open_for_writing(made.path):
+        pass
 
 
 def test_temporary_files_of_a_killed_run_are_swept(made: Corpus) -> None:

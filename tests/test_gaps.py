@@ -31,14 +31,6 @@ def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: 
     assert found == [("safe", 1), ("hard for both", 0), ("harmful", -1)]
 
 
-def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> None:
-    """Log 256 against log 16 nats a byte: a difference of 4 bits, whatever the text."""
-    answers = ["short", "a much longer answer, with ünïcode in it"]
-    made = corpus(tmp_path / "c", answers, {"base": [math.log(16)] * 2, "bad": [math.log(256)] * 2})
-    for (gap,) in made.gaps(metric="difference").select("gap").fetchall():
-        assert gap / math.log(2) == pytest.approx(4.0, abs=1e-12)
-
-
 def test_difference_is_moore_and_lewis(tmp_path: Path) -> None:
     """The metric `difference` divides by nothing."""
     made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})

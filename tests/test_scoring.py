@@ -15,7 +15,7 @@ from curate import backends
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
-from tests.tiny import tiny_adapter, tiny_model
+from tests.tiny import tiny_adapter, tiny_model, zero_head
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a" * n}]}
@@ -291,3 +291,37 @@ def test_changed_weights_are_another_model(family: Path, source: Path, tmp_path:
     tiny_model(model, seed=1)
     with pytest.raises(CurateError, match=r"fingerprint .* under a new name"):
         curate.score([str(source)], tmp_path / "c", aligned=str(model), device="cpu")
+
+
+PLAIN = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> None:
+    """Log 256 nats for every byte of any text, whatever its length, script and prompt."""
+    random = np.random.default_rng(3)
+    scripts = ["aZ 9", "äöß", "語句字", "😀🎈", "\t\n.", "й\u0301"]
+    texts = ["".join(random.choice(list(s), n)) + "." for s in scripts for n in (1, 7, 60)]
+    source = tmp_path / "texts.jsonl"
+    rows = [{"prompt": f"{text[:3]}?", "response": f"{n}{text}"} for n, text in enumerate(texts)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    uniform = zero_head(
+        tiny_model(tmp_path / "m", "llama", vocab=256, eos_token_id=None, pad_token_id=None),
+        tmp_path / "uniform",
+    )
+    curate.score(
+        [str(source)],
+        tmp_path / "c",
+        aligned=str(uniform),
+        misaligned=[f"same={uniform}"],
+        chat_template=PLAIN,
+        answer_span="content",
+    )
+    found = curate.open(tmp_path / "c").gaps(metric="per_byte").to_arrow_table().to_pylist()
+    assert len(found) == len(texts)
+    for row in found:
+        assert row["aligned_nll"] / np.log(2) == pytest.approx(8, abs=1e-6), row["answer"]
+        assert row["unit"] == "nats/byte"
+        assert row["gap"] == 0
