@@ -34,6 +34,7 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # a path or a terminal may not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        _refuse_bytes(sys.argv)
         with stoppable():
             app()
     except CurateError as error:
@@ -42,6 +43,13 @@ def main() -> None:
     except Stopped as stop:
         _say(str(stop))
         raise SystemExit(128 + stop.number) from None
+
+
+def _refuse_bytes(arguments: list[str]) -> None:
+    """Python keeps bytes of an argument that are no UTF-8 as half characters; no file can."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise CurateError(f"{argument!r}: this argument is not UTF-8 text; rename or retype it")
 
 
 def _say(text: str) -> None:

@@ -82,7 +82,9 @@ def status(report: dict[str, Any]) -> None:
     missing = [model for model in models if model["missing"]]
     if missing:
         print("To score what is missing (and --chat-template, if you gave one):")
-        print(f"  curate score -c {shlex.quote(report['corpus'])} {shlex.join(_again(report))}")
+        print(
+            clean(f"  curate score -c {shlex.quote(report['corpus'])} {shlex.join(_again(report))}")
+        )
 
 
 def _again(report: dict[str, Any]) -> list[str]:
@@ -114,7 +116,7 @@ def queries(found: Iterable[Query]) -> None:
 
 def example(found: dict[str, Any]) -> None:
     """One example whole: the conversation, then its scores."""
-    print(f"{found['example_id']}  {clean(found['source'])}, row {found['row']:,}")
+    print(f"{clean(found['example_id'])}  {clean(found['source'])}, row {found['row']:,}")
     for message in found["messages"]:
         print(f"\n[{clean(message['role'])}]\n{clean(message['content'])}")
     if found["meta"] not in (None, "{}"):
@@ -123,7 +125,7 @@ def example(found: dict[str, Any]) -> None:
         columns = ["model", "role", "n_tokens", "nll", "truncated"]
         table(columns, [[score[column] for column in columns] for score in found["scores"]])
     for skip in found["skipped"]:
-        print(f"not scored by {skip['model']}: {clean(skip['reason'])}")
+        print(clean(f"not scored by {skip['model']}: {skip['reason']}"))
     if found["gap"]:
         gap = found["gap"]
         kept = f", {gap['rank_kept']:,} without refusals" if gap["rank_kept"] else " (a refusal)"

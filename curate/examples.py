@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import pyarrow as pa
 
@@ -25,6 +24,9 @@ __all__ = [
     "example_id",
     "read",
 ]
+
+
+CHUNK_BYTES = 64 << 20
 
 
 def read(
@@ -85,7 +87,7 @@ def _batches(
     for source in sources:
         batch.begin(source)
         empty = True
-        for chunk in _chunks(rows(source), batch_rows):
+        for chunk in _chunks(rows(source), 1 if keep is None else batch_rows):
             empty = False
             seen += len(chunk)
             chosen = chunk if keep is None else _chosen(chunk, keep)
@@ -112,8 +114,32 @@ def _batches(
 
 
 def _chunks(raw: Iterator[Raw], size: int) -> Iterator[list[Raw]]:
-    while chunk := list(islice(raw, min(size, 1024))):
+    """Gather rows for the filter: at most 1024 of them, or as many as hold `CHUNK_BYTES`."""
+    chunk: list[Raw] = []
+    weight = 0
+    for one in raw:
+        chunk.append(one)
+        weight += 0 if size == 1 else _weight(one[1])
+        if len(chunk) >= min(size, 1024) or weight >= CHUNK_BYTES:
+            yield chunk
+            chunk, weight = [], 0
+    if chunk:
         yield chunk
+
+
+def _weight(value: object) -> int:
+    """About how many bytes a row's texts have; rows nest no deeper than JSON may."""
+    todo, total = [value], 0
+    while todo:
+        one = todo.pop()
+        total += 8
+        if isinstance(one, str | bytes):
+            total += len(one)
+        elif isinstance(one, dict):
+            todo.extend(one.values())
+        elif isinstance(one, list):
+            todo.extend(one)
+    return total
 
 
 def _chosen(chunk: list[Raw], keep: RowFilter) -> list[Raw]:

@@ -6,7 +6,6 @@ import csv
 import io
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,14 @@ Raw = tuple[int, dict[str, Any] | str]
 """A row's position (line, or index + 1) and the row, or the reason why it can't be read."""
 
 CHUNK = 1 << 20
+ROW_BYTES = 128 << 20
+"""The longest row of text that is read. What opens a row must not decide how much memory it takes:
+a line that never ends, or a quote that never closes, is a broken row (JSON in memory takes up to
+some 20 times its text)."""
+UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 1000
+"""How much a compressed file may unpack to: a GiB, and beyond that 1000 times its own size."""
+TOO_LONG = f"longer than {ROW_BYTES >> 20} MiB"
+PARQUET_ROWS, PARQUET_BYTES = 256, 64 << 20  # decoded by Arrow at a time; made Python's at a time
 NOT_UTF8 = "not UTF-8 text"
 # A whole string, or one character that matters; a lone quote is a string cut off by the chunk.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
@@ -42,9 +49,20 @@ def json_rows(source: str, file: io.BufferedReader, *, lines: bool) -> Iterator[
     elif head[:1] == b"{" and head.split(b"\n", 1)[0].strip() == b"{":
         raise CurateError(f"{source}: one JSON object. Give an array of rows, or one row a line.")
     else:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
+        for number, line in enumerate(_lines(file), start=1):
+            if len(line) > ROW_BYTES:
+                yield number, TOO_LONG
+            elif line.strip():
                 yield number, _object(line)
+
+
+def _lines(file: io.BufferedReader) -> Iterator[bytes]:
+    """Yield lines; one that is longer than a row may be comes as its beginning, which is too."""
+    while line := file.readline(ROW_BYTES + 1):
+        rest = line if len(line) > ROW_BYTES else b""
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(CHUNK)
+        yield line
 
 
 def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
@@ -53,10 +71,10 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     Raises:
         CurateError: the header is broken.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(ROW_BYTES)
     # Bytes that are not UTF-8 come through as lone surrogates, so one bad row stays one bad row.
     text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(_Lines(text), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
     except csv.Error as error:
@@ -79,6 +97,54 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
             yield line, f"{len(cells)} cells, but the header has {len(header)}"
 
 
+class _Lines:
+    """A text's lines for the csv module; for one that is too long it gets an error, and goes on."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(ROW_BYTES + 1)
+        if not line:
+            raise StopIteration
+        if len(line) <= ROW_BYTES:
+            return line
+        while line and not line.endswith(("\n", "\r")):
+            line = self._text.readline(CHUNK)
+        raise csv.Error(TOO_LONG)
+
+
+class Unpacked(io.RawIOBase):
+    """A decompressed stream that ends with an error where it grows far beyond its file."""
+
+    def __init__(self, stream: pa.NativeFile, limit: int) -> None:
+        self._stream, self._left, self._limit = stream, limit, limit
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer.
+
+        Raises:
+            OSError: this is more than the limit.
+        """
+        count: int = self._stream.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise OSError(f"it unpacks to more than {self._limit:,} bytes, like a bomb")
+        return count
+
+    def close(self) -> None:
+        """Close the file too."""
+        self._stream.close()
+        super().close()
+
+
 def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
     """Yield the rows of a Parquet file; a packed one is unpacked to a temporary file first.
 
@@ -94,18 +160,22 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
         number = 0
         # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
         with pq.ParquetFile(name, pre_buffer=False) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                for row in _parquet_batch(batch):
-                    number += 1
-                    yield number, row
+            for batch in table.iter_batches(batch_size=PARQUET_ROWS):
+                at_once = max(1, batch.num_rows * PARQUET_BYTES // max(batch.nbytes, 1))
+                for start in range(0, batch.num_rows, at_once):
+                    for row in _parquet_batch(batch.slice(start, at_once)):
+                        number += 1
+                        yield number, row
 
 
 def _parquet_batch(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
     try:
         found: list[dict[str, Any] | str] = batch.to_pylist()
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [NOT_UTF8]
+    except (ArithmeticError, LookupError, TypeError, ValueError, ImportError) as error:
+        if batch.num_rows == 1:  # such as a date beyond Python's, or a zone that no one knows
+            utf8 = isinstance(error, UnicodeDecodeError)
+            why = " ".join(str(error).split())[:120]
+            return [NOT_UTF8 if utf8 else f"a value that Python can't hold ({why})"]
         slices = (batch.slice(i, 1) for i in range(batch.num_rows))
         found = [row for one in slices for row in _parquet_batch(one)]
     return found
@@ -152,5 +222,7 @@ def _elements(source: str, file: BinaryIO) -> Iterator[bytes]:
                 if (buffer[scan:] + file.read(CHUNK)).strip():
                     raise CurateError(f"{source}: something follows the JSON array's end.")
                 return
+        if len(buffer) - start > ROW_BYTES:
+            raise CurateError(f"{source}:{count + 1}: this row of the JSON array is {TOO_LONG}.")
         size = max(CHUNK, len(buffer) - start)  # doubled for one huge row: linear, not quadratic
     raise CurateError(f"{source}: the JSON array is not closed after {count} rows. Is it whole?")

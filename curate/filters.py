@@ -14,9 +14,15 @@ LOCKED = {
     "enable_external_access": "false",
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
+    "allow_persistent_secrets": "false",
+    "python_enable_replacements": "false",
     "lock_configuration": "true",
     "threads": "1",
 }
+
+
+MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
+MAX_SHOWN = 600  # characters of their names in a message
 
 
 class RowFilter:
@@ -32,10 +38,7 @@ class RowFilter:
     def __init__(self, where: str) -> None:
         self.where = where
         self._columns: dict[str, None] = {}
-        try:
-            duckdb.SQLExpression(where)  # parses only; two statements or a stray ORDER BY fail here
-        except duckdb.Error as error:
-            raise CurateError(f"--where {where!r}: {first_line(error)}") from None
+        check_condition(where)
         self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[int]:
@@ -46,29 +49,42 @@ class RowFilter:
         """
         for row in rows:
             self._columns.update(dict.fromkeys(row))
+        if len(self._columns) > MAX_COLUMNS:
+            raise CurateError(
+                f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
+            )
+        names = [name for name in self._columns if self._asked(name)]
         number = "_row"
-        while any(number == name.casefold() for name in self._columns):
+        while any(number == name.casefold() for name in names):
             number += "_"
         arrays = [pa.array(range(len(rows)), pa.int64())]
-        arrays += [self._array(name, rows) for name in self._columns]
-        table = pa.table(arrays, [number, *self._columns])
+        arrays += [typed([row.get(name) for row in rows]) for name in names]
+        table = pa.table(arrays, [number, *names])
         try:
             kept = self._connection.from_arrow(table).filter(self.where).project(number).fetchall()
         except duckdb.Error as error:
-            names = ", ".join(self._columns) or "none"
+            columns = ", ".join(self._columns)[:MAX_SHOWN] or "none"
             raise CurateError(
-                f"--where {self.where!r}: {first_line(error)} The columns are: {names}."
+                f"--where {self.where!r}: {first_line(error)} The columns are: {columns}."
             ) from None
         return sorted(index for (index,) in kept)
 
-    def _array(self, name: str, rows: list[dict[str, Any]]) -> pa.Array:
-        # A column that the condition doesn't name costs nothing; `*` and COLUMNS() name them all.
+    def _asked(self, name: str) -> bool:
+        """Whether the condition may name this column; `*` and COLUMNS() name them all."""
         where = self.where.casefold()
-        if name.replace('"', '""').casefold() not in where and not (
-            "*" in where or "columns" in where
-        ):
-            return pa.nulls(len(rows), pa.string())
-        return typed([row.get(name) for row in rows])
+        return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
+
+
+def check_condition(where: str) -> None:
+    """Parse a condition, which is then safe to stand in brackets, on lines of its own.
+
+    Raises:
+        CurateError: it is not one SQL expression but closes a bracket, orders, or goes on.
+    """
+    try:
+        duckdb.SQLExpression(where)
+    except duckdb.Error as error:
+        raise CurateError(f"--where {where!r}: {first_line(error)}") from None
 
 
 def typed(values: list[Any]) -> pa.Array:

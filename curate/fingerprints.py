@@ -54,7 +54,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / f"{stem}.safetensors").is_file():
         return [folder / f"{stem}.safetensors"]
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        names = _shards(index)
         for name in names:
             if not (folder / name).is_file():
                 raise CurateError(f"{folder / name} is missing, and {index.name} names it")
@@ -69,6 +69,16 @@ def weight_files(folder: Path) -> list[Path]:
     raise CurateError(f"{folder} has no weights: {stem}.safetensors is missing")
 
 
+def _shards(index: Path) -> list[str]:
+    """The files that an index names; they lie beside it, and nowhere else."""
+    found = read_json(index).get("weight_map", {})
+    names = list(found.values()) if isinstance(found, dict) else [found]
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or "\0" in name:
+            raise CurateError(f"{index} names {str(name)[:60]!r}, which is no file beside it")
+    return sorted(set(names))
+
+
 def is_adapter(folder: Path) -> bool:
     """Tell whether a folder holds a PEFT adapter."""
     return (folder / "adapter_config.json").is_file()
@@ -81,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CurateError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise CurateError(f"{path} is not a JSON object")
@@ -100,7 +110,9 @@ def _safetensors_header(path: Path, size: int) -> tuple[bytes, list[int]]:
     try:
         tensors: dict[str, Any] = json.loads(header)
         spans = [t["data_offsets"] for name, t in tensors.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(0 <= int(begin) <= int(stop) for begin, stop in spans):
+            raise ValueError("offsets")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CurateError(
             f"{path} is not a safetensors file (a Git LFS pointer or a broken copy?): "
             "fetch it again"

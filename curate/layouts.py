@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ ROLES = {
 }
 TOOL_ROLES = {"tool", "function", "function_call", "function_response", "observation", "ipython"}
 LISTS = ("messages", "conversations")
+MAX_NAMES, MAX_NAMES_LENGTH = 30, 600  # of columns, in a message
 PAIRS = (("instruction", "output"), ("prompt", "response"), ("prompt", "completion"))
 
 
@@ -98,7 +100,7 @@ def _pair(row: Row, columns: Columns) -> tuple[str, str]:
     if not present:
         if any(name in row for name in lists):
             raise Skip("no messages (null)")
-        found = ", ".join(map(str, row)) or "none"
+        found = _names(row)
         asked = [name for name in (columns.messages, columns.prompt, columns.answer) if name]
         lacking = next((name for name in asked if name not in row), None)
         if lacking:
@@ -112,13 +114,21 @@ def _pair(row: Row, columns: Columns) -> tuple[str, str]:
     raise Skip("no prompt (null)")
 
 
+def _names(row: Row) -> str:
+    """Return a row's columns for a message; broken data may have very many, or very long ones."""
+    names = ", ".join(map(str, islice(row, MAX_NAMES)))[:MAX_NAMES_LENGTH] or "none"
+    return names + (f" and others ({len(row)} in all)" if len(row) > MAX_NAMES else "")
+
+
 def _prompt(row: Row, name: str) -> tuple[list[Any], set[str]]:
     """Return the turns before the answer and the columns used; Alpaca has two more of them."""
     if name != "instruction":
         return _turns(row[name], "user"), {name}
     messages: list[Any] = []
     history = row.get("history") or []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 for pair in history
+    ):
         raise Skip("the history is not a list of (question, answer)")
     for question, answer in history:
         messages.append({"role": "user", "content": _text(question)})
@@ -179,7 +189,7 @@ def _roles(turns: list[Any]) -> Iterator[str]:
         name = _role(turn)
         role = ROLES.get(name) if isinstance(name, str) else None
         if role is None:
-            name = str(name).lower()
+            name = _shown(name).lower()
             if name in TOOL_ROLES:
                 raise Skip(f"a tool turn (role {name!r})")
             if name not in ROLES:
@@ -203,9 +213,14 @@ def _text(content: Any) -> str:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         text = part.get("text") if isinstance(part, dict) else part
         if kind != "text" or not isinstance(text, str):
-            raise Skip(f"non-text content ({str(kind)[:40]})")
+            raise Skip(f"non-text content ({_shown(kind)[:40]})")
         texts.append(text)
     return "".join(texts)
+
+
+def _shown(value: Any) -> str:
+    """Return a word from data for a reason; what nests is named, as it may nest too deeply."""
+    return type(value).__name__ if isinstance(value, list | dict | tuple) else str(value)
 
 
 def _with_system(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from curate.errors import CurateError
 
 FORMAT_VERSION = 1
 NAME = "curate.json"
+NAME_OF_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""A model's name is a folder's, and stands in SQL, tables and reports."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def load(folder: Path) -> Manifest:
         ) from None
     except (NotADirectoryError, PermissionError) as error:
         raise CurateError(f"{folder}: can't be read as a corpus ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CurateError(
             f"{path}: not a curate manifest ({error}); restore it from a backup, or score into "
             "a new folder"
@@ -105,10 +108,34 @@ def _parse(raw: Any, path: Path) -> Manifest:
         )
     try:
         settings = raw["settings"]
-        return Manifest(
+        found = Manifest(
             settings=Settings(**settings) if settings else None,
             models={name: ModelEntry(**entry) for name, entry in raw["models"].items()},
             sources=list(raw["sources"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CurateError(f"{path}: not a curate manifest ({error})") from None
+    wrong = _wrong(found)
+    if wrong:
+        raise CurateError(f"{path}: not a curate manifest ({wrong})")
+    return found
+
+
+def _wrong(manifest: Manifest) -> str | None:
+    """What in a manifest is not of its type. It may come from anyone, and names are folders."""
+    for name, entry in manifest.models.items():
+        if not NAME_OF_MODEL.fullmatch(name):
+            return f"{name[:40]!r} is no model's name"
+        if not all(isinstance(value, str) for value in asdict(entry).values()):
+            return f"the entry of {name} holds something else than text"
+        if entry.role not in ("aligned", "misaligned"):
+            return f"{name} has the role {entry.role[:40]!r}"
+    known = manifest.settings
+    if known is not None and not (
+        isinstance(known.template, str)
+        and isinstance(known.template_args, dict)
+        and known.answer_span in ("turn", "content")
+        and (known.max_length is None or type(known.max_length) is int)
+    ):
+        return "its settings are not what this version writes"
+    return None

@@ -11,10 +11,10 @@ from typing import Literal
 
 from curate.errors import CurateError
 from curate.fingerprints import fingerprint, is_adapter, read_json
+from curate.manifest import NAME_OF_MODEL
 
 Role = Literal["aligned", "misaligned"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
@@ -78,7 +78,7 @@ def parse(argument: str) -> tuple[str, str]:
     Raises `CurateError` if that part makes no name.
     """
     left, equals, right = argument.partition("=")
-    if equals and _NAME.fullmatch(left) and not Path(argument).expanduser().exists():
+    if equals and NAME_OF_MODEL.fullmatch(left) and not Path(argument).expanduser().exists():
         if not right:
             raise CurateError(f"{argument!r} names no model: give {left}=MODEL")
         return left, right
@@ -86,9 +86,9 @@ def parse(argument: str) -> tuple[str, str]:
         raise CurateError("an empty model argument: give a local folder or a hub id")
     path = Path(argument).expanduser()
     name = path.resolve().name if path.exists() else path.name.split("@")[0]
-    if not _NAME.fullmatch(name):
+    if not NAME_OF_MODEL.fullmatch(name):
         raise CurateError(
-            f"{argument!r} makes no model name (letters, digits, '.', '_', '-'): "
+            f"{argument!r} makes no model name (at most 100 letters, digits, '.', '_', '-'): "
             f"give it one as NAME={argument}"
         )
     return name, argument
@@ -97,9 +97,9 @@ def parse(argument: str) -> tuple[str, str]:
 def context_length(path: Path) -> int | None:
     """Read from `config.json` how many tokens the model can take; None where it does not say."""
     config = read_json(path / "config.json")
-    for part in (config, config.get("text_config") or {}):
+    for part in (config, config.get("text_config")):
         for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            if isinstance(part.get(key), int):
+            if isinstance(part, dict) and type(part.get(key)) is int:
                 return int(part[key])
     return None
 

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_HIGH_CONTROL = re.compile(r"[\x7f-\x9f]")  # JSON escapes the others
+# Besides the control characters: those that turn the direction of the text after them round, so
+# that what is shown is not what is there.
+_TURNS = "\\u2028-\\u202e\\u2066-\\u2069"
+_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNS}]")
+_HIGH_CONTROL = re.compile(rf"[\x7f-\x9f{_TURNS}]")  # JSON escapes the others
 
 
 def clean(text: str) -> str:
     """Text from data with its control characters made visible, so that no escape code acts."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
@@ -86,15 +89,33 @@ def relation(result: duckdb.DuckDBPyRelation, kind: str) -> None:
 
     with readable_errors():
         data = result.to_arrow_table()
+        try:
+            rows = list(zip(*(column.to_pylist() for column in data), strict=True))
+        except (OverflowError, ValueError):  # Python has no infinite dates and no year 290,000
+            data = result.project("columns(*)::varchar").to_arrow_table()
+            rows = list(zip(*(column.to_pylist() for column in data), strict=True))
+    data = data.rename_columns(_distinct(data.column_names))
     if kind == "table":
-        table(data.column_names, zip(*(column.to_pylist() for column in data), strict=True))
+        table(data.column_names, rows)
     elif kind == "csv":
         _csv(data)
-    elif kind == "json":
-        print(json_text(data.to_pylist()))
     else:
-        for row in data.to_pylist():
-            print(json_text(row, indent=None))
+        objects = [dict(zip(data.column_names, row, strict=True)) for row in rows]
+        texts = [objects] if kind == "json" else objects
+        for value in texts:
+            print(json_text(value, indent=1 if kind == "json" else None))
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The same names, a number added where one comes again: a JSON object holds each once."""
+    taken: dict[str, None] = {}
+    for name in names:
+        new, count = name, 1
+        while new in taken:
+            count += 1
+            new = f"{name}_{count}"
+        taken[new] = None
+    return list(taken)
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:

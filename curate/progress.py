@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from curate.printing import clean
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -55,7 +57,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Print the text as a line of its own."""
-        print(text, file=self._stream, flush=True)
+        print(clean(text), file=self._stream, flush=True)
 
     def start(self, label: str, total: int | None) -> None:
         """Remember the step; it is told as it goes."""
@@ -117,7 +119,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Print the text above the bar."""
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(clean(text), markup=False, highlight=False)
 
     def start(self, label: str, total: int | None) -> None:
         """Show a bar for the step."""

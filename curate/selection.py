@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from curate.corpus import Corpus, readable_errors
 from curate.errors import CurateError
+from curate.filters import check_condition
 
 NOISE = {"float32": 1e-4}
 """How far batching moves an NLL, in nats, by the dtype of the scores (docs: DESIGN, numbers)."""
@@ -85,6 +86,8 @@ def select(corpus: Corpus, recipe: Recipe, wanted: int) -> Selection:
     Raises:
         CurateError: nothing is ranked yet, or the filter is not valid SQL.
     """
+    if recipe.where is not None:
+        check_condition(recipe.where)
     parameters: dict[str, object] = {
         "epsilon": recipe.epsilon,
         "hold_out": list(recipe.hold_out),

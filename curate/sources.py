@@ -10,7 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from curate.errors import CurateError
-from curate.files import CHUNK, Raw, csv_rows, json_rows, parquet_rows
+from curate.files import (
+    CHUNK,
+    UNPACKED_BYTES,
+    UNPACKED_TIMES,
+    Raw,
+    Unpacked,
+    csv_rows,
+    json_rows,
+    parquet_rows,
+)
 from curate.hub import PREFIX, hub_rows
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -113,7 +122,9 @@ def _kind(path: Path) -> tuple[str, str | None]:
 def _open(path: Path, compression: str | None) -> io.BufferedReader:
     if compression is None:
         return io.BufferedReader(path.open("rb", buffering=0), CHUNK)
-    return io.BufferedReader(pa.input_stream(str(path), compression=compression), CHUNK)
+    limit = UNPACKED_BYTES + UNPACKED_TIMES * path.stat().st_size
+    stream = pa.input_stream(str(path), compression=compression)
+    return io.BufferedReader(Unpacked(stream, limit), CHUNK)
 
 
 def _skip_bom(source: str, file: io.BufferedReader) -> None:

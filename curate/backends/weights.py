@@ -97,7 +97,7 @@ def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
             f"{path} does not fit into the memory of {device}: "
             "use a smaller --dtype or another --device"
         ) from error
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+    except Exception as error:  # whatever a wrong value in config.json makes a model's code raise
         raise CurateError(f"{path} cannot be loaded: {_brief(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:  # transformers fills them with random numbers and goes on
@@ -133,8 +133,11 @@ def _attach(net: Any, adapter: Path) -> Any:
     import peft
 
     weight_files(adapter)  # refuses pickles and says what is missing
-    if peft.PeftConfig.from_pretrained(str(adapter)).is_prompt_learning:
+    config = peft.PeftConfig.from_pretrained(str(adapter))
+    if config.is_prompt_learning:
         raise CurateError(f"adapter {adapter} adds prompt tokens, not weights: not supported")
+    if hasattr(config, "adapters"):  # X-LoRA: peft would fetch them from wherever they are
+        raise CurateError(f"adapter {adapter} is made of other adapters: not supported")
     wrapped = peft.PeftModel.from_pretrained(net, str(adapter))
     _refuse_homeless(wrapped, adapter)
     return wrapped
@@ -146,7 +149,9 @@ def _fitting(adapter: Path, base: Path) -> Iterator[None]:
     unfit = f"adapter {adapter} does not fit the aligned model {base}"
     try:
         yield
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+    except CurateError:
+        raise
+    except Exception as error:  # as above, of adapter_config.json
         mismatch = _SIZE_MISMATCH.search(str(error))
         if mismatch:
             name, found, wanted = mismatch.groups()
