@@ -51,6 +51,7 @@ class Manifest:
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # a model's last run
     format_version: int = FORMAT_VERSION
 
     def add_source(self, record: dict[str, Any]) -> None:
@@ -109,6 +110,7 @@ def _parse(raw: Any, path: Path) -> Manifest:
             settings=Settings(**settings) if settings else None,
             models={name: ModelEntry(**entry) for name, entry in raw["models"].items()},
             sources=list(raw["sources"]),
+            runs=dict(raw.get("runs", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CurateError(f"{path}: not a curate manifest ({error})") from None

@@ -72,6 +72,7 @@ def score(
     device: str | None = None,
     dtype: str | None = None,
     batch_tokens: int | None = None,
+    keep_tokens: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Read sources into a corpus and score what is missing under every model named.
@@ -99,6 +100,7 @@ def score(
         device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
         dtype: `float32`, `bfloat16` or `float16`; None suits the device.
         batch_tokens: padded tokens in one forward pass; None suits the device.
+        keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
         progress: told how the run goes; None says nothing.
 
     Raises:
@@ -153,7 +155,9 @@ def score(
         for number, member in enumerate(members, 1):
             label = f"{member.model.name} ({number} of {len(members)})"
             summary.models.append(
-                _score_model(writer, member, label, settings.max_length, load, progress)
+                _score_model(
+                    writer, member, label, settings.max_length, load, progress, keep_tokens
+                )
             )
     return summary
 
@@ -165,6 +169,7 @@ def _score_model(
     max_length: int | None,
     load: Callable[[Model], backends.Backend],
     progress: Progress,
+    keep_tokens: bool,
 ) -> ModelRun:
     """Load one model and score what it lacks, window by window."""
     run = ModelRun(member.model.name, member.model.role)
@@ -180,13 +185,14 @@ def _score_model(
     try:
         writer.note_run(run.name, backend.name, backend.dtype)
         pending = view.sql(_PENDING, {"model": run.name}).to_arrow_reader(WINDOW)
-        with ScoreSink(writer, run.name) as sink:
+        with ScoreSink(writer, run.name, keep_tokens=keep_tokens) as sink:
             for window in pending:
                 _score_window(window, member, backend, max_length, sink, run, progress)
     finally:
         backend.close()
         progress.stop()
         run.seconds = time.monotonic() - began
+        writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
     return run
 
 
@@ -202,7 +208,13 @@ def _score_window(
     """Render a window of examples, score it and hand the numbers on."""
     ids = window.column("example_id").to_pylist()
     conversations = window.column("messages").to_pylist()
-    rendered = chat.render(member.tokenizer, member.template, conversations, max_length=max_length)
+    rendered = chat.render(
+        member.tokenizer,
+        member.template,
+        conversations,
+        max_length=max_length,
+        keep_texts=sink.keep_tokens and run.role == "aligned",
+    )
     usable = []
     for example_id, item in zip(ids, rendered, strict=True):
         if isinstance(item, str):
@@ -216,7 +228,8 @@ def _score_window(
         example_id, item = usable[index]
         total = float(logprobs.sum(dtype="float64"))
         if math.isfinite(total):
-            sink.add(example_id, item.stop - item.start, total, item.truncated)
+            length = item.stop - item.start
+            sink.add(example_id, length, total, item.truncated, logprobs, item.texts)
             run.scored += 1
             run.truncated += item.truncated
         else:

@@ -70,7 +70,7 @@ def show(
     """
     from curate import display
     from curate import open as open_corpus
-    from curate.queries import one_example
+    from curate.looks import one_example
 
     found = one_example(open_corpus(corpus), example_id)
     if as_json:
