@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+from filelock import FileLock
 
 from curate import manifest, parts
 from curate.errors import CurateError
@@ -124,6 +125,26 @@ def write_database(corpus: Corpus) -> Path:
 
     parts.write_with(path, fill)
     return path
+
+
+def renew_database(corpus: Corpus) -> bool:
+    """Make `corpus.duckdb` anew where its views name another folder: the corpus was moved.
+
+    Gives back whether it did; it leaves the file alone while a run is writing or it is in use.
+    """
+    path = corpus.path / DATABASE
+    try:
+        with duckdb.connect(path, read_only=True) as connection:
+            query = "select sql from duckdb_views() where view_name in ('examples', 'score_parts')"
+            views = connection.sql(query).fetchall()
+        inside = f"'{str(corpus.path.resolve()).replace(chr(39), 2 * chr(39))}/"
+        if all(inside in text or "read_parquet" not in text for (text,) in views):
+            return False
+        with FileLock(corpus.path / ".lock", timeout=0):
+            write_database(corpus)
+    except (duckdb.Error, OSError, CurateError):  # Timeout is an OSError
+        return False
+    return True
 
 
 @contextmanager

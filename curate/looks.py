@@ -1,12 +1,24 @@
-"""One example whole, with its scores."""
+"""Looks at a corpus: its models, and one example whole, with its scores."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.queries import dicts, has_ensemble
+from curate.tokens_of import example_tokens
+
+
+def models(corpus: Corpus) -> list[dict[str, Any]]:
+    """The models of a corpus as its manifest has them, each with its last run."""
+    return [
+        {"model": name, **asdict(entry), "last_run": corpus.manifest.runs.get(name)}
+        for name, entry in sorted(
+            corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0])
+        )
+    ]
 
 
 def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
@@ -37,4 +49,5 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     gaps = "select gap, rank, rank_kept, unit from gaps where example_id = $id"
     ranked = dicts(corpus.sql(gaps, key)) if has_ensemble(corpus) else []
     example["gap"] = next(iter(ranked), None)
+    example["tokens"] = example_tokens(corpus, key["id"])
     return example

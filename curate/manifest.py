@@ -12,6 +12,8 @@ from curate.errors import CurateError
 
 FORMAT_VERSION = 1
 NAME = "curate.json"
+TEMPLATE = "chat_template.jinja"
+"""The template that was given instead of the models' own, kept so that a run can be completed."""
 
 
 @dataclass(frozen=True)

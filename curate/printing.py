@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,16 +20,24 @@ PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # they make a line read in another order
 _HIGH_CONTROL = re.compile(r"[\x7f-\x9f]")  # JSON escapes the others
 
 
 def clean(text: str) -> str:
     """Text from data with its control characters made visible, so that no escape code acts."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    text = _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    return _TURNS.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table fitted to the terminal: numbers whole, long text cut with an ellipsis."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    title: str | None = None,
+    *,
+    wrap: bool = False,
+) -> None:
+    """Print a table fitted to the terminal: numbers whole, long text cut, or wrapped if asked."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -48,10 +56,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column, is_number, width in zip(columns, numeric, widths, strict=True):
         grid.add_column(
-            Text(clean(column)), justify="right" if is_number else "left", width=width, no_wrap=True
+            Text(clean(column)),
+            justify="right" if is_number else "left",
+            width=width,
+            no_wrap=not wrap,
         )
+    overflow: Literal["fold", "ellipsis"] = "fold" if wrap else "ellipsis"
     for row in cells:
-        grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+        grid.add_row(*(Text(cell, no_wrap=not wrap, overflow=overflow) for cell in row))
     console.print(grid)
 
 
@@ -122,14 +134,14 @@ def _csv(data: Any) -> None:
 
     if sys.stdout.isatty():
         text = io.BytesIO()
-        pyarrow.csv.write_csv(_flat(data), text)
+        pyarrow.csv.write_csv(flat(data), text)
         print(clean(text.getvalue().decode()), end="")
     else:
         sys.stdout.flush()
-        pyarrow.csv.write_csv(_flat(data), sys.stdout.buffer)
+        pyarrow.csv.write_csv(flat(data), sys.stdout.buffer)
 
 
-def _flat(data: Any) -> Any:
+def flat(data: Any) -> Any:
     """What a CSV cell can't hold as text: nested columns as JSON, bytes and intervals as shown."""
     import pyarrow as pa
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import CurateError
+from curate.manifest import TEMPLATE
 
 if TYPE_CHECKING:
     import duckdb
@@ -84,10 +85,11 @@ def status(corpus: Corpus) -> dict[str, Any]:
         "corpus": str(corpus.path),
         "examples": counts["n"],
         "ranked": counts["m"],
-        "models": coverage,
+        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
         "skipped": reasons,
         "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
         "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
+        "chat_template": str(template) if (template := corpus.path / TEMPLATE).exists() else None,
     }
 
 
@@ -123,6 +125,12 @@ def _parse(name: str, text: str) -> Query:
         key: _value(value.strip()) for key, value in re.findall(r"(\w+) = ([^,]+)", parameters)
     }
     return Query(name, about.strip(), text, defaults)
+
+
+def _speed(corpus: Corpus, model: str) -> int | None:
+    """Tokens of prompt and answer a second in a model's last run, its loading included."""
+    run = corpus.manifest.runs.get(model)
+    return round(run["tokens"] / run["seconds"]) if run and run["seconds"] else None
 
 
 def _value(text: str) -> int | float | bool | str:

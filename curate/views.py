@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -52,6 +54,39 @@ def define_views(
         )
     for view in _FILES:
         connection.execute((resources.files("curate.sql") / "views" / view).read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a view: its SQL type, what it holds and, where it has one, its unit."""
+
+    name: str
+    type: str
+    about: str
+    unit: str
+
+
+def described() -> dict[str, tuple[str, list[Column]]]:
+    """All public views: what a row is, and the columns, from the comments in the SQL itself."""
+    with duckdb.connect() as connection:
+        define_views(connection, Path(os.devnull), {})
+        comments = connection.sql(
+            "select view_name, comment from duckdb_views() where comment is not null union all "
+            "select table_name, comment from duckdb_tables() where comment is not null"
+        ).fetchall()
+        columns = connection.sql(
+            "select table_name, column_name, data_type, coalesce(comment, '') "
+            "from duckdb_columns() where not internal order by column_index"
+        ).fetchall()
+    return {
+        view: (about, [_column(*row) for table, *row in columns if table == view])
+        for view, about in sorted(comments)
+    }
+
+
+def _column(name: str, kind: str, comment: str) -> Column:
+    about, _, unit = comment.removesuffix("]").partition(" [")
+    return Column(name, kind, about, unit if comment.endswith("]") else "")
 
 
 def _read_scores(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from curate import manifest, parts
+from curate.admission import check_admission
 from curate.corpus import Corpus, write_database
 from curate.errors import CurateError
 from curate.manifest import Manifest, ModelEntry, Settings
@@ -198,38 +199,6 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
         raise CurateError(f"{path}: can't be written ({error.strerror})") from None
 
 
-def check_admission(
-    path: Path, record: Manifest, entries: Mapping[str, ModelEntry], settings: Settings
-) -> None:
-    """Refuse models whose scores would not fit those that a corpus has; see `Writer.admit`."""
-    if record.settings is not None and record.settings != settings:
-        raise CurateError(_difference(path, record.settings, settings))
-    for name, entry in entries.items():
-        _check_entry(path, record, name, entry)
-
-
-def _check_entry(path: Path, record: Manifest, name: str, entry: ModelEntry) -> None:
-    old = record.models.get(name)
-    if old is None:
-        if entry.role == "aligned" and any(
-            other.role == "aligned" for other in record.models.values()
-        ):
-            raise CurateError(
-                f"{path}: has an aligned model already, under another name; use that "
-                "name, or score into a new corpus"
-            )
-        return
-    if old.role != entry.role:
-        raise CurateError(f"model {name}: is the corpus's {old.role} model; give a new name")
-    for what in ("fingerprint", "tokenizer"):
-        if getattr(old, what) != getattr(entry, what):
-            raise CurateError(
-                f"model {name}: its {what} is not the one that scored {path}; the model "
-                f"at {entry.reference} changed: score it under a new name "
-                f"(NEWNAME={entry.reference}) or into a new corpus"
-            )
-
-
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CurateError(f"{path}: is a file; --corpus names a folder")
@@ -241,22 +210,6 @@ def _check_folder(path: Path) -> None:
                 f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
                 "choose a new folder"
             )
-
-
-def _difference(path: Path, known: Settings, asked: Settings) -> str:
-    for name, option in (
-        ("answer_span", "--answer-span"),
-        ("max_length", "--max-length"),
-        ("template_args", "--template-arg"),
-        ("template", "--chat-template"),
-    ):
-        old, new = getattr(known, name), getattr(asked, name)
-        if old != new:
-            return (
-                f"{path}: was scored with {option} {old}, this run has {new}; scores would not "
-                f"compare: give the same {option}, or score into a new corpus"
-            )
-    raise AssertionError("equal settings")  # pragma: no cover
 
 
 _SKIP_KEY = "hash(source, row, example_id, model, reason)"
