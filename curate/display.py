@@ -133,23 +133,20 @@ def _again(report: dict[str, Any]) -> list[str]:
 
 def queries(found: Iterable[Query]) -> None:
     """The named queries, a line each."""
+    from curate.queries import typed
+
     table(
         ["query", "what it answers", "parameters"],
         [
             [
                 query.name,
                 query.about,
-                ", ".join(f"{k}={_typed(v)}" for k, v in query.defaults.items()),
+                ", ".join(f"{k}={typed(v)}" for k, v in query.defaults.items()),
             ]
             for query in found
         ],
         wrap=True,
     )
-
-
-def _typed(value: object) -> str:
-    """A default as one types it after `-p`."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def query(name: str, folder: Path | None) -> None:

@@ -105,10 +105,15 @@ def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool 
         if not equals:
             raise CurateError(f"-p {item}: give a parameter as key=value")
         if key not in values:
-            known = ", ".join(f"{name}={value}" for name, value in values.items()) or "none"
+            known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
             raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
         values[key] = _value(text)
     return values
+
+
+def typed(value: object) -> str:
+    """A parameter's value as one types it after `-p NAME=`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _read(files: Iterable[Traversable]) -> dict[str, Query]:
