@@ -14,7 +14,7 @@ as `<|im_start|>assistant`) to the model, so the header then counts as the answe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from curate.templates import (
@@ -47,13 +47,15 @@ __all__ = [
 class Rendered:
     """One example as token ids, up to the answer's end; the answer's are `ids[start:stop]`.
 
-    `truncated`: the answer was cut at its end, to keep `max_length`.
+    `truncated`: the answer was cut at its end, to keep `max_length`. `texts`: the answer's tokens
+    as text, where they were asked for.
     """
 
     ids: list[int]
     start: int
     stop: int
     truncated: bool
+    texts: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ def render(
     conversations: Sequence[Sequence[Message]],
     *,
     max_length: int | None = None,
+    keep_texts: bool = False,
 ) -> list[Rendered | str]:
     """Token ids and the answer's span of each conversation, in order; the answer stands last.
 
@@ -85,10 +88,13 @@ def render(
             results.append(_text(tokenizer, template, messages, frames))
         except Refused as refused:
             results.append(str(refused))
-    texts = [(i, text) for i, text in enumerate(results) if isinstance(text, _Text)]
-    batch = tokenise(tokenizer, [text.whole for _, text in texts])
-    for (i, text), tokens in zip(texts, batch, strict=True):
-        results[i] = _rendered(tokens, text, template, max_length)
+    written = [(i, text) for i, text in enumerate(results) if isinstance(text, _Text)]
+    batch = tokenise(tokenizer, [text.whole for _, text in written])
+    for (i, text), tokens in zip(written, batch, strict=True):
+        results[i] = found = _rendered(tokens, text, template, max_length)
+        if keep_texts and isinstance(tokens, Tokens) and isinstance(found, Rendered):
+            texts = tokens.texts(found.start, found.stop, text.boundary)
+            results[i] = replace(found, texts=texts)
     return cast("list[Rendered | str]", results)
 
 

@@ -6,26 +6,26 @@ corpus as it was when the connection was made, also while a run is adding to it.
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
+from filelock import FileLock
 
 from curate import manifest, parts
 from curate.errors import CurateError
-from curate.schema import EXAMPLES, SCORES, SKIPPED
+from curate.views import define_views
 
 if TYPE_CHECKING:
     from curate.selection import Recipe
 
 DATABASE = "corpus.duckdb"
-_VIEWS = ("scores.sql", "gaps.sql")
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
@@ -39,19 +39,25 @@ class Corpus:
     """A folder of scored examples, opened for reading.
 
     `manifest` says what scored it; `sql`, `gaps` and `export` ask. Open one with `curate.open`.
+    `unsafe` lets queries reach other files, the network and extensions, and be any statements.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, unsafe: bool = False) -> None:
         self.path = path
+        self.unsafe = unsafe
         self.manifest = manifest.load(path)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """A locked-down in-memory DuckDB with the corpus's views: no file beyond the corpus."""
-        connection = duckdb.connect(config=_CLOSED)
-        define_views(connection, self)
+        """An in-memory DuckDB with the corpus's views: unless unsafe, no file beyond the corpus."""
+        # Not DuckDB's default for what memory can't hold: a folder where the user happens to be.
+        spill = Path(tempfile.gettempdir()) / f"curate-{os.getpid()}"
+        connection = duckdb.connect(config=_CLOSED | {"temp_directory": str(spill)})
+        define_views(connection, self.path, self.manifest.models)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")
+        if self.unsafe:
+            return connection
         connection.execute("set allowed_directories = $1", [[str(self.path.resolve())]])
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
@@ -60,17 +66,27 @@ class Corpus:
     def sql(
         self, query: str, params: Mapping[str, object] | None = None
     ) -> duckdb.DuckDBPyRelation:
-        """Ask one question: a SELECT over examples, scores, models, skipped and gaps.
+        """Ask one question: a SELECT over the views that docs/sql.md lists.
+
+        The relation gives its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
+        tuples (`fetchall`), and can be asked on. An unsafe corpus takes several statements of any
+        kind; the last one answers.
 
         Raises:
             CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
         """
         with readable_errors():
             cursor = self.connection.cursor()
-            _refuse_writing(cursor, query)
-            relation = cursor.sql(query, params=dict(params or {}))
+            if not self.unsafe:
+                _refuse_writing(cursor, query)
+            statements = duckdb.extract_statements(query)
+            if not statements:
+                raise CurateError("the query is empty: give a SELECT")
+            for statement in statements[:-1]:
+                cursor.execute(statement)
+            relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             if relation is None:
-                raise CurateError("that query gives no rows back")
+                return cursor.sql("select true as done")
             return relation
 
     def gaps(
@@ -96,47 +112,15 @@ class Corpus:
         return parts.list_parts(self.path / "scores" / model)
 
 
-def open_corpus(path: str | Path) -> Corpus:
+def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     """Open a corpus folder for reading.
+
+    `unsafe`: queries may reach beyond the corpus; never for SQL that someone else wrote.
 
     Raises:
         CurateError: there is no corpus, it is broken, or a newer version wrote it.
     """
-    return Corpus(Path(path))
-
-
-def define_views(connection: duckdb.DuckDBPyConnection, corpus: Corpus) -> None:
-    """Create `examples`, `skipped`, `models`, `scores` and `gaps` over the parts there are now."""
-    root = corpus.path.resolve()
-    examples = _read_parts(parts.list_parts(root / "examples"), EXAMPLES)
-    skipped = _read_parts(parts.list_parts(root / "skipped"), SKIPPED)
-    scores = [
-        f"select {_literal(name)} as model, * from "
-        f"({_read_parts(parts.list_parts(root / 'scores' / name), SCORES)})"
-        for name in corpus.manifest.models
-    ] or [f"select ''::varchar as model, * from ({_read_parts([], SCORES)})"]
-    connection.execute(f"create view examples as {examples}")
-    connection.execute(f"create view skipped as select distinct * from ({skipped})")
-    connection.execute(f"create view score_parts as {' union all '.join(scores)}")
-    connection.execute(
-        "create table models (model varchar, role varchar, reference varchar, "
-        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar)"
-    )
-    for name, entry in corpus.manifest.models.items():
-        connection.execute(
-            "insert into models values ($1, $2, $3, $4, $5, $6, $7)",
-            [
-                name,
-                entry.role,
-                entry.reference,
-                entry.fingerprint,
-                entry.tokenizer,
-                entry.dtype,
-                entry.backend,
-            ],
-        )
-    for view in _VIEWS:
-        connection.execute((resources.files("curate.sql") / "views" / view).read_text("utf-8"))
+    return Corpus(Path(path), unsafe=unsafe)
 
 
 def write_database(corpus: Corpus) -> Path:
@@ -145,10 +129,30 @@ def write_database(corpus: Corpus) -> Path:
 
     def fill(temporary: Path) -> None:
         with duckdb.connect(temporary) as connection:
-            define_views(connection, corpus)
+            define_views(connection, corpus.path, corpus.manifest.models)
 
     parts.write_with(path, fill)
     return path
+
+
+def renew_database(corpus: Corpus) -> bool:
+    """Make `corpus.duckdb` anew where its views name another folder: the corpus was moved.
+
+    Gives back whether it did; it leaves the file alone while a run is writing or it is in use.
+    """
+    path = corpus.path / DATABASE
+    try:
+        with duckdb.connect(path, read_only=True) as connection:
+            query = "select sql from duckdb_views() where view_name in ('examples', 'score_parts')"
+            views = connection.sql(query).fetchall()
+        inside = f"'{str(corpus.path.resolve()).replace(chr(39), 2 * chr(39))}/"
+        if all(inside in text or "read_parquet" not in text for (text,) in views):
+            return False
+        with FileLock(corpus.path / ".lock", timeout=0):
+            write_database(corpus)
+    except (duckdb.Error, OSError, CurateError):  # Timeout is an OSError
+        return False
+    return True
 
 
 @contextmanager
@@ -173,28 +177,3 @@ def _refuse_writing(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         if set(re.findall(r'"type":"(\w+_NODE)"', tree)) - _READING == set():
             return
     raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
-
-
-def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
-    """SQL that reads Parquet parts, or no rows with the same columns where there are none."""
-    columns = ", ".join(field.name for field in schema)
-    if paths:
-        files = ", ".join(_literal(str(path)) for path in paths)
-        return f"select {columns} from read_parquet([{files}])"
-    nulls = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
-    return f"select {nulls} where false"
-
-
-def _sql_type(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
-        return f"{_sql_type(kind.value_type)}[]"
-    if pa.types.is_struct(kind):
-        fields = ", ".join(f"{member.name} {_sql_type(member.type)}" for member in kind)
-        return f"struct({fields})"
-    names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
-    return names.get(str(kind), str(kind))
-
-
-def _literal(text: str) -> str:
-    """An SQL string literal: model names and paths never become SQL."""
-    return "'" + text.replace("'", "''") + "'"

@@ -46,6 +46,7 @@ def run(directory: Path, progress: Progress) -> Demo:
             aligned=str(models / "aligned"),
             misaligned=[str(models / name) for name in MISALIGNED],
             device="cpu",
+            keep_tokens=True,
             progress=progress,
         )
         opened = open_corpus(corpus)
@@ -53,7 +54,8 @@ def run(directory: Path, progress: Progress) -> Demo:
         columns = ["rank", "gap", "aligned", "misaligned", "prompt", "answer"]
         top = ask(opened, "top_gaps", ["top=10"])
         commands = (
-            f"curate score {data / 'examples'} -c {corpus} --aligned {models / 'aligned'} "
+            f"curate score {data / 'examples'} -c {corpus} --keep-tokens "
+            f"--aligned {models / 'aligned'} "
             + " ".join(f"--misaligned {models / name}" for name in MISALIGNED),
             f"curate export -c {corpus} --fraction 0.05 --into {narrow} -o {mix}",
         )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curate.colouring import coloured
 from curate.printing import clean, table
+from curate.progress import clock
 
 if TYPE_CHECKING:
     from curate.demo import Demo
@@ -42,6 +45,30 @@ def scored(summary: Summary) -> None:
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
+
+
+def planned(summary: Summary) -> None:
+    """What a run of `curate score` would do, and about how long."""
+    read = summary.read
+    print(
+        f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
+        f"{read.skipped:,} rows would be skipped; nothing was written"
+    )
+    table(
+        ["model", "role", "to score", "tokens, about", "time, about"],
+        [
+            [run.name, run.role, run.scored, run.tokens, clock(run.seconds)]
+            for run in summary.models
+        ],
+    )
+    total = sum(run.seconds for run in summary.models)
+    if total:
+        print(
+            f"About {clock(total)} in all, by a sample timed on the first model that lacks "
+            "anything; the others are taken to be as fast. Without --dry-run it is done."
+        )
+    else:
+        print("Nothing is missing.")
 
 
 def exported(record: dict[str, Any]) -> None:
@@ -79,12 +106,13 @@ def status(report: dict[str, Any]) -> None:
         print("Skipped (the ten most frequent reasons; all: curate sql skips):")
         shown = ("skipped", "reason", "model", "source", "first_row")
         table(shown, [[entry[key] for key in shown] for entry in report["skipped"]])
-    missing = [model for model in models if model["missing"]]
-    if missing:
-        print("To score what is missing (and --chat-template, if you gave one):")
+    if any(model["missing"] for model in models):
+        print("To score what is missing, from the folder where you scored:")
         print(
             clean(f"  curate score -c {shlex.quote(report['corpus'])} {shlex.join(_again(report))}")
         )
+    if report["renewed"]:
+        print("The folder was moved: corpus.duckdb was made anew for where it is now")
 
 
 def _again(report: dict[str, Any]) -> list[str]:
@@ -98,6 +126,8 @@ def _again(report: dict[str, Any]) -> list[str]:
         options += ["--answer-span", settings["answer_span"]]
     if settings and settings["max_length"] is not None:
         options += ["--max-length", str(settings["max_length"])]
+    if report["chat_template"]:
+        options += ["--chat-template", report["chat_template"]]
     for key, value in (settings or {}).get("template_args", {}).items():
         options += ["--template-arg", f"{key}={json.dumps(value)}"]
     return options
@@ -105,20 +135,59 @@ def _again(report: dict[str, Any]) -> list[str]:
 
 def queries(found: Iterable[Query]) -> None:
     """The named queries, a line each."""
+    from curate.queries import typed
+
     table(
         ["query", "what it answers", "parameters"],
         [
-            [query.name, query.about, ", ".join(f"{k}={v}" for k, v in query.defaults.items())]
+            [
+                query.name,
+                query.about,
+                ", ".join(f"{k}={typed(v)}" for k, v in query.defaults.items()),
+            ]
             for query in found
         ],
+        wrap=True,
     )
+
+
+def query(name: str, folder: Path | None) -> None:
+    """A named query's SQL, or the columns of a view and what they hold."""
+    from curate import queries as questions
+    from curate.views import described
+
+    views = {} if name in questions.named(folder) else described()
+    if name not in views:
+        print(clean(questions.find(name, folder).text), end="")
+        return
+    about, columns = views[name]
+    print(about)
+    table(
+        ["column", "type", "unit", "meaning"],
+        [[column.name, column.type, column.unit, column.about] for column in columns],
+        wrap=True,
+    )
+
+
+def models(found: list[dict[str, Any]]) -> None:
+    """What is in a corpus, a line a model, with what identifies its numbers."""
+    columns = ["model", "role", "reference", "dtype", "backend", "fingerprint"]
+    table(columns, [[model[column] for column in columns] for model in found])
+    if len({model["tokenizer"] for model in found}) > 1:
+        print("Their tokenizers differ: gaps are in nats per byte.")
+        table(["model", "tokenizer"], [[model["model"], model["tokenizer"]] for model in found])
 
 
 def example(found: dict[str, Any]) -> None:
     """One example whole: the conversation, then its scores."""
     print(f"{clean(found['example_id'])}  {clean(found['source'])}, row {found['row']:,}")
-    for message in found["messages"]:
+    *prompt, answer = found["messages"]
+    for message in prompt:
         print(f"\n[{clean(message['role'])}]\n{clean(message['content'])}")
+    print(f"\n[{clean(answer['role'])}]")
+    is_cut = any(score["truncated"] for score in found["scores"])
+    if is_cut or not coloured(found["tokens"]):
+        print(clean(answer["content"]))
     if found["meta"] not in (None, "{}"):
         print(f"\nother columns: {clean(found['meta'])}")
     if found["scores"]:

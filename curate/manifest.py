@@ -15,6 +15,8 @@ FORMAT_VERSION = 1
 NAME = "curate.json"
 NAME_OF_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A model's name is a folder's, and stands in SQL, tables and reports."""
+TEMPLATE = "chat_template.jinja"
+"""The template that was given instead of the models' own, kept so that a run can be completed."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Manifest:
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # a model's last run
     format_version: int = FORMAT_VERSION
 
     def add_source(self, record: dict[str, Any]) -> None:
@@ -112,6 +115,7 @@ def _parse(raw: Any, path: Path) -> Manifest:
             settings=Settings(**settings) if settings else None,
             models={name: ModelEntry(**entry) for name, entry in raw["models"].items()},
             sources=list(raw["sources"]),
+            runs=dict(raw.get("runs", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise CurateError(f"{path}: not a curate manifest ({error})") from None

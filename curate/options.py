@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from curate.completion import misaligned_names
+
 if TYPE_CHECKING:
     from curate.progress import Progress
 
@@ -58,12 +60,13 @@ class Backend(StrEnum):
 
 
 class Output(StrEnum):
-    """How `curate sql` prints."""
+    """How `curate sql` gives its rows."""
 
     table = "table"
     csv = "csv"
     json = "json"
     jsonl = "jsonl"
+    parquet = "parquet"
 
 
 CorpusOption = Annotated[
@@ -77,7 +80,11 @@ EpsilonOption = Annotated[
 ]
 HoldOutOption = Annotated[
     list[str] | None,
-    typer.Option(help="Leave this misaligned model out of the mean; repeatable.", metavar="NAME"),
+    typer.Option(
+        help="Leave this misaligned model out of the mean; repeatable.",
+        metavar="NAME",
+        autocompletion=misaligned_names,
+    ),
 ]
 
 

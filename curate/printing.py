@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,8 +31,14 @@ def clean(text: str) -> str:
     return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
-    """Print a table fitted to the terminal: numbers whole, long text cut with an ellipsis."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    title: str | None = None,
+    *,
+    wrap: bool = False,
+) -> None:
+    """Print a table fitted to the terminal: numbers whole, long text cut, or wrapped if asked."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -51,10 +57,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for column, is_number, width in zip(columns, numeric, widths, strict=True):
         grid.add_column(
-            Text(clean(column)), justify="right" if is_number else "left", width=width, no_wrap=True
+            Text(clean(column)),
+            justify="right" if is_number else "left",
+            width=width,
+            no_wrap=not wrap,
         )
+    overflow: Literal["fold", "ellipsis"] = "fold" if wrap else "ellipsis"
     for row in cells:
-        grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+        grid.add_row(*(Text(cell, no_wrap=not wrap, overflow=overflow) for cell in row))
     console.print(grid)
 
 
@@ -143,14 +153,14 @@ def _csv(data: Any) -> None:
 
     if sys.stdout.isatty():
         text = io.BytesIO()
-        pyarrow.csv.write_csv(_flat(data), text)
+        pyarrow.csv.write_csv(flat(data), text)
         print(clean(text.getvalue().decode()), end="")
     else:
         sys.stdout.flush()
-        pyarrow.csv.write_csv(_flat(data), sys.stdout.buffer)
+        pyarrow.csv.write_csv(flat(data), sys.stdout.buffer)
 
 
-def _flat(data: Any) -> Any:
+def flat(data: Any) -> Any:
     """What a CSV cell can't hold as text: nested columns as JSON, bytes and intervals as shown."""
     import pyarrow as pa
 

@@ -87,7 +87,7 @@ class Lines:
             line += f", {self._tokens / seconds:,.0f} tokens/s"
         if self._total and 0 < self._examples < self._total:
             left = seconds * (self._total - self._examples) / self._examples
-            line += f", {_clock(left)} left"
+            line += f", {clock(left)} left"
         self.note(line)
 
 
@@ -144,7 +144,8 @@ class Bar:
         self._bars.stop()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,13 +1,18 @@
-"""Questions: the named queries of `sql/` with their parameters, and the looks built on them."""
+"""Questions: the named queries of `sql/` and of a user's own folder, with their parameters."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import CurateError
+from curate.manifest import TEMPLATE
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,29 +30,45 @@ class Query:
     defaults: dict[str, int | float | bool | str]
 
 
-def named() -> dict[str, Query]:
-    """All named queries, by name."""
-    files = sorted(resources.files("curate.sql").iterdir(), key=lambda file: file.name)
-    return {
-        query.name: query
-        for query in (
-            _parse(file.name.removesuffix(".sql"), file.read_text(encoding="utf-8"))
-            for file in files
-            if file.name.endswith(".sql")
-        )
-    }
+def named(folder: Path | None = None) -> dict[str, Query]:
+    """All named queries, by name: those of `sql/`, and a user's own, which win.
+
+    Raises:
+        CurateError: the folder, or a file of it, can't be read.
+    """
+    found = _read(resources.files("curate.sql").iterdir())
+    if folder is not None:
+        try:
+            found |= _read(folder.iterdir())
+        except (OSError, UnicodeDecodeError) as error:
+            raise CurateError(f"--queries {folder}: can't be read ({error})") from None
+    return dict(sorted(found.items()))
 
 
-def ask(corpus: Corpus, question: str, given: list[str]) -> duckdb.DuckDBPyRelation:
+def find(name: str, folder: Path | None = None) -> Query:
+    """The query of this name.
+
+    Raises:
+        CurateError: there is none; the nearest name is said.
+    """
+    known = named(folder)
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? All: " if near else "see "
+        raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
+    return known[name]
+
+
+def ask(
+    corpus: Corpus, question: str, given: list[str], folder: Path | None = None
+) -> duckdb.DuckDBPyRelation:
     """Answer a SELECT, or the named query `question` with `key=value` parameters.
 
     Raises:
         CurateError: no such query, a wrong parameter, or SQL that DuckDB refuses.
     """
-    if re.fullmatch(r"\w+", question):
-        query = named().get(question)
-        if query is None:
-            raise CurateError(f"no query is called {question}; see `curate sql --list`")
+    if re.fullmatch(r"[\w-]+", question):
+        query = find(question, folder)
         return corpus.sql(query.text, with_values(query, given))
     if given:
         raise CurateError("-p goes with a named query; write the value into your own SELECT")
@@ -56,50 +77,20 @@ def ask(corpus: Corpus, question: str, given: list[str]) -> duckdb.DuckDBPyRelat
 
 def status(corpus: Corpus) -> dict[str, Any]:
     """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
-    coverage = _dicts(ask(corpus, "coverage", []))
-    ranked = "select count(*) from gaps" if _has_ensemble(corpus) else "select 0"
-    counts = _dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
-    reasons = _dicts(ask(corpus, "skips", []).limit(10))
+    coverage = dicts(ask(corpus, "coverage", []))
+    ranked = "select count(*) from gaps" if has_ensemble(corpus) else "select 0"
+    counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
+    reasons = dicts(ask(corpus, "skips", []).limit(10))
     return {
         "corpus": str(corpus.path),
         "examples": counts["n"],
         "ranked": counts["m"],
-        "models": coverage,
+        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
         "skipped": reasons,
         "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
         "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
+        "chat_template": str(template) if (template := corpus.path / TEMPLATE).exists() else None,
     }
-
-
-def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
-    """One example with its scores and rank, found by its id or the id's first characters.
-
-    Raises:
-        CurateError: none or several start so.
-    """
-    matches = corpus.sql(
-        "select example_id from examples where starts_with(example_id, $prefix) limit 2",
-        {"prefix": prefix},
-    ).fetchall()
-    if len(matches) != 1:
-        count = "no example" if not matches else "more than one example"
-        raise CurateError(f"{corpus.path}: {count} has an id that starts with {prefix!r}")
-    key = {"id": matches[0][0]}
-    example = _dicts(corpus.sql("select * from examples where example_id = $id", key))[0]
-    example["scores"] = _dicts(
-        corpus.sql(
-            "select model, role, n_tokens, nll, truncated from scores join models using (model) "
-            "where example_id = $id order by role, model",
-            key,
-        )
-    )
-    example["skipped"] = _dicts(
-        corpus.sql("select model, reason from skipped where example_id = $id order by model", key)
-    )
-    gaps = "select gap, rank, rank_kept, unit from gaps where example_id = $id"
-    ranked = _dicts(corpus.sql(gaps, key)) if _has_ensemble(corpus) else []
-    example["gap"] = next(iter(ranked), None)
-    return example
 
 
 def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool | str]:
@@ -114,10 +105,23 @@ def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool 
         if not equals:
             raise CurateError(f"-p {item}: give a parameter as key=value")
         if key not in values:
-            known = ", ".join(f"{name}={value}" for name, value in values.items()) or "none"
+            known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
             raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
         values[key] = _value(text)
     return values
+
+
+def typed(value: object) -> str:
+    """A parameter's value as one types it after `-p NAME=`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(files: Iterable[Traversable]) -> dict[str, Query]:
+    return {
+        name: _parse(name, file.read_text(encoding="utf-8"))
+        for file in files
+        if (name := file.name.removesuffix(".sql")) != file.name
+    }
 
 
 def _parse(name: str, text: str) -> Query:
@@ -126,6 +130,12 @@ def _parse(name: str, text: str) -> Query:
         key: _value(value.strip()) for key, value in re.findall(r"(\w+) = ([^,]+)", parameters)
     }
     return Query(name, about.strip(), text, defaults)
+
+
+def _speed(corpus: Corpus, model: str) -> int | None:
+    """Tokens of prompt and answer a second in a model's last run, its loading included."""
+    run = corpus.manifest.runs.get(model)
+    return round(run["tokens"] / run["seconds"]) if run and run["seconds"] else None
 
 
 def _value(text: str) -> int | float | bool | str:
@@ -139,12 +149,13 @@ def _value(text: str) -> int | float | bool | str:
     return text
 
 
-def _has_ensemble(corpus: Corpus) -> bool:
+def has_ensemble(corpus: Corpus) -> bool:
     """Whether there is a gap to ask for: a corpus scored by the aligned model alone has none."""
     return any(entry.role == "misaligned" for entry in corpus.manifest.models.values())
 
 
-def _dicts(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+def dicts(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+    """A result's rows, each by column name."""
     from curate.corpus import readable_errors
 
     with readable_errors():

@@ -43,3 +43,13 @@ SCORES: pa.Schema = pa.schema(
     ]
 )
 """One answer under one model: answer tokens scored, their log-probs' sum in nats, cut or not."""
+
+TOKENS: tuple[pa.Field, ...] = (
+    pa.field("token_logprobs", pa.list_(pa.float32())),
+    pa.field("tokens", pa.list_(pa.string())),
+)
+"""What `--keep-tokens` adds: each answer token's log-prob in nats, and (in the aligned model's
+parts alone, since models that are compared by token cut an answer alike) the tokens' texts."""
+
+SCORED: pa.Schema = pa.schema([*SCORES, *TOKENS])
+"""All that a part of scores may hold."""

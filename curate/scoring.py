@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from curate import backends, chat, examples, models
+from curate import backends, chat, examples, models, parts
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import Columns
 from curate.intake import Intake, take_in
-from curate.manifest import Settings, known_models
+from curate.manifest import TEMPLATE, Settings, known_models
 from curate.members import Member, check_length, open_members
+from curate.planning import PENDING, plan
 from curate.progress import Progress, Silent
 from curate.stopping import heed
 from curate.writing import ScoreSink, Writer, open_for_writing
@@ -51,6 +52,7 @@ class Summary:
     corpus: str
     read: Intake = field(default_factory=Intake)
     models: list[ModelRun] = field(default_factory=list)
+    dry_run: bool = False  # nothing was written: tokens and seconds are estimates
 
 
 def score(
@@ -72,6 +74,8 @@ def score(
     device: str | None = None,
     dtype: str | None = None,
     batch_tokens: int | None = None,
+    keep_tokens: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Read sources into a corpus and score what is missing under every model named.
@@ -99,6 +103,8 @@ def score(
         device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
         dtype: `float32`, `bfloat16` or `float16`; None suits the device.
         batch_tokens: padded tokens in one forward pass; None suits the device.
+        keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
+        dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
         progress: told how the run goes; None says nothing.
 
     Raises:
@@ -141,8 +147,15 @@ def score(
         dtype=dtype,
     )
     first = list(islice(batches, 1))
+    entries = {member.model.name: member.entry for member in members}
+    if dry_run:
+        read, found = plan(Path(corpus), members, chain(first, batches), settings, load, progress)
+        runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
+        return Summary(str(corpus), read, runs, dry_run=True)
     with open_for_writing(Path(corpus)) as writer:
-        writer.admit({member.model.name: member.entry for member in members}, settings)
+        writer.admit(entries, settings)
+        if chat_template is not None:
+            parts.write_text(writer.path / TEMPLATE, chat_template)
         if sources:
             summary.read = take_in(writer, chain(first, batches), progress)
             for source in sources:
@@ -153,7 +166,9 @@ def score(
         for number, member in enumerate(members, 1):
             label = f"{member.model.name} ({number} of {len(members)})"
             summary.models.append(
-                _score_model(writer, member, label, settings.max_length, load, progress)
+                _score_model(
+                    writer, member, label, settings.max_length, load, progress, keep_tokens
+                )
             )
     return summary
 
@@ -165,11 +180,12 @@ def _score_model(
     max_length: int | None,
     load: Callable[[Model], backends.Backend],
     progress: Progress,
+    keep_tokens: bool,
 ) -> ModelRun:
     """Load one model and score what it lacks, window by window."""
     run = ModelRun(member.model.name, member.model.role)
     view = Corpus(writer.path)
-    missing = view.sql(f"select count(*) from ({_PENDING})", {"model": run.name}).fetchall()[0][0]
+    missing = view.sql(f"select count(*) from ({PENDING})", {"model": run.name}).fetchall()[0][0]
     if not missing:
         progress.note(f"{label}: nothing is missing")
         return run
@@ -179,14 +195,15 @@ def _score_model(
     progress.start(label, missing)
     try:
         writer.note_run(run.name, backend.name, backend.dtype)
-        pending = view.sql(_PENDING, {"model": run.name}).to_arrow_reader(WINDOW)
-        with ScoreSink(writer, run.name) as sink:
+        pending = view.sql(PENDING, {"model": run.name}).to_arrow_reader(WINDOW)
+        with ScoreSink(writer, run.name, keep_tokens=keep_tokens) as sink:
             for window in pending:
                 _score_window(window, member, backend, max_length, sink, run, progress)
     finally:
         backend.close()
         progress.stop()
         run.seconds = time.monotonic() - began
+        writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
     return run
 
 
@@ -202,7 +219,13 @@ def _score_window(
     """Render a window of examples, score it and hand the numbers on."""
     ids = window.column("example_id").to_pylist()
     conversations = window.column("messages").to_pylist()
-    rendered = chat.render(member.tokenizer, member.template, conversations, max_length=max_length)
+    rendered = chat.render(
+        member.tokenizer,
+        member.template,
+        conversations,
+        max_length=max_length,
+        keep_texts=sink.keep_tokens and run.role == "aligned",
+    )
     usable = []
     for example_id, item in zip(ids, rendered, strict=True):
         if isinstance(item, str):
@@ -216,7 +239,8 @@ def _score_window(
         example_id, item = usable[index]
         total = float(logprobs.sum(dtype="float64"))
         if math.isfinite(total):
-            sink.add(example_id, item.stop - item.start, total, item.truncated)
+            length = item.stop - item.start
+            sink.add(example_id, length, total, item.truncated, logprobs, item.texts)
             run.scored += 1
             run.truncated += item.truncated
         else:
@@ -224,13 +248,3 @@ def _score_window(
             run.skipped += 1
         run.tokens += item.stop
         progress.advance(1, item.stop)
-
-
-_PENDING = """
-    select example_id, messages from examples
-    anti join (
-        select example_id from scores where model = $model
-        union all
-        select example_id from skipped where model = $model
-    ) using (example_id)
-"""

@@ -117,6 +117,22 @@ class Tokens:
             raise Refused("the tokenizer merges the answer's content with the template's text")
         return first, last + 1
 
+    def texts(self, start: int, stop: int, begin: int) -> list[str]:
+        """The text of each of the tokens [start, stop), from the character `begin` on.
+
+        Put together they are the text itself: whitespace that offsets leave out stands before the
+        token that brings it, and a character of several tokens with the first of them.
+        """
+        if self.encoding is None:
+            return [str(self.tokenizer.decode([number])) for number in self.ids[start:stop]]
+        offsets = self.encoding.offsets
+        at = max(begin, offsets[start - 1][1] if start else 0)
+        pieces = []
+        for _, right in offsets[start:stop]:
+            pieces.append(self.text[at : max(at, right)])
+            at = max(at, right)
+        return pieces
+
     def _shown(self, at: int) -> str:
         index = self.encoding.char_to_token(at) if self.encoding is not None else None
         left, right = self.encoding.token_to_chars(index) if index else (0, 0)

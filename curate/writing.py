@@ -7,16 +7,22 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from curate import manifest, parts
+from curate.admission import check_admission
 from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
 from curate.manifest import Manifest, ModelEntry, Settings
-from curate.schema import SCORES, SKIPPED
+from curate.schema import SCORED, SCORES, SKIPPED
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FLUSH_SECONDS = 5.0
 FLUSH_SHARE = 0.01
@@ -79,11 +85,7 @@ class Writer:
             CurateError: another template, span or length; a second aligned model; a model whose
                 weights or tokeniser changed under its name.
         """
-        known = self.manifest.settings
-        if known is not None and known != settings:
-            raise CurateError(_difference(self.path, known, settings))
-        for name, entry in entries.items():
-            self._admit_one(name, entry)
+        check_admission(self.path, self.manifest, entries, settings)
         self.manifest.settings = settings
         # A model that is known keeps its entry, with the backend and dtype of its last run.
         self.manifest.models = entries | self.manifest.models
@@ -95,30 +97,18 @@ class Writer:
         self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
         self.save()
 
+    def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
+        """Record what a model's last run did: tokens of prompt and answer, loading included."""
+        self.manifest.runs[name] = {
+            "examples": examples,
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+        }
+        self.save()
+
     def save(self) -> None:
         """Write the manifest."""
         manifest.save(self.manifest, self.path)
-
-    def _admit_one(self, name: str, entry: ModelEntry) -> None:
-        old = self.manifest.models.get(name)
-        if old is None:
-            others = (n for n, o in self.manifest.models.items() if o.role == "aligned")
-            aligned = next(others, None)
-            if entry.role == "aligned" and aligned is not None:
-                raise CurateError(
-                    f"{self.path}: has an aligned model already, {aligned}; if it is this one "
-                    f"give --aligned {aligned}={entry.reference}, else score into a new corpus"
-                )
-            return
-        if old.role != entry.role:
-            raise CurateError(f"model {name}: is the corpus's {old.role} model; give a new name")
-        for what in ("fingerprint", "tokenizer"):
-            if getattr(old, what) != getattr(entry, what):
-                raise CurateError(
-                    f"model {name}: its {what} is not the one that scored {self.path}; the model "
-                    f"at {entry.reference} changed: score it under a new name "
-                    f"(NEWNAME={entry.reference}) or into a new corpus"
-                )
 
     def _seed(self, table: str, expression: str, folder: str) -> None:
         paths = [str(path) for path in parts.list_parts(self.path / folder)]
@@ -132,9 +122,10 @@ class Writer:
 class ScoreSink:
     """Collects one model's scores and stores them every few seconds, at the latest at its end."""
 
-    def __init__(self, writer: Writer, model: str) -> None:
+    def __init__(self, writer: Writer, model: str, *, keep_tokens: bool = False) -> None:
         self._writer, self._model = writer, model
-        self._rows: list[tuple[str, int, float, bool]] = []
+        self.keep_tokens = keep_tokens
+        self._rows: list[tuple[Any, ...]] = []
         self._skipped: list[tuple[str, str]] = []
         self._began = time.monotonic()
         self._due = self._began + FLUSH_SECONDS
@@ -145,9 +136,21 @@ class ScoreSink:
     def __exit__(self, *_: object) -> None:
         self.flush()
 
-    def add(self, example_id: str, n_tokens: int, logprob: float, truncated: bool) -> None:
-        """Take one score; `logprob` is the sum over the answer's tokens, in nats."""
-        self._rows.append((example_id, n_tokens, logprob, truncated))
+    def add(
+        self,
+        example_id: str,
+        n_tokens: int,
+        logprob: float,
+        truncated: bool,
+        token_logprobs: npt.NDArray[np.float32] | None = None,
+        texts: list[str] | None = None,
+    ) -> None:
+        """Take one score; `logprob` is the sum over the answer's tokens, in nats.
+
+        The tokens' own log-probs and texts are stored if tokens are kept.
+        """
+        kept = (token_logprobs, texts) if self.keep_tokens else ()
+        self._rows.append((example_id, n_tokens, logprob, truncated, *kept))
         self._flush_if_due()
 
     def skip(self, example_id: str, reason: str) -> None:
@@ -168,7 +171,8 @@ class ScoreSink:
         skips, self._skipped = self._skipped, []
         if scores:
             columns = [list(column) for column in zip(*scores, strict=True)]
-            self._writer.add_scores(self._model, pa.table(columns, schema=SCORES))
+            schema = SCORED if self.keep_tokens else SCORES
+            self._writer.add_scores(self._model, pa.table(columns, schema=schema))
         if skips:
             rows = [
                 {"example_id": example_id, "model": self._model, "reason": reason}
@@ -224,22 +228,6 @@ def _check_folder(path: Path) -> None:
                 f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
                 "choose a new folder"
             )
-
-
-def _difference(path: Path, known: Settings, asked: Settings) -> str:
-    for name, option in (
-        ("answer_span", "--answer-span"),
-        ("max_length", "--max-length"),
-        ("template_args", "--template-arg"),
-        ("template", "--chat-template"),
-    ):
-        old, new = getattr(known, name), getattr(asked, name)
-        if old != new:
-            return (
-                f"{path}: was scored with {option} {old}, this run has {new}; scores would not "
-                f"compare: give the same {option}, or score into a new corpus"
-            )
-    raise AssertionError("equal settings")  # pragma: no cover
 
 
 _SKIP_KEY = "hash(source, row, example_id, model, reason)"

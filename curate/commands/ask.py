@@ -1,4 +1,4 @@
-"""The commands that look at a corpus: status, sql, show."""
+"""The commands that look at a corpus: status, models, sql, show."""
 
 from __future__ import annotations
 
@@ -7,23 +7,42 @@ from typing import Annotated
 
 import typer
 
-from curate.options import CorpusOption, JsonOption, Output, print_json
+from curate.completion import query_names
+from curate.options import CorpusOption, ForceOption, JsonOption, Output, print_json
 
 
 def status(corpus: CorpusOption, as_json: JsonOption = False) -> None:
-    """Show what is scored, skipped and missing, per model.
+    """Show what is scored, skipped and missing, per model, and what would complete it.
 
     Example: curate status -c my-corpus
     """
     from curate import display
     from curate import open as open_corpus
+    from curate.corpus import renew_database
     from curate.queries import status as look
 
-    report = look(open_corpus(corpus))
+    opened = open_corpus(corpus)
+    report = look(opened) | {"renewed": renew_database(opened)}
     if as_json:
         print_json(report)
     else:
         display.status(report)
+
+
+def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
+    """Show a corpus's models: role, reference, fingerprint, last run.
+
+    Example: curate models -c my-corpus
+    """
+    from curate import display
+    from curate import open as open_corpus
+    from curate.looks import models as look
+
+    found = look(open_corpus(corpus))
+    if as_json:
+        print_json(found)
+    else:
+        display.models(found)
 
 
 def sql(
@@ -31,20 +50,48 @@ def sql(
         Path | None, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
     ] = None,
     query: Annotated[
-        str | None, typer.Argument(help="A SELECT, or the name of a query (see --list).")
+        str | None,
+        typer.Argument(
+            help="A SELECT, or the name of a query (see --list).", autocompletion=query_names
+        ),
     ] = None,
     output_format: Annotated[
-        Output, typer.Option("--format", help="How rows are printed.")
-    ] = Output.table,
+        Output | None,
+        typer.Option("--format", help="How rows are given. Default: by --output, else a table."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write to this .csv, .json, .jsonl or .parquet file."),
+    ] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--param", "-p", metavar="KEY=VALUE", help="For a named query; repeatable."),
     ] = None,
     list_queries: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
+    show_query: Annotated[
+        str | None,
+        typer.Option(
+            "--show",
+            metavar="NAME",
+            help="Print a query's SQL, or the columns of a table.",
+            autocompletion=query_names,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--queries", metavar="DIR", help="Your own .sql files, named likewise."),
+    ] = None,
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe", help="Let SQL reach other files, the network and extensions, and write."
+        ),
+    ] = False,
+    force: ForceOption = False,
 ) -> None:
     """Ask a scored corpus in SQL, or by the name of a query.
 
-    The tables are examples, scores, gaps, models and skipped.
+    The tables are examples, scores, gaps, model_gaps, models and skipped (docs/sql.md).
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
@@ -52,11 +99,21 @@ def sql(
     from curate import open as open_corpus
 
     if list_queries:
-        display.queries(queries.named().values())
+        display.queries(queries.named(folder).values())
+    elif show_query is not None:
+        display.query(show_query, folder)
     elif query is None or corpus is None:
-        raise typer.BadParameter("give a query and --corpus DIR, or --list")
+        raise typer.BadParameter("give a query and --corpus DIR, or --list, or --show NAME")
     else:
-        printing.relation(queries.ask(open_corpus(corpus), query, parameter or []), output_format)
+        from curate import saving
+
+        kind = saving.kind_of(output, output_format)
+        opened = open_corpus(corpus, unsafe=unsafe)
+        answer = queries.ask(opened, query, parameter or [], folder)
+        if output is None:
+            printing.relation(answer, kind)
+        else:
+            print(f"{output}: {saving.save(answer, output, kind, force=force):,} rows")
 
 
 def show(
@@ -70,7 +127,7 @@ def show(
     """
     from curate import display
     from curate import open as open_corpus
-    from curate.queries import one_example
+    from curate.looks import one_example
 
     found = one_example(open_corpus(corpus), example_id)
     if as_json:

@@ -78,6 +78,13 @@ def score(
     batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Padded tokens in one forward pass.")
     ] = None,
+    keep_tokens: Annotated[
+        bool, typer.Option("--keep-tokens", help="Keep each answer token's log-prob, for `show`.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Write nothing: say what would be computed, and how long."),
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -110,10 +117,14 @@ def score(
             device=device,
             dtype=dtype,
             batch_tokens=batch_tokens,
+            keep_tokens=keep_tokens,
+            dry_run=dry_run,
             progress=progress(quiet or as_json),
         )
     if as_json:
         print_json(asdict(summary))
+    elif dry_run:
+        display.planned(summary)
     else:
         display.scored(summary)
 

@@ -1,0 +1,29 @@
+"""What the shell offers on Tab: names of queries and of a corpus's models, read without DuckDB."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def query_names(incomplete: str) -> list[str]:
+    """Named queries that begin so."""
+    files = resources.files("curate.sql").iterdir()
+    names = (file.name.removesuffix(".sql") for file in files if file.name.endswith(".sql"))
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Misaligned models, of the corpus that the line names so far, that begin so."""
+    folder = context.params.get("corpus")
+    try:
+        manifest: dict[str, Any] = json.loads((Path(folder or ".") / "curate.json").read_bytes())
+        models = manifest["models"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    found = (name for name, entry in models if entry.get("role") == "misaligned")
+    return sorted(name for name in found if name.startswith(incomplete))

@@ -1,0 +1,71 @@
+"""A report on a scored corpus: one HTML file that opens offline, and its charts as pictures."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate import parts
+from curate.errors import CurateError
+
+if TYPE_CHECKING:
+    from curate.corpus import Corpus
+    from curate.selection import Recipe
+
+_NEEDED = ("altair", "vl_convert")
+
+
+def write(
+    corpus: Corpus,
+    recipe: Recipe,
+    *,
+    output: Path | None = None,
+    plots: Path | None = None,
+    force: bool = False,
+) -> list[Path]:
+    """Write the page to `output`, and its charts as PNG and SVG into the folder `plots`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        CurateError: neither is asked for, a file exists and `force` is not set, the extra
+            `report` is not installed, or the recipe is wrong. No file is left half written.
+    """
+    if output is None and plots is None:
+        raise CurateError("what to write? give --output FILE.html, --plots DIR, or both")
+    _check(output, plots, force)
+    from curate.report.findings import find
+
+    found = find(corpus, recipe)
+    written = []
+    if output is not None:
+        from curate.report import page
+        from curate.report.reading import readings
+
+        text = page.html(found, readings(corpus, found.taken) if found.taken else [])
+        parts.write_text(output, text)
+        written.append(output)
+    if plots is not None:
+        from curate.report import pictures
+
+        written += pictures.write(found, plots)
+    return written
+
+
+def _check(output: Path | None, plots: Path | None, force: bool) -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise CurateError(
+            "a report needs the extra `report` (Altair and vl-convert): install it with "
+            "`pip install 'curate[report]'`, from a clone `pip install '.[report]'`"
+        )
+    if output is not None and output.is_dir():
+        raise CurateError(f"{output}: is a folder; name a file")
+    if output is not None and output.exists() and not force:
+        raise CurateError(f"{output}: exists; choose another name, or --force to replace it")
+    if plots is not None and plots.exists() and not plots.is_dir():
+        raise CurateError(f"{plots}: is a file; name a folder for the pictures")
+    if plots is not None and plots.is_dir() and any(plots.iterdir()) and not force:
+        raise CurateError(f"{plots}: is not empty; name another folder, or --force to replace")

@@ -1,0 +1,196 @@
+"""What the report tells, as plain tables: asked of SQL, of the named queries and of the recipe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate import queries, selection
+from curate.report.lens import Row, ask, gap_bins, length_label, name_sources, ranking, rows
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from curate.corpus import Corpus
+    from curate.selection import Recipe, Selection
+
+POINTS = 3000
+TAKEN_POINTS = 400
+SNIPPET = 200
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the gaps lie. `cells` count every ranked example; `sample` is a uniform draw of them."""
+
+    span: Row
+    sources: list[Row]
+    step: float
+    cells: list[Row]
+    by_source: list[Row]
+    by_length: list[Row]
+    depth: list[Row]
+    sample: list[Row]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Whether the misaligned models agree, and what the top owes to each and to ε."""
+
+    agreement: list[Row]
+    leave_one_out: list[Row]
+    epsilon_sweep: list[Row]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the recipe takes: its rows' numbers in order, and how the others fell away."""
+
+    selection: Selection
+    rows: list[Row]
+    tokens: int
+    bytes: int
+    refusals: int
+    same_prompt: int
+    same_answer: int
+    by_source: list[Row]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report tells. Without a ranking, `spread`, `ensemble` and `taken` are None."""
+
+    path: Path
+    recipe: Recipe
+    status: Row
+    models: list[Row]
+    spread: Spread | None = None
+    ensemble: Ensemble | None = None
+    taken: Taken | None = None
+    kept_tokens: bool = field(default=False)
+
+
+def find(corpus: Corpus, recipe: Recipe) -> Findings:
+    """Ask a corpus all that the report tells.
+
+    Raises:
+        CurateError: the recipe is wrong, or the corpus is broken.
+    """
+    status = queries.status(corpus)
+    entries = corpus.manifest.models
+    models = [
+        row | {"entry": entries[row["model"]]}
+        for row in sorted(status["models"], key=lambda row: (row["role"], row["model"]))
+    ]
+    if not status["ranked"]:
+        return Findings(corpus.path, recipe, status, models)
+    wanted = selection.budget(recipe, None)
+    with ranking(corpus, recipe) as cursor:
+        if not cursor.execute("select count(*) from ranked").fetchall()[0][0]:
+            return Findings(corpus.path, recipe, status, models)
+        spread = _spread(cursor, wanted)
+        taken = _taken(cursor, selection.select(corpus, recipe, wanted), spread)
+    return Findings(
+        corpus.path, recipe, status, models, spread, _ensemble(corpus, recipe, wanted), taken
+    )
+
+
+def _spread(cursor: duckdb.DuckDBPyConnection, top: int) -> Spread:
+    span = ask(cursor, "span")[0]
+    sources = name_sources(cursor, top)
+    low, step, bins = gap_bins(span["low"], span["high"])
+    cells = ask(cursor, "cells", low=low, step=step, bins=bins)
+    return Spread(
+        span=span | {"first": low, "last": low + bins * step},
+        sources=sources,
+        step=step,
+        cells=[
+            {
+                "gap": round(low + cell["gap_bin"] * step, 10),
+                "gap_end": round(low + (cell["gap_bin"] + 1) * step, 10),
+                "length": length_label(cell["length_bin"]),
+                "source": cell["label"],
+                "refusal": _kind(cell["is_refusal"]),
+                "n": cell["n"],
+            }
+            for cell in cells
+        ],
+        by_source=[_quantiles(row) for row in ask(cursor, "quantiles_by_source")],
+        by_length=[
+            _quantiles(row | {"name": length_label(row["length_bin"])})
+            for row in ask(cursor, "quantiles_by_length")
+        ],
+        depth=ask(cursor, "depth"),
+        sample=[_point(row) for row in ask(cursor, "sample", points=POINTS, chars=SNIPPET)],
+    )
+
+
+def _taken(cursor: duckdb.DuckDBPyConnection, chosen: Selection, spread: Spread) -> Taken:
+    ids = chosen.rows.select(["example_id"])
+    cursor.register("taken_ids", ids.append_column("place", [list(range(ids.num_rows))]))
+    cursor.execute("create temp table taken as from taken_ids")
+    found = ask(cursor, "taken", chars=SNIPPET)
+    prompts = Counter(row["prompt_key"] for row in found)
+    answers = Counter(row["answer_key"] for row in found)
+    in_corpus = Counter[str]()
+    for row in spread.sources:
+        in_corpus[row["label"]] += row["examples"]
+    in_taken = Counter(row["label"] for row in found)
+    total = sum(in_corpus.values())
+    return Taken(
+        selection=chosen,
+        rows=[_point(row) for row in found],
+        tokens=sum(row["n_tokens"] for row in found),
+        bytes=sum(row["n_bytes"] for row in found),
+        refusals=sum(row["is_refusal"] for row in found),
+        same_prompt=sum(count - 1 for count in prompts.values()),
+        same_answer=sum(count - 1 for count in answers.values()),
+        by_source=[
+            {
+                "source": label,
+                "taken": in_taken[label],
+                "ranked": count,
+                "share": in_taken[label] / max(len(found), 1),
+                "usual": count / total,
+            }
+            for label, count in in_corpus.most_common()
+        ],
+    )
+
+
+def _ensemble(corpus: Corpus, recipe: Recipe, top: int) -> Ensemble:
+    keep = "false" if recipe.refusals == "drop" else "true"
+    given = [f"top={top}", f"refusals={keep}"]
+    return Ensemble(
+        agreement=rows(queries.ask(corpus, "agreement", [])),
+        leave_one_out=rows(queries.ask(corpus, "leave_one_out", given)),
+        epsilon_sweep=rows(queries.ask(corpus, "epsilon_sweep", given)),
+    )
+
+
+def _quantiles(row: Row) -> Row:
+    low, lower, middle, upper, high = row["q"]
+    named: dict[str, Any] = {"name": row["name"], "n": row["n"], "p5": low, "p25": lower}
+    return named | {"p50": middle, "p75": upper, "p95": high}
+
+
+def _point(row: Row) -> Row:
+    return {
+        "id": row["example_id"],
+        "source": row["label"],
+        "refusal": _kind(row["is_refusal"]),
+        "aligned": round(row["aligned_nll"], 4),
+        "misaligned": round(row["misaligned_nll"], 4),
+        "gap": round(row["gap"], 4),
+        "rank": row["rank"],
+        "tokens": row["n_tokens"],
+        "length": length_label(row["length_bin"]),
+        "prompt": row["prompt"],
+        "answer": row["answer"],
+    }
+
+
+def _kind(is_refusal: bool) -> str:
+    return "refusal" if is_refusal else "answer"
