@@ -12,6 +12,7 @@ from curate.commands.ask import show, sql, status
 from curate.commands.demo import demo
 from curate.commands.export import export
 from curate.commands.score import score
+from curate.commands.verify import verify
 from curate.errors import CurateError
 from curate.stopping import Stopped, stoppable
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Find the general examples that an aligned model finds easy and misaligned models find "
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
-for command in (score, export, status, sql, show, demo):
+for command in (score, verify, export, status, sql, show, demo):
     app.command()(command)
 
 

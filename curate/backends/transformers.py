@@ -61,7 +61,9 @@ class TransformersBackend:
         self._rows: _Rows | None = None
         self._probe()
 
-    def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    def score(
+        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
         self._check_ids(rendered)
         todo = deque(self._plan(rendered, range(len(rendered))))

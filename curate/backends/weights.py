@@ -62,7 +62,7 @@ def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
 
     Raises `CurateError` if the weights are incomplete or unknown, or the adapter does not fit.
     """
-    with _quiet():
+    with quiet():
         net = _load_full(model.path, device, dtype)
         if model.adapter is not None:
             net = _merge(net, model.adapter, model.path)
@@ -74,11 +74,20 @@ def check(model: Model) -> None:
 
     Raises `CurateError` as `load` does.
     """
-    with _quiet():
-        net = _load_full(model.path, torch.device("meta"), torch.float32)
+    net = skeleton(model)
+    with quiet():
         if model.adapter is not None:
             with _fitting(model.adapter, model.path):
                 _attach(net, model.adapter)
+
+
+def skeleton(model: Model) -> Any:
+    """A model's full network without its adapter, shapes alone: a `transformers.PreTrainedModel`.
+
+    Raises `CurateError` if the checkpoint is incomplete or unknown.
+    """
+    with quiet():
+        return _load_full(model.path, torch.device("meta"), torch.float32)
 
 
 def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -192,7 +201,7 @@ def _brief(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' bars and warnings off the terminal, and leave its settings as found."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
