@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +21,10 @@ import httpx
 import numpy as np
 import pytest
 import real
+from conftest import Family
 
 import curate
+from curate import chat
 from curate.backends import Compute, open_backend
 from curate.backends import server as module
 from curate.backends.server import KEY
@@ -155,7 +158,6 @@ def test_a_missing_number_is_asked_for_again_and_never_stored(
     upstream: Upstream, missing: Any
 ) -> None:
     """Null, nothing and another token's number are no scores."""
-
     seen = set()
 
     def reply(body: dict[str, Any]) -> tuple[int, Any]:
@@ -204,7 +206,7 @@ def test_no_server_left_is_one_line(upstream: Upstream) -> None:
     """It says how long it tried, where, and how to go on."""
     with opened(upstream.url) as backend:
         upstream.close()
-        with pytest.raises(CurateError, match=r"no server gave log-probs for 3 seconds.*run the same"):
+        with pytest.raises(CurateError, match=r"log-probs for 3 seconds.*run the same"):
             list(backend.score(ITEMS))
 
 
@@ -256,6 +258,61 @@ def test_a_model_may_be_served_under_its_reference(upstream: Upstream) -> None:
     assert {body["model"] for body in upstream.asked} == {"folder/chat", "lora"}
 
 
+def test_one_pass_asks_for_the_missing_pairs_alone(
+    upstream: Upstream, family: Family, sources: Path, tmp_path: Path, renders: list[int]
+) -> None:
+    """Models behind one address share a pass: each missing pair once, each example rendered once.
+
+    A model that comes later, and rows that come later, cost only themselves.
+    """
+    corpus = tmp_path / "corpus"
+    upstream.models = [{"id": name} for name in ("chat", "medical", "legal")]
+
+    def run(*misaligned: str, limit: int | None = None) -> dict[str, int]:
+        upstream.asked.clear()
+        renders.clear()
+        curate.score(
+            [str(sources)],
+            corpus,
+            aligned=str(family.aligned),
+            misaligned=[str(getattr(family, name)) for name in misaligned],
+            limit=limit,
+            backend="server",
+            servers=[upstream.url],
+            max_length=500,
+        )
+        return dict(Counter(body["model"] for body in upstream.asked))
+
+    assert run("legal", limit=10) == {"chat": 9, "legal": 9}  # one of the ten is a duplicate
+    assert sum(renders) == 9
+    assert run("medical", "legal") == {"chat": 21, "medical": 30, "legal": 21}
+    assert sum(renders) == 30
+    assert run("medical", "legal") == {}
+    opened_corpus = curate.open(corpus)
+    counts = (
+        "select model, count(*), count(distinct example_id) from scores group by all order by all"
+    )
+    assert opened_corpus.sql(counts).fetchall() == [
+        (name, 30, 30) for name in ("chat", "legal", "medical")
+    ]
+    kinds = opened_corpus.sql("select distinct backend, dtype from models").fetchall()
+    assert kinds == [("server", "unknown")]
+
+
+@pytest.fixture
+def renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many conversations each call of `chat.render` is given."""
+    counts: list[int] = []
+    render = chat.render
+
+    def counting(tokenizer: Any, template: Any, conversations: Any, **options: Any) -> Any:
+        counts.append(len(conversations))
+        return render(tokenizer, template, conversations, **options)
+
+    monkeypatch.setattr(chat, "render", counting)
+    return counts
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -280,7 +337,8 @@ def serving(family: real.Family, port: int, log: Path) -> Iterator[subprocess.Po
     """A `vllm serve` of the demo's aligned model and an adapter, ready to answer."""
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
     model = [str(family.aligned), "--served-model-name", "aligned"]
-    lora = ["--enable-lora", "--max-lora-rank", "32", "--lora-modules"]
+    # On a CPU vLLM takes the last slot for "no adapter": a spare one keeps the base model right.
+    lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "32", "--lora-modules"]
     lora += [f"rank32={family.rank32}"]
     plain = ["--dtype", "float32", "--enforce-eager", "--no-enable-prefix-caching"]
     small = ["--kv-cache-memory-bytes", str(1 << 28), "--max-num-batched-tokens", "2048"]

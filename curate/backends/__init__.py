@@ -169,7 +169,8 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         vllm.check(compute)
     weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
     for model in models:
-        weights.check(model)
+        if compute.backend != "vllm" or not weights.is_quantized(model):  # vLLM's to judge
+            weights.check(model)
 
 
 def _suited(compute: Compute) -> tuple[str, str]:

@@ -102,7 +102,7 @@ class ServerBackend:
         except (_Busy, httpx.TransportError) as error:
             raise CurateError(
                 f"no server gave log-probs for {PATIENCE:.0f} seconds, {url} last "
-                f"({_brief(error)}); what was scored is kept: mend it and run the same command again"
+                f"({_brief(error)}); what was scored is kept: mend it and run the same again"
             ) from None
         raise AssertionError("attempts end with a result or an error")  # pragma: no cover
 

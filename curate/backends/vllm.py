@@ -118,16 +118,24 @@ class VllmBackend:
             self._merged = path = merge(model, self.dtype)
         else:
             adapters = {k: m.adapter for k, m in enumerate(self.group) if m.adapter is not None}
-        arguments = _arguments(path, compute, self.dtype, self._vocabulary)
+        on_cpu = choose_device(compute.device).type == "cpu"
+        arguments = _arguments(path, compute, self.dtype)
         if adapters:
-            if compute.batch_tokens is None and choose_device(compute.device).type == "cpu":
-                arguments["max_num_batched_tokens"] = _CPU_LORA_TOKENS
             arguments |= {
                 "enable_lora": True,
                 "max_lora_rank": kernel_rank(list(adapters.values()), compute.engine),
-                "max_loras": len(adapters),
+                "max_loras": len(adapters) + on_cpu,
             }
-        return Job(arguments | dict(compute.engine.args), adapters)
+        arguments |= compute.engine.args
+        if on_cpu and adapters and arguments["max_loras"] <= len(adapters):
+            # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
+            # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
+            raise CurateError(f"--engine-arg max_loras: at least {len(adapters) + 1} on a CPU")
+        # Cached prefixes are never read while the log-probs of whole prompts are made.
+        tokens = max(256, min(2048, _LOGITS // self._vocabulary))
+        tokens = _CPU_LORA_TOKENS if on_cpu and adapters else tokens
+        whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
+        return Job(arguments, whole_prompts, adapters)
 
 
 def check(compute: Compute) -> None:
@@ -162,7 +170,7 @@ def _dtype(compute: Compute) -> str:
     return str(choose_dtype(compute.dtype, choose_device(compute.device))).removeprefix("torch.")
 
 
-def _arguments(path: Path, compute: Compute, dtype: str, vocabulary: int) -> dict[str, Any]:
+def _arguments(path: Path, compute: Compute, dtype: str) -> dict[str, Any]:
     """What the engine is told; `--engine-arg` comes on top."""
     engine = compute.engine
     on_cpu = choose_device(compute.device).type == "cpu"
@@ -183,11 +191,8 @@ def _arguments(path: Path, compute: Compute, dtype: str, vocabulary: int) -> dic
     }
     if on_cpu:
         arguments["enforce_eager"] = True  # compiling takes longer than it saves
-        arguments["enable_prefix_caching"] = False  # never read there while prompts are scored
         if engine.gpu_memory is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             arguments["kv_cache_memory_bytes"] = _CPU_CACHE
-        if compute.batch_tokens is None:  # no token-id form there: see `_LOGITS`
-            arguments["max_num_batched_tokens"] = max(256, min(2048, _LOGITS // vocabulary))
     if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
         arguments["max_num_seqs"] = min(256, compute.batch_tokens)
     return {key: value for key, value in arguments.items() if value is not None}

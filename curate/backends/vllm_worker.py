@@ -28,9 +28,14 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Job:
-    """What to load: vLLM's own arguments, and the adapters by their place in the group."""
+    """What to load: vLLM's own arguments, and the adapters by their place in the group.
+
+    `whole_prompts` are defaults for an engine that makes the logits of all prompt tokens, since it
+    can't score given tokens alone.
+    """
 
     arguments: Mapping[str, Any]
+    whole_prompts: Mapping[str, Any]
     adapters: Mapping[int, Path]
 
 
@@ -76,16 +81,14 @@ class Scorer:
         from vllm.lora.request import LoRARequest
 
         self._params: Any = SamplingParams
-        knows_ids = hasattr(SamplingParams(), "prompt_logprob_token_ids")
-        # Without the token-id form vLLM can't read cached prefixes while it scores prompts.
-        defaults = {"enable_prefix_caching": knows_ids}
+        self.token_ids = _scores_token_ids(job.arguments)
+        defaults = {} if self.token_ids else job.whole_prompts
         self._engine: Any = LLM(**{**defaults, **job.arguments}).llm_engine
         self._lora = {
             place: LoRARequest(f"adapter-{place}", place + 1, str(path))
             for place, path in job.adapters.items()
         }
         self._open: dict[str, tuple[Request, int]] = {}
-        self.token_ids = knows_ids and self._takes_token_ids()
 
     def add(self, request: Request, attempt: int = 1) -> None:
         """Hand a request to the engine; a second attempt reads no cached prefix."""
@@ -160,16 +163,15 @@ class Scorer:
         found: npt.NDArray[np.float32] = np.asarray(flat.logprobs, np.float32)[at]
         return found
 
-    def _takes_token_ids(self) -> bool:
-        """Ask with a prompt of two tokens: the V1 runner refuses when the request comes in."""
-        self.token_ids = True
-        try:
-            self.add(Request(-1, -1, np.array([0, 0], np.int32), 1))
-        except Exception:  # its kind has changed from version to version
-            self.token_ids = False
-        while self.busy():
-            self.step()
-        return self.token_ids
+
+def _scores_token_ids(arguments: Mapping[str, Any]) -> bool:
+    """Whether this engine will score given tokens at given places: vLLM's V2 runner does."""
+    from vllm import EngineArgs, SamplingParams
+
+    if not hasattr(SamplingParams(), "prompt_logprob_token_ids"):
+        return False
+    config = EngineArgs(**arguments).create_engine_config()
+    return bool(getattr(config, "use_v2_model_runner", False))
 
 
 def serve(connection: Connection) -> None:

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from curate.errors import CurateError
-from curate.fingerprints import weight_files
+from curate.fingerprints import read_json, weight_files
 from curate.models import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -79,6 +79,11 @@ def check(model: Model) -> None:
         if model.adapter is not None:
             with _fitting(model.adapter, model.path):
                 _attach(net, model.adapter)
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether the checkpoint's own weights are quantised, by its configuration."""
+    return "quantization_config" in read_json(model.path / "config.json")
 
 
 def skeleton(model: Model) -> Any:
