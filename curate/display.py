@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from curate.printing import clean, table
 from curate.progress import clock
 
 if TYPE_CHECKING:
+    from curate.checks import Verdict
     from curate.demo import Demo
     from curate.queries import Query
     from curate.scoring import Summary
@@ -131,6 +133,28 @@ def _again(report: dict[str, Any]) -> list[str]:
     for key, value in (settings or {}).get("template_args", {}).items():
         options += ["--template-arg", f"{key}={json.dumps(value)}"]
     return options
+
+
+def verdict(found: Verdict) -> None:
+    """What `curate verify` tried, and whether the numbers can be relied on."""
+    table(
+        ["model", "check", "nats/token", "limit", "verdict"],
+        [
+            [c.model, c.what, f"{c.off:.1e}", f"{c.limit:.0e}", "ok" if c.passed else "FAILED"]
+            for c in found.checks
+        ],
+    )
+    failed = sum(not check.passed for check in found.checks)
+    how = f"{found.rows:,} examples, {found.backend} in {found.dtype}"
+    if failed:
+        print(f"{failed} of {len(found.checks)} checks FAILED ({how}): don't rely on these scores")
+    else:
+        print(f"All {len(found.checks)} checks passed ({how})")
+
+
+def verdict_record(found: Verdict) -> dict[str, Any]:
+    """The same for machines."""
+    return {"passed": found.passed, **asdict(found)}
 
 
 def queries(found: Iterable[Query]) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from curate.completion import misaligned_names
+from curate.errors import CurateError
 
 if TYPE_CHECKING:
+    from curate.backends import Engine
     from curate.progress import Progress
 
 
@@ -57,6 +59,8 @@ class Backend(StrEnum):
 
     auto = "auto"
     transformers = "transformers"
+    vllm = "vllm"
+    server = "server"
 
 
 class Output(StrEnum):
@@ -86,6 +90,101 @@ HoldOutOption = Annotated[
         autocompletion=misaligned_names,
     ),
 ]
+
+AlignedOption = Annotated[
+    str, typer.Option(metavar="[NAME=]MODEL", help="The aligned model: a folder or hub id.")
+]
+MisalignedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]MODEL",
+        help="A misaligned model, likewise, or a PEFT adapter's folder; repeatable.",
+    ),
+]
+TemplateOption = Annotated[
+    Path | None, typer.Option(help="A Jinja file instead of the models' own template.")
+]
+TemplateArgOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A variable of the template; repeatable."),
+]
+SpanOption = Annotated[
+    Span, typer.Option(help="Count end-of-turn tokens (turn) or the text alone (content).")
+]
+BackendOption = Annotated[
+    Backend, typer.Option(help="What computes log-probs. auto: vllm on a GPU, if it is installed.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cuda, mps or cpu. Default: the fastest there is.")
+]
+DtypeOption = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16. Default: by device.")
+]
+BatchTokensOption = Annotated[
+    int | None, typer.Option(min=1, help="Tokens in one forward pass, padding included.")
+]
+TensorParallelOption = Annotated[
+    int, typer.Option(min=1, help="vllm: GPUs that an engine is split over.")
+]
+DataParallelOption = Annotated[
+    int, typer.Option(min=1, help="vllm: engines side by side, each on GPUs of its own.")
+]
+GpuMemoryOption = Annotated[
+    float | None, typer.Option(help="vllm: the share of a GPU's memory to take, such as 0.8.")
+]
+MaxLoraRankOption = Annotated[
+    int | None, typer.Option(min=1, help="vllm: adapters above this rank are merged.")
+]
+QuantizationOption = Annotated[
+    str | None, typer.Option(help="vllm: how to shrink the weights, such as fp8.")
+]
+EngineArgOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="vllm: any other engine argument; repeatable."),
+]
+ServerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="server: a running `vllm serve` with each model under its NAME; repeatable. "
+        "Its key is read from VLLM_API_KEY.",
+    ),
+]
+InFlightOption = Annotated[
+    int, typer.Option(min=1, help="server: requests under way at a time, over all servers.")
+]
+
+
+def engine(
+    tensor_parallel: int,
+    data_parallel: int,
+    gpu_memory: float | None,
+    max_lora_rank: int | None,
+    quantization: str | None,
+    engine_arg: list[str] | None,
+) -> Engine:
+    """Gather vLLM's options."""
+    from curate.backends import Engine
+    from curate.templates import parse_args
+
+    return Engine(
+        tensor_parallel=tensor_parallel,
+        data_parallel=data_parallel,
+        gpu_memory=gpu_memory,
+        max_lora_rank=max_lora_rank,
+        quantization=quantization,
+        args=parse_args(engine_arg or [], "--engine-arg"),
+    )
+
+
+def read_template(path: Path | None) -> str | None:
+    """Read a chat template's file."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CurateError(f"{path}: can't be read as a chat template ({error})") from None
 
 
 def progress(quiet: bool) -> Progress:

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from curate import chat, manifest
+from curate import backends, chat, manifest
 from curate.admission import check_admission
 from curate.corpus import Corpus
 from curate.intake import Intake
 from curate.manifest import Settings
 from curate.members import Member
 from curate.parts import list_parts
+from curate.passes import PENDING, missing
 from curate.progress import Progress
 from curate.schema import MESSAGES
 from curate.stopping import heed
-
-if TYPE_CHECKING:
-    from curate.backends import Backend
-    from curate.models import Model
-
-PENDING = """
-    select example_id, messages from examples
-    anti join (
-        select example_id from scores where model = $model
-        union all
-        select example_id from skipped where model = $model
-    ) using (example_id)
-"""
-"""The examples that a model has neither scored nor skipped."""
 
 SAMPLE = 512
 """Examples whose tokens are counted: those with the lowest ids, which are hashes: a fair draw."""
@@ -59,7 +45,7 @@ def plan(
     members: Sequence[Member],
     batches: Iterator[tuple[pa.Table, pa.Table]],
     settings: Settings,
-    load: Callable[[Model], Backend],
+    compute: backends.Compute,
     progress: Progress,
 ) -> tuple[Intake, list[Estimate]]:
     """Read what a run would read, count what it would score, and time a sample on one model.
@@ -81,10 +67,10 @@ def plan(
     cost = Cost(0.0, 1.0, 0.0)
     if lacking:
         if corpus is not None:
-            query = f"{PENDING} order by example_id limit {SAMPLE}"
-            stored = corpus.sql(query, {"model": lacking[0].model.name}).to_arrow_table()
+            query = f"select example_id, messages from ({PENDING}) order by all limit {SAMPLE}"
+            stored = corpus.sql(query, {"models": [lacking[0].model.name]}).to_arrow_table()
             sample = _lowest([sample, stored])
-        cost = _measure(lacking[0], sample, settings, load, progress)
+        cost = _measure(lacking[0], sample, settings, compute, progress)
     found = []
     for member in members:
         count = known[member.model.name] + read.new
@@ -136,16 +122,14 @@ def _read(
 
 def _pending(corpus: Corpus | None, model: str) -> int:
     """How many of the corpus's examples a model lacks."""
-    if corpus is None:
-        return 0
-    return int(corpus.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
+    return 0 if corpus is None else missing(corpus, model)
 
 
 def _measure(
     member: Member,
     sample: pa.Table,
     settings: Settings,
-    load: Callable[[Model], Backend],
+    compute: backends.Compute,
     progress: Progress,
 ) -> Cost:
     """Count a sample's tokens, and score as much of it as a few seconds allow."""
@@ -160,7 +144,7 @@ def _measure(
         return Cost(0.0, 1.0, 0.0)
     progress.note(f"{member.model.name}: loading {member.model.reference} to time a sample")
     began = time.perf_counter()
-    backend = load(member.model)
+    backend = backends.open_backend([member.model], compute, progress.note)
     try:
         loading = time.perf_counter() - began
         for _ in backend.score(usable[:STEP]):  # the first pass is slower: memory, kernels

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from curate import backends, chat, examples, models, parts
+from curate import backends, examples, models, parts
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import Columns
 from curate.intake import Intake, take_in
 from curate.manifest import TEMPLATE, Settings, known_models
 from curate.members import Member, check_length, open_members
-from curate.planning import PENDING, plan
+from curate.passes import ModelRun, missing, run_pass
+from curate.planning import plan
 from curate.progress import Progress, Silent
-from curate.stopping import heed
-from curate.writing import ScoreSink, Writer, open_for_writing
-
-if TYPE_CHECKING:
-    from curate.models import Model
-
-WINDOW = 2_048
-"""Examples rendered and handed to a backend at a time; it sorts them by length into batches."""
-
-
-@dataclass
-class ModelRun:
-    """What one model did in this run. `tokens` counts prompt and answer, `seconds` all of it."""
-
-    name: str
-    role: str
-    scored: int = 0
-    skipped: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
+from curate.writing import Writer, open_for_writing
 
 
 @dataclass
@@ -74,6 +52,9 @@ def score(
     device: str | None = None,
     dtype: str | None = None,
     batch_tokens: int | None = None,
+    engine: backends.Engine | None = None,
+    servers: Sequence[str] = (),
+    in_flight: int = 64,
     keep_tokens: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -99,10 +80,14 @@ def score(
         chat_template: Jinja text instead of the aligned model's own chat template.
         template_args: variables for the template, such as `{"enable_thinking": False}`.
         answer_span: `turn` counts the end-of-turn tokens, `content` only the answer's text.
-        backend: what computes log-probs: `auto` or `transformers`.
+        backend: what computes log-probs: `transformers`, `vllm`, `server`, or `auto`: vLLM where
+            it is installed and there is a GPU, else transformers.
         device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
         dtype: `float32`, `bfloat16` or `float16`; None suits the device.
-        batch_tokens: padded tokens in one forward pass; None suits the device.
+        batch_tokens: tokens in one forward pass; None suits the device.
+        engine: options of vLLM's engine.
+        servers: addresses of running vLLM servers; each model is served under its NAME.
+        in_flight: requests that the servers work on at a time.
         keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
         progress: told how the run goes; None says nothing.
@@ -119,12 +104,18 @@ def score(
         answer_span=answer_span,
         max_length=check_length(resolved, max_length),
     )
-    load = partial(
-        backends.open_backend,
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
+    compute = backends.choose(
+        backends.Compute(
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            batch_tokens=batch_tokens,
+            max_length=settings.max_length,
+            engine=engine or backends.Engine(),
+            servers=tuple(servers),
+            in_flight=in_flight,
+        ),
+        progress.note,
     )
     summary = Summary(corpus=str(corpus))
     if not sources and not (Path(corpus) / "examples").exists():
@@ -142,14 +133,14 @@ def score(
     # What can be found wrong is found before a folder is made.
     backends.check_models(
         [model for model in resolved if model.name not in known_models(Path(corpus))],
-        backend,
-        device=device,
-        dtype=dtype,
+        compute,
     )
     first = list(islice(batches, 1))
     entries = {member.model.name: member.entry for member in members}
     if dry_run:
-        read, found = plan(Path(corpus), members, chain(first, batches), settings, load, progress)
+        read, found = plan(
+            Path(corpus), members, chain(first, batches), settings, compute, progress
+        )
         runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
         return Summary(str(corpus), read, runs, dry_run=True)
     with open_for_writing(Path(corpus)) as writer:
@@ -163,88 +154,43 @@ def score(
                     {"source": source, "where": where, "limit": limit, "turns": turns}
                 )
             writer.save()
-        for number, member in enumerate(members, 1):
-            label = f"{member.model.name} ({number} of {len(members)})"
-            summary.models.append(
-                _score_model(
-                    writer, member, label, settings.max_length, load, progress, keep_tokens
-                )
-            )
+        summary.models = _score_members(writer, members, compute, progress, keep_tokens)
     return summary
 
 
-def _score_model(
+def _score_members(
     writer: Writer,
-    member: Member,
-    label: str,
-    max_length: int | None,
-    load: Callable[[Model], backends.Backend],
+    members: Sequence[Member],
+    compute: backends.Compute,
     progress: Progress,
     keep_tokens: bool,
-) -> ModelRun:
-    """Load one model and score what it lacks, window by window."""
-    run = ModelRun(member.model.name, member.model.role)
+) -> list[ModelRun]:
+    """Score what each model lacks; those that share an engine in one pass."""
+    runs = [ModelRun(member.model.name, member.model.role) for member in members]
+    place = {member.model.name: at for at, member in enumerate(members)}
     view = Corpus(writer.path)
-    missing = view.sql(f"select count(*) from ({PENDING})", {"model": run.name}).fetchall()[0][0]
-    if not missing:
-        progress.note(f"{label}: nothing is missing")
-        return run
-    began = time.monotonic()
-    progress.note(f"{label}: loading {member.model.reference}")
-    backend = load(member.model)
-    progress.start(label, missing)
-    try:
-        writer.note_run(run.name, backend.name, backend.dtype)
-        pending = view.sql(PENDING, {"model": run.name}).to_arrow_reader(WINDOW)
-        with ScoreSink(writer, run.name, keep_tokens=keep_tokens) as sink:
-            for window in pending:
-                _score_window(window, member, backend, max_length, sink, run, progress)
-    finally:
-        backend.close()
-        progress.stop()
-        run.seconds = time.monotonic() - began
-        writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
-    return run
+    lacking = []
+    for at, member in enumerate(members):
+        if missing(view, member.model.name):
+            lacking.append(member.model)
+        else:
+            progress.note(f"{_label([at], members)}: nothing is missing")
+    for group in backends.groups(lacking, compute):
+        places = [place[model.name] for model in group]
+        run_pass(
+            writer,
+            [members[at] for at in places],
+            [runs[at] for at in places],
+            _label(places, members),
+            compute,
+            progress,
+            keep_tokens=keep_tokens,
+        )
+    return runs
 
 
-def _score_window(
-    window: pa.RecordBatch,
-    member: Member,
-    backend: backends.Backend,
-    max_length: int | None,
-    sink: ScoreSink,
-    run: ModelRun,
-    progress: Progress,
-) -> None:
-    """Render a window of examples, score it and hand the numbers on."""
-    ids = window.column("example_id").to_pylist()
-    conversations = window.column("messages").to_pylist()
-    rendered = chat.render(
-        member.tokenizer,
-        member.template,
-        conversations,
-        max_length=max_length,
-        keep_texts=sink.keep_tokens and run.role == "aligned",
-    )
-    usable = []
-    for example_id, item in zip(ids, rendered, strict=True):
-        if isinstance(item, str):
-            sink.skip(example_id, item)
-            run.skipped += 1
-        else:
-            usable.append((example_id, item))
-    progress.advance(len(ids) - len(usable))
-    for index, logprobs in backend.score([item for _, item in usable]):
-        heed()
-        example_id, item = usable[index]
-        total = float(logprobs.sum(dtype="float64"))
-        if math.isfinite(total):
-            length = item.stop - item.start
-            sink.add(example_id, length, total, item.truncated, logprobs, item.texts)
-            run.scored += 1
-            run.truncated += item.truncated
-        else:
-            sink.skip(example_id, f"the model's log-prob is not finite ({total})")
-            run.skipped += 1
-        run.tokens += item.stop
-        progress.advance(1, item.stop)
+def _label(places: Sequence[int], members: Sequence[Member]) -> str:
+    """Such as "medical (2 of 4)", or "chat, medical, legal (1, 2, 3 of 4)"."""
+    names = ", ".join(members[at].model.name for at in places)
+    numbers = ", ".join(str(at + 1) for at in places)
+    return f"{names} ({numbers} of {len(members)})"

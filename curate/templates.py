@@ -102,8 +102,8 @@ def template_of(
         raise CurateError(f"{where}: the chat template's line {line}: {error.message}") from error
 
 
-def parse_args(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` strings as template variables: values are JSON, or else plain text.
+def parse_args(pairs: Sequence[str], option: str = "--template-arg") -> dict[str, Any]:
+    """`key=value` strings as variables: values are JSON, or else plain text.
 
     Python's True, False and None count too: the text "False" would be true in a template.
     Raises CurateError for one without a key.
@@ -112,7 +112,7 @@ def parse_args(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise CurateError(f"--template-arg {pair}: write KEY=VALUE")
+            raise CurateError(f"{option} {pair}: write KEY=VALUE")
         word = {"True": "true", "False": "false", "None": "null"}.get(value, value)
         try:
             values[key] = json.loads(word)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from files import write
+from real import real_family as real_family
 from tiny import tiny_adapter, tiny_model
 
 import curate

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from curate.backends import open_backend
+from curate.backends import Backend, Compute, open_backend
 from curate.backends.transformers import TransformersBackend, batches
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -92,6 +92,11 @@ def models(base: Path, adapter: Path | None = None) -> Model:
     return resolve(f"base={base}", [f"other={adapter}"] if adapter else [])[-1]
 
 
+def opened(model: Model, **options: Any) -> Backend:
+    """The backend with this model loaded."""
+    return open_backend([model], Compute(**{"backend": "transformers", **options}))
+
+
 def plain(base: Path, window: list[Rendered], adapter: Path | None = None) -> list[np.ndarray]:
     """The loop that everything is measured against: one example at a time, adapter unmerged."""
     from peft import PeftModel
@@ -129,7 +134,7 @@ def nll_error(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
 def test_plain_loop(arch: str, made: Callable[..., Path], window: list[Rendered]) -> None:
     """Batches of 1 to 64 examples give the plain loop's NLL on every architecture."""
     wanted = plain(made(arch), window)
-    backend = open_backend(models(made(arch)))
+    backend = opened(models(made(arch)))
     for budget in (1, 100, 333, 64 * 90):
         backend.batch_tokens = budget  # type: ignore[attr-defined]  # one load, many budgets
         found = scored(backend, window)
@@ -143,7 +148,7 @@ def test_adapters(arch: str, kind: str, made: Callable[..., Path], window: list[
     """An adapter merged into the weights gives the NLL of the same adapter unmerged."""
     adapter = made(arch, ADAPTERS[kind])
     wanted = plain(made(arch), window[:24], adapter)
-    found = scored(open_backend(models(made(arch), adapter), batch_tokens=300), window[:24])
+    found = scored(opened(models(made(arch), adapter), batch_tokens=300), window[:24])
     assert nll_error(found, wanted) < 1e-4
     assert nll_error(wanted, plain(made(arch), window[:24])) > 1e-2  # it does change something
 
@@ -154,14 +159,14 @@ def test_odd_adapters(kind: str, made: Callable[..., Path], window: list[Rendere
     """Adapters of every kind, over a model whose head shares the embeddings' weights, hold too."""
     adapter = made("qwen2", {"rank": 4, "target_modules": ["q_proj"], **ODD_ADAPTERS[kind]})
     wanted = plain(made("qwen2"), window[:16], adapter)
-    found = scored(open_backend(models(made("qwen2"), adapter)), window[:16])
+    found = scored(opened(models(made("qwen2"), adapter)), window[:16])
     assert nll_error(found, wanted) < 1e-4
     assert nll_error(wanted, plain(made("qwen2"), window[:16])) > 1e-3
 
 
 def test_order(made: Callable[..., Path], window: list[Rendered]) -> None:
     """The order of a window does not matter."""
-    backend = open_backend(models(made("llama")), batch_tokens=500)
+    backend = opened(models(made("llama")), batch_tokens=500)
     order = np.random.default_rng(1).permutation(len(window))
     shuffled = scored(backend, [window[i] for i in order])
     straight = scored(backend, window)
@@ -180,7 +185,7 @@ def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Render
         parameters |= {"factor": 4.0}
         tiny.tiny_model(tmp_path, "llama", rope_parameters=parameters, max_position_embeddings=32)
     wanted = [plain(tmp_path, [r])[0] for r in window[:32]]  # a fresh model each: it remembers
-    backend = open_backend(models(tmp_path), batch_tokens=2000)
+    backend = opened(models(tmp_path), batch_tokens=2000)
     for _ in range(2):
         assert nll_error(scored(backend, window[:32]), wanted) < 1e-4
 
@@ -188,7 +193,7 @@ def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Render
 def test_uniform_model(made: Callable[..., Path], tmp_path: Path, window: list[Rendered]) -> None:
     """A head of zeros costs exactly log(vocabulary) nats a token."""
     folder = tiny.zero_head(made("llama"), tmp_path / "zero")
-    for found in scored(open_backend(models(folder)), window):
+    for found in scored(opened(models(folder)), window):
         np.testing.assert_allclose(found, -math.log(tiny.VOCAB), rtol=1e-6)
 
 
@@ -198,7 +203,7 @@ def test_bfloat16(arch: str, rank: int, made: Callable[..., Path]) -> None:
     """In bfloat16 the NLL of answers of 16 tokens and more is within 2e-2 of float32."""
     window = [r for r in examples(128, 90) if r.stop - r.start >= 16]
     lora = made(arch, {"rank": rank}) if rank else None
-    backend = open_backend(models(made(arch), lora), device="cpu", dtype="bfloat16")
+    backend = opened(models(made(arch), lora), device="cpu", dtype="bfloat16")
     assert backend.dtype == "bfloat16"
     found, wanted = scored(backend, window), plain(made(arch), window, lora)
     assert nll_error(found, wanted) < 2e-2
@@ -225,7 +230,7 @@ def test_whole_forward(made: Callable[..., Path]) -> None:
 
 def test_empty_answers(made: Callable[..., Path]) -> None:
     """An answer without tokens gives no numbers, and no window gives nothing."""
-    backend = open_backend(models(made("llama")))
+    backend = opened(models(made("llama")))
     assert scored(backend, []) == []
     assert [len(s) for s in scored(backend, [Rendered([1, 2], 2, 2, True)])] == [0]
 
@@ -286,7 +291,7 @@ def test_no_memory_at_all(
 
 def test_wrong_ids(made: Callable[..., Path]) -> None:
     """Ids outside the vocabulary are a user's error, an answer at position 0 is a bug."""
-    backend = open_backend(models(made("llama")))
+    backend = opened(models(made("llama")))
     with pytest.raises(CurateError, match="259 is outside the vocabulary"):
         list(backend.score([Rendered([1, tiny.VOCAB], 1, 2, False)]))
     with pytest.raises(ValueError, match="token before it"):
@@ -306,13 +311,13 @@ def test_wrong_ids(made: Callable[..., Path]) -> None:
 def test_wrong_options(options: dict[str, Any], message: str, made: Callable[..., Path]) -> None:
     """Each unknown choice is refused by name."""
     with pytest.raises(CurateError, match=message):
-        open_backend(models(made("llama")), **options)
+        opened(models(made("llama")), **options)
 
 
 def misfit(base: Path, adapter: Path) -> str:
     """The one line that refuses an adapter."""
     with pytest.raises(CurateError) as caught:
-        open_backend(models(base, adapter))
+        opened(models(base, adapter))
     assert "\n" not in str(caught.value)
     assert str(adapter) in str(caught.value)
     return str(caught.value)
@@ -336,7 +341,7 @@ def misfit_file(base: Path, adapter: Path) -> str:
     model = models(base, adapter)
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(CurateError) as caught:
-        open_backend(model)
+        opened(model)
     return str(caught.value)
 
 
@@ -359,7 +364,7 @@ def broken(
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     (copy / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(CurateError) as caught:
-        open_backend(models(copy))
+        opened(models(copy))
     assert "\n" not in str(caught.value)
     assert str(copy) in str(caught.value)
     return str(caught.value)
@@ -382,7 +387,7 @@ def test_not_causal(tmp_path: Path) -> None:
     """A model that looks at later tokens cannot score answers."""
     tiny.tiny_model(tmp_path, "bert", is_decoder=False, tokenizer=False)
     with pytest.raises(CurateError, match="not a causal language model"):
-        open_backend(models(tmp_path))
+        opened(models(tmp_path))
 
 
 def test_quiet(made: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
@@ -390,7 +395,7 @@ def test_quiet(made: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> 
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    backend = open_backend(models(made("llama"), made("llama", {"rank": 1})))
+    backend = opened(models(made("llama"), made("llama", {"rank": 1})))
     backend.close()
     assert capfd.readouterr() == ("", "")
     assert before == (logging.get_verbosity(), logging.is_progress_bar_enabled())

@@ -94,7 +94,9 @@ class Counting:
     def __init__(self, value: float = -1.0) -> None:
         self.value, self.asked = value, 0
 
-    def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    def score(
+        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Give `value` for every answer token, last example first."""
         for index in reversed(range(len(rendered))):
             self.asked += 1
@@ -110,7 +112,8 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
     """Put a counting backend in every model's place; a mock only for what is being counted."""
     opened: dict[str, Counting] = {}
 
-    def open_backend(model: Model, **_: object) -> Counting:
+    def open_backend(group: Sequence[Model], *_: object) -> Counting:
+        (model,) = group
         return opened.setdefault(model.name, Counting())
 
     monkeypatch.setattr(backends, "open_backend", open_backend)
@@ -155,7 +158,7 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
 
     class Dying(Counting):
         def score(
-            self, rendered: Sequence[Rendered]
+            self, rendered: Sequence[Rendered], models: Sequence[int] = ()
         ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
             for scored in super().score(rendered):
                 if self.asked > 10:

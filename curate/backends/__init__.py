@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,72 +14,173 @@ from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
 
+NAMES = ("auto", "transformers", "vllm", "server")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Options of vLLM's engine; None leaves the choice to curate.
+
+    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `gpu_memory` is
+    the share of each device's memory that an engine takes, `args` are any other of vLLM's
+    `EngineArgs` by name.
+    """
+
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    gpu_memory: float | None = None
+    max_lora_rank: int | None = None
+    quantization: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What computes log-probs, as it was asked for.
+
+    `backend`: one of `NAMES`. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None takes the best there
+    is. `dtype`: 'float32', 'bfloat16', 'float16'; None suits the device. `batch_tokens`: tokens
+    in one forward pass; None suits the device. `max_length`: tokens of the longest example to
+    come; None is the model's own limit. `servers`: addresses of running servers; `in_flight`:
+    requests that are under way at a time, over all of them.
+    """
+
+    backend: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
+    batch_tokens: int | None = None
+    max_length: int | None = None
+    engine: Engine = Engine()
+    servers: tuple[str, ...] = ()
+    in_flight: int = 64
+
 
 class Backend(Protocol):
-    """One model, ready to score. Summing, dividing and storing are done elsewhere."""
+    """One model, or several that share an engine, ready to score.
+
+    Summing, dividing and storing are done elsewhere.
+    """
 
     name: str
     dtype: str
 
-    def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    def score(
+        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window of examples, in whatever order and batches suit the backend.
+
+        `models` says for each of them which model is to score it, by its place in the group that
+        was opened; it is left out where there is one.
 
         Yields, as batches finish, the index into `rendered` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on as they are.
+        comes once. NaN and infinities are passed on as they are; a number that the engine failed
+        to give is an error, never a value.
 
-        Raises `CurateError` if the model cannot take the ids or the device's memory is too small.
+        Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
+        or an engine or a server is gone.
         """
         ...
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Give the models' memory back."""
         ...
 
 
-def open_backend(
-    model: Model,
-    backend: str = "auto",
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    batch_tokens: int | None = None,
-) -> Backend:
-    """Load `model` into a backend.
+def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
+    """Settle which backend is used, and say what `auto` chose and why.
 
-    `backend`: 'auto' or 'transformers'. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None or 'auto'
-    takes the best there is. `dtype`: 'float32', 'bfloat16', 'float16'; None or 'auto' suits the
-    device. `batch_tokens`: padded tokens in one forward pass; None suits the device.
-
-    Raises `CurateError` for an unknown choice, and for weights that cannot be loaded.
+    Raises `CurateError` for an unknown backend, and for options that belong to another one.
     """
-    _refuse_unknown(backend)
+    if compute.backend not in NAMES:
+        raise CurateError(f"unknown backend {compute.backend!r}: choose {', '.join(NAMES)}")
+    if compute.backend == "auto":
+        name, why = _suited(compute)
+        note(f"backend: {name} ({why})")
+        compute = replace(compute, backend=name)
+    if compute.servers and compute.backend != "server":
+        raise CurateError(f"--server goes with --backend server, not {compute.backend}")
+    if compute.backend == "server" and not compute.servers:
+        raise CurateError("--backend server needs the address of one: give --server URL")
+    if compute.engine != Engine() and compute.backend != "vllm":
+        raise CurateError(
+            "--tensor-parallel, --data-parallel, --gpu-memory, --max-lora-rank, --quantization and "
+            f"--engine-arg are vLLM's: they go with --backend vllm, not {compute.backend}"
+        )
+    return compute
+
+
+def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
+    """Split the models into those that are opened together and share an engine, in order."""
+    if compute.backend == "server":
+        return [list(models)] if models else []
+    if compute.backend == "vllm":
+        from curate.backends.adapters import share_engines
+
+        return share_engines(models, compute.engine)
+    return [[model] for model in models]
+
+
+def open_backend(
+    group: Sequence[Model],
+    compute: Compute | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Backend:
+    """Load a group of `groups` into the backend that `choose` settled on.
+
+    `note` is told what a user should know.
+
+    Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
+    """
+    compute = choose(compute or Compute(), note)
+    if compute.backend == "vllm":
+        from curate.backends.vllm import VllmBackend
+
+        return VllmBackend(group, compute, note)
+    if compute.backend == "server":
+        from curate.backends.server import ServerBackend
+
+        return ServerBackend(group, compute, note)
     from curate.backends.transformers import TransformersBackend
 
-    return TransformersBackend(model, device=device, dtype=dtype, batch_tokens=batch_tokens)
+    (model,) = group
+    return TransformersBackend(
+        model, device=compute.device, dtype=compute.dtype, batch_tokens=compute.batch_tokens
+    )
 
 
-def check_models(
-    models: Sequence[Model],
-    backend: str = "auto",
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-) -> None:
+def check_models(models: Sequence[Model], compute: Compute) -> None:
     """Find out, before anything is made, whether these models and options can be used.
 
     Only names and shapes are read, so it takes seconds at any size.
 
     Raises `CurateError` as `open_backend` does.
     """
-    _refuse_unknown(backend)
+    if compute.backend == "server":
+        from curate.backends import server
+
+        server.check(models, compute)
+        return
     from curate.backends import weights
 
-    weights.choose_dtype(dtype, weights.choose_device(device))
+    if compute.backend == "vllm":
+        from curate.backends import vllm
+
+        vllm.check(compute)
+    weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
     for model in models:
-        weights.check(model)
+        if compute.backend != "vllm" or not weights.is_quantized(model):  # vLLM's to judge
+            weights.check(model)
 
 
-def _refuse_unknown(backend: str) -> None:
-    if backend not in ("auto", "transformers"):
-        raise CurateError(f"unknown backend {backend!r}: choose auto or transformers")
+def _suited(compute: Compute) -> tuple[str, str]:
+    """The backend that `auto` takes, and why."""
+    if compute.servers:
+        return "server", "--server names one"
+    if find_spec("vllm") is None:
+        return "transformers", "vLLM is not installed"
+    from curate.backends.weights import choose_device
+
+    if choose_device(compute.device).type == "cuda":
+        return "vllm", "it is installed and there is a GPU"
+    return "transformers", "vLLM is installed, but no GPU is used"

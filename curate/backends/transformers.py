@@ -65,7 +65,9 @@ class TransformersBackend:
         self._pool = _workers() if self.device.type == "cpu" and not self._alone_above else None
         self._map: Any = self._pool.map if self._pool else map
 
-    def score(self, rendered: Sequence[Rendered]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    def score(
+        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
         self._check_ids(rendered)
         left: Sequence[int] = range(len(rendered))

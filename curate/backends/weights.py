@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from curate.errors import CurateError
-from curate.fingerprints import weight_files
+from curate.fingerprints import read_json, weight_files
 from curate.models import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -62,7 +62,7 @@ def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
 
     Raises `CurateError` if the weights are incomplete or unknown, or the adapter does not fit.
     """
-    with _quiet():
+    with quiet():
         net = _load_full(model.path, device, dtype)
         if model.adapter is not None:
             net = _merge(net, model.adapter, model.path)
@@ -74,11 +74,25 @@ def check(model: Model) -> None:
 
     Raises `CurateError` as `load` does.
     """
-    with _quiet():
-        net = _load_full(model.path, torch.device("meta"), torch.float32)
+    net = skeleton(model)
+    with quiet():
         if model.adapter is not None:
             with _fitting(model.adapter, model.path):
                 _attach(net, model.adapter)
+
+
+def is_quantized(model: Model) -> bool:
+    """Whether the checkpoint's own weights are quantised, by its configuration."""
+    return "quantization_config" in read_json(model.path / "config.json")
+
+
+def skeleton(model: Model) -> Any:
+    """A model's full network without its adapter, shapes alone: a `transformers.PreTrainedModel`.
+
+    Raises `CurateError` if the checkpoint is incomplete or unknown.
+    """
+    with quiet():
+        return _load_full(model.path, torch.device("meta"), torch.float32)
 
 
 def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -197,7 +211,7 @@ def _brief(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' bars and warnings off the terminal, and leave its settings as found."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

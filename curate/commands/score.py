@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from curate.errors import CurateError
 from curate.options import (
+    AlignedOption,
     Backend,
+    BackendOption,
+    BatchTokensOption,
     CorpusOption,
+    DataParallelOption,
+    DeviceOption,
+    DtypeOption,
+    EngineArgOption,
+    GpuMemoryOption,
+    InFlightOption,
     JsonOption,
+    MaxLoraRankOption,
+    MisalignedOption,
+    QuantizationOption,
     QuietOption,
+    ServerOption,
     Span,
+    SpanOption,
+    TemplateArgOption,
+    TemplateOption,
+    TensorParallelOption,
     Turns,
+    engine,
     print_json,
     progress,
+    read_template,
 )
 from curate.stopping import kept
 
 
 def score(
-    aligned: Annotated[
-        str, typer.Option(metavar="[NAME=]MODEL", help="The aligned model: a folder or hub id.")
-    ],
+    aligned: AlignedOption,
     corpus: CorpusOption,
     sources: Annotated[
         list[str] | None,
@@ -34,13 +49,7 @@ def score(
             "hf://dataset[/config][:split]. None: score what the corpus holds.",
         ),
     ] = None,
-    misaligned: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]MODEL",
-            help="A misaligned model, likewise, or a PEFT adapter's folder; repeatable.",
-        ),
-    ] = None,
+    misaligned: MisalignedOption = None,
     where: Annotated[
         str | None, typer.Option(help="SQL over a source's own columns: which rows are read.")
     ] = None,
@@ -58,26 +67,21 @@ def score(
     max_length: Annotated[
         int | None, typer.Option(min=2, help="Tokens of prompt and answer; answers are cut.")
     ] = None,
-    chat_template: Annotated[
-        Path | None, typer.Option(help="A Jinja file instead of the models' own template.")
-    ] = None,
-    template_arg: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A variable of the template; repeatable."),
-    ] = None,
-    answer_span: Annotated[
-        Span, typer.Option(help="Count end-of-turn tokens (turn) or the text alone (content).")
-    ] = Span.turn,
-    backend: Annotated[Backend, typer.Option(help="What computes log-probs.")] = Backend.auto,
-    device: Annotated[
-        str | None, typer.Option(help="cuda, mps or cpu. Default: the fastest there is.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. Default: by device.")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Padded tokens in one forward pass.")
-    ] = None,
+    chat_template: TemplateOption = None,
+    template_arg: TemplateArgOption = None,
+    answer_span: SpanOption = Span.turn,
+    backend: BackendOption = Backend.auto,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    batch_tokens: BatchTokensOption = None,
+    tensor_parallel: TensorParallelOption = 1,
+    data_parallel: DataParallelOption = 1,
+    gpu_memory: GpuMemoryOption = None,
+    max_lora_rank: MaxLoraRankOption = None,
+    quantization: QuantizationOption = None,
+    engine_arg: EngineArgOption = None,
+    server: ServerOption = None,
+    in_flight: InFlightOption = 64,
     keep_tokens: Annotated[
         bool, typer.Option("--keep-tokens", help="Keep each answer token's log-prob, for `show`.")
     ] = False,
@@ -110,7 +114,7 @@ def score(
             turns=turns.value,
             strict=strict,
             max_length=max_length,
-            chat_template=_read(chat_template),
+            chat_template=read_template(chat_template),
             template_args=parse_args(template_arg or []),
             answer_span=answer_span.value,
             backend=backend.value,
@@ -119,6 +123,16 @@ def score(
             batch_tokens=batch_tokens,
             keep_tokens=keep_tokens,
             dry_run=dry_run,
+            engine=engine(
+                tensor_parallel,
+                data_parallel,
+                gpu_memory,
+                max_lora_rank,
+                quantization,
+                engine_arg,
+            ),
+            servers=server or [],
+            in_flight=in_flight,
             progress=progress(quiet or as_json),
         )
     if as_json:
@@ -127,12 +141,3 @@ def score(
         display.planned(summary)
     else:
         display.scored(summary)
-
-
-def _read(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CurateError(f"{path}: can't be read as a chat template ({error})") from None

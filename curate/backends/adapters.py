@@ -1,0 +1,119 @@
+"""Which adapters vLLM can score as they are, and which have to be merged into a checkpoint first.
+
+vLLM refuses some kinds of adapters and scores others wrongly without a word: what an adapter does
+to `lm_head` never reaches the log-probs of prompt tokens (vllm issue 51594), per-module ranks are
+scaled by one common factor, and DoRA, biases and whole saved modules have no kernel. All of it is
+written in an adapter's configuration and in the names of its tensors, so no weight is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.backends import Engine
+from curate.errors import CurateError
+from curate.fingerprints import read_json, weight_files
+from curate.models import Model
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM's `max_lora_rank` takes (vllm/config/lora.py, 0.32)."""
+
+_MOST_MODELS = 60  # in one pass: `curate.passes` counts with the bits of a number
+
+# Fields of adapter_config.json that vLLM does not read, or refuses, with the values that mean
+# "not used"; what each means: https://huggingface.co/docs/peft/package_reference/lora
+_UNUSED: dict[str, tuple[Any, ...]] = {
+    "use_dora": (None, False),
+    "bias": (None, "none"),
+    "lora_bias": (None, False),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "target_parameters": (None, []),
+    "use_qalora": (None, False),
+    "use_bdlora": (None, False),
+    "alora_invocation_tokens": (None, []),
+    "arrow_config": (None, {}),
+    "fan_in_fan_out": (None, False),
+    "megatron_config": (None, {}),
+}
+# Initialisations that leave the base weights alone, so that the factors say it all.
+_PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
+_PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
+_ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
+
+
+def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
+    """Group models by the vLLM engine that scores them, in the order of their first model.
+
+    The aligned model and all adapters over it that vLLM scores rightly share one; a full
+    checkpoint, and an adapter that has to be merged, has an engine of its own.
+    """
+    shared: list[Model] = []
+    grouped: list[list[Model]] = []
+    for model in models:
+        alone = model.adapter is None and model.role != "aligned"
+        if alone or why_merged(model, engine):
+            grouped.append([model])
+            continue
+        if len(shared) % _MOST_MODELS == 0:
+            shared = []
+            grouped.append(shared)
+        shared.append(model)
+    return grouped
+
+
+def why_merged(model: Model, engine: Engine) -> str | None:
+    """The reason why vLLM can't score this adapter as it is; None if it can, or there is none."""
+    if model.adapter is None:
+        return None
+    config = read_json(model.adapter / "adapter_config.json")
+    if config.get("peft_type") != "LORA":
+        return f"it is a {config.get('peft_type')} adapter, not LoRA"
+    for key, unused in _UNUSED.items():
+        if config.get(key) not in unused:
+            return f"{key} is set in it"
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
+        return f"init_lora_weights is {init} in it"
+    limit = min(engine.max_lora_rank or RANKS[-1], RANKS[-1])
+    if rank(model.adapter) > limit:
+        return f"its rank {rank(model.adapter)} is above {limit}"
+    return _odd_tensor(model.adapter)
+
+
+def rank(adapter: Path) -> int:
+    """The rank of a LoRA adapter."""
+    found = read_json(adapter / "adapter_config.json").get("r")
+    if not isinstance(found, int) or found < 1:
+        raise CurateError(f"{adapter / 'adapter_config.json'}: its rank r is {found!r}, no number")
+    return found
+
+
+def kernel_rank(adapters: Sequence[Path], engine: Engine) -> int:
+    """The smallest `max_lora_rank` that vLLM takes and that holds these adapters."""
+    largest = min(engine.max_lora_rank or max(map(rank, adapters)), RANKS[-1])
+    return next(size for size in RANKS if size >= largest)
+
+
+def _odd_tensor(adapter: Path) -> str | None:
+    """A tensor that is no plain LoRA factor of an inner linear layer, as a reason."""
+    from safetensors import safe_open
+
+    for path in weight_files(adapter):
+        with safe_open(path, framework="np") as file:
+            for name in sorted(file.keys()):
+                match = _PLAIN.fullmatch(name)
+                if match is None:
+                    return f"it holds {name}"
+                parts = match["module"].split(".")
+                if parts[-1] in _ENDS:
+                    return f"it changes {parts[-1]}"
+                if "experts" in parts:
+                    return "it changes single experts"
+    return None

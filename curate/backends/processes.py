@@ -1,0 +1,113 @@
+"""Child processes that load models: started, asked over a socket, and ended with all they took."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+_END_SECONDS = 10.0
+_TAIL = 200_000  # characters of a log in which the cause is looked for
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|No available memory|"
+    r"available KV cache memory|on kv cache|GPU memory utilization|kv_cache_memory|bad_alloc",
+    re.IGNORECASE,
+)
+_CAUSE = re.compile(r"^(?:.* )?(?P<cause>[\w.]*(?:Error|Exception): .+)$", re.M)
+_SAID_ELSEWHERE = ("See root cause above", "EngineDeadError", "EngineCore encountered an issue")
+MEMORY_HINT = (
+    "out of memory: lower --max-length or --batch-tokens, split the model with --tensor-parallel, "
+    "shrink it with --quantization or --dtype, or change the engine's share with --gpu-memory "
+    "(more if it has too little, less if others use the device)"
+)
+
+
+class Child:
+    """A module run by a Python of its own, with a socket to it and its output in a log file.
+
+    It gets a session of its own: a Ctrl-C reaches only the parent, which then ends the child with
+    everything that the child started.
+    """
+
+    def __init__(self, module: str, job: Any, environment: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, sys.path))  # a checkout need not be installed
+        with (
+            tempfile.NamedTemporaryFile(
+                prefix="curate-engine-", suffix=".log", delete=False
+            ) as log,
+            theirs,
+        ):
+            self.log = Path(log.name)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **environment, "PYTHONPATH": path},
+                start_new_session=True,
+            )
+        self.connection = Connection(ours.detach())
+        self._failed = False
+        self.send(job)
+
+    def send(self, message: Any) -> None:
+        """Send something; that the child is gone shows in `receive`."""
+        with suppress(OSError):
+            self.connection.send(message)
+
+    def receive(self) -> Any:
+        """The child's next message; None where it has died."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            return None
+
+    def why(self, answer: Any) -> str:
+        """Why it failed, in one line, and where its log is, which is then kept."""
+        self._failed = True
+        self._end()
+        text = self.log.read_text(errors="replace")[-_TAIL:]
+        said = getattr(answer, "reason", "")
+        if _OUT_OF_MEMORY.search(said) or _OUT_OF_MEMORY.search(text):
+            cause = MEMORY_HINT
+        elif said and not any(mark in said for mark in _SAID_ELSEWHERE):
+            cause = said
+        else:
+            found = [m["cause"] for m in _CAUSE.finditer(text)]
+            causes = [c for c in found if not any(mark in c for mark in _SAID_ELSEWHERE)]
+            ended = f"its process died (exit code {self._process.returncode})"
+            cause = causes[-1] if causes else ended
+        line = re.sub(r"\s+", " ", cause)[:500]
+        return f"{line}; its log is {self.log}; what was scored is kept: run it again to go on"
+
+    def close(self) -> None:
+        """Ask the child to end, and see to it; its log goes unless it failed."""
+        self.send(None)
+        self._end()
+        self.connection.close()
+        if not self._failed:
+            self.log.unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_END_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def answering(children: Iterable[Child]) -> list[Child]:
+    """Those of the children that have sent something or died, after a second at most."""
+    by_connection = {child.connection: child for child in children}
+    return [by_connection[c] for c in wait(by_connection, timeout=1.0)]  # type: ignore[index]

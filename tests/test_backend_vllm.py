@@ -1,0 +1,193 @@
+"""The vLLM backend, on real vLLM: the numbers of the transformers backend, and what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import real
+
+import curate
+from curate.backends import Backend, Compute, Engine, open_backend
+from curate.backends.processes import MEMORY_HINT
+from curate.errors import CurateError
+
+pytestmark = [real.needs_vllm, pytest.mark.timeout(1200)]
+NAMES = ("aligned", "rank1", "rank32")
+LIMIT = 1e-4
+
+
+@pytest.fixture(scope="module")
+def wanted(real_family: real.Family) -> tuple[list[real.Rendered], np.ndarray]:
+    """A hundred and twenty real conversations, and their NLLs by transformers: [model, row]."""
+    items = real.conversations(120)
+    found = []
+    for model in real_family.models("rank1", "rank32"):
+        backend = open_backend([model], Compute("transformers", device="cpu", dtype="float32"))
+        found.append(real.nlls(backend, items))
+        backend.close()
+    assert items[0].stop < 40
+    assert items[-1].stop > 1500 or not real.DATASETS.exists()
+    return items, np.array(found)
+
+
+def compute(batch_tokens: int | None = None, **engine: object) -> Compute:
+    """VLLM on the CPU in float32, for the demo's models."""
+    return Compute(
+        "vllm",
+        device="cpu",
+        dtype="float32",
+        max_length=real.CONTEXT,
+        batch_tokens=batch_tokens,
+        engine=Engine(args={"kv_cache_memory_bytes": 1 << 28, **engine}),
+    )
+
+
+def open_vllm(family: real.Family, asked: Compute) -> Iterator[Backend]:
+    """An engine with the aligned model and both adapters."""
+    backend = open_backend(family.models("rank1", "rank32"), asked)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def engine(real_family: real.Family) -> Iterator[Backend]:
+    """An engine whose batches hold any example whole, without prefix caching."""
+    yield from open_vllm(real_family, compute(batch_tokens=4096))
+
+
+@pytest.fixture(scope="module")
+def chopped(real_family: real.Family) -> Iterator[Backend]:
+    """An engine that must cut long prompts into pieces of 256 tokens, with prefix caching on."""
+    yield from open_vllm(real_family, compute(batch_tokens=256, enable_prefix_caching=True))
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("engine", 0), ("engine", 1), ("chopped", 2)])
+def test_parity(
+    kind: str,
+    seed: int,
+    wanted: tuple[list[real.Rendered], np.ndarray],
+    request: pytest.FixtureRequest,
+) -> None:
+    """Aligned and adapters of rank 1 and 32 mixed in one engine, shuffled: within 1e-4 nats."""
+    items, reference = wanted
+    backend: Backend = request.getfixturevalue(kind)
+    pairs = [(place, row) for row in range(len(items)) for place in range(len(NAMES))]
+    order = [pairs[at] for at in np.random.default_rng(seed).permutation(len(pairs))]
+    found = real.nlls(backend, [items[row] for _, row in order], [place for place, _ in order])
+    truth = np.array([reference[place, row] for place, row in order])
+    assert np.abs(found - truth).max() < LIMIT
+    apart = np.abs(reference[1:] - reference[0]).max(axis=1)
+    assert (apart > 0.05).all()  # the adapters do change something
+
+
+def test_the_whole_context_and_the_shortest_answer(
+    engine: Backend, real_family: real.Family
+) -> None:
+    """An example as long as the context, and one of two tokens, are scored like any other."""
+    rows = np.random.default_rng(3).integers(3, 4096, real.CONTEXT).tolist()
+    items = [
+        real.Rendered(rows, real.CONTEXT - 4, real.CONTEXT, True),
+        real.Rendered(rows[:2], 1, 2, False),
+    ]
+    (aligned,) = real_family.models()
+    plain = open_backend([aligned], Compute("transformers", device="cpu", dtype="float32"))
+    np.testing.assert_allclose(real.nlls(engine, items), real.nlls(plain, items), atol=LIMIT)
+
+
+def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
+    """They are a user's error, and the engine goes on."""
+    with pytest.raises(CurateError, match="4096 is outside the vocabulary of aligned"):
+        list(engine.score([real.Rendered([5, 4096], 1, 2, False)]))
+    assert len(real.nlls(engine, [real.Rendered([5, 6], 1, 2, False)])) == 1
+
+
+def test_a_wrong_engine_argument_is_one_line(real_family: real.Family) -> None:
+    """VLLM's own words, the log's place, and nothing left running."""
+    before = set(Path("/tmp").glob("curate-engine-*"))
+    with pytest.raises(CurateError, match="no_such_thing") as caught:
+        open_backend(real_family.models(), compute(no_such_thing=1))
+    assert "\n" not in str(caught.value)
+    (log,) = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("curate-engine-*")) - before
+    assert str(log) in str(caught.value)
+    log.unlink()
+
+
+def test_out_of_memory_says_which_option_to_turn(real_family: real.Family) -> None:
+    """A cache that can't hold one example ends with the options that help."""
+    with pytest.raises(CurateError, match=re.escape(MEMORY_HINT)):
+        open_backend(real_family.models(), compute(kv_cache_memory_bytes=1 << 20))
+
+
+def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path) -> None:
+    """The run ends with one line, keeps what was scored, and the next run finishes it.
+
+    What the two runs of vLLM stored ranks as what transformers stores.
+    """
+    corpus, other = tmp_path / "vllm", tmp_path / "transformers"
+    sources = [str(real.ROOT / "data" / "examples")]
+    command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
+    options = [*real_family.options("rank1", "rank32"), *real.OPTIONS, "--backend", "vllm"]
+    few = ["--batch-tokens", "64", "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
+    run = subprocess.Popen([*command, *options, *few], stderr=subprocess.PIPE, text=True)
+    try:
+        _wait_for_scores(corpus, run)
+        os.kill(_engine_of(run.pid), signal.SIGKILL)
+        said = run.communicate(timeout=120)[1]
+    finally:
+        run.kill()
+    assert run.returncode == 1, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("Error: vLLM failed with aligned, rank1, rank32: "), said
+    assert "what was scored is kept" in last
+    assert "Traceback" not in said
+    kept = _count(corpus)
+    examples = curate.open(corpus).sql("select count(*) from examples").fetchall()[0][0]
+    assert 0 < kept < 3 * examples
+    Path(re.findall(r"its log is (\S+);", last)[0]).unlink()
+
+    again = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900)
+    assert again.returncode == 0, again.stderr
+    models = [str(real_family.rank1), str(real_family.rank32)]
+    curate.score(sources, other, aligned=str(real_family.aligned), misaligned=models, device="cpu")
+    assert _count(corpus) == _count(other) == 3 * examples
+    assert _spearman(corpus, other) >= 0.9999
+
+
+def _wait_for_scores(corpus: Path, run: subprocess.Popen[str]) -> None:
+    while not list(corpus.glob("scores/*/part-*.parquet")):
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.05)
+
+
+def _engine_of(pid: int) -> int:
+    """The process of vLLM's engine core below a run of curate."""
+    import psutil
+
+    below = psutil.Process(pid).children(recursive=True)
+    return next(child.pid for child in below if "EngineCore" in " ".join(child.cmdline()))
+
+
+def _count(corpus: Path) -> int:
+    query = "select count(*), count(distinct (example_id, model)) from scores"
+    rows, distinct = curate.open(corpus).sql(query).fetchall()[0]
+    assert rows == distinct
+    return int(rows)
+
+
+def _spearman(one: Path, other: Path) -> float:
+    """The rank correlation of two corpora's gaps."""
+    ranks = []
+    for corpus in (one, other):
+        rows = curate.open(corpus).sql("select rank from gaps order by example_id").fetchall()
+        ranks.append([float(rank) for (rank,) in rows])
+    assert len(ranks[0]) == len(ranks[1]) > 100
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

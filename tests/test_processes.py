@@ -1,0 +1,136 @@
+"""Child processes: asked over a socket, ended with all they began, and explained if they die."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import real
+from conftest import Family
+
+from curate.backends import Compute, Engine, open_backend, processes
+from curate.backends.merging import merge
+from curate.backends.processes import MEMORY_HINT, Child, answering
+from curate.chat import Rendered
+from curate.errors import CurateError
+from curate.models import Model, resolve
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Child]]:
+    """Children to be ended, whatever happens; a stubborn one is not waited for long."""
+    monkeypatch.setattr(processes, "_END_SECONDS", 1.0)
+    children: list[Child] = []
+    yield children
+    for child in children:
+        child.close()
+        child.log.unlink(missing_ok=True)
+
+
+def start(begun: list[Child], how: str) -> Child:
+    """A child of tests/children.py."""
+    begun.append(Child("children", how, {"GIVEN": "got "}))
+    return begun[-1]
+
+
+@pytest.mark.parametrize("how", ["kind", "stubborn"])
+def test_a_child_answers_and_ends_with_what_it_started(begun: list[Child], how: str) -> None:
+    """Also one that doesn't end when it is asked to; its log goes with it."""
+    child, other = start(begun, how), start(begun, how)
+    below = [child.receive(), other.receive()]
+    child.send("this")
+    assert answering([child, other]) == [child]
+    assert child.receive() == "got this"
+    for each in (child, other):
+        each.close()
+    began = time.monotonic()
+    while any(psutil.pid_exists(pid) for pid in below):  # until init has reaped them
+        assert time.monotonic() - began < 20
+        time.sleep(0.05)
+    assert not child.log.exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("die", "its process died (exit code 7)"),
+        ("say (EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: head size 8", "ValueError: h"),
+        ("say torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", MEMORY_HINT),
+        ("say RuntimeError: Engine core failed. See root cause above.", "its process died"),
+    ],
+)
+def test_a_dead_child_is_explained_by_its_log(begun: list[Child], how: str, cause: str) -> None:
+    """One line with the cause, the log's place and how to go on; the log stays."""
+    child = start(begun, how)
+    assert child.receive() is None
+    why = child.why(None)
+    assert "\n" not in why
+    assert cause in why
+    assert str(child.log) in why
+    assert "run it again to go on" in why
+    child.close()
+    assert child.log.exists()
+
+
+def test_what_a_child_says_of_itself_comes_first(begun: list[Child]) -> None:
+    """Unless it only points to its log."""
+    child = start(begun, "say KeyError: 'elsewhere'")
+    child.receive()
+    assert child.why(SimpleNamespace(reason="TypeError: no such thing")).startswith("TypeError: no")
+    pointing = SimpleNamespace(reason="RuntimeError: failed. See root cause above.")
+    assert child.why(pointing).startswith("KeyError: 'elsewhere'")
+
+
+def test_a_merged_checkpoint_is_the_adapter(family: Family) -> None:
+    """A process of its own writes it, and it scores as the adapter does."""
+    adapter = resolve(str(family.aligned), [str(family.legal)])[1]
+    folder = merge(adapter, "float32")
+    (whole,) = resolve(str(family.aligned), [f"merged={folder}"])[1:]
+    items = [Rendered(list(range(1, n)), n // 2, n - 1, False) for n in (8, 40, 100)]
+    found, wanted = (
+        real.nlls(open_backend([model], Compute("transformers", device="cpu")), items)
+        for model in (whole, adapter)
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_a_merge_that_fails_leaves_no_folder(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is one line."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    odd = Model("odd", "misaligned", "x", family.aligned, family.aligned, family.aligned, "")
+    with pytest.raises(CurateError, match="odd can't be merged into a checkpoint: ") as caught:
+        merge(odd, "float32")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.glob("curate-merged-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        (Engine(args={"model": "x"}), "--engine-arg model: curate sets that itself"),
+        (Engine(tensor_parallel=0), "--tensor-parallel must be at least 1"),
+        (Engine(gpu_memory=90), "--gpu-memory is a share"),
+    ],
+)
+def test_wrong_engine_options(
+    engine: Engine, words: str, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found before anything is loaded."""
+    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: object())
+    with pytest.raises(CurateError, match=words):
+        open_backend(resolve(str(family.aligned), []), Compute("vllm", engine=engine))
+
+
+def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: None)
+    with pytest.raises(CurateError, match=r"not installed here: pip install 'curate\[vllm\]'"):
+        open_backend(resolve(str(family.aligned), []), Compute("vllm"))

@@ -1,0 +1,137 @@
+"""`curate verify`: it passes where numbers are right, and fails where they are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import real
+from conftest import Cli, Family
+from tiny import tiny_adapter, tiny_model
+
+from curate import backends
+from curate.backends import Backend, Compute
+from curate.backends.merging import merge
+from curate.checks import COARSE_LIMIT, compare
+from curate.verify import verify
+
+
+def failed(verdict: Any) -> set[tuple[str, str]]:
+    """The checks that did not hold."""
+    return {(check.model, check.what) for check in verdict.checks if not check.passed}
+
+
+def test_right_numbers_pass(cli: Cli, family: Family, sources: Path) -> None:
+    """All models and both made-up adapters are tried, and the table ends with a verdict."""
+    options = ["--device", "cpu", "--rows", "12"]
+    ran = cli("verify", sources, *family.arguments(), *options)
+    assert ran.code == 0, ran.err
+    assert "All 17 checks passed (12 examples, transformers in float32)" in ran.out
+    for name in ("chat", "medical", "legal", "code", "curate-nothing", "curate-head"):
+        assert name in ran.out
+    ran = cli("verify", sources, *family.arguments("code"), *options, "--json")
+    record = json.loads(ran.out)
+    assert record["passed"] is True
+    assert max(c["off"] for c in record["checks"] if "plain" in c["what"]) < 1e-4
+
+
+def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_path: Path) -> None:
+    """Untrained, or not applied: its scores would be the aligned model's. The command fails."""
+    idle = tiny_adapter(family.aligned, tmp_path / "idle", rank=2)
+    from safetensors.torch import load_file, save_file
+
+    path = idle / "adapter_model.safetensors"
+    save_file({k: v * (0 if "lora_B" in k else 1) for k, v in load_file(path).items()}, path)
+    ran = cli("verify", *family.arguments("code"), "--misaligned", idle, "--device", "cpu")
+    assert ran.code == 1
+    assert "1 of 14 checks FAILED" in ran.out
+    (line,) = [line for line in ran.out.splitlines() if "FAILED" in line and "idle" in line]
+    assert "differs from aligned" in line
+
+
+class Wrong:
+    """A real backend whose numbers are spoilt on their way."""
+
+    name, dtype = "transformers", "float32"
+
+    def __init__(self, real_one: Backend, how: str) -> None:
+        self.real_one, self.how, self.calls = real_one, how, 0
+
+    def score(
+        self, rendered: Sequence[Any], models: Sequence[int] = ()
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Shift the numbers: all of them, or by the order in which they were asked for."""
+        self.calls += 1
+        for index, logprobs in self.real_one.score(rendered, models):
+            if self.how == "off" or (self.how == "order" and self.calls == 2):
+                logprobs = logprobs + np.float32(3e-4)
+            if self.how == "missing" and index == 0:
+                continue
+            yield index, logprobs
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self.real_one.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "checks"),
+    [
+        ("off", {"equals the plain loop"}),
+        ("order", {"same in reversed order"}),
+        ("missing", {"equals the plain loop", "same in reversed order"}),
+    ],
+)
+def test_wrong_numbers_fail(
+    how: str, checks: set[str], family: Family, sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that is off by 3e-4 nats, depends on the order, or leaves one out is found."""
+    load = backends.open_backend
+    monkeypatch.setattr(backends, "open_backend", lambda *a, **k: Wrong(load(*a, **k), how))
+    cpu = Compute("transformers", device="cpu")
+    verdict = verify([str(sources)], aligned=str(family.aligned), rows=8, compute=cpu)
+    assert not verdict.passed
+    assert {what for name, what in failed(verdict) if name == "chat"} == checks
+
+
+def test_half_precision_has_limits_of_its_own(tmp_path: Path, sources: Path) -> None:
+    """bfloat16 passes at 2e-2 nats and a rank correlation, over answers of 16 tokens and more."""
+    aligned = tiny_model(tmp_path / "chat")
+    compute = Compute("transformers", device="cpu", dtype="bfloat16")
+    verdict = verify([str(sources)], aligned=str(aligned), rows=16, compute=compute)
+    limits = {check.what: check.limit for check in verdict.checks}
+    assert limits["equals the plain loop"] == COARSE_LIMIT
+    assert limits["ranks like the plain loop"] == 1e-3
+    assert ("chat", "equals the plain loop") not in failed(verdict)
+
+
+def test_short_answers_in_half_precision_and_nan() -> None:
+    """One token may be off by more in half precision; a missing number never passes."""
+    a = {"m": np.array([1.0, 2.0, 3.0])}
+    b = {"m": np.array([1.5, 2.0, 3.0])}
+    assert all(
+        c.passed for c in compare(["m"], "bfloat16", [2, 20, 30], a, a, b) if "loop" in c.what
+    )
+    assert not compare(["m"], "bfloat16", [20, 20, 30], a, a, b)[0].passed
+    nan = {"m": np.array([np.nan, 2.0, 3.0])}
+    assert not compare(["m"], "float32", [2, 20, 30], nan, nan, a)[0].passed
+
+
+@real.needs_vllm
+@pytest.mark.timeout(1200)
+def test_real_vllm_passes(cli: Cli, real_family: real.Family, tmp_path: Path) -> None:
+    """Adapters of rank 1 and 32 in one engine, a full checkpoint and a merged head in their own."""
+    full = merge(real_family.models("rank1")[1], "float32").rename(tmp_path / "full")
+    models = [*real_family.options("rank1", "rank32"), "--misaligned", full]
+    options = ["--backend", "vllm", *real.OPTIONS, "--rows", "24", "--max-length", "512"]
+    cache = ["--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
+    ran = cli("verify", *models, *options, *cache)
+    assert ran.code == 0, ran.out + ran.err
+    assert "All 17 checks passed (24 examples, vllm in float32)" in ran.out
+    assert "aligned, rank1, rank32, curate-nothing: loading" in ran.err
+    assert "curate-head: it changes lm_head, which vLLM can't score as an adapter" in ran.err
