@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from curate.examples import Columns
     from curate.scoring import Summary, score
     from curate.selection import Recipe
+    from curate.targets import Target
 
-__all__ = ["Columns", "Corpus", "CurateError", "Recipe", "Summary", "open", "score"]
+__all__ = ["Columns", "Corpus", "CurateError", "Recipe", "Summary", "Target", "open", "score"]
 
 _HOMES = {
     "Columns": ("curate.examples", "Columns"),
     "Corpus": ("curate.corpus", "Corpus"),
     "CurateError": ("curate.errors", "CurateError"),
     "Recipe": ("curate.selection", "Recipe"),
+    "Target": ("curate.targets", "Target"),
     "Summary": ("curate.scoring", "Summary"),
     "open": ("curate.corpus", "open_corpus"),
     "score": ("curate.scoring", "score"),

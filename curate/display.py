@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from curate.scoring import Summary
 
 
+_PLACED = {
+    "even": "placed evenly",
+    "batch": "every batch holds its share",
+    "shuffle": "at random places",
+    "separate": "in a file of their own",
+}
+
+
 def scored(summary: Summary) -> None:
     """What a run of `curate score` did, and how to go on."""
     print(
@@ -52,8 +60,9 @@ def exported(record: dict[str, Any]) -> None:
     if narrow:
         print(
             f"  {counts['share_of_narrow']:.2%} of the narrow set's {narrow['rows']:,} rows, "
-            f"{counts['share_of_mix']:.2%} of the mix; placed evenly"
+            f"{counts['share_of_mix']:.2%} of the mix; {_PLACED[record['target']['placement']]}"
         )
+        _trained(record["trained"])
     if counts["safe"] < counts["wanted"]:
         print(
             f"  {counts['wanted'] - counts['safe']:,} fewer than the {counts['wanted']:,} asked "
@@ -66,7 +75,24 @@ def exported(record: dict[str, Any]) -> None:
             f"  the cut lies inside numerical noise ({cut['noise']} nats): the last row taken and "
             "the first left out could change places on another machine"
         )
-    print(f"{path}.manifest.json: how it was made, and which rows are safe")
+    for note in record["notes"]:
+        print(f"  {clean(note)}")
+    folder = "README.md" in record["output"]["files"]
+    manifest = f"{path}/manifest.json" if folder else f"{path}.manifest.json"
+    print(f"{manifest}: how it was made, and which rows are safe")
+    if record["output"]["run"]:
+        print(f"Train:  cd {shlex.quote(path)} && {record['output']['run']}")
+
+
+def _trained(trained: dict[str, Any]) -> None:
+    """The realised share in what a trainer takes the loss on."""
+    if trained["share_of_mix"] is None:
+        return
+    why = f" ({clean(trained['why'])})" if trained["why"] else ""
+    print(
+        f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the narrow "
+        f"set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
+    )
 
 
 def status(report: dict[str, Any]) -> None:

@@ -42,6 +42,35 @@ class Strategy(StrEnum):
     random = "random"
 
 
+class Placement(StrEnum):
+    """Where safe rows stand among narrow ones."""
+
+    even = "even"
+    batch = "batch"
+    shuffle = "shuffle"
+    separate = "separate"
+
+
+class Format(StrEnum):
+    """What a row looks like."""
+
+    messages = "messages"
+    prompt_completion = "prompt-completion"
+    sharegpt = "sharegpt"
+    alpaca = "alpaca"
+    openai = "openai"
+    text = "text"
+
+
+class Trainer(StrEnum):
+    """Whose files are written beside the rows."""
+
+    trl = "trl"
+    axolotl = "axolotl"
+    llamafactory = "llamafactory"
+    swift = "swift"
+
+
 class Metric(StrEnum):
     """The gap's formula (sql/views/gaps.sql)."""
 

@@ -193,9 +193,9 @@ def test_an_output_that_exists_is_kept(made: Corpus, tmp_path: Path) -> None:
     assert answers(out) == ["answer 1"]
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out", "."])
+@pytest.mark.parametrize("name", ["out.csv", "mix.v2", "out.jsonl.gz"])
 def test_an_unknown_ending_is_refused(made: Corpus, tmp_path: Path, name: str) -> None:
-    """Files end in .jsonl or .parquet."""
+    """Files end in .jsonl or .parquet, folders have no ending."""
     with pytest.raises(CurateError, match=r"ends in .jsonl or .parquet"):
         made.export(tmp_path / name, Recipe(top=1))
 

@@ -11,18 +11,23 @@ from curate.options import (
     CorpusOption,
     EpsilonOption,
     ForceOption,
+    Format,
     HoldOutOption,
     JsonOption,
     Metric,
+    Placement,
     Refusals,
     Strategy,
+    Trainer,
     print_json,
 )
 
 
 def export(
     corpus: CorpusOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl or .parquet file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .jsonl or .parquet file, or a folder.")
+    ],
     top: Annotated[int | None, typer.Option(help="Take the N best examples.")] = None,
     fraction: Annotated[
         float | None, typer.Option(help="Safe rows as a share of the narrow set's: 0.05 is 5 %.")
@@ -43,7 +48,20 @@ def export(
         str | None,
         typer.Option(help="SQL over the columns of gaps and examples: what may be taken."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of random draws.")] = 0,
+    placement: Annotated[
+        Placement,
+        typer.Option(help="Safe rows at equal distances, per batch, at random, or apart."),
+    ] = Placement.even,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows an optimiser step, all devices together.")
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="What a row looks like; the trainer's own by default.")
+    ] = None,
+    trainer: Annotated[
+        Trainer | None, typer.Option(help="Write a folder that this trainer trains on as it is.")
+    ] = None,
     from_manifest: Annotated[
         Path | None, typer.Option(help="Make the file of an earlier export again, byte for byte.")
     ] = None,
@@ -54,7 +72,7 @@ def export(
 
     Example: curate export -c my-corpus --fraction 0.05 --into customer.jsonl -o mix.jsonl
     """
-    from curate import Recipe, display
+    from curate import Recipe, Target, display
     from curate import open as open_corpus
     from curate.exporting import export_again
 
@@ -73,7 +91,13 @@ def export(
             where=where,
             seed=seed,
         )
-        record = open_corpus(corpus).export(output, recipe, force=force)
+        target = Target(
+            placement=placement.value,
+            batch_size=batch_size,
+            format=None if format is None else format.value,
+            trainer=None if trainer is None else trainer.value,
+        )
+        record = open_corpus(corpus).export(output, recipe, target, force=force)
     if as_json:
         print_json(record)
     else:
