@@ -2,7 +2,7 @@
 
 Facts, from LLaMA-Factory 0.9.5: a row whose turns are not questions and answers in turn is
 skipped with a warning; Alpaca rows need `input`; training shuffles but with `disable_shuffling`;
-`cutoff_len` (2,048) cuts prompt and answer. Its template is its own: name the model's.
+`cutoff_len` (2,048) cuts prompt and answer; without `template` it reads the model's own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _files(plan: Plan) -> dict[str, str]:
         "# Fine-tune on this mix with LLaMA-Factory, from this folder:",
         "#   llamafactory-cli train llamafactory.yaml",
         f"model_name_or_path: {quoted(plan.model)}",
-        "template: default # name your model's, such as qwen or llama3: it writes the prompts",
+        "# template: (none: the model's own chat template; or name one of LLaMA-Factory's)",
         "stage: sft",
         "do_train: true",
         "finetuning_type: lora",

@@ -13,7 +13,7 @@ from curate.formats.trainer import Plan, Trainer, quoted
 def _files(plan: Plan) -> dict[str, str]:
     lines = [
         "# Fine-tune on this mix with ms-swift, from this folder:",
-        "#   swift sft --config swift.yaml",
+        "#   swift sft swift.yaml",
         f"model: {quoted(plan.model)}",
         "dataset:",
         *(f"  - {file}" for file in plan.files),
@@ -30,12 +30,11 @@ def _files(plan: Plan) -> dict[str, str]:
 
 
 def _order(plan: Plan) -> list[str]:
-    lines = [
-        "dataset_shuffle: false # the order of the file is the mix",
-        "train_dataloader_shuffle: false # and batches are taken in that order",
-    ]
     if not plan.separate:
-        return lines
+        return [
+            "dataset_shuffle: false # the order of the file is the mix",
+            "train_dataloader_shuffle: false # and batches are taken in that order",
+        ]
     return [
         "interleave_prob:",
         *(f"  - {share!r}" for share in plan.shares),
@@ -51,7 +50,7 @@ SWIFT = Trainer(
     title="ms-swift",
     formats=("messages",),
     files=_files,
-    run="swift sft --config swift.yaml",
+    run="swift sft swift.yaml",
     meant=frozenset({"system", "query", "response", "history", "label", "channel", "margin"})
     | {"objects", "solution", "instruction", "output", "input", "rejected_response"},
     reads=frozenset({"loss", "loss_scale"}),
