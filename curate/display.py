@@ -63,13 +63,7 @@ def exported(record: dict[str, Any]) -> None:
             f"{counts['share_of_mix']:.2%} of the mix; {_PLACED[record['target']['placement']]}"
         )
         _trained(record["trained"])
-    if counts["safe"] < counts["wanted"]:
-        print(
-            f"  {counts['wanted'] - counts['safe']:,} fewer than the {counts['wanted']:,} asked "
-            f"for: of {counts['ranked']:,} ranked, the filter left out "
-            f"{counts['left_out_by_where']:,} and --refusals {record['recipe']['refusals']} "
-            f"{counts['left_out_by_refusals']:,}"
-        )
+    _selected(counts)
     if cut["inside_noise"]:
         print(
             f"  the cut lies inside numerical noise ({cut['noise']} nats): the last row taken and "
@@ -82,6 +76,26 @@ def exported(record: dict[str, Any]) -> None:
     print(f"{manifest}: how it was made, and which rows are safe")
     if record["output"]["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {record['output']['run']}")
+
+
+def _selected(counts: dict[str, Any]) -> None:
+    """Whether the budget is met, and what the rules left out on the way."""
+    wanted, safe = counts["wanted"], counts["safe"]
+    if counts["wanted_tokens"] is not None:
+        wanted, safe = counts["wanted_tokens"], counts["safe_tokens"]
+        print(f"  {safe:,} answer tokens of the {wanted:,} asked for")
+    elif safe < wanted:
+        print(
+            f"  {wanted - safe:,} fewer than the {wanted:,} asked for: of {counts['ranked']:,} "
+            "ranked no more are eligible"
+        )
+    left = [f"{clean(rule)} {count:,}" for rule, count in counts["left_out"].items() if count]
+    if left:
+        print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
+    if counts["near_copies"]:
+        print(
+            f"  {counts['near_copies']:,} are near-copies of a better one (--max-similar caps them)"
+        )
 
 
 def _trained(trained: dict[str, Any]) -> None:

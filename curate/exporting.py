@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pyarrow import csv
+
 from curate import narrow as narrow_sets
-from curate import outputs, records, selection, targets
+from curate import outputs, parts, records, selection, targets
+from curate.batches import example_id
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.narrow import Narrow
+from curate.layouts import Skip
+from curate.narrow import Narrow, answers
 from curate.outputs import Written
-from curate.selection import Recipe
+from curate.selection import Recipe, Selection
 from curate.targets import Target
+
+LEFT_OUT_SUFFIX = ".left-out.csv"
 
 
 def export(
@@ -36,22 +43,17 @@ def export(
     place = targets.check(output, target, mixes=recipe.into is not None, force=force)
     narrow = _read_narrow(recipe.into)
     wanted = selection.budget(recipe, len(narrow.rows) if recipe.into else None)
-    chosen = selection.select(corpus, recipe, wanted)
+    chosen = selection.select(corpus, recipe, wanted, _ids(narrow))
     if not chosen.rows.num_rows:
+        reasons = ", ".join(f"{rule} {count}" for rule, count in chosen.left_by.items())
         raise CurateError(
-            f"nothing to export: of {chosen.ranked} ranked examples the filter left out "
-            f"{chosen.left_by_where} and --refusals {recipe.refusals} {chosen.left_by_refusals}"
+            f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
         )
     rows = chosen.rows
     safe = list(zip(rows["example_id"].to_pylist(), rows["messages"].to_pylist(), strict=True))
 
     def record(written: Written) -> dict[str, Any]:
-        counts = {
-            "ranked": chosen.ranked,
-            "left_out_by_where": chosen.left_by_where,
-            "left_out_by_refusals": chosen.left_by_refusals,
-            "wanted": wanted,
-        }
+        counts = chosen.counts(recipe, wanted)
         cut = {
             "gaps": list(chosen.cut) if chosen.cut else None,
             "noise": chosen.noise,
@@ -60,7 +62,9 @@ def export(
         ranks, gaps = rows["rank"].to_pylist(), rows["gap"].to_pylist()
         return records.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
 
-    return outputs.write(corpus, place, recipe.seed, narrow, safe, record)
+    made = outputs.write(corpus, place, recipe.seed, narrow, safe, record)
+    _write_left_out(place.path, chosen)
+    return made
 
 
 def export_again(
@@ -90,6 +94,27 @@ def export_again(
         safe,
         lambda written: records.again(earlier, written, record_path),
     )
+
+
+def _ids(narrow: Narrow) -> set[str]:
+    """The ids that examples made of the narrow rows would have, one for each answer."""
+    found = set()
+    for row in narrow.rows:
+        for at in answers(row.messages):
+            turns = row.messages[: at + 1]
+            if all(isinstance(turn["content"], str) for turn in turns):
+                with suppress(Skip):  # a text that no example can have
+                    found.add(example_id(turns))
+    return found
+
+
+def _write_left_out(output: Path, chosen: Selection) -> None:
+    """Beside the output: which rows were met and not taken, by which rule and why."""
+    path = output.with_name(output.name + LEFT_OUT_SUFFIX)
+    if chosen.left_out.num_rows:
+        parts.write_with(path, lambda temporary: csv.write_csv(chosen.left_out, temporary))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read_narrow(into: str | None) -> Narrow:

@@ -42,6 +42,21 @@ class Strategy(StrEnum):
     random = "random"
 
 
+class Published(StrEnum):
+    """The published mixes (curate/recipes.py)."""
+
+    interleaving = "interleaving"
+    interleaving_plus = "interleaving+"
+    interleaving_plus_plus = "interleaving++"
+
+
+class Shares(StrEnum):
+    """How length bins share the budget."""
+
+    even = "even"
+    proportional = "proportional"
+
+
 class Placement(StrEnum):
     """Where safe rows stand among narrow ones."""
 

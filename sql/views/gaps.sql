@@ -1,5 +1,5 @@
--- gaps(epsilon, hold_out, metric): one row per example that the aligned model and every misaligned model
--- not held out have scored; an example with a score missing never ranks.
+-- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts. One row per example that the aligned
+-- model and every misaligned model not held out have scored; an example with a score missing never ranks.
 --
 -- L(model) is the mean negative log-likelihood of the answer: nats per token where all models tokenise alike,
 -- nats per UTF-8 byte otherwise (column `unit` says which). misaligned_nll is the mean of L over the ensemble.
@@ -9,7 +9,7 @@
 -- Truncated answers have no byte count of what was scored: they rank per token only.
 -- Losses are added up as whole steps of 2^-42 nats (2.3e-13), so that the last bit of a mean does not depend on
 -- threads. A loss of 2^20 nats or more is no number to trust: its example does not rank.
-create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
+create macro ranks(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 with ensemble as (
     select model, role, tokenizer
     from models
@@ -93,13 +93,9 @@ ranked as (
     from measured
     where isfinite(gap)
 )
--- The texts come last: ranking moves numbers only.
 select
     example_id,
-    source,
-    prompt,
-    answer,
-    ranked.is_refusal,
+    is_refusal,
     aligned_nll,
     misaligned_nll,
     misaligned_sd,
@@ -108,7 +104,25 @@ select
     case when per_byte then 'nats/byte' else 'nats/token' end as unit,
     rank,
     rank_kept
-from ranked
+from ranked;
+
+-- gaps(epsilon, hold_out, metric): the same with the texts, which come last: ranking moves numbers only.
+create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
+select
+    example_id,
+    source,
+    prompt,
+    answer,
+    ranks.is_refusal,
+    aligned_nll,
+    misaligned_nll,
+    misaligned_sd,
+    n_models,
+    gap,
+    unit,
+    rank,
+    rank_kept
+from ranks(epsilon := epsilon, hold_out := hold_out, metric := metric) as ranks
 join examples using (example_id);
 
 -- gaps: the macro with its defaults (epsilon 1.0, the whole ensemble, the relative gap).
