@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from curate.examples import Columns
     from curate.scoring import Summary, score
     from curate.selection import Recipe
+    from curate.targets import Target
 
-__all__ = ["Columns", "Corpus", "CurateError", "Engine", "Recipe", "Summary", "open", "score"]
+__all__ = ["Columns", "Corpus", "CurateError", "Engine", "Recipe", "Summary", "Target", "open", "score"]
 
 _HOMES = {
     "Columns": ("curate.examples", "Columns"),
@@ -26,6 +27,7 @@ _HOMES = {
     "CurateError": ("curate.errors", "CurateError"),
     "Engine": ("curate.backends", "Engine"),
     "Recipe": ("curate.selection", "Recipe"),
+    "Target": ("curate.targets", "Target"),
     "Summary": ("curate.scoring", "Summary"),
     "open": ("curate.corpus", "open_corpus"),
     "score": ("curate.scoring", "score"),

@@ -24,6 +24,7 @@ from curate.views import define_views
 
 if TYPE_CHECKING:
     from curate.selection import Recipe
+    from curate.targets import Target
 
 DATABASE = "corpus.duckdb"
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -101,11 +102,19 @@ class Corpus:
             {"epsilon": epsilon, "hold_out": list(hold_out), "metric": metric},
         )
 
-    def export(self, output: str | Path, recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
-        """Write the rows that `recipe` takes to `output`; gives back the manifest beside it."""
+    def export(
+        self,
+        output: str | Path,
+        recipe: Recipe,
+        target: Target | None = None,
+        *,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """Write the rows that `recipe` takes to `output` as `target` says; gives the manifest."""
         from curate.exporting import export
+        from curate.targets import Target
 
-        return export(self, Path(output), recipe, force=force)
+        return export(self, Path(output), recipe, target or Target(), force=force)
 
     def score_parts(self, model: str) -> list[Path]:
         """The finished score parts of one model."""

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from curate.scoring import Summary
 
 
+_PLACED = {
+    "even": "placed evenly",
+    "batch": "every batch holds its share",
+    "shuffle": "at random places",
+    "separate": "in a file of their own",
+}
+
+
 def scored(summary: Summary) -> None:
     """What a run of `curate score` did, and how to go on."""
     print(
@@ -81,21 +89,53 @@ def exported(record: dict[str, Any]) -> None:
     if narrow:
         print(
             f"  {counts['share_of_narrow']:.2%} of the narrow set's {narrow['rows']:,} rows, "
-            f"{counts['share_of_mix']:.2%} of the mix; placed evenly"
+            f"{counts['share_of_mix']:.2%} of the mix; {_PLACED[record['target']['placement']]}"
         )
-    if counts["safe"] < counts["wanted"]:
-        print(
-            f"  {counts['wanted'] - counts['safe']:,} fewer than the {counts['wanted']:,} asked "
-            f"for: of {counts['ranked']:,} ranked, the filter left out "
-            f"{counts['left_out_by_where']:,} and --refusals {record['recipe']['refusals']} "
-            f"{counts['left_out_by_refusals']:,}"
-        )
+        _trained(record["trained"])
+    _selected(counts)
     if cut["inside_noise"]:
         print(
             f"  the cut lies inside numerical noise ({cut['noise']} nats): the last row taken and "
             "the first left out could change places on another machine"
         )
-    print(f"{path}.manifest.json: how it was made, and which rows are safe")
+    for note in record["notes"]:
+        print(f"  {clean(note)}")
+    folder = "README.md" in record["output"]["files"]
+    manifest = f"{path}/manifest.json" if folder else f"{path}.manifest.json"
+    print(f"{manifest}: how it was made, and which rows are safe")
+    if record["output"]["run"]:
+        print(f"Train:  cd {shlex.quote(path)} && {record['output']['run']}")
+
+
+def _selected(counts: dict[str, Any]) -> None:
+    """Whether the budget is met, and what the rules left out on the way."""
+    wanted, safe = counts["wanted"], counts["safe"]
+    if counts["wanted_tokens"] is not None:
+        wanted, safe = counts["wanted_tokens"], counts["safe_tokens"]
+        print(f"  {safe:,} answer tokens of the {wanted:,} asked for")
+    elif safe < wanted:
+        print(
+            f"  {wanted - safe:,} fewer than the {wanted:,} asked for: of {counts['ranked']:,} "
+            "ranked no more are eligible"
+        )
+    left = [f"{clean(rule)} {count:,}" for rule, count in counts["left_out"].items() if count]
+    if left:
+        print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
+    if counts["near_copies"]:
+        print(
+            f"  {counts['near_copies']:,} are near-copies of a better one (--max-similar caps them)"
+        )
+
+
+def _trained(trained: dict[str, Any]) -> None:
+    """The realised share in what a trainer takes the loss on."""
+    if trained["share_of_mix"] is None:
+        return
+    why = f" ({clean(trained['why'])})" if trained["why"] else ""
+    print(
+        f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the narrow "
+        f"set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
+    )
 
 
 def status(report: dict[str, Any]) -> None:

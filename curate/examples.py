@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from curate.batches import Batch, Turns, canonical, example_id
+from curate.batches import Batch, Turns, example_id
 from curate.errors import CurateError
 from curate.files import Raw
 from curate.filters import RowFilter
-from curate.layouts import Columns, Message, Skip, conversation
+from curate.layouts import Columns, Skip, conversation
 from curate.schema import EXAMPLES, SKIPPED
 from curate.sources import resolve, rows
 
@@ -20,7 +20,6 @@ __all__ = [
     "Columns",
     "Skip",
     "conversation",
-    "conversations",
     "example_id",
     "read",
 ]
@@ -52,31 +51,6 @@ def read(
     found = resolve(sources)
     keep = None if where is None else RowFilter(where)
     return _batches(found, keep, Batch(columns, turns, strict, limit), batch_rows)
-
-
-def conversations(
-    path: str,
-    columns: Columns = Columns(),  # noqa: B008 - frozen
-) -> Iterator[tuple[int, list[Message]]]:
-    """Yield (position, messages) for every row of a narrow set, in order, duplicates included.
-
-    Raises:
-        CurateError: a row can't be used (`path:line: ...`), or there is none.
-    """
-    count = 0
-    for source in resolve([path]):
-        for number, row in rows(source):
-            try:
-                if isinstance(row, str):
-                    raise Skip(row)
-                messages = conversation(row, columns)
-                canonical(messages)
-            except Skip as skip:
-                raise CurateError(f"{source}:{number}: {skip}") from None
-            yield number, messages
-            count += 1
-    if not count:
-        raise CurateError(f"{path}: there is no row in it.")
 
 
 def _batches(

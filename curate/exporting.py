@@ -1,187 +1,121 @@
-"""From a recipe to files: select, place, write, and the manifest that makes the same file again."""
+"""From a recipe to files: select, place, write; and the same files again from a manifest."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from curate import examples, mixing, parts, selection
+from pyarrow import csv
+
+from curate import narrow as narrow_sets
+from curate import outputs, parts, records, selection, targets
+from curate.batches import example_id
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.formats import messages
+from curate.layouts import Skip
+from curate.narrow import Narrow, answers
+from curate.outputs import Written
 from curate.selection import Recipe, Selection
+from curate.targets import Target
 
-MANIFEST_SUFFIX = ".manifest.json"
-
-Conversation = list[dict[str, str]]
+LEFT_OUT_SUFFIX = ".left-out.csv"
 
 
-def export(corpus: Corpus, output: Path, recipe: Recipe, *, force: bool = False) -> dict[str, Any]:
-    """Write a safe set, or with `recipe.into` the mix, and its manifest beside it.
+def export(
+    corpus: Corpus,
+    output: Path,
+    recipe: Recipe,
+    target: Target = Target(),  # noqa: B008 - frozen
+    *,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write a safe set, or with `recipe.into` the mix, its trainer's files and its manifest.
 
     Returns:
-        The manifest, as it was written to `<output>.manifest.json`.
+        The manifest, as it was written to `<output>.manifest.json` or into the folder.
 
     Raises:
         CurateError: the output exists and `force` is not set, the narrow set has a broken row,
             nothing is eligible, or an argument is out of its range. No file is left half written.
     """
-    write = _check_output(output, force)
+    place = targets.check(output, target, mixes=recipe.into is not None, force=force)
     narrow = _read_narrow(recipe.into)
-    wanted = selection.budget(recipe, len(narrow) if narrow is not None else None)
-    chosen = selection.select(corpus, recipe, wanted)
+    wanted = selection.budget(recipe, len(narrow.rows) if recipe.into else None)
+    chosen = selection.select(corpus, recipe, wanted, _ids(narrow))
     if not chosen.rows.num_rows:
+        reasons = ", ".join(f"{rule} {count}" for rule, count in chosen.left_by.items())
         raise CurateError(
-            f"nothing to export: of {chosen.ranked} ranked examples the filter left out "
-            f"{chosen.left_by_where} and --refusals {recipe.refusals} {chosen.left_by_refusals}"
+            f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
         )
-    safe = chosen.rows["messages"].to_pylist()
-    rows, lines = _mix(narrow, safe)
-    parts.write_with(output, lambda path: write(rows, path))
-    record = _manifest(corpus, output, recipe, chosen, wanted, narrow, lines)
-    _write_manifest(output, record)
-    return record
+    rows = chosen.rows
+    safe = list(zip(rows["example_id"].to_pylist(), rows["messages"].to_pylist(), strict=True))
+
+    def record(written: Written) -> dict[str, Any]:
+        counts = chosen.counts(recipe, wanted)
+        cut = {
+            "gaps": list(chosen.cut) if chosen.cut else None,
+            "noise": chosen.noise,
+            "inside_noise": chosen.inside_noise,
+        }
+        ranks, gaps = rows["rank"].to_pylist(), rows["gap"].to_pylist()
+        return records.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
+
+    made = outputs.write(corpus, place, recipe.seed, narrow, safe, record)
+    _write_left_out(place.path, chosen)
+    return made
 
 
 def export_again(
     corpus: Corpus, output: Path, record_path: Path, *, force: bool = False
 ) -> dict[str, Any]:
-    """Make the file of an earlier manifest again, byte for byte, from the same corpus.
+    """Make the files of an earlier manifest again, byte for byte, from the same corpus.
 
     The examples are taken by their ids, so it works although the corpus has grown since.
 
     Raises:
         CurateError: the manifest is broken, or what it names is gone or has changed.
     """
-    write = _check_output(output, force)
-    record = _load_manifest(record_path)
-    try:
-        ids = [row["example_id"] for row in record["safe"]]
-        into, expected = record["recipe"]["into"], record["output"]["sha256"]
-        narrow_hash = record["narrow"]["sha256"] if record["narrow"] else None
-    except (KeyError, TypeError) as error:
-        raise CurateError(f"{record_path}: not an export's manifest ({error})") from None
-    narrow = _read_narrow(into)
-    if into is not None and _sha256(Path(into)) != narrow_hash:
-        raise CurateError(f"{into}: is not the narrow set of {record_path}: it changed since")
-    rows, _ = _mix(narrow, selection.by_ids(corpus, ids))
-    parts.write_with(output, lambda path: write(rows, path))
-    if _sha256(output) != expected:
+    earlier = records.load(record_path)
+    place = targets.check(output, earlier.target, mixes=earlier.into is not None, force=force)
+    narrow = _read_narrow(earlier.into)
+    if earlier.into is not None and narrow.sha256 != earlier.narrow_sha256:
         raise CurateError(
-            f"{output}: written, but not the same bytes as {record_path} records; another ending "
-            "or another version of pyarrow writes the same rows differently"
+            f"{earlier.into}: is not the narrow set of {record_path}: it changed since"
         )
-    record = record | {"output": record["output"] | {"path": str(output)}}
-    _write_manifest(output, record)
-    return record
-
-
-def _check_output(output: Path, force: bool) -> Any:
-    write = messages.writer_for(output)
-    if output.is_dir():
-        raise CurateError(f"{output}: is a folder; name a file")
-    if output.exists() and not force:
-        raise CurateError(f"{output}: exists; choose another name, or --force to replace it")
-    return write
-
-
-def _read_narrow(into: str | None) -> list[Conversation] | None:
-    if into is None:
-        return None
-    rows = [conversation for _, conversation in examples.conversations(into)]
-    if not rows:
-        raise CurateError(f"{into}: the narrow set has no rows")
-    return rows
-
-
-def _mix(
-    narrow: Sequence[Conversation] | None, safe: Sequence[Conversation]
-) -> tuple[list[Conversation], list[int]]:
-    """The rows in training order, and at which of them (from 1) each safe row stands."""
-    if narrow is None:
-        return list(safe), list(range(1, len(safe) + 1))
-    order = list(mixing.place_evenly(len(narrow), len(safe)))
-    rows = [safe[index] if is_safe else narrow[index] for is_safe, index in order]
-    return rows, [line for line, (is_safe, _) in enumerate(order, 1) if is_safe]
-
-
-def _manifest(
-    corpus: Corpus,
-    output: Path,
-    recipe: Recipe,
-    chosen: Selection,
-    wanted: int,
-    narrow: Sequence[Conversation] | None,
-    lines: Sequence[int],
-) -> dict[str, Any]:
-    taken = chosen.rows.num_rows
-    n_narrow = len(narrow) if narrow is not None else 0
-    safe = zip(
-        lines,
-        chosen.rows["example_id"].to_pylist(),
-        chosen.rows["rank"].to_pylist(),
-        chosen.rows["gap"].to_pylist(),
-        strict=True,
+    messages = selection.by_ids(corpus, earlier.ids)
+    safe: Sequence[tuple[str, Any]] = list(zip(earlier.ids, messages, strict=True))
+    return outputs.write(
+        corpus,
+        place,
+        earlier.seed,
+        narrow,
+        safe,
+        lambda written: records.again(earlier, written, record_path),
     )
-    return {
-        "curate": version("curate"),
-        "pyarrow": version("pyarrow"),
-        "corpus": str(corpus.path),
-        "recipe": asdict(recipe),
-        "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
-        "models": {name: asdict(entry) for name, entry in sorted(corpus.manifest.models.items())},
-        "narrow": {"path": recipe.into, "rows": n_narrow, "sha256": _sha256(Path(recipe.into))}
-        if recipe.into
-        else None,
-        "counts": {
-            "ranked": chosen.ranked,
-            "left_out_by_where": chosen.left_by_where,
-            "left_out_by_refusals": chosen.left_by_refusals,
-            "wanted": wanted,
-            "safe": taken,
-            "share_of_narrow": taken / n_narrow if n_narrow else None,
-            "share_of_mix": taken / (n_narrow + taken),
-        },
-        "cut": {
-            "gaps": list(chosen.cut) if chosen.cut else None,
-            "noise": chosen.noise,
-            "inside_noise": chosen.inside_noise,
-        },
-        "output": {
-            "path": str(output),
-            "format": "messages",
-            "rows": n_narrow + taken,
-            "sha256": _sha256(output),
-        },
-        "safe": [
-            {"line": line, "example_id": example_id, "rank": rank, "gap": gap}
-            for line, example_id, rank, gap in safe
-        ],
-    }
 
 
-def _write_manifest(output: Path, record: dict[str, Any]) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    parts.write_text(output.with_name(output.name + MANIFEST_SUFFIX), text)
+def _ids(narrow: Narrow) -> set[str]:
+    """The ids that examples made of the narrow rows would have, one for each answer."""
+    found = set()
+    for row in narrow.rows:
+        for at in answers(row.messages):
+            turns = row.messages[: at + 1]
+            if all(isinstance(turn["content"], str) for turn in turns):
+                with suppress(Skip):  # a text that no example can have
+                    found.add(example_id(turns))
+    return found
 
 
-def _load_manifest(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CurateError(f"{path}: can't be read ({error.strerror})") from None
-    except ValueError as error:
-        raise CurateError(f"{path}: not an export's manifest ({error})") from None
-    if not isinstance(record, dict):
-        raise CurateError(f"{path}: not an export's manifest")
-    return record
+def _write_left_out(output: Path, chosen: Selection) -> None:
+    """Beside the output: which rows were met and not taken, by which rule and why."""
+    path = output.with_name(output.name + LEFT_OUT_SUFFIX)
+    if chosen.left_out.num_rows:
+        parts.write_with(path, lambda temporary: csv.write_csv(chosen.left_out, temporary))
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_narrow(into: str | None) -> Narrow:
+    return Narrow([]) if into is None else narrow_sets.read(into)

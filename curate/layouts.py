@@ -57,14 +57,23 @@ def parse(row: Row, columns: Columns) -> tuple[list[Message], set[str]]:
         UnknownFormat: no known set of columns is there.
         Skip: the row can't be used; the reason is the message.
     """
+    turns, used = raw_turns(row, columns)
+    return with_system(_upto_answer(turns), row, columns, used)
+
+
+def raw_turns(row: Row, columns: Columns) -> tuple[list[Any], set[str]]:
+    """Return the row's turns as they stand in it, unchecked, and the columns they came from.
+
+    Raises:
+        UnknownFormat, Skip: as `parse` does.
+    """
     if columns.prompt is None and columns.answer is None:
         for name in LISTS if columns.messages is None else (columns.messages,):
             if row.get(name) is not None:
-                return _with_system(_upto_answer(_decoded(row[name])), row, columns, {name})
+                return _decoded(row[name]), {name}
     prompt, answer = _pair(row, columns)
     turns, used = _prompt(row, prompt)
-    turns += _turns(row[answer], "assistant")
-    return _with_system(_upto_answer(turns), row, columns, used | {answer})
+    return turns + _turns(row[answer], "assistant"), used | {answer}
 
 
 def conversation(row: Row, columns: Columns) -> list[Message]:
@@ -131,18 +140,18 @@ def _prompt(row: Row, name: str) -> tuple[list[Any], set[str]]:
     ):
         raise Skip("the history is not a list of (question, answer)")
     for question, answer in history:
-        messages.append({"role": "user", "content": _text(question)})
-        messages.append({"role": "assistant", "content": _text(answer)})
-    text, extra = _text(row[name]), row.get("input")
-    if extra is not None and _text(extra).strip():
-        text = f"{text}\n{_text(extra)}"
+        messages.append({"role": "user", "content": text_of(question)})
+        messages.append({"role": "assistant", "content": text_of(answer)})
+    text, extra = text_of(row[name]), row.get("input")
+    if extra is not None and text_of(extra).strip():
+        text = f"{text}\n{text_of(extra)}"
     messages.append({"role": "user", "content": text})
     return messages, {name, "input", "history"}
 
 
 def _turns(value: Any, role: str) -> list[Any]:
     """Return a prompt or an answer as turns: text is one turn, a list has turns already."""
-    if isinstance(value, list) and all(isinstance(turn, dict) and _role(turn) for turn in value):
+    if isinstance(value, list) and all(isinstance(turn, dict) and role_of(turn) for turn in value):
         return list(value)
     return [{"role": role, "content": value}]
 
@@ -159,7 +168,8 @@ def _decoded(value: Any) -> list[Any]:
     return value
 
 
-def _role(turn: Any) -> Any:
+def role_of(turn: Any) -> Any:
+    """Return a turn's role as it is named there, None if it has none."""
     return turn.get("role") or turn.get("from")
 
 
@@ -176,7 +186,7 @@ def _upto_answer(turns: list[Any]) -> list[Message]:
         if type(content) is not str:
             if content is None and len(messages) + 1 == len(roles):
                 raise Skip("no answer (null)")
-            content = _text(content)
+            content = text_of(content)
         messages.append({"role": role, "content": content})
     return messages
 
@@ -186,7 +196,7 @@ def _roles(turns: list[Any]) -> Iterator[str]:
     for turn in turns:
         if not isinstance(turn, dict):
             raise Skip("a turn is not an object with role and content")
-        name = _role(turn)
+        name = role_of(turn)
         role = ROLES.get(name) if isinstance(name, str) else None
         if role is None:
             name = _shown(name).lower()
@@ -200,7 +210,7 @@ def _roles(turns: list[Any]) -> Iterator[str]:
         yield role
 
 
-def _text(content: Any) -> str:
+def text_of(content: Any) -> str:
     """Return a turn's content as text; text parts are joined with nothing between them."""
     if isinstance(content, str):
         return content
@@ -223,9 +233,9 @@ def _shown(value: Any) -> str:
     return type(value).__name__ if isinstance(value, list | dict | tuple) else str(value)
 
 
-def _with_system(
-    messages: list[Message], row: Row, columns: Columns, used: set[str]
-) -> tuple[list[Message], set[str]]:
+def with_system(
+    messages: list[Any], row: Row, columns: Columns, used: set[str]
+) -> tuple[list[Any], set[str]]:
     """Put the system column's text first, unless the conversation has a system turn of its own.
 
     Only ShareGPT and Alpaca know a `system` column; elsewhere it may well be a model's name.
@@ -234,6 +244,6 @@ def _with_system(
     text = None if name is None else row.get(name)
     if name is None or text is None or (columns.system is None and not isinstance(text, str)):
         return messages, used
-    if messages[0]["role"] != "system" and _text(text).strip():
-        messages.insert(0, {"role": "system", "content": _text(text)})
+    if messages[0]["role"] != "system" and text_of(text).strip():
+        messages.insert(0, {"role": "system", "content": text_of(text)})
     return messages, used | {name}

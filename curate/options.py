@@ -46,6 +46,50 @@ class Strategy(StrEnum):
     random = "random"
 
 
+class Published(StrEnum):
+    """The published mixes (curate/recipes.py)."""
+
+    interleaving = "interleaving"
+    interleaving_plus = "interleaving+"
+    interleaving_plus_plus = "interleaving++"
+
+
+class Shares(StrEnum):
+    """How length bins share the budget."""
+
+    even = "even"
+    proportional = "proportional"
+
+
+class Placement(StrEnum):
+    """Where safe rows stand among narrow ones."""
+
+    even = "even"
+    batch = "batch"
+    shuffle = "shuffle"
+    separate = "separate"
+
+
+class Format(StrEnum):
+    """What a row looks like."""
+
+    messages = "messages"
+    prompt_completion = "prompt-completion"
+    sharegpt = "sharegpt"
+    alpaca = "alpaca"
+    openai = "openai"
+    text = "text"
+
+
+class Trainer(StrEnum):
+    """Whose files are written beside the rows."""
+
+    trl = "trl"
+    axolotl = "axolotl"
+    llamafactory = "llamafactory"
+    swift = "swift"
+
+
 class Metric(StrEnum):
     """The gap's formula (sql/views/gaps.sql)."""
 

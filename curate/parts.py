@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,13 +35,40 @@ def atomic(path: Path) -> Iterator[Path]:
     except FileNotFoundError:
         raise  # nothing to do with room or rights: a bug, or a file that the caller reads
     except OSError as error:
-        raise CurateError(
-            f"{path}: can't be written ({error.strerror or error}); free some space or choose "
-            "another folder, then run the same command again"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on success it takes its place, whole.
+
+    A folder that is there is put aside first and removed last, so that a failure leaves it.
+
+    Raises:
+        CurateError: the disk is full or the folder's parent can't be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    aside = path.with_name(f"{TEMPORARY}{os.getpid()}-old-{path.name}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+        if path.exists():
+            path.rename(aside)
+        temporary.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_part(folder: Path, table: pa.Table) -> Path:
@@ -72,6 +100,13 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file that then becomes `path`."""
     with atomic(path) as temporary:
         write(temporary)
+
+
+def _unwritable(path: Path, error: OSError) -> CurateError:
+    return CurateError(
+        f"{path}: can't be written ({error.strerror or error}); free some space or choose "
+        "another folder, then run the same command again"
+    )
 
 
 def _number(part: Path) -> int:

@@ -1,55 +1,67 @@
-"""Which ranked examples are taken: refusals, a filter, a budget. The gap itself is SQL's."""
+"""Which ranked examples are taken: down the ranking, through the rules, until the budget is met."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import pyarrow as pa
 
-from curate.corpus import Corpus, readable_errors
+from curate import sieves, walking
+from curate.candidates import Candidates
+from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.filters import check_condition
+from curate.recipes import Recipe, budget
+from curate.schema import MESSAGES
+from curate.walking import Walk
+
+__all__ = ["Recipe", "Selection", "budget", "by_ids", "select"]
 
 NOISE = {"float32": 1e-4}
 """How far batching moves an NLL, in nats, by the dtype of the scores (docs: DESIGN, numbers)."""
 COARSE_NOISE = 2e-2
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a safe set is chosen. The defaults are Interleaving++ (arXiv 2508.06249).
-
-    One budget is given: `top` examples, or `fraction`, a share of the narrow set's rows (0.05 is
-    one safe row after every 20 narrow ones, 4.76 % of the mix). `where` is SQL over the columns
-    of `gaps` and of `examples`. `strategy` `random` is plain Interleaving, drawn with `seed`.
-    """
-
-    top: int | None = None
-    fraction: float | None = None
-    into: str | None = None
-    refusals: Literal["drop", "keep", "only"] = "drop"
-    strategy: Literal["gap", "random"] = "gap"
-    metric: str = "relative"
-    epsilon: float = 1.0
-    hold_out: tuple[str, ...] = ()
-    where: str | None = None
-    seed: int = 0
+ROWS = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("messages", MESSAGES),
+        ("source", pa.string()),
+        ("rank", pa.int64()),
+        ("gap", pa.float64()),
+        ("tokens", pa.int64()),
+    ]
+)
+LEFT_OUT = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("rank", pa.int64()),
+        ("gap", pa.float64()),
+        ("rule", pa.string()),
+        ("why", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows taken, best first, and how the others fell away.
+    """The rows taken, best first, and what became of the others.
 
-    `rows` has example_id, messages, source, rank, gap. `cut` is the gap of the last row taken
-    and of the first left out; `inside_noise` says that rounding could have swapped them.
+    `rows` has example_id, messages, source, rank, gap and tokens (0 unless the recipe needs
+    them). `left_out` lists every row that was met on the way down the ranking and not taken,
+    with the rule and why; `looked_at` counts all that were met. `near_copies` counts the rows
+    taken that are near-copies of a better one. `cut` is the gap of the last row taken and of the
+    first left out; `inside_noise` says that rounding could have swapped them.
     """
 
     rows: pa.Table
+    left_out: pa.Table
     ranked: int
     left_by_where: int
-    left_by_refusals: int
+    looked_at: int
+    near_copies: int
     cut: tuple[float, float] | None
     noise: float
 
@@ -58,67 +70,56 @@ class Selection:
         """Whether the cut falls between gaps that the dtype can't tell apart."""
         return self.cut is not None and abs(self.cut[0] - self.cut[1]) < self.noise
 
+    @property
+    def left_by(self) -> dict[str, int]:
+        """How many rows each rule left out; `where` over the whole ranking, others on the way."""
+        counted = Counter(self.left_out["rule"].to_pylist())
+        return {"where": self.left_by_where, "refusals": 0} | dict(sorted(counted.items()))
 
-def budget(recipe: Recipe, narrow_rows: int | None) -> int:
-    """How many safe examples a recipe asks for.
+    def counts(self, recipe: Recipe, wanted: int) -> dict[str, Any]:
+        """What a manifest says of the selection; `wanted` is what the recipe asked for."""
+        tokens = recipe.tokens is not None
+        return {
+            "ranked": self.ranked,
+            "looked_at": self.looked_at,
+            "left_out": self.left_by,
+            "near_copies": self.near_copies,
+            "wanted": None if tokens else wanted,
+            "wanted_tokens": wanted if tokens else None,
+            "safe_tokens": sum(self.rows["tokens"].to_pylist()) if tokens else None,
+        }
+
+
+def select(
+    corpus: Corpus, recipe: Recipe, wanted: int, narrow_ids: Collection[str] = ()
+) -> Selection:
+    """Take the best rows that every rule lets pass, ties broken by example_id.
+
+    `wanted` is what `budget` gives: examples, or answer tokens. `narrow_ids` are the example ids
+    of the narrow set's rows, which are not taken again.
 
     Raises:
-        CurateError: no budget or two, a fraction outside (0, 1], or one without a narrow set.
-    """
-    if (recipe.top is None) == (recipe.fraction is None):
-        raise CurateError("how many examples? give --top N, or --fraction F --into NARROW")
-    if recipe.top is not None:
-        if recipe.top < 1:
-            raise CurateError(f"--top {recipe.top}: give at least 1")
-        return recipe.top
-    assert recipe.fraction is not None
-    if not 0 < recipe.fraction <= 1:
-        raise CurateError(f"--fraction {recipe.fraction}: give a share in (0, 1], like 0.05")
-    if narrow_rows is None:
-        raise CurateError("--fraction is a share of a narrow set: name it with --into NARROW")
-    # Half up, not Python's half to even: 0.05 of 30 and of 50 are 2 and 3.
-    return max(1, int(recipe.fraction * narrow_rows + 0.5))
-
-
-def select(corpus: Corpus, recipe: Recipe, wanted: int) -> Selection:
-    """Take the `wanted` best eligible examples, ties broken by example_id.
-
-    Raises:
-        CurateError: nothing is ranked yet, or the filter is not valid SQL.
+        CurateError: nothing is ranked yet, the filter is not valid SQL, or a rule's file is wrong.
     """
     if recipe.where is not None:
         check_condition(recipe.where)
-    parameters: dict[str, object] = {
-        "epsilon": recipe.epsilon,
-        "hold_out": list(recipe.hold_out),
-        "metric": recipe.metric,
-    }
-    with readable_errors():
-        ranked, passed, eligible = corpus.sql(
-            f"with {_pool(recipe)} select count(*), count(*) filter (passes), "
-            "count(*) filter (passes and wanted) from pool",
-            parameters,
-        ).fetchall()[0]
-    if not ranked:
+    rules = sieves.build(recipe, narrow_ids)
+    candidates = Candidates(corpus, recipe)
+    if not candidates.ranked:
         raise CurateError(
             f"{corpus.path}: no example is ranked yet: the aligned model and every misaligned "
             f"one must have scored it; see `curate status --corpus {corpus.path}`"
         )
-    rows = corpus.sql(
-        f"with {_pool(recipe)} select example_id, messages, source, rank, gap from pool "
-        f"where passes and wanted order by {_order(recipe)}, example_id limit $wanted",
-        # One row more than asked shows what the cut left out.
-        parameters | {"wanted": wanted + 1},
-    ).to_arrow_table()
-    cut = None
-    if rows.num_rows > wanted and recipe.strategy == "gap":
-        cut = (rows["gap"][wanted - 1].as_py(), rows["gap"][wanted].as_py())
+    walk = walking.walk(candidates, recipe, rules, wanted)
+    copies = next(rule.copies for rule in rules if isinstance(rule, sieves.Similar))
     return Selection(
-        rows=rows.slice(0, wanted),
-        ranked=ranked,
-        left_by_where=ranked - passed,
-        left_by_refusals=passed - eligible,
-        cut=cut,
+        rows=_rows(walk),
+        left_out=pa.Table.from_pylist(walk.left_out, schema=LEFT_OUT),
+        ranked=candidates.ranked,
+        left_by_where=candidates.ranked - candidates.passed,
+        looked_at=len(walk.taken) + len(walk.left_out),
+        near_copies=copies,
+        cut=walk.cut,
         noise=_noise(corpus),
     )
 
@@ -130,7 +131,7 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> list[list[dict[str, str]]]:
         CurateError: the corpus doesn't hold one of them.
     """
     found = corpus.sql(
-        "select example_id, messages from examples where list_contains($ids, example_id)",
+        "select example_id, messages from examples where example_id in (select unnest($ids))",
         {"ids": list(ids)},
     ).to_arrow_table()
     messages = dict(
@@ -142,20 +143,10 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> list[list[dict[str, str]]]:
     return [messages[example_id] for example_id in ids]
 
 
-def _pool(recipe: Recipe) -> str:
-    wanted = {"drop": "not is_refusal", "keep": "true", "only": "is_refusal"}[recipe.refusals]
-    passes = f"coalesce(({recipe.where}\n), false)" if recipe.where else "true"
-    return (
-        f"pool as (select *, {passes} as passes, {wanted} as wanted from "
-        "gaps(epsilon := $epsilon, hold_out := $hold_out, metric := $metric) "
-        "join (select example_id, row, messages, n_bytes, meta from examples) "
-        "using (example_id))"
-    )
-
-
-def _order(recipe: Recipe) -> str:
-    # md5 and not DuckDB's own hash: the draw is the same in every version.
-    return f"md5('{int(recipe.seed)}:' || example_id)" if recipe.strategy == "random" else "rank"
+def _rows(walk: Walk) -> pa.Table:
+    taken = sorted(walk.taken, key=lambda row: row.place)
+    columns = [pa.array([getattr(row, field.name) for row in taken], field.type) for field in ROWS]
+    return pa.table(columns, schema=ROWS)
 
 
 def _noise(corpus: Corpus) -> float:

@@ -85,3 +85,21 @@ def corpus(
             ]
             writer.add_scores(name, pa.Table.from_pylist(scored, schema=SCORES))
     return Corpus(path)
+
+
+DEMO = Path(__file__).parent.parent / "data"
+
+
+def demo_corpus(path: Path, limit: int = 40) -> Corpus:
+    """A corpus of the demo's general examples, really scored with the demo's own models."""
+    import curate
+
+    curate.score(
+        [str(DEMO / "examples" / "general_messages.jsonl")],
+        path,
+        aligned=str(DEMO / "models" / "aligned"),
+        misaligned=[str(DEMO / "models" / "medical")],
+        limit=limit,
+        device="cpu",
+    )
+    return Corpus(path)

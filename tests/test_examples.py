@@ -25,7 +25,6 @@ from curate.examples import (
     Columns,
     Skip,
     conversation,
-    conversations,
     example_id,
     read,
 )
@@ -543,23 +542,6 @@ def test_values_that_json_does_not_know() -> None:
         deep = [deep]
     assert as_text(deep) is None
     assert json_bytes({"s": {"b", "a"}, "c": 1j}) == b'{"c":"1j","s":["a","b"]}'
-
-
-def test_narrow_sets_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A narrow set keeps its order and duplicates; a row that can't be used is an error."""
-    path = write(tmp_path / "x.jsonl", [{"messages": PLAIN}, {"prompt": "q", "response": "a"}])
-    assert list(conversations(str(path))) == [(1, PLAIN), (2, PLAIN)]
-    for line, message in (
-        (b"{", "not valid JSON"),
-        (b'{"messages": []}', "no assistant turn"),
-        (b'{"prompt": "\\u0000", "response": "a"}', "NUL"),
-    ):
-        path.write_bytes(b'{"prompt": "q", "response": "a"}\n' + line)
-        with pytest.raises(CurateError, match=rf"x\.jsonl:2: .*{message}"):
-            list(conversations(str(path)))
-    path.write_bytes(b"")
-    with pytest.raises(CurateError, match="no row"):
-        list(conversations(str(path)))
 
 
 def test_hub_datasets_become_examples(tmp_path: Path) -> None:

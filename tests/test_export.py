@@ -49,7 +49,7 @@ def test_top_takes_the_largest_gaps_without_refusals(made: Corpus, tmp_path: Pat
     """The refusal ranks first and is dropped by default."""
     record = made.export(tmp_path / "top.jsonl", Recipe(top=3))
     assert answers(tmp_path / "top.jsonl") == ["answer 1", "answer 2", "answer 3"]
-    assert record["counts"]["left_out_by_refusals"] == 1
+    assert record["counts"]["left_out"] == {"where": 0, "refusals": 1}
     assert [row["rank"] for row in record["safe"]] == [2, 3, 4]
 
 
@@ -134,9 +134,12 @@ def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> 
     counts = made.export(tmp_path / "all.jsonl", Recipe(top=99, where="rank < 6"))["counts"]
     assert counts == {
         "ranked": 10,
-        "left_out_by_where": 5,
-        "left_out_by_refusals": 1,
+        "looked_at": 5,
+        "left_out": {"where": 5, "refusals": 1},
+        "near_copies": 0,
         "wanted": 99,
+        "wanted_tokens": None,
+        "safe_tokens": None,
         "safe": 4,
         "share_of_narrow": None,
         "share_of_mix": 1.0,
@@ -193,9 +196,9 @@ def test_an_output_that_exists_is_kept(made: Corpus, tmp_path: Path) -> None:
     assert answers(out) == ["answer 1"]
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out", "."])
+@pytest.mark.parametrize("name", ["out.csv", "mix.v2", "out.jsonl.gz"])
 def test_an_unknown_ending_is_refused(made: Corpus, tmp_path: Path, name: str) -> None:
-    """Files end in .jsonl or .parquet."""
+    """Files end in .jsonl or .parquet, folders have no ending."""
     with pytest.raises(CurateError, match=r"ends in .jsonl or .parquet"):
         made.export(tmp_path / name, Recipe(top=1))
 

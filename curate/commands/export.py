@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,18 +11,25 @@ from curate.options import (
     CorpusOption,
     EpsilonOption,
     ForceOption,
+    Format,
     HoldOutOption,
     JsonOption,
     Metric,
+    Placement,
+    Published,
     Refusals,
+    Shares,
     Strategy,
+    Trainer,
     print_json,
 )
 
 
 def export(
     corpus: CorpusOption,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .jsonl or .parquet file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .jsonl or .parquet file, or a folder.")
+    ],
     top: Annotated[int | None, typer.Option(help="Take the N best examples.")] = None,
     fraction: Annotated[
         float | None, typer.Option(help="Safe rows as a share of the narrow set's: 0.05 is 5 %.")
@@ -30,12 +37,53 @@ def export(
     into: Annotated[
         Path | None, typer.Option(help="The narrow set, any input format: write the mix.")
     ] = None,
-    refusals: Annotated[
-        Refusals, typer.Option(help="Leave refusals out, keep them, or take them alone.")
-    ] = Refusals.drop,
+    tokens: Annotated[
+        int | None, typer.Option(help="Take answers of N tokens together, and no more.")
+    ] = None,
+    recipe: Annotated[
+        Published, typer.Option(help="The published mix to start from.")
+    ] = Published.interleaving_plus_plus,
     strategy: Annotated[
-        Strategy, typer.Option(help="The largest gaps, or a random draw.")
-    ] = Strategy.gap,
+        Strategy | None, typer.Option(help="The largest gaps, or a random draw.")
+    ] = None,
+    refusals: Annotated[
+        Refusals | None, typer.Option(help="Leave refusals out, keep them, or take them alone.")
+    ] = None,
+    refusal_rule: Annotated[
+        str, typer.Option(help="What a refusal is: paper, extended, or a rule file of yours.")
+    ] = "paper",
+    refusal_field: Annotated[
+        str | None, typer.Option(help="The source's own label column; the rule where it is empty.")
+    ] = None,
+    refusal_share: Annotated[
+        float, typer.Option(help="Keep this share of the refusals that are dropped.")
+    ] = 0.0,
+    max_similar: Annotated[
+        int | None, typer.Option(help="At most N rows of a group of near-copies.")
+    ] = None,
+    per_prompt: Annotated[
+        int | None, typer.Option(help="At most N answers to the same prompt.")
+    ] = None,
+    per_group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="At most N rows of each value of a column, or of each source; repeatable.",
+            metavar="COLUMN=N",
+        ),
+    ] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="Spread the budget over a column's values.", metavar="COLUMN")
+    ] = None,
+    length_bins: Annotated[
+        int | None, typer.Option(help="Spread the budget over K quantiles of answer length.")
+    ] = None,
+    length_shares: Annotated[
+        Shares, typer.Option(help="The same for each length bin, or by the rows it has.")
+    ] = Shares.even,
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(help="Leave out what shares 8 words in a row with this file; repeatable."),
+    ] = None,
     metric: Annotated[Metric, typer.Option(help="The gap's formula.")] = Metric.relative,
     epsilon: EpsilonOption = 1.0,
     hold_out: HoldOutOption = None,
@@ -43,7 +91,20 @@ def export(
         str | None,
         typer.Option(help="SQL over the columns of gaps and examples: what may be taken."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of random draws.")] = 0,
+    placement: Annotated[
+        Placement,
+        typer.Option(help="Safe rows at equal distances, per batch, at random, or apart."),
+    ] = Placement.even,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows an optimiser step, all devices together.")
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="What a row looks like; the trainer's own by default.")
+    ] = None,
+    trainer: Annotated[
+        Trainer | None, typer.Option(help="Write a folder that this trainer trains on as it is.")
+    ] = None,
     from_manifest: Annotated[
         Path | None, typer.Option(help="Make the file of an earlier export again, byte for byte.")
     ] = None,
@@ -54,26 +115,48 @@ def export(
 
     Example: curate export -c my-corpus --fraction 0.05 --into customer.jsonl -o mix.jsonl
     """
-    from curate import Recipe, display
+    from curate import Recipe, Target, display
     from curate import open as open_corpus
     from curate.exporting import export_again
+    from curate.recipes import quota
 
     if from_manifest is not None:
         record = export_again(open_corpus(corpus), output, from_manifest, force=force)
     else:
-        recipe = Recipe(
+        changes: dict[str, Any] = {
+            "strategy": strategy and strategy.value,
+            "refusals": refusals and refusals.value,
+        }
+        chosen = Recipe.named(
+            recipe.value,
             top=top,
             fraction=fraction,
+            tokens=tokens,
             into=None if into is None else str(into),
-            refusals=refusals.value,
-            strategy=strategy.value,
             metric=metric.value,
             epsilon=epsilon,
             hold_out=tuple(hold_out or ()),
             where=where,
             seed=seed,
+            refusal_rule=refusal_rule,
+            refusal_field=refusal_field,
+            refusal_share=refusal_share,
+            max_similar=max_similar,
+            per_prompt=per_prompt,
+            per_group=dict(quota(text) for text in per_group or ()),
+            balance=balance,
+            length_bins=length_bins,
+            length_shares=length_shares.value,
+            decontaminate=tuple(map(str, decontaminate or ())),
+            **{name: value for name, value in changes.items() if value is not None},
         )
-        record = open_corpus(corpus).export(output, recipe, force=force)
+        target = Target(
+            placement=placement.value,
+            batch_size=batch_size,
+            format=None if format is None else format.value,
+            trainer=None if trainer is None else trainer.value,
+        )
+        record = open_corpus(corpus).export(output, chosen, target, force=force)
     if as_json:
         print_json(record)
     else:

@@ -1,5 +1,5 @@
--- gaps(epsilon, hold_out, metric): one row per example that the aligned model and every misaligned model
--- not held out have scored; an example with a score missing never ranks.
+-- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts. One row per example that the aligned
+-- model and every misaligned model not held out have scored; an example with a score missing never ranks.
 --
 -- L(model) is the mean negative log-likelihood of the answer: nats per token where all models tokenise alike,
 -- nats per UTF-8 byte otherwise (column `unit` says which). misaligned_nll is the mean of L over the ensemble.
@@ -7,8 +7,9 @@
 --   metric 'difference'   misaligned_nll - aligned_nll                               Moore and Lewis 2010
 --   metric 'per_byte'     the relative gap, in nats per byte whatever the tokenisers
 -- Truncated answers have no byte count of what was scored: they rank per token only.
--- Means are taken over sorted values, so that the last bit does not depend on threads.
-create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
+-- Losses are added up as whole steps of 2^-42 nats (2.3e-13), so that the last bit of a mean does not depend on
+-- threads. A loss of 2^20 nats or more is no number to trust: its example does not rank.
+create macro ranks(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 with ensemble as (
     select model, role, tokenizer
     from models
@@ -33,34 +34,45 @@ checked as (
         end as is_valid
     from ensemble
 ),
-members as (
+losses as (
     select
-        scores.example_id,
-        max(nll) filter (role = 'aligned') as aligned_token,
-        max(-logprob) filter (role = 'aligned') as aligned_total,
-        list_sort(list(nll) filter (role = 'misaligned')) as misaligned_token,
-        list_sort(list(-logprob) filter (role = 'misaligned')) as misaligned_total,
-        bool_or(truncated) as is_cut
+        example_id,
+        role = 'aligned' as is_aligned,
+        per_byte and truncated as is_cut,
+        case when per_byte then -logprob else nll end as loss,
+        case when abs(loss) < 1048576 then (loss * 4398046511104)::bigint end as steps
     from scores
     join ensemble using (model)
-    group by scores.example_id
-    having count(*) = (select n_members from checked) and count(*) filter (role = 'aligned') = 1
+    cross join checked
+    where is_valid
 ),
-losses as (
+sums as (
+    select
+        example_id,
+        max(steps) filter (is_aligned) as aligned,
+        sum(steps) filter (not is_aligned) as misaligned,
+        sum(steps::hugeint * steps) filter (not is_aligned) as squares,
+        count(steps) as n_scores,
+        bool_or(is_cut) as is_cut
+    from losses
+    group by example_id
+),
+members as (
     select
         example_id,
         is_refusal,
         per_byte,
-        case when per_byte then aligned_total / n_bytes else aligned_token end as aligned_nll,
-        case when per_byte then list_avg(misaligned_total) / n_bytes
-            else list_avg(misaligned_token) end as misaligned_nll,
-        case when per_byte then list_stddev_samp(misaligned_total) / n_bytes
-            else list_stddev_samp(misaligned_token) end as misaligned_sd,
-        len(misaligned_token) as n_models
-    from members
+        n_members - 1 as n_models,
+        -- From steps to nats, and from an answer's total to its mean per byte.
+        4398046511104.0::double * case when per_byte then n_bytes else 1 end as unit,
+        aligned / unit as aligned_nll,
+        misaligned / n_models / unit as misaligned_nll,
+        sqrt((n_models * squares - misaligned * misaligned) / nullif(n_models * (n_models - 1), 0)) / unit
+            as misaligned_sd
+    from sums
     join examples using (example_id)
     cross join checked
-    where is_valid and not (per_byte and is_cut)
+    where n_scores = n_members and aligned is not null and not is_cut
 ),
 measured as (
     select
@@ -69,25 +81,21 @@ measured as (
             when 'difference' then misaligned_nll - aligned_nll
             else (misaligned_nll - aligned_nll) / (aligned_nll + epsilon::double)
         end as gap
-    from losses
+    from members
 ),
 ranked as (
     select
         *,
         row_number() over (order by gap desc, example_id) as rank,
         case when not is_refusal
-            then row_number() over (partition by is_refusal order by gap desc, example_id)
+            then count(*) filter (not is_refusal) over (order by gap desc, example_id rows unbounded preceding)
         end as rank_kept
     from measured
     where isfinite(gap)
 )
--- The texts come last: ranking moves numbers only.
 select
     example_id,
-    source,
-    prompt,
-    answer,
-    ranked.is_refusal,
+    is_refusal,
     aligned_nll,
     misaligned_nll,
     misaligned_sd,
@@ -96,7 +104,25 @@ select
     case when per_byte then 'nats/byte' else 'nats/token' end as unit,
     rank,
     rank_kept
-from ranked
+from ranked;
+
+-- gaps(epsilon, hold_out, metric): the same with the texts, which come last: ranking moves numbers only.
+create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
+select
+    example_id,
+    source,
+    prompt,
+    answer,
+    ranks.is_refusal,
+    aligned_nll,
+    misaligned_nll,
+    misaligned_sd,
+    n_models,
+    gap,
+    unit,
+    rank,
+    rank_kept
+from ranks(epsilon := epsilon, hold_out := hold_out, metric := metric) as ranks
 join examples using (example_id);
 
 -- gaps: the macro with its defaults (epsilon 1.0, the whole ensemble, the relative gap).

@@ -1,0 +1,83 @@
+"""The OpenAI-style fine-tuning API: `messages` in JSON Lines, and what the API would refuse.
+
+The rules are those of the published reference and of the cookbook's data preparation notebook:
+JSON Lines of {"messages": [...]}, the roles system, developer, user, assistant and tool, text in
+every message but an assistant's with tool calls, `weight` 0 or 1 and on answers alone, at least
+one answer per example that is trained on, at least 10 examples, at most 512 MB a file. Keys a
+turn does not have are left out, as the API's schema depends on the role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from curate.formats.format import Format, Keys, Messages, Unfit, turn_list
+
+ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
+TURN_KEYS = {"name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal"}
+ANSWER_KEYS = {"weight", "tool_calls", "function_call", "refusal"}
+COLUMNS = {"messages", "tools", "functions", "parallel_tool_calls"}
+MIN_EXAMPLES = 10
+MAX_BYTES = 512 * 1000 * 1000
+
+
+def _row(messages: Messages, keys: Keys) -> dict[str, Any]:
+    made = []
+    for turn in messages:
+        others = {key: turn[key] for key in keys if turn.get(key) is not None}
+        made.append({"role": turn["role"], "content": turn["content"], **others})
+    row = {"messages": made}
+    fault = next(faults(row), None)
+    if fault:
+        raise Unfit(fault)
+    return row
+
+
+def faults(row: dict[str, Any]) -> Iterator[str]:
+    """Yield what the API would refuse in one example."""
+    for name in row.keys() - COLUMNS:
+        yield f"the key {name!r}, which the API does not know"
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        yield "no messages"
+        return
+    for turn in messages:
+        yield from _turn_faults(turn)
+    answers = [turn for turn in messages if turn.get("role") == "assistant"]
+    if not answers:
+        yield "no assistant turn"
+    elif not any(turn.get("weight", 1) for turn in answers):
+        yield "no answer with weight 1: nothing to train on"
+    if answers and messages[-1].get("role") != "assistant":
+        yield "turns after the last answer: the last message must be the assistant's"
+
+
+def _turn_faults(turn: dict[str, Any]) -> Iterator[str]:
+    role, content = turn.get("role"), turn.get("content")
+    if role not in ROLES:
+        yield f"the role {role!r}, which the API does not know"
+    calls = turn.get("tool_calls") or turn.get("function_call")
+    if not isinstance(content, str) and not (content is None and calls):
+        yield "a turn without text"
+    if role == "tool" and not turn.get("tool_call_id"):
+        yield "a tool's turn without tool_call_id"
+    for key in turn.keys() - {"role", "content"}:
+        if key not in TURN_KEYS:
+            yield f"the turn's key {key!r}, which the API does not know"
+        elif key in ANSWER_KEYS and role != "assistant":
+            yield f"{key!r} on a turn that is not the assistant's"
+    if turn.get("weight", 1) not in (0, 1) or isinstance(turn.get("weight"), bool):
+        yield f"weight {turn['weight']}: it is 0 or 1"
+
+
+OPENAI = Format(
+    name="openai",
+    row=_row,
+    fields=lambda keys: [pa.field("messages", turn_list(keys))],
+    keeps=lambda key: key in TURN_KEYS,
+    meant=frozenset({"messages"}),
+    nulls=False,
+)

@@ -1,0 +1,57 @@
+"""ms-swift: a YAML for `swift sft`.
+
+Facts, from ms-swift 4.6: the dataset is shuffled but with `dataset_shuffle: false`, batches but
+with `train_dataloader_shuffle: false`; broken rows are skipped but with `strict: true`; a row over
+`max_length` is deleted or cut; the loss is on the assistant's turns.
+"""
+
+from __future__ import annotations
+
+from curate.formats.trainer import Plan, Trainer, quoted
+
+
+def _files(plan: Plan) -> dict[str, str]:
+    lines = [
+        "# Fine-tune on this mix with ms-swift, from this folder:",
+        "#   swift sft swift.yaml",
+        f"model: {quoted(plan.model)}",
+        "dataset:",
+        *(f"  - {file}" for file in plan.files),
+        "split_dataset_ratio: 0",
+        "strict: true # a row it can't read stops it",
+        *_order(plan),
+        f"max_length: {plan.longest} # no row has more tokens",
+        "packing: false # packing puts rows in another order",
+        f"per_device_train_batch_size: {plan.batch_size or 1} # times accumulation and devices",
+        "gradient_accumulation_steps: 1",
+        "output_dir: out",
+    ]
+    return {"swift.yaml": "\n".join(lines) + "\n"}
+
+
+def _order(plan: Plan) -> list[str]:
+    if not plan.separate:
+        return [
+            "dataset_shuffle: false # the order of the file is the mix",
+            "train_dataloader_shuffle: false # and batches are taken in that order",
+        ]
+    return [
+        "interleave_prob:",
+        *(f"  - {share!r}" for share in plan.shares),
+        "stopping_strategy: first_exhausted # draws by these shares; ends with the first file",
+        f"data_seed: {plan.seed}",
+        "dataset_shuffle: false",
+        "train_dataloader_shuffle: false # they are interleaved already",
+    ]
+
+
+SWIFT = Trainer(
+    name="swift",
+    title="ms-swift",
+    formats=("messages",),
+    files=_files,
+    run="swift sft swift.yaml",
+    meant=frozenset({"system", "query", "response", "history", "label", "channel", "margin"})
+    | {"objects", "solution", "instruction", "output", "input", "rejected_response"},
+    reads=frozenset({"loss", "loss_scale"}),
+)
