@@ -75,7 +75,7 @@ class Corpus:
                 raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
             cursor = self.connection.cursor()
             for statement in statements[:-1]:
-                cursor.execute(statement)
+                cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             if relation is None:
                 return cursor.sql("select true as done")
