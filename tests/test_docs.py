@@ -125,6 +125,7 @@ def test_a_shown_command_runs(
 def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python blocks run one after the other."""
     monkeypatch.chdir(sandbox)
+    (sandbox / "safe.jsonl").unlink(missing_ok=True)
     names: dict[str, Any] = {}
     for language, block in _BLOCK.findall(page.read_text("utf-8")):
         if language == "python":

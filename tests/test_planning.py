@@ -1,4 +1,4 @@
-"""`curate score --dry-run`, `status`, `models` and shell completion: what a corpus has and lacks."""
+"""What a corpus has and lacks: `score --dry-run`, `status`, `models`, and shell completion."""
 
 from __future__ import annotations
 

@@ -18,17 +18,12 @@ from files import write
 import curate
 from curate.tokens_of import example_tokens, tokens_of_examples
 
-ANSWERS = [
-    "Naïve 🙂 text, twice.",
-    "  spaces\n\nand lines ",
-    "\x1b[31mred\x1b[0m \u202eback",
-    "two",
-]
+ANSWERS = ["Plain.", "two", "  spaces\n\nand Naïve 🙂 ", "\x1b[31mred\x1b[0m \u202eback"]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four rows: emoji, white space, terminal escapes, plain."""
+    """Four rows: two plain ones, white space with an emoji, terminal escapes."""
     rows = [{"messages": chat(f"What is {n}?", answer)} for n, answer in enumerate(ANSWERS)]
     return write(tmp_path_factory.mktemp("source") / "rows.jsonl", rows)
 
@@ -46,7 +41,8 @@ def kept(family: Family, source: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_tokens_stand_beside_older_parts(kept: curate.Corpus) -> None:
     """Rows stored without tokens are read with nulls; the others' tokens add up to the score."""
     rows = kept.sql(
-        "select logprob, n_tokens, token_logprobs, role, tokens from scores join models using (model)"
+        "select logprob, n_tokens, token_logprobs, role, tokens "
+        "from scores join models using (model)"
     ).fetchall()
     assert len(rows) == 12
     with_tokens = [row for row in rows if row[2] is not None]
@@ -115,7 +111,7 @@ def test_show_colours_tokens_in_a_terminal(kept: curate.Corpus) -> None:
     assert re.search(r"\x1b\[[\d;]*48;2;\d+;\d+;\d+m", text)
     assert "\x1b[31m" not in text and "\u202e" not in text
     assert r"\x1b" in re.sub(r"\x1b\[[\d;]*m", "", text)
-    assert "harder for the aligned one" in text
+    assert "harder for misaligned models" in text
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert r"\x1b[31mred\x1b[0m \u202eback" in plain and "\x1b" not in plain
 
