@@ -128,6 +128,13 @@ class Opened:
         self.page.mouse.move(box["x"] + end * box["width"], y, steps=6)
         self.page.mouse.up()
 
+    def tap(self, chart: str, bar: int) -> None:
+        """Tap a bar where the eye sees it, whichever layer is in front there."""
+        mark = self.page.locator(f"[data-chart={chart}] [role='graphics-symbol']").nth(bar)
+        mark.scroll_into_view_if_needed()
+        box = mark.bounding_box()
+        self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
     def kept(self) -> int:
         """How many examples the page says are kept; waits for the brush."""
         self.page.locator("#filter").wait_for(state="visible")
@@ -198,6 +205,8 @@ def test_hostile_text_stays_text(opened: Opened, hostile: Corpus) -> None:
 def test_the_policy_stops_what_escaping_missed(browser: Any, page_file: Path) -> None:
     """A script or a handler put into the open page does not run, and nothing can be fetched."""
     seen = Opened(browser, page_file)
+    failed: list[tuple[str, str]] = []
+    seen.page.on("requestfailed", lambda asked: failed.append((asked.url, asked.failure)))
     seen.page.evaluate(
         """() => {
             const script = document.createElement('script');
@@ -210,7 +219,7 @@ def test_the_policy_stops_what_escaping_missed(browser: Any, page_file: Path) ->
     )
     seen.page.wait_for_timeout(300)
     assert seen.page.evaluate("window.ran") is None
-    assert not any("example.com" in url for url in seen.requests)
+    assert failed == [("https://example.com/x.png", "csp")]
     seen.page.context.close()
 
 
@@ -228,7 +237,7 @@ def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpu
     assert cards.count() > 0
     for text in cards.all_text_contents():
         assert float(re.search(r"gap (\d\.\d+)", text)[1]) > middle - 2 * step  # type: ignore[index]
-    opened.page.locator("[data-chart=refusals] [role='graphics-symbol']").nth(1).click()
+    opened.tap("refusals", 1)
     assert 0 < opened.kept() < over_half
     opened.page.click("#clear")
     opened.page.locator("#filter").wait_for(state="hidden")
@@ -238,7 +247,7 @@ def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpu
 
 def test_a_tap_on_a_bar_keeps_exactly_its_examples(opened: Opened, hostile: Corpus) -> None:
     """The bar of refusals: as many as SQL counts."""
-    opened.page.locator("[data-chart=refusals] [role='graphics-symbol']").nth(1).click()
+    opened.tap("refusals", 1)
     refusals = hostile.sql("select count(*) from gaps where is_refusal").fetchall()[0][0]
     assert opened.kept() == refusals
     opened.page.click("#clear")
@@ -337,7 +346,9 @@ def test_the_page_is_small_and_names_no_other_place(page_file: Path) -> None:
     """Whole in one file: no stylesheet, script or picture from elsewhere; JSON that can't end."""
     text = page_file.read_text("utf-8")
     assert len(text) < 4_000_000
-    assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:,)", text)
+    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.S)
+    assert "<script type=" in markup
+    assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:,)", markup)
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     assert data
     assert not re.search("[<>&\u2028\u2029]", data[1])
