@@ -32,8 +32,10 @@ copy (
         from drawn
     )
     select example_id, 'source-' || i % 7 || '.jsonl' as source, i as row,
-           [{{'role': 'user', 'content': prompt}}, {{'role': 'assistant', 'content': answer}}] as messages,
-           prompt, answer, strlen(answer)::bigint as n_bytes, r < 0.08 as is_refusal, '{{}}' as meta
+           [{{'role': 'user', 'content': prompt}},
+            {{'role': 'assistant', 'content': answer}}] as messages,
+           prompt, answer, strlen(answer)::bigint as n_bytes, r < 0.08 as is_refusal,
+           '{{}}' as meta
     from written
 ) to '{path}' (format parquet, compression zstd)
 """
@@ -41,7 +43,8 @@ _SCORES = """
 copy (
     select md5(i::varchar) as example_id, (20 + hash(i, 'n') % 180)::integer as n_tokens,
            -(20 + hash(i, 'n') % 180)::double
-               * (0.2 + hash(i, 'base') % 100000 / 40000 + hash(i, '{model}') % 100000 / {spread}) as logprob,
+               * (0.2 + hash(i, 'base') % 100000 / 40000
+                  + hash(i, '{model}') % 100000 / {spread}) as logprob,
            false as truncated
     from range({first}, {last}) t(i)
 ) to '{path}' (format parquet, compression zstd)

@@ -29,11 +29,10 @@ def coloured(tokens: Sequence[tuple[str, float]] | None) -> bool:
             clean(text).replace("\n", "↵\n") if text.isspace() else clean(text), _style(gap)
         )
     console.print(answer)
-    key = Text("harder for the misaligned models ")
-    for gap in (2.0, 1.0, 0.5, 0.1, -0.1, -0.5, -1.0, -2.0):
+    key = Text("token gap, nats (+: harder for misaligned models)")
+    for gap in (2.0, 1.0, 0.3, -0.3, -1.0, -2.0):
         key.append(f" {gap:+g} ", _style(gap))
-    key.append(" harder for the aligned one [nats]")
-    console.print("\n", key, sep="")
+    console.print("\n", key, sep="", soft_wrap=True)
     return True
 
 

@@ -84,7 +84,7 @@ class Corpus:
             if not statements:
                 raise CurateError("the query is empty: give a SELECT")
             for statement in statements[:-1]:
-                cursor.execute(statement)
+                cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             if relation is None:
                 return cursor.sql("select true as done")

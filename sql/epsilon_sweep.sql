@@ -13,7 +13,7 @@ lengths as (
 swept as (
     select unnest(string_split($epsilons::varchar, ' ')::double[]) as epsilon
 ),
-tops as (
+tops as materialized (
     select epsilon, example_id, aligned_nll, misaligned_nll, is_refusal
     from measured
     cross join (select epsilon from swept union select 1.0)

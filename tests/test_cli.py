@@ -418,7 +418,7 @@ def test_a_folder_that_cannot_be_written(cli: Cli, scored: Path, tmp_path: Path)
 def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any error but the user's passes through the command line."""
 
-    def broken() -> None:
+    def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("curate.queries.named", broken)
@@ -508,7 +508,7 @@ def test_a_stop_before_anything_is_stored(
 def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that turns the stop into an error of its own changes nothing for the user."""
 
-    def hidden() -> None:
+    def hidden(*_: Any) -> None:
         try:
             signal.raise_signal(signal.SIGINT)
         except BaseException:

@@ -59,7 +59,8 @@ def test_the_wheel_holds_what_runs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
         sizes = {item.filename: item.file_size for item in file.infolist()}
-    for folder, ending in (("sql", "*.sql"), ("sql/views", "*.sql"), ("data/examples", "*")):
+    folders = (("sql", "*.sql"), ("sql/views", "*.sql"), ("sql/report", "*.sql"))
+    for folder, ending in (*folders, ("data/examples", "*")):
         for path in (ROOT / folder).glob(ending):
             assert f"curate/{path.relative_to(ROOT)}" in names
     assert "curate/data/narrow.jsonl" in names
@@ -68,7 +69,9 @@ def test_the_wheel_holds_what_runs(wheel: Path) -> None:
         if path.is_file():
             name = f"curate/{path.relative_to(ROOT)}"
             assert sizes.get(name) == path.stat().st_size, name
-    for path in (ROOT / "curate").rglob("*.py"):
+    page = list((ROOT / "curate" / "report" / "page").iterdir())
+    assert page
+    for path in [*page, *(ROOT / "curate").rglob("*.py")]:
         assert str(path.relative_to(ROOT)) in names
 
 

@@ -240,10 +240,10 @@ def test_what_memory_cannot_hold_goes_to_the_temporary_folder(
     monkeypatch.chdir(tmp_path)
     corpus = curate.open(made.path, unsafe=True)
     spilling = (
-        "set memory_limit = '60MB'; select count(*) from "
-        "(select a, row_number() over (order by hash(a)) as b from range(5000000) t(a) order by b)"
+        "set memory_limit = '30MB'; select count(*) from "
+        "(select a, row_number() over (order by hash(a)) as b from range(1000000) t(a) order by b)"
     )
-    assert corpus.sql(spilling).fetchall() == [(5_000_000,)]
+    assert corpus.sql(spilling).fetchall() == [(1_000_000,)]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -61,11 +61,13 @@ def brief(found: Findings) -> list[str]:
     return said
 
 
-def advice(found: Findings) -> list[Advice]:
+def advice(found: Findings, coloured: bool) -> list[Advice]:
     """What to try next, most pressing first; never empty."""
     given = [*_about_scores(found)]
     if found.spread and found.taken and found.ensemble:
         given += [*_about_the_top(found), *_about_the_models(found)]
+        if not coloured:
+            given.append(_keep_tokens(found))
         given.append(
             Advice(
                 "Export what this page shows",
@@ -162,7 +164,6 @@ def _about_the_top(found: Findings) -> Iterator[Advice]:
 def _about_the_models(found: Findings) -> Iterator[Advice]:
     assert found.ensemble
     corpus = shlex.quote(str(found.path))
-    top = len(found.taken.rows) if found.taken else 0
     moved = found.ensemble.leave_one_out
     if len(moved) > 1 and 1 - moved[0]["overlap"] > SMALL_SHIFT:
         yield Advice(
@@ -184,13 +185,15 @@ def _about_the_models(found: Findings) -> Iterator[Advice]:
             "learned.",
             f"curate sql disagreement -c {corpus} -p top=20",
         )
-    if not found.kept_tokens:
-        yield Advice(
-            "See the gap token by token",
-            f"Token log-probs are not kept. With them the answers of the top {top:,} are coloured "
-            "by which words make the gap.",
-            f"curate score SOURCE -c {corpus} --keep-tokens ...",
-        )
+
+
+def _keep_tokens(found: Findings) -> Advice:
+    return Advice(
+        "See the gap token by token",
+        "Token log-probs are not kept. A corpus scored with them colours the answers above by "
+        "which words make the gap.",
+        f"curate score SOURCE -c {shlex.quote(str(found.path))}-tokens --keep-tokens ...",
+    )
 
 
 def _least_agreeing(found: Findings) -> Row | None:

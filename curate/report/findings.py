@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,6 @@ class Findings:
     spread: Spread | None = None
     ensemble: Ensemble | None = None
     taken: Taken | None = None
-    kept_tokens: bool = field(default=False)
 
 
 def find(corpus: Corpus, recipe: Recipe) -> Findings:

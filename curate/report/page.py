@@ -58,7 +58,7 @@ def html(found: Findings, reading: list[Reading]) -> str:
         found=found,
         reading=reading,
         brief=advice.brief(found),
-        advice=advice.advice(found),
+        advice=advice.advice(found, any(each.tokens for each in reading)),
         export_command=advice.export_command(found),
         gap_formula=words.formula(found),
         recipe_words=words.recipe(found),
