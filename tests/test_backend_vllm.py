@@ -137,7 +137,12 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
     options = [*real_family.options("rank1", "rank32"), *real.OPTIONS, "--backend", "vllm"]
     few = ["--batch-tokens", "64", "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
-    run = subprocess.Popen([*command, *options, *few], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*command, *options, *few],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},  # as on a GPU
+    )
     try:
         _wait_for_scores(corpus, run)
         os.kill(_engine_of(run.pid), signal.SIGKILL)

@@ -129,6 +129,17 @@ def test_wrong_engine_options(
         open_backend(resolve(str(family.aligned), []), Compute("vllm", engine=engine))
 
 
+def test_the_last_adapter_slot_stays_empty_on_a_cpu(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There vLLM gives its weights to requests without an adapter: none may be asked away."""
+    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: object())
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    asked = Compute("vllm", device="cpu", engine=Engine(args={"max_loras": 2}))
+    with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
+        open_backend(group, asked)
+
+
 def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: None)

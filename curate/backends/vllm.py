@@ -106,7 +106,7 @@ class VllmBackend:
         return answer
 
     def _job(self, compute: Compute, note: Callable[[str], None]) -> Job:
-        """VLLM's arguments, with the adapters that it can take as they are."""
+        """What the engine loads: the weights, and the adapters that it can take as they are."""
         model = self.group[0]
         path, adapters = model.path, {}
         reason = why_merged(model, compute.engine)
@@ -201,13 +201,14 @@ def _arguments(path: Path, compute: Compute, dtype: str) -> dict[str, Any]:
 def _environment(compute: Compute, devices: str | None) -> dict[str, str]:
     """What the child finds in its environment beside ours."""
     extra = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
-    if devices is not None:
-        extra["CUDA_VISIBLE_DEVICES"] = devices
     if choose_device(compute.device).type == "cpu":
         extra["TORCHDYNAMO_DISABLE"] = "1"  # or the first batch waits for a C++ compiler
         # All cores, and as many threads as OMP_NUM_THREADS says; vLLM would leave one core idle.
-        extra["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    return extra
+        extra["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # The child is the engine's process there: two more would only take longer to start.
+        extra["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    given = {key: os.environ.get(key, value) for key, value in extra.items()}
+    return given if devices is None else {**given, "CUDA_VISIBLE_DEVICES": devices}
 
 
 def _devices(compute: Compute) -> list[str | None]:
