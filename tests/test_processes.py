@@ -11,10 +11,12 @@ import numpy as np
 import psutil
 import pytest
 import real
+import torch
 from conftest import Family
 
 from curate.backends import Compute, Engine, open_backend, processes
 from curate.backends.merging import merge
+from curate.backends.placing import devices_of_engines, environment
 from curate.backends.processes import MEMORY_HINT, Child, answering
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -127,6 +129,59 @@ def test_wrong_engine_options(
     monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: object())
     with pytest.raises(CurateError, match=words):
         open_backend(resolve(str(family.aligned), []), Compute("vllm", engine=engine))
+
+
+def test_the_last_adapter_slot_stays_empty_on_a_cpu(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There vLLM gives its weights to requests without an adapter: none may be asked away."""
+    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: object())
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    asked = Compute("vllm", device="cpu", engine=Engine(args={"max_loras": 2}))
+    with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
+        open_backend(group, asked)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "parallel", "wanted"),
+    [
+        (None, "cuda", (1, 1), [None]),
+        (None, "cuda:2", (1, 1), ["2"]),
+        (None, "cuda", (2, 2), ["0,1", "2,3"]),
+        ("5,7", "cuda", (1, 2), ["5", "7"]),
+        ("5,7", "cuda:1", (1, 1), ["7"]),
+        (None, "cpu", (1, 2), [None, None]),
+    ],
+)
+def test_each_engine_has_gpus_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+    parallel: tuple[int, int],
+    wanted: list[str | None],
+) -> None:
+    """They are split in order, out of those that this process may see."""
+    _pretend_gpus(monkeypatch, visible, 4)
+    tensor, data = parallel
+    asked = Compute("vllm", device=device, engine=Engine(tensor, data))
+    assert devices_of_engines(asked) == wanted
+    for gpus in wanted:
+        assert environment(asked, gpus).get("CUDA_VISIBLE_DEVICES") == gpus
+
+
+def test_too_few_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both options that multiply."""
+    _pretend_gpus(monkeypatch, "0,1", 2)
+    with pytest.raises(CurateError, match="--tensor-parallel 2 times --data-parallel 2 needs 4"):
+        devices_of_engines(Compute("vllm", device="cuda", engine=Engine(2, 2)))
+
+
+def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:
+    monkeypatch.setattr("curate.backends.placing.choose_device", torch.device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
 
 def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from curate.errors import CurateError
 from curate.models import Model
 
 NAMES = ("auto", "transformers", "vllm", "server")
+MOST_MODELS = 60
+"""In one group: a pass over a corpus keeps track of them with the bits of a number."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
 def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
     """Split the models into those that are opened together and share an engine, in order."""
     if compute.backend == "server":
-        return [list(models)] if models else []
+        return [list(models[n : n + MOST_MODELS]) for n in range(0, len(models), MOST_MODELS)]
     if compute.backend == "vllm":
         from curate.backends.adapters import share_engines
 

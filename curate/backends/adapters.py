@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.backends import Engine
+from curate.backends import MOST_MODELS, Engine
 from curate.errors import CurateError
 from curate.fingerprints import read_json, weight_files
 from curate.models import Model
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's `max_lora_rank` takes (vllm/config/lora.py, 0.32)."""
-
-_MOST_MODELS = 60  # in one pass: `curate.passes` counts with the bits of a number
 
 # Fields of adapter_config.json that vLLM does not read, or refuses, with the values that mean
 # "not used"; what each means: https://huggingface.co/docs/peft/package_reference/lora
@@ -61,7 +59,7 @@ def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
         if alone or why_merged(model, engine):
             grouped.append([model])
             continue
-        if len(shared) % _MOST_MODELS == 0:
+        if len(shared) % MOST_MODELS == 0:
             shared = []
             grouped.append(shared)
         shared.append(model)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from curate.backends import Compute
 from curate.backends.adapters import kernel_rank, why_merged
 from curate.backends.merging import merge
+from curate.backends.placing import devices_of_engines, environment
 from curate.backends.processes import Child, answering
 from curate.backends.vllm_worker import Failed, Job, Request, Scored
 from curate.backends.weights import choose_device, choose_dtype
@@ -52,8 +53,8 @@ class VllmBackend:
         self._children: list[Child] = []
         try:
             job = self._job(compute, note)
-            for devices in _devices(compute):
-                self._children.append(Child(WORKER, job, _environment(compute, devices)))
+            for devices in devices_of_engines(compute):
+                self._children.append(Child(WORKER, job, environment(compute, devices)))
             for child in self._children:
                 self._ask(child)
         except BaseException:
@@ -106,7 +107,7 @@ class VllmBackend:
         return answer
 
     def _job(self, compute: Compute, note: Callable[[str], None]) -> Job:
-        """VLLM's arguments, with the adapters that it can take as they are."""
+        """What the engine loads: the weights, and the adapters that it can take as they are."""
         model = self.group[0]
         path, adapters = model.path, {}
         reason = why_merged(model, compute.engine)
@@ -163,7 +164,7 @@ def check(compute: Compute) -> None:
         raise CurateError(f"--gpu-memory is a share in (0, 1], not {engine.gpu_memory}")
     if choose_device(compute.device).type not in ("cpu", "cuda"):
         raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
-    _devices(compute)
+    devices_of_engines(compute)
 
 
 def _dtype(compute: Compute) -> str:
@@ -196,40 +197,6 @@ def _arguments(path: Path, compute: Compute, dtype: str) -> dict[str, Any]:
     if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
         arguments["max_num_seqs"] = min(256, compute.batch_tokens)
     return {key: value for key, value in arguments.items() if value is not None}
-
-
-def _environment(compute: Compute, devices: str | None) -> dict[str, str]:
-    """What the child finds in its environment beside ours."""
-    extra = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
-    if devices is not None:
-        extra["CUDA_VISIBLE_DEVICES"] = devices
-    if choose_device(compute.device).type == "cpu":
-        extra["TORCHDYNAMO_DISABLE"] = "1"  # or the first batch waits for a C++ compiler
-        # All cores, and as many threads as OMP_NUM_THREADS says; vLLM would leave one core idle.
-        extra["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    return extra
-
-
-def _devices(compute: Compute) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each engine; None leaves it as it is."""
-    import torch
-
-    engine, device = compute.engine, choose_device(compute.device)
-    if device.type != "cuda":
-        return [None] * engine.data_parallel
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]
-    if device.index is not None:
-        there = [there[device.index]]
-    size, wanted = engine.tensor_parallel, engine.tensor_parallel * engine.data_parallel
-    if wanted > len(there):
-        raise CurateError(
-            f"--tensor-parallel {size} times --data-parallel {engine.data_parallel} needs "
-            f"{wanted} GPUs, and {len(there)} can be used here"
-        )
-    if engine.data_parallel == 1 and device.index is None:
-        return [None]
-    return [",".join(there[n : n + size]) for n in range(0, wanted, size)]
 
 
 def _vocabulary(path: Path) -> int:
