@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRAINERS ?= .trainers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test test-trainers lint format wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -15,6 +16,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+# Trainers whose pins clash with the project's, each in an environment of its own, kept for later.
+test-trainers: $(VENV)/installed-dev $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
+	CURATE_TRAINERS=$(abspath $(TRAINERS)) $(BIN)/python -m pytest tests/trainers
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -29,7 +34,7 @@ wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) build dist curate-demo *.egg-info
+	rm -rf $(VENV) $(TRAINERS) build dist curate-demo *.egg-info
 
 # torch first: with it there, no other package pulls a newer build.
 $(VENV)/torch: constraints.txt
@@ -44,3 +49,13 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/installed
+
+# The trainer itself comes without its dependencies, most of which its loader never imports; the
+# libraries in torchaudio, which want another torch, are for sound files.
+$(TRAINERS)/%/installed: tests/trainers/%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(sed -n 's/^# trainer: //p' $<)
+	rm -f $(@D)/lib/python3*/site-packages/torchaudio/lib/*.so
+	touch $@
