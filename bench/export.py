@@ -129,14 +129,9 @@ def main() -> None:
         if not folder.exists():
             make(folder, given.rows, given.models)
         for name, options in (("plain", PLAIN), ("capped", CAPPED)):
-            seconds, memory = measure(folder, options)
-            result = {
-                "rows": given.rows,
-                "export": name,
-                "seconds": round(seconds, 1),
-                "mib": memory,
-            }
-            print(json.dumps(result))
+            seconds, cpu, memory = measure(folder, options)
+            result = {"rows": given.rows, "export": name, "seconds": seconds, "cpu": cpu}
+            print(json.dumps(result | {"mib": memory}), flush=True)
 
 
 if __name__ == "__main__":

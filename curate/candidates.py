@@ -111,12 +111,24 @@ class Candidates:
             "from pool left join split using (place) left join parts using (part, bin)"
         )
 
-    def numbers(self, stratum: int, after: int, limit: int) -> pa.Table:
-        """The next rows of a stratum, best first: example_id, place, rank, gap, tokens, ..."""
+    def numbers(self, wanted: Sequence[tuple[int, int, int]]) -> pa.Table:
+        """The next rows of some strata, each (stratum, after which place, how many), by place."""
+        columns = "example_id, stratum, place, rank, gap, tokens, is_refusal"
+        if len(wanted) == 1:
+            stratum, after, limit = wanted[0]
+            return self._cursor.sql(
+                f"select {columns} from pool where passes and stratum = $stratum "
+                "and place > $after order by place limit $limit",
+                params={"stratum": stratum, "after": after, "limit": limit},
+            ).to_arrow_table()
+        strata, afters, limits = (list(column) for column in zip(*wanted, strict=True))
         return self._cursor.sql(
-            "select example_id, stratum, place, rank, gap, tokens, is_refusal from pool "
-            "where passes and stratum = $stratum and place > $after order by place limit $limit",
-            params={"stratum": stratum, "after": after, "limit": limit},
+            "with asked as (select unnest($strata) as stratum, unnest($afters) as after, "
+            "unnest($limits) as most) "
+            f"select {columns} from pool join asked using (stratum) where passes and place > after "
+            "qualify row_number() over (partition by stratum order by place) <= most "
+            "order by place",
+            params={"strata": strata, "afters": afters, "limits": limits},
         ).to_arrow_table()
 
     def texts(self, ids: Sequence[str]) -> pa.Table:

@@ -118,7 +118,11 @@ def _selected(counts: dict[str, Any]) -> None:
             f"  {wanted - safe:,} fewer than the {wanted:,} asked for: of {counts['ranked']:,} "
             "ranked no more are eligible"
         )
-    left = [f"{clean(rule)} {count:,}" for rule, count in counts["left_out"].items() if count]
+    if counts["left_out"]["where"]:
+        eligible = counts["ranked"] - counts["left_out"]["where"]
+        print(f"  --where leaves {eligible:,} of the {counts['ranked']:,} ranked")
+    others = [(rule, count) for rule, count in counts["left_out"].items() if rule != "where"]
+    left = [f"{clean(rule)} {count:,}" for rule, count in others if count]
     if left:
         print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
     if counts["near_copies"]:

@@ -48,6 +48,7 @@ def export(
         reasons = ", ".join(f"{rule} {count}" for rule, count in chosen.left_by.items())
         raise CurateError(
             f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
+            + (f"; the best of the others has more than {wanted} tokens" if recipe.tokens else "")
         )
     rows = chosen.rows
     safe = list(zip(rows["example_id"].to_pylist(), rows["messages"].to_pylist(), strict=True))

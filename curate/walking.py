@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -95,13 +96,10 @@ def _read(
 ) -> int:
     """Read on in these strata once; gives back how much of the budget was used."""
     by_number = {stratum.number: stratum for stratum in hungry}
-    limits = [_limit(stratum, recipe) for stratum in hungry]
-    numbers = [
-        candidates.numbers(stratum.number, stratum.after, limit)
-        for stratum, limit in zip(hungry, limits, strict=True)
-    ]
+    asked = [(each.number, each.after, _limit(each, recipe)) for each in hungry]
+    numbers = candidates.numbers(asked)
     rows = _rows(candidates, rules, numbers)
-    used = 0
+    used, is_open = 0, len(hungry)
     for row in rows:
         stratum = by_number[row.stratum]
         if stratum.is_full:
@@ -113,10 +111,12 @@ def _read(
             rows = chain([row], rows)
         else:
             used += _note(row, why, cost, stratum, done, rules)
-        if all(stratum.is_full for stratum in hungry):
+        is_open -= stratum.is_full
+        if not is_open:
             break
-    for stratum, limit, table in zip(hungry, limits, numbers, strict=True):
-        stratum.is_exhausted = not stratum.is_full and table.num_rows < limit
+    read = Counter(numbers["stratum"].to_pylist())
+    for stratum, (number, _, limit) in zip(hungry, asked, strict=True):
+        stratum.is_exhausted = not stratum.is_full and read[number] < limit
     if recipe.strategy == "gap" and not recipe.balance and not recipe.length_bins and done.taken:
         rest = next((row for row in rows if _why(row, rules) is None), None)
         done.cut = None if rest is None else (done.taken[-1].gap, rest.gap)
@@ -171,11 +171,8 @@ def _limit(stratum: Stratum, recipe: Recipe) -> int:
     return min(MOST, int(wanted / passing) + SPARE)
 
 
-def _rows(
-    candidates: Candidates, rules: Sequence[Sieve], numbers: Sequence[pa.Table]
-) -> Iterator[Row]:
-    """The rows of all strata by place, with their texts, prepared in blocks."""
-    table = pa.concat_tables(numbers).sort_by("place")
+def _rows(candidates: Candidates, rules: Sequence[Sieve], table: pa.Table) -> Iterator[Row]:
+    """The rows of a table of numbers with their texts, prepared in blocks."""
     needed = table["example_id"]
     refusals = next((rule for rule in rules if isinstance(rule, Refusals)), None)
     if refusals is not None and not refusals.reads_text:

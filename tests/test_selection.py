@@ -328,3 +328,26 @@ def test_the_command_line_takes_the_whole_recipe(plain: Corpus, cli: Cli, tmp_pa
     assert expected.items() <= record["recipe"].items()
     assert record["counts"]["safe_tokens"] <= 60
     assert "answer tokens of the 60 asked for" in ran.out
+
+
+def test_length_bias_shows_that_short_answers_win(plain: Corpus, cli: Cli) -> None:
+    """Here the gap falls with every token: correlation -1, and a short top."""
+    ran = cli("sql", "length_bias", "-c", plain.path, "-p", "top=2", "--format", "json")
+    assert ran.code == 0, ran.err
+    found = {row["answers"]: row for row in json.loads(ran.out)}
+    assert {name: row["examples"] for name, row in found.items()} == {
+        "all": 20, "no refusals": 16, "refusals": 4,
+    }  # fmt: skip
+    assert found["all"]["rank_correlation"] == -1.0
+    assert found["all"]["log_correlation"] < -0.9
+    assert (found["all"]["mean_tokens"], found["all"]["mean_tokens_in_top"]) == (19.5, 10.5)
+
+
+def test_ranks_are_the_gaps_without_texts(plain: Corpus) -> None:
+    """The same numbers row by row, with the same arguments."""
+    numbers = "example_id, is_refusal, aligned_nll, misaligned_nll, gap, unit, rank, rank_kept"
+    both = [
+        plain.sql(f"select {numbers} from {macro}(epsilon := 0.5) order by rank").fetchall()
+        for macro in ("ranks", "gaps")
+    ]
+    assert both[0] == both[1] and len(both[0]) == 20

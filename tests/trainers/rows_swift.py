@@ -1,12 +1,13 @@
 """Runs in ms-swift's environment: what its own pipeline makes of the folder it runs in."""
 
 import json
+import sys
 from pathlib import Path
 
 from swift.cli.main import parse_yaml_args
 from swift.pipelines import SwiftSft
 
-arguments = ["swift.yaml", "--report_to", "none"]
+arguments = ["swift.yaml", "--report_to", "none", *sys.argv[1:]]
 parse_yaml_args(arguments)
 pipeline = SwiftSft(arguments)
 rows, _ = pipeline._prepare_dataset()
