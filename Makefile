@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format wheel fuzz clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -27,6 +27,11 @@ format: $(VENV)/installed-dev
 
 wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
+
+# Minutes of coverage-guided fuzzing of the readers; atheris is Linux's and not every Python's.
+fuzz: $(VENV)/installed-dev
+	$(PIP) atheris
+	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(or $(SECONDS),300)
 
 clean:
 	rm -rf $(VENV) build dist curate-demo *.egg-info
