@@ -7,7 +7,7 @@ TRAINERS ?= .trainers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: demo test test-trainers test-vllm lint format wheel clean
+.PHONY: demo test test-trainers test-vllm lint format wheel fuzz clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -38,6 +38,11 @@ format: $(VENV)/installed-dev
 
 wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
+
+# Minutes of coverage-guided fuzzing of the readers; atheris is Linux's and not every Python's.
+fuzz: $(VENV)/installed-dev
+	$(PIP) atheris
+	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(or $(SECONDS),300)
 
 clean:
 	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist curate-demo *.egg-info

@@ -160,12 +160,19 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
         number = 0
         # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
         with pq.ParquetFile(name, pre_buffer=False) as table:
-            for batch in table.iter_batches(batch_size=PARQUET_ROWS):
+            for batch in table.iter_batches(batch_size=_rows_at_once(table.metadata)):
                 at_once = max(1, batch.num_rows * PARQUET_BYTES // max(batch.nbytes, 1))
                 for start in range(0, batch.num_rows, at_once):
                     for row in _parquet_batch(batch.slice(start, at_once)):
                         number += 1
                         yield number, row
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """How many rows Arrow may decode at a time, by what its row groups say of their size."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    heaviest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(heaviest, 1))))
 
 
 def _parquet_batch(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:

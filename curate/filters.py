@@ -82,8 +82,9 @@ def check_condition(where: str) -> None:
         CurateError: it is not one SQL expression but closes a bracket, orders, or goes on.
     """
     try:
+        where.encode()
         duckdb.SQLExpression(where)
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeEncodeError) as error:
         raise CurateError(f"--where {where!r}: {first_line(error)}") from None
 
 
