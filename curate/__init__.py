@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from curate.selection import Recipe
     from curate.targets import Target
 
-__all__ = ["Columns", "Corpus", "CurateError", "Engine", "Recipe", "Summary", "Target", "open", "score"]
+__all__ = [
+    "Columns",
+    "Corpus",
+    "CurateError",
+    "Engine",
+    "Recipe",
+    "Summary",
+    "Target",
+    "open",
+    "score",
+]
 
 _HOMES = {
     "Columns": ("curate.examples", "Columns"),
