@@ -13,9 +13,9 @@ from files import KINDS, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate import examples
+from curate import examples, narrow
 from curate.errors import CurateError
-from curate.examples import Columns, Skip, conversation, conversations
+from curate.examples import Columns, Skip, conversation
 from curate.filters import RowFilter
 from curate.schema import EXAMPLES, SKIPPED
 
@@ -32,7 +32,7 @@ def read_all(path: Path, **options: Any) -> None:
     for reader in (
         lambda: list(examples.read([str(path)], **options)),
         lambda: list(examples.read([str(path)], strict=True)),
-        lambda: list(conversations(str(path))),
+        lambda: narrow.read(str(path)),
     ):
         try:
             found = reader()

@@ -17,9 +17,9 @@ import pytest
 from conftest import Cli, Family
 from hostile import CSV, GOOD, INPUTS, Verdict
 
-from curate import examples, files, sources
+from curate import examples, files, narrow, sources
 from curate.errors import CurateError
-from curate.examples import conversations, read
+from curate.examples import read
 from curate.schema import EXAMPLES, SKIPPED
 
 FILES = {name: verdict for name, (_, verdict) in INPUTS.items() if isinstance(verdict, tuple)}
@@ -83,7 +83,7 @@ def test_each_stops_a_strict_reader(name: str, tmp_path: Path) -> None:
     whole = name in FILES and FILES[name][1] == 0
     readers: list[Callable[[], Any]] = [lambda: take(path, strict=True)]
     if "deep enough" not in name:  # a narrow set's other columns are nobody's business
-        readers.append(lambda: list(conversations(str(path))))
+        readers.append(lambda: narrow.read(str(path)))
     for reader in readers:
         if whole:
             assert reader()
