@@ -60,6 +60,8 @@ def _batches(
     seen = kept = 0
     for source in sources:
         batch.begin(source)
+        if keep:
+            keep.begin(source)
         empty = True
         for chunk in _chunks(rows(source), 1 if keep is None else batch_rows):
             empty = False
@@ -79,6 +81,8 @@ def _batches(
         batch.end()
         if batch.count == batch.limit:
             break
+        if keep and not empty:
+            keep.end()
     if seen == 0:
         raise CurateError(f"{', '.join(sources[:3])}: there is no row to read.")
     if kept == 0 and keep is not None:

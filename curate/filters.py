@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import duckdb
@@ -21,15 +22,17 @@ LOCKED = {
 }
 
 
+_ABSENT = re.compile(r'Referenced column "(.+?)" not found')
 MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
+PATIENCE = 20_000  # rows of a source after which a column that the condition names must be known
 MAX_SHOWN = 600  # characters of their names in a message
 
 
 class RowFilter:
     """Keeps the rows for which a condition is true; sees nothing but the rows it is given.
 
-    The columns are those of all rows so far; one that a row lacks is NULL. A column of one kind
-    of scalar keeps its type, a mixed one becomes text, lists and objects become JSON text.
+    The columns are those of a source's rows so far; one that a row lacks is NULL. A column of one
+    kind of scalar keeps its type, a mixed one becomes text, lists and objects become JSON text.
 
     Raises:
         CurateError: the condition is not one SQL expression.
@@ -37,9 +40,24 @@ class RowFilter:
 
     def __init__(self, where: str) -> None:
         self.where = where
+        self._source, self._seen = "", 0
         self._columns: dict[str, None] = {}
+        self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
         check_condition(where)
         self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
+
+    def begin(self, source: str) -> None:
+        """Forget the last source's columns: each one has its own."""
+        self._source, self._columns, self._awaited, self._seen = source, {}, {}, 0
+
+    def end(self) -> None:
+        """Refuse the source if no row so far had a column that the condition names.
+
+        Raises:
+            CurateError: so that a whole file is never left out for a column that it can't have.
+        """
+        for complaint in self._awaited.values():
+            raise self._error(complaint)
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[int]:
         """Return the indices of the rows to keep, in order.
@@ -53,21 +71,44 @@ class RowFilter:
             raise CurateError(
                 f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
             )
-        names = [name for name in self._columns if self._asked(name)]
+        for name in [n for n in self._awaited if n in self._columns]:
+            del self._awaited[name]
+        self._seen += len(rows)
+        if self._seen > PATIENCE:
+            self.end()
+        while True:
+            try:
+                return self._kept(rows)
+            except duckdb.BinderException as error:
+                absent = _ABSENT.search(str(error))
+                if absent is None or absent[1] in [*self._columns, *self._awaited]:
+                    raise self._error(first_line(error)) from None
+                self._awaited[absent[1]] = first_line(error)
+            except duckdb.Error as error:
+                raise self._error(first_line(error)) from None
+
+    def _kept(self, rows: list[dict[str, Any]]) -> list[int]:
+        names = [name for name in [*self._columns, *self._awaited] if self._asked(name)]
         number = "_row"
         while any(number == name.casefold() for name in names):
             number += "_"
         arrays = [pa.array(range(len(rows)), pa.int64())]
         arrays += [typed([row.get(name) for row in rows]) for name in names]
         table = pa.table(arrays, [number, *names])
-        try:
-            kept = self._connection.from_arrow(table).filter(self.where).project(number).fetchall()
-        except duckdb.Error as error:
-            columns = ", ".join(self._columns)[:MAX_SHOWN] or "none"
-            raise CurateError(
-                f"--where {self.where!r}: {first_line(error)} The columns are: {columns}."
-            ) from None
+        kept = self._connection.from_arrow(table).filter(self.where).project(number).fetchall()
         return sorted(index for (index,) in kept)
+
+    def _error(self, complaint: str) -> CurateError:
+        columns = ", ".join(self._columns)[:MAX_SHOWN] or "none"
+        hint = ""
+        if "Could not convert" in complaint or "explicit cast" in complaint:
+            hint = " A column of several kinds needs try_cast(COLUMN as double) or as text."
+        if self._awaited:
+            hint = " A source without a column can be scored by a run of its own."
+        source = self._source or "the rows"
+        return CurateError(
+            f"--where {self.where!r}: {complaint}{hint} The columns of {source} are: {columns}."
+        )
 
     def _asked(self, name: str) -> bool:
         """Whether the condition may name this column; `*` and COLUMNS() name them all."""

@@ -44,6 +44,9 @@ SYSTEM = {"role": "system", "content": "s"}
 PLAIN = [USER, ANSWER]
 
 
+PAIR = {"prompt": "Why?", "response": "Because."}
+
+
 def take(*sources: object, **options: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All examples and all skipped rows, with the schemas checked on the way."""
     examples, skipped = [], []
@@ -471,9 +474,37 @@ def test_where_that_is_wrong(where: str, message: str, tmp_path: Path) -> None:
     assert "--where" in str(caught.value)
     assert "\n" not in str(caught.value)
     if "labell" in where:
-        assert "The columns are: prompt, response, label, n, f, flag, tags, a b" in str(
-            caught.value
-        )
+        columns = "are: prompt, response, label, n, f, flag, tags, a b"
+        assert f"The columns of {path} {columns}" in str(caught.value)
+
+
+def test_where_asks_every_source(tmp_path: Path) -> None:
+    """A source without the column is refused, whichever comes first: no file is left out unsaid."""
+    labelled = write(tmp_path / "labelled.jsonl", [PAIR | {"label": "a"}])
+    plain = write(tmp_path / "plain.jsonl", [PAIR])
+    for order in ([labelled, plain], [plain, labelled]):
+        with pytest.raises(CurateError, match=r"label.*columns of .*plain.jsonl are: prompt") as e:
+            list(read([str(path) for path in order], where="label = 'a'"))
+        assert "a run of its own" in str(e.value)
+
+
+def test_where_knows_a_column_that_comes_late(tmp_path: Path) -> None:
+    """Rows before it have NULL there; a column in no row of the first thousands is refused."""
+    rows = [PAIR | {"n": n} | ({"late": 1} if n >= 3000 else {}) for n in range(4000)]
+    path = write(tmp_path / "x.jsonl", rows)
+    assert len(take(path, where="late = 1")[0]) == 1000
+    assert len(take(path, where="late is null and n < 10")[0]) == 10
+    with pytest.raises(CurateError, match="never"):
+        take(path, where="never = 1")
+
+
+def test_where_over_values_of_several_kinds_says_how(tmp_path: Path) -> None:
+    """Numbers with one "n/a" far down: the error names try_cast, which then works."""
+    rows = [PAIR | {"s": "n/a" if n == 3000 else n} for n in range(4000)]
+    path = write(tmp_path / "x.jsonl", rows)
+    with pytest.raises(CurateError, match="try_cast"):
+        take(path, where="s >= 10")
+    assert len(take(path, where="try_cast(s as int) >= 10")[0]) == 3989
 
 
 def test_where_that_is_true_for_nothing(tmp_path: Path) -> None:
