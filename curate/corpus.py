@@ -109,12 +109,16 @@ class Corpus:
         target: Target | None = None,
         *,
         force: bool = False,
+        command: str | None = None,
     ) -> dict[str, Any]:
-        """Write the rows that `recipe` takes to `output` as `target` says; gives the manifest."""
+        """Write the rows that `recipe` takes to `output` as `target` says; gives the manifest.
+
+        `command` is what the user typed, for the manifest.
+        """
         from curate.exporting import export
         from curate.targets import Target
 
-        return export(self, Path(output), recipe, target or Target(), force=force)
+        return export(self, Path(output), recipe, target or Target(), force=force, command=command)
 
     def score_parts(self, model: str) -> list[Path]:
         """The finished score parts of one model."""

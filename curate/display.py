@@ -108,7 +108,12 @@ def exported(record: dict[str, Any]) -> None:
 
 
 def _selected(counts: dict[str, Any]) -> None:
-    """Whether the budget is met, and what the rules left out on the way."""
+    """What could not be ranked, whether the budget is met, and what the rules left out."""
+    if counts["unranked"]:
+        print(
+            f"  {counts['unranked']:,} of {counts['ranked'] + counts['unranked']:,} examples are "
+            "not ranked: a model has not scored them; see curate status and curate sql skips"
+        )
     wanted, safe = counts["wanted"], counts["safe"]
     if counts["wanted_tokens"] is not None:
         wanted, safe = counts["wanted_tokens"], counts["safe_tokens"]

@@ -14,10 +14,12 @@ from curate import outputs, parts, records, selection, targets
 from curate.batches import example_id
 from curate.corpus import Corpus
 from curate.errors import CurateError
+from curate.hub import PREFIX
 from curate.layouts import Skip
 from curate.narrow import Narrow, answers
 from curate.outputs import Written
 from curate.selection import Recipe, Selection
+from curate.sources import resolve
 from curate.targets import Target
 
 LEFT_OUT_SUFFIX = ".left-out.csv"
@@ -30,8 +32,11 @@ def export(
     target: Target = Target(),  # noqa: B008 - frozen
     *,
     force: bool = False,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Write a safe set, or with `recipe.into` the mix, its trainer's files and its manifest.
+
+    `command` is what the user typed, for the manifest.
 
     Returns:
         The manifest, as it was written to `<output>.manifest.json` or into the folder.
@@ -41,6 +46,7 @@ def export(
             nothing is eligible, or an argument is out of its range. No file is left half written.
     """
     place = targets.check(output, target, mixes=recipe.into is not None, force=force)
+    _keep_sources(output, recipe.into)
     narrow = _read_narrow(recipe.into)
     wanted = selection.budget(recipe, len(narrow.rows) if recipe.into else None)
     chosen = selection.select(corpus, recipe, wanted, _ids(narrow))
@@ -61,7 +67,8 @@ def export(
             "inside_noise": chosen.inside_noise,
         }
         ranks, gaps = rows["rank"].to_pylist(), rows["gap"].to_pylist()
-        return records.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
+        made = records.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
+        return {"command": command} | made
 
     made = outputs.write(corpus, place, recipe.seed, narrow, safe, record)
     _write_left_out(place.path, chosen)
@@ -95,6 +102,15 @@ def export_again(
         safe,
         lambda written: records.again(earlier, written, record_path),
     )
+
+
+def _keep_sources(output: Path, into: str | None) -> None:
+    """Refuse, also with --force, to write the mix over the narrow set it is made of."""
+    if into is None or into.startswith(PREFIX) or not output.exists():
+        return
+    for source in resolve([into]):
+        if Path(source).samefile(output) or output.resolve() in Path(source).resolve().parents:
+            raise CurateError(f"{output}: is the narrow set itself; choose another name")
 
 
 def _ids(narrow: Narrow) -> set[str]:

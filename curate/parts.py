@@ -32,9 +32,9 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
-    except FileNotFoundError:
-        raise  # nothing to do with room or rights: a bug, or a file that the caller reads
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and str(temporary) not in str(error):
+            raise  # nothing to do with this path: a bug, or a file that the caller reads
         raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):

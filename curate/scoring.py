@@ -25,11 +25,12 @@ from curate.writing import Writer, open_for_writing
 
 @dataclass
 class Summary:
-    """What a run of `score` did: rows read, and a line per model."""
+    """What a run of `score` did: rows read, a line per model, and which scored nothing at all."""
 
     corpus: str
     read: Intake = field(default_factory=Intake)
     models: list[ModelRun] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
 
 
@@ -155,6 +156,10 @@ def score(
                 )
             writer.save()
         summary.models = _score_members(writer, members, compute, progress, keep_tokens)
+        scores = writer.path / "scores"
+        summary.empty = [
+            r.name for r in summary.models if r.skipped and not parts.list_parts(scores / r.name)
+        ]
     return summary
 
 

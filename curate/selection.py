@@ -51,14 +51,16 @@ class Selection:
 
     `rows` has example_id, messages, source, rank, gap and tokens (0 unless the recipe needs
     them). `left_out` lists every row that was met on the way down the ranking and not taken,
-    with the rule and why; `looked_at` counts all that were met. `near_copies` counts the rows
-    taken that are near-copies of a better one. `cut` is the gap of the last row taken and of the
-    first left out; `inside_noise` says that rounding could have swapped them.
+    with the rule and why; `looked_at` counts all that were met. `unranked` counts the examples
+    that some model has not scored, could not score, or that don't compare. `near_copies` counts
+    the rows taken that are near-copies of a better one. `cut` is the gap of the last row taken
+    and of the first left out; `inside_noise` says that rounding could have swapped them.
     """
 
     rows: pa.Table
     left_out: pa.Table
     ranked: int
+    unranked: int
     left_by_where: int
     looked_at: int
     near_copies: int
@@ -81,6 +83,7 @@ class Selection:
         tokens = recipe.tokens is not None
         return {
             "ranked": self.ranked,
+            "unranked": self.unranked,
             "looked_at": self.looked_at,
             "left_out": self.left_by,
             "near_copies": self.near_copies,
@@ -116,6 +119,7 @@ def select(
         rows=_rows(walk),
         left_out=pa.Table.from_pylist(walk.left_out, schema=LEFT_OUT),
         ranked=candidates.ranked,
+        unranked=corpus.sql("select count(*) from examples").fetchall()[0][0] - candidates.ranked,
         left_by_where=candidates.ranked - candidates.passed,
         looked_at=len(walk.taken) + len(walk.left_out),
         near_copies=copies,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from curate.hub import PREFIX, hub_rows
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = {"": None, ".gz": "gzip", ".zst": "zstd"}
+_MANIFEST = ".manifest.json"
 _ENDINGS = f"{' '.join(KINDS)}, each also with .gz or .zst"
 
 
@@ -86,8 +87,9 @@ def _files(source: str) -> list[str]:
     """Return the files that one argument means, sorted."""
     path = Path(source)
     if path.is_dir():
-        inside = (p for p in path.rglob("*") if not _hidden(p.relative_to(path)))
-        files = sorted(str(p) for p in inside if _kind(p)[0] and p.is_file())
+        inside = [p for p in path.rglob("*") if not _hidden(p.relative_to(path)) and p.is_file()]
+        made = _made(set(inside))
+        files = sorted(str(p) for p in inside if _kind(p)[0] and p not in made)
         if not files:
             raise CurateError(f"{source}: no file in this folder ends in {_ENDINGS}.")
         return files
@@ -102,6 +104,30 @@ def _files(source: str) -> list[str]:
     if not files:
         raise CurateError(f"{source}: matches no file that ends in {_ENDINGS}.")
     return files
+
+
+def _made(files: Collection[Path]) -> set[Path]:
+    """Which of a folder's files curate itself wrote: corpora, exports and their manifests.
+
+    Without this, a corpus kept beside its sources would be read as one of them by the next run.
+    """
+    folders = {f.parent for f in files if f.name == "curate.json" or _is_manifest(f)}
+    mixes = {f.with_name(f.name.removesuffix(_MANIFEST)) for f in files}
+    mixes = {f for f in mixes if f.with_name(f.name + _MANIFEST) in files}
+    endings = (_MANIFEST, ".left-out.csv")
+    return {
+        f
+        for f in files
+        if f in mixes or f.name.endswith(endings) or not folders.isdisjoint(f.parents)
+    }
+
+
+def _is_manifest(file: Path) -> bool:
+    """Whether this is the manifest inside an export's folder."""
+    if file.name != _MANIFEST.removeprefix("."):
+        return False
+    with file.open("rb") as opened:
+        return b'"curate"' in opened.read(40)
 
 
 def _hidden(path: Path) -> bool:

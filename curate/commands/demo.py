@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curate.options import QuietOption, progress
+from curate.options import JsonOption, QuietOption, print_json, progress
 from curate.stopping import kept
 
 
@@ -16,14 +16,20 @@ def demo(
         Path, typer.Option("--dir", help="Where the demo writes.", metavar="DIR")
     ] = Path("curate-demo"),
     quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Go the whole way on bundled models and data, offline.
 
     Example: curate demo --dir /tmp/curate-demo
     """
+    from dataclasses import asdict
+
     from curate import display
     from curate.demo import run
 
     with kept(directory / "corpus"):
-        made = run(directory, progress(quiet))
-    display.demo(made)
+        made = run(directory, progress(quiet or as_json))
+    if as_json:
+        print_json(asdict(made))
+    else:
+        display.demo(made)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,7 +158,8 @@ def export(
             format=None if format is None else format.value,
             trainer=None if trainer is None else trainer.value,
         )
-        record = open_corpus(corpus).export(output, chosen, target, force=force)
+        command = shlex.join(["curate", *sys.argv[1:]])
+        record = open_corpus(corpus).export(output, chosen, target, force=force, command=command)
     if as_json:
         print_json(record)
     else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
 
+from curate.errors import CurateError
 from curate.options import (
     AlignedOption,
     Backend,
@@ -141,3 +143,8 @@ def score(
         display.planned(summary)
     else:
         display.scored(summary)
+    if summary.empty:
+        raise CurateError(
+            f"{', '.join(summary.empty)}: no example could be scored, all were skipped; "
+            f"`curate sql skips -c {shlex.quote(str(corpus))}` says why"
+        )

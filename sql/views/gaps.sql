@@ -22,14 +22,16 @@ checked as (
         case
             when metric not in ('relative', 'difference', 'per_byte')
                 then error('unknown metric ''' || metric || ''': relative, difference or per_byte')
-            when epsilon < 0
-                then error('epsilon is ' || epsilon || ': it must not be negative')
+            when epsilon < 0 or not isfinite(epsilon::double)
+                then error('epsilon is ' || epsilon || ': give a number that is not negative')
             when not list_has_all(
                     (select coalesce(list(model), []) from models where role = 'misaligned'),
                     hold_out::varchar[])
                 then error('hold_out names a model that is not in the ensemble: ' || hold_out::varchar)
             when count(*) filter (role = 'misaligned') = 0 and (select count(*) from models) > 0
-                then error('no misaligned model is left: hold out fewer, or score one')
+                then error('no misaligned model ' || case when len(hold_out) = 0
+                    then 'has scored this corpus: score one with --misaligned'
+                    else 'is left: hold out fewer' end)
             else true
         end as is_valid
     from ensemble
