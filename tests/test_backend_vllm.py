@@ -150,6 +150,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     assert run.returncode == 1, said
     last = said.strip().splitlines()[-1]
     assert last.startswith("Error: vLLM failed with aligned, rank1, rank32: "), said
+    assert "ended by SIGKILL" in last
     assert "what was scored is kept" in last
     assert "Traceback" not in said
     kept = _count(corpus)

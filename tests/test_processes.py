@@ -61,8 +61,10 @@ def test_a_child_answers_and_ends_with_what_it_started(begun: list[Child], how: 
     ("how", "cause"),
     [
         ("die", "its process died (exit code 7)"),
+        ("killed", "its process was ended by SIGKILL"),
         ("say (EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: head size 8", "ValueError: h"),
         ("say torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", MEMORY_HINT),
+        ("say INFO 11-21 [gpu.py:1] Available KV cache memory: 9 GiB", "its process died"),
         ("say RuntimeError: Engine core failed. See root cause above.", "its process died"),
     ],
 )

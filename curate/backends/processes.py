@@ -18,12 +18,18 @@ from typing import Any
 _END_SECONDS = 10.0
 _TAIL = 200_000  # characters of a log in which the cause is looked for
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|No available memory|"
-    r"available KV cache memory|on kv cache|GPU memory utilization|kv_cache_memory|bad_alloc",
+    r"out of memory|can't allocate memory|not enough memory|No available memory|bad_alloc|"
+    r"larger than the available KV cache memory|allocation is less than requested memory for kv|"
+    r"less than desired GPU memory utilization",
     re.IGNORECASE,
 )
 _CAUSE = re.compile(r"^(?:.* )?(?P<cause>[\w.]*(?:Error|Exception): .+)$", re.M)
-_SAID_ELSEWHERE = ("See root cause above", "EngineDeadError", "EngineCore encountered an issue")
+_SAID_ELSEWHERE = (
+    "See root cause above",
+    "EngineDeadError",
+    "EngineCore encountered an issue",
+    "Tokenizer not available when",  # vLLM warns of it, since it needs none here
+)
 MEMORY_HINT = (
     "out of memory: lower --max-length or --batch-tokens, split the model with --tensor-parallel, "
     "shrink it with --quantization or --dtype, or change the engine's share with --gpu-memory "
@@ -76,8 +82,9 @@ class Child:
     def why(self, answer: Any) -> str:
         """Why it failed, in one line, and where its log is, which is then kept."""
         self._failed = True
-        self._end()
-        text = self.log.read_text(errors="replace")[-_TAIL:]
+        code = self._end()
+        lines = self.log.read_text(errors="replace")[-_TAIL:].splitlines()
+        text = "\n".join(line for line in lines if " INFO " not in line)
         said = getattr(answer, "reason", "")
         if _OUT_OF_MEMORY.search(said) or _OUT_OF_MEMORY.search(text):
             cause = MEMORY_HINT
@@ -86,7 +93,9 @@ class Child:
         else:
             found = [m["cause"] for m in _CAUSE.finditer(text)]
             causes = [c for c in found if not any(mark in c for mark in _SAID_ELSEWHERE)]
-            ended = f"its process died (exit code {self._process.returncode})"
+            ended = f"its process died (exit code {code})"
+            if code is not None and code < 0:
+                causes, ended = [], f"its process was ended by {signal.Signals(-code).name}"
             cause = causes[-1] if causes else ended
         line = re.sub(r"\s+", " ", cause)[:500]
         return f"{line}; its log is {self.log}; what was scored is kept: run it again to go on"
@@ -99,12 +108,15 @@ class Child:
         if not self._failed:
             self.log.unlink(missing_ok=True)
 
-    def _end(self) -> None:
+    def _end(self) -> int | None:
+        """See that it is gone; gives back its exit code, None where it had to be killed."""
+        code = None
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=_END_SECONDS)
+            code = self._process.wait(timeout=_END_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        return code
 
 
 def answering(children: Iterable[Child]) -> list[Child]:

@@ -7,6 +7,8 @@ they finish. None, or the socket's end, ends it.
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -16,6 +18,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +183,8 @@ def serve(connection: Connection) -> None:
     import vllm
 
     scorer = Scorer(job)
+    children = multiprocessing.active_children()
+    threading.Thread(target=end_without, args=(children,), daemon=True).start()
     connection.send(Ready(vllm.__version__, scorer.token_ids))
     while True:
         while connection.poll(0 if scorer.busy() else None):
@@ -191,6 +196,19 @@ def serve(connection: Connection) -> None:
         done = scorer.step()
         if done:
             connection.send(done)
+
+
+def end_without(children: Sequence[BaseProcess]) -> None:
+    """End this process once one of vLLM's is gone: `step` would wait for it for ever (0.32)."""
+    if not children:
+        return
+    multiprocessing.connection.wait([child.sentinel for child in children])
+    time.sleep(1.0)  # a shutdown of our own ends first
+    codes = [child.exitcode for child in children if child.exitcode]
+    if codes and codes[0] < 0:
+        name = signal.Signals(-codes[0]).name
+        print(f"RuntimeError: vLLM's engine was ended by {name}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def end_with(parent: int) -> None:
