@@ -33,6 +33,7 @@ HOSTILE = (
     "javascript:window.ran=4",
 )
 SOURCES = ("plain.jsonl", "</script><script>window.ran = 5</script>", "deep/folder/plain.jsonl")
+DRAWN = "() => document.documentElement.dataset.drawn"
 N = 210
 TOP = 60
 
@@ -115,7 +116,7 @@ class Opened:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_function("document.documentElement.dataset.drawn")
+        self.page.wait_for_function(DRAWN)
 
     def drag(self, chart: str, start: float, end: float) -> None:
         """Draw a brush over these shares of a chart's drawing area."""
@@ -128,9 +129,9 @@ class Opened:
         self.page.mouse.move(box["x"] + end * box["width"], y, steps=6)
         self.page.mouse.up()
 
-    def tap(self, chart: str, bar: int) -> None:
+    def tap(self, chart: str, value: str) -> None:
         """Tap a bar where the eye sees it, whichever layer is in front there."""
-        mark = self.page.locator(f"[data-chart={chart}] [role='graphics-symbol']").nth(bar)
+        mark = self.page.locator(f"[data-chart={chart}] svg [aria-label*='kind: {value}']").first
         mark.scroll_into_view_if_needed()
         box = mark.bounding_box()
         self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -164,7 +165,7 @@ def test_it_draws_on_laptop_and_phone_and_fetches_nothing(
             colours = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"  # noqa: E501
             assert plots.nth(place).locator("canvas").evaluate(colours) > 20
         else:
-            assert plots.nth(place).locator("svg [role='graphics-symbol']").count() > 0, name
+            assert plots.nth(place).locator("svg .role-mark > *").count() > 0, name
         assert plots.nth(place).bounding_box()["width"] > 0.6 * (width - 80) / (1 + (width > 500))
     assert seen.page.evaluate("document.documentElement.scrollWidth") == width
     ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -175,12 +176,12 @@ def test_it_draws_on_laptop_and_phone_and_fetches_nothing(
 def test_a_change_to_dark_draws_again(browser: Any, page_file: Path) -> None:
     """Charts take the dark colours when the system turns dark, without a reload."""
     seen = Opened(browser, page_file)
-    bar = (
-        "document.querySelector('[data-chart=sources] [role=graphics-symbol]').getAttribute('fill')"
-    )
+    bar = "document.querySelector('[data-chart=sources] .role-mark > path').getAttribute('fill')"
     before = seen.page.evaluate(bar)
     seen.page.emulate_media(color_scheme="dark")
-    seen.page.wait_for_function(f"{bar} !== '{before}'")
+    seen.page.wait_for_timeout(100)
+    seen.page.wait_for_function(DRAWN)
+    assert before != seen.page.evaluate(bar) is not None
     assert seen.complaints == []
     seen.page.context.close()
 
@@ -237,17 +238,17 @@ def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpu
     assert cards.count() > 0
     for text in cards.all_text_contents():
         assert float(re.search(r"gap (\d\.\d+)", text)[1]) > middle - 2 * step  # type: ignore[index]
-    opened.tap("refusals", 1)
+    opened.tap("refusals", "refusal")
     assert 0 < opened.kept() < over_half
     opened.page.click("#clear")
     opened.page.locator("#filter").wait_for(state="hidden")
-    opened.page.wait_for_function("document.documentElement.dataset.drawn")
+    opened.page.wait_for_function(DRAWN)
     assert opened.complaints == []
 
 
 def test_a_tap_on_a_bar_keeps_exactly_its_examples(opened: Opened, hostile: Corpus) -> None:
     """The bar of refusals: as many as SQL counts."""
-    opened.tap("refusals", 1)
+    opened.tap("refusals", "refusal")
     refusals = hostile.sql("select count(*) from gaps where is_refusal").fetchall()[0][0]
     assert opened.kept() == refusals
     opened.page.click("#clear")

@@ -45,6 +45,7 @@ async function draw(place) {
 }
 
 async function drawAll() {
+  delete document.documentElement.dataset.drawn;
   for (const key of Object.keys(brushed)) delete brushed[key];
   for (const place of document.querySelectorAll(".plot")) await draw(place);
   tell();
