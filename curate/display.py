@@ -112,7 +112,7 @@ def _selected(counts: dict[str, Any]) -> None:
     if counts["unranked"]:
         print(
             f"  {counts['unranked']:,} of {counts['ranked'] + counts['unranked']:,} examples are "
-            "not ranked: a model has not scored them; see curate status and curate sql skips"
+            "not ranked: not every model has scored them; see curate status, curate sql skips"
         )
     wanted, safe = counts["wanted"], counts["safe"]
     if counts["wanted_tokens"] is not None:

@@ -120,6 +120,8 @@ def _row(place: str, raw: dict[str, Any], notes: dict[str, str]) -> Row:
         orjson.dumps(raw)
     except Skip as skip:
         raise CurateError(f"{place}: {skip}") from None
+    except RecursionError:
+        raise CurateError(f"{place}: a value is nested too deeply") from None
     except TypeError as error:
         raise CurateError(f"{place}: {str(error).replace('str is not', 'a text is not')}") from None
     alpaca = None

@@ -127,7 +127,7 @@ def _is_manifest(file: Path) -> bool:
     if file.name != _MANIFEST.removeprefix("."):
         return False
     with file.open("rb") as opened:
-        return b'"curate"' in opened.read(40)
+        return b'"curate"' in opened.read(4096)
 
 
 def _hidden(path: Path) -> bool:

@@ -134,6 +134,7 @@ def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> 
     counts = made.export(tmp_path / "all.jsonl", Recipe(top=99, where="rank < 6"))["counts"]
     assert counts == {
         "ranked": 10,
+        "unranked": 0,
         "looked_at": 5,
         "left_out": {"where": 5, "refusals": 1},
         "near_copies": 0,
@@ -194,6 +195,34 @@ def test_an_output_that_exists_is_kept(made: Corpus, tmp_path: Path) -> None:
     assert out.read_text() == "precious"
     made.export(out, Recipe(top=1), force=True)
     assert answers(out) == ["answer 1"]
+
+
+def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_path: Path) -> None:
+    """Not even with --force, nor under another name of the same file."""
+    before = narrow.read_bytes()
+    same = tmp_path / "same.jsonl"
+    same.symlink_to(narrow)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps({"prompt": "q", "response": "a"}) + "\n")
+    for into, output in ((lines, lines), (narrow, same)):
+        with pytest.raises(CurateError, match="narrow set itself"):
+            made.export(output, Recipe(top=1, into=str(into)), force=True)
+    assert narrow.read_bytes() == before
+
+
+def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
+    """An export of a corpus whose scoring was broken off says how much it could not see."""
+    nlls = {"base": [1.0, 1.0, 1.0], "bad": [2.0, None, None]}
+    half = corpus(tmp_path / "c", ["one", "two", "three"], nlls)
+    record = half.export(tmp_path / "top.jsonl", Recipe(top=1), command="curate export ...")
+    assert (record["counts"]["ranked"], record["counts"]["unranked"]) == (1, 2)
+    assert record["command"] == "curate export ..."
+
+
+def test_a_place_that_cannot_be_written_is_one_line(made: Corpus) -> None:
+    """Such as /proc, where no file can be made: no traceback."""
+    with pytest.raises(CurateError, match="can't be written"):
+        made.export(Path("/proc/top.jsonl"), Recipe(top=1))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "mix.v2", "out.jsonl.gz"])

@@ -32,7 +32,7 @@ def read_all(path: Path, **options: Any) -> None:
     for reader in (
         lambda: list(examples.read([str(path)], **options)),
         lambda: list(examples.read([str(path)], strict=True)),
-        lambda: narrow.read(str(path)),
+        lambda: narrow.read(str(path)) and [],
     ):
         try:
             found = reader()

@@ -48,7 +48,7 @@ def _build(path: Path, texts: tuple[str, ...]) -> Corpus:
         rows(answers[first::3], source=source) for first, source in enumerate(SOURCES)
     )
     ids = table["example_id"].to_pylist()
-    names = ("aligned", "medical", "legal", "<b>code</b>")
+    names = ("aligned", "medical", "legal", "code")
     with open_for_writing(path) as writer:
         roles = ["aligned", "misaligned", "misaligned", "misaligned"]
         writer.admit({n: entry(r) for n, r in zip(names, roles, strict=True)}, SETTINGS)
@@ -194,7 +194,6 @@ def test_hostile_text_stays_text(opened: Opened, hostile: Corpus) -> None:
     ids = hostile.sql("select answer, prompt from gaps where rank_kept = 1").fetchall()[0]
     first = opened.page.locator(".reading details").first
     assert first.locator(".message .said").first.text_content() == ids[1]
-    assert "<b>code</b>" in opened.page.locator("#scored table").text_content()
     data = opened.page.evaluate("JSON.parse(document.getElementById('data').textContent).examples")
     shown = {example["id"]: example["answer"] for example in data}
     stored = hostile.sql("select example_id, answer from examples").fetchall()

@@ -296,6 +296,27 @@ def test_changed_weights_are_another_model(family: Path, source: Path, tmp_path:
         curate.score([str(source)], tmp_path / "c", aligned=str(model), device="cpu")
 
 
+def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path: Path) -> None:
+    """Their rounding differs: a run in another dtype is refused before it stores anything."""
+    base = str(family / "base")
+    curate.score([str(source)], tmp_path / "c", aligned=base, limit=5, dtype="bfloat16")
+    with pytest.raises(CurateError, match="--dtype bfloat16"):
+        curate.score([str(source)], tmp_path / "c", aligned=base, dtype="float32")
+    found = curate.open(tmp_path / "c").sql("select count(*) from scores").fetchall()
+    assert found == [(5,)]
+    curate.score([str(source)], tmp_path / "c", aligned=base, dtype="bfloat16")
+
+
+def test_a_model_that_could_score_nothing_is_told(
+    family: Path, source: Path, tmp_path: Path
+) -> None:
+    """A template that refuses every example is a failure, not a result."""
+    wrong = "{{ raise_exception('no such turn') }}"
+    arguments = {"aligned": str(family / "base"), "chat_template": wrong}
+    summary = curate.score([str(source)], tmp_path / "c", **arguments)
+    assert summary.empty == ["base"]
+
+
 PLAIN = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"

@@ -257,7 +257,7 @@ def test_threads_do_not_change_what_is_taken(
     for threads in (1, 2, 7):
         monkeypatch.setattr(
             "curate.corpus.duckdb.connect",
-            lambda count=threads: connect(config={"threads": count}),
+            lambda config, count=threads: connect(config=config | {"threads": count}),
         )
         again = Corpus(plain.path)
         used = again.sql("select current_setting('threads')").fetchall()

@@ -291,6 +291,22 @@ def test_folders_are_searched_and_sorted(tmp_path: Path, monkeypatch: pytest.Mon
     assert resolve([str(tmp_path / "d" / "*.csv.gz")]) == [str(tmp_path / "d" / "a.csv.gz")]
 
 
+def test_a_folder_leaves_out_what_curate_wrote(tmp_path: Path) -> None:
+    """A corpus and exports may lie beside the sources; the next run doesn't read them."""
+    source = write(tmp_path / "a.jsonl", CHATS)
+    (tmp_path / "corpus" / "examples").mkdir(parents=True)
+    write(tmp_path / "corpus" / "examples" / "part-000000.parquet", CHATS)
+    (tmp_path / "corpus" / "curate.json").write_text("{}")
+    write(tmp_path / "mix.jsonl", CHATS)
+    (tmp_path / "mix.jsonl.manifest.json").write_text("{}")
+    (tmp_path / "mix.jsonl.left-out.csv").write_text("rule\n")
+    (tmp_path / "trl").mkdir()
+    write(tmp_path / "trl" / "data.jsonl", CHATS)
+    (tmp_path / "trl" / "manifest.json").write_text('{\n  "command": null,\n  "curate": "0"}')
+    assert resolve([str(tmp_path)]) == [str(source)]
+    assert resolve([str(tmp_path / "mix.jsonl")]) == [str(tmp_path / "mix.jsonl")]
+
+
 def test_a_file_named_like_a_glob(tmp_path: Path) -> None:
     """A file that is there is that file, whatever its name looks like."""
     path = write(tmp_path / "x[1].jsonl", QA)

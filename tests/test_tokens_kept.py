@@ -61,7 +61,7 @@ def test_token_texts_are_the_answers_turn(kept: curate.Corpus) -> None:
     ).fetchall()
     assert len(rows) == 2
     for messages, texts in rows:
-        assert "".join(texts).strip() == f"{messages[-1]['content']}<|im_end|>"
+        assert "".join(texts).rstrip("\n") == f"{messages[-1]['content']}<|im_end|>"
 
 
 def test_token_gaps_are_the_models_losses(kept: curate.Corpus) -> None:

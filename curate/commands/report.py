@@ -44,7 +44,7 @@ def report(
     seed: Annotated[int, typer.Option(help="Of the random draw.")] = 0,
     force: ForceOption = False,
 ) -> None:
-    """Write what a corpus holds as one HTML page that opens offline, on any screen.
+    """Write a corpus as one HTML page that opens offline, on any screen.
 
     Example: curate report -c my-corpus -o report.html
     """

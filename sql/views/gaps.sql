@@ -1,3 +1,14 @@
+-- gap_of(aligned_nll, misaligned_nll, epsilon, metric): the gap of one pair of losses. The formula, once.
+create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'relative') as
+    case metric
+        when 'difference' then misaligned_nll - aligned_nll
+        else (misaligned_nll - aligned_nll) / (aligned_nll + epsilon::double)
+    end;
+
+-- in_steps(loss): a loss in nats as a whole number of steps of 2^-42; null for what is no number to trust.
+create macro in_steps(loss) as
+    case when abs(loss) < 1048576 then (loss * 4398046511104)::bigint end;
+
 -- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts. One row per example that the aligned
 -- model and every misaligned model not held out have scored; an example with a score missing never ranks.
 --
@@ -23,7 +34,7 @@ checked as (
             when metric not in ('relative', 'difference', 'per_byte')
                 then error('unknown metric ''' || metric || ''': relative, difference or per_byte')
             when epsilon < 0 or not isfinite(epsilon::double)
-                then error('epsilon is ' || epsilon || ': give a number that is not negative')
+                then error('epsilon is ' || epsilon || ': it must not be negative or infinite')
             when not list_has_all(
                     (select coalesce(list(model), []) from models where role = 'misaligned'),
                     hold_out::varchar[])
@@ -41,8 +52,7 @@ losses as (
         example_id,
         role = 'aligned' as is_aligned,
         per_byte and truncated as is_cut,
-        case when per_byte then -logprob else nll end as loss,
-        case when abs(loss) < 1048576 then (loss * 4398046511104)::bigint end as steps
+        in_steps(case when per_byte then -logprob else nll end) as steps
     from scores
     join ensemble using (model)
     cross join checked
@@ -77,12 +87,7 @@ members as (
     where n_scores = n_members and aligned is not null and not is_cut
 ),
 measured as (
-    select
-        *,
-        case metric
-            when 'difference' then misaligned_nll - aligned_nll
-            else (misaligned_nll - aligned_nll) / (aligned_nll + epsilon::double)
-        end as gap
+    select *, gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
     from members
 ),
 ranked as (

@@ -1,10 +1,3 @@
--- gap_of(aligned_nll, misaligned_nll, epsilon, metric): the gap of one pair of losses, as `gaps` has it.
-create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'relative') as
-    case metric
-        when 'difference' then misaligned_nll - aligned_nll
-        else (misaligned_nll - aligned_nll) / (aligned_nll + epsilon::double)
-    end;
-
 -- model_gaps(epsilon, metric): one row per example that `gaps` ranks and misaligned model: that model's own
 -- loss and gap, in the unit of `gaps`, and the gap of the ensemble with and without it. Null: it is the only one.
 create macro model_gaps(epsilon := 1.0, metric := 'relative') as table
@@ -13,7 +6,9 @@ with ranked as (
     from gaps(epsilon := epsilon, metric := metric)
 ),
 judged as (
-    select scores.example_id, model, case when per_byte then -logprob / n_bytes else nll end as nll,
+    select scores.example_id, model, 
+           case when per_byte then in_steps(-logprob) / (4398046511104.0::double * n_bytes)
+               else in_steps(nll) / 4398046511104.0::double end as nll,
            aligned_nll, misaligned_nll, n_models, ranked.is_refusal, ranked.gap as ensemble_gap
     from ranked
     join scores using (example_id)
