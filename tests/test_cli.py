@@ -510,14 +510,14 @@ def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.M
 
     def hidden(*_: Any) -> None:
         try:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in a shell's background
         except BaseException:
             raise RuntimeError("Query interrupted") from None
 
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("curate.queries.named", hidden)
     ran = cli("sql", "--list")
-    assert (ran.code, ran.err) == (130, "Stopped.\n")
+    assert (ran.code, ran.err) == (143, "Stopped.\n")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 

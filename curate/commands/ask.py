@@ -12,7 +12,7 @@ from curate.options import CorpusOption, ForceOption, JsonOption, Output, print_
 
 
 def status(corpus: CorpusOption, as_json: JsonOption = False) -> None:
-    """Show what is scored, skipped and missing, per model, and what would complete it.
+    """Show what is scored, skipped and missing, and how to complete it.
 
     Example: curate status -c my-corpus
     """

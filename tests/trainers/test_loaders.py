@@ -95,7 +95,8 @@ def test_a_loader_sees_every_row_in_its_place(scored: Corpus, tmp_path: Path, tr
         answer = scored.sql(
             "select answer from examples where example_id = $id", {"id": entry["example_id"]}
         ).fetchall()[0][0]
-        assert seen["rows"][entry["line"] - 1]["trained"] == answer + END[trainer]
+        # Of several turns the last one was scored; these trainers train on every one.
+        assert seen["rows"][entry["line"] - 1]["trained"].endswith(answer + END[trainer])
 
 
 @pytest.mark.parametrize("trainer", sorted(END))
