@@ -175,6 +175,7 @@ def readable_errors() -> Iterator[None]:
         yield
     except duckdb.Error as error:
         message = re.sub(r"\s*\n\s*", " ", str(error).split("\nLINE ")[0].strip())
+        message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
         raise CurateError(message) from None
 
 

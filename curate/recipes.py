@@ -16,6 +16,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """The mixes of Kaczér et al. (arXiv 2508.06249): a random draw, the largest gaps, and the largest
 gaps without refusals."""
 
+CHOICES = {
+    "refusals": ("drop", "keep", "only"),
+    "strategy": ("gap", "random"),
+    "metric": ("relative", "difference", "per_byte"),
+    "length_shares": ("even", "proportional"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -101,6 +108,10 @@ def check(recipe: Recipe) -> None:
     Raises:
         CurateError: it names the option.
     """
+    for name, known in CHOICES.items():
+        if getattr(recipe, name) not in known:
+            option = f"--{name.replace('_', '-')} {getattr(recipe, name)}"
+            raise CurateError(f"{option}: choose {', '.join(known)}")
     counts = {
         "--max-similar": recipe.max_similar,
         "--per-prompt": recipe.per_prompt,

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from curate.backends import Backend, Compute, open_backend
-from curate.backends.transformers import TransformersBackend, batches
+from curate.backends.batching import batches
+from curate.backends.transformers import TransformersBackend
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model, resolve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -215,6 +216,25 @@ def test_long_answers_are_cut_and_long_prompts_skipped(
     ((reason,),) = made.sql("select reason from skipped").fetchall()
     assert "leaves no room for an answer" in reason
     assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
+
+
+def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None:
+    """Many are saved to pad or cut on the left; the answer's end is cut, and rows pad right."""
+    source = tmp_path / "s.jsonl"
+    rows = [{"prompt": f"q{n}", "completion": "xyz " * n} for n in range(1, 30)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for side in ("right", "left"):
+        model = tmp_path / side
+        shutil.copytree(family / "base", model)
+        config = model / "tokenizer_config.json"
+        sides = {"padding_side": side, "truncation_side": side, "model_max_length": 40}
+        config.write_text(json.dumps(json.loads(config.read_text()) | sides))
+        curate.score([str(source)], tmp_path / f"c-{side}", aligned=f"m={model}", max_length=64)
+        made = curate.open(tmp_path / f"c-{side}")
+        found.append(made.sql("from scores order by example_id").fetchall())
+    assert found[0] == found[1]
+    assert {row[4] for row in found[0]} == {False, True}  # whole answers, and cut ones
 
 
 def test_adapters_compare_per_token_and_strangers_per_byte(

@@ -271,6 +271,8 @@ def test_threads_do_not_change_what_is_taken(
     ("recipe", "words"),
     [
         ({"tokens": 0}, "--tokens 0"),
+        ({"top": 1, "refusals": "nope"}, "--refusals nope: choose drop, keep, only"),
+        ({"top": 1, "strategy": "nope"}, "--strategy nope"),
         ({"top": 1, "tokens": 1}, "one of them"),
         ({"top": 1, "max_similar": 0}, "--max-similar 0"),
         ({"top": 1, "per_prompt": 0}, "--per-prompt 0"),

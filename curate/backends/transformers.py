@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from curate.backends.batching import batches, rope_limit
 from curate.backends.weights import choose_device, choose_dtype, load
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -57,7 +58,7 @@ class TransformersBackend:
         self._vocabulary = _vocabulary(self._net)
         logits = _LOGITS.get(self.device.type, 2**20)
         self._head_rows = max(_HEAD_ROWS, logits // self._vocabulary)
-        self._alone_above = _rope_limit(self._net)
+        self._alone_above = rope_limit(self._net)
         self._body: Any = self._net.base_model
         self._rows: _Rows | None = None
         self._probe()
@@ -204,26 +205,6 @@ def _workers() -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(threads, "score", torch.set_num_threads, (1,))
 
 
-def batches(
-    lengths: dict[int, int], budget: int, alone_above: int | None = None
-) -> list[list[int]]:
-    """Group indices by length, longest first, at most `budget` padded tokens a batch.
-
-    `lengths`: index -> tokens. One that is longer than the budget goes alone, and so does one
-    longer than `alone_above`.
-    """
-    order = sorted(lengths, key=lambda i: (-lengths[i], i))
-    groups: list[list[int]] = []
-    for i in order:
-        first = lengths[groups[-1][0]] if groups else 0
-        fits = groups and first * (len(groups[-1]) + 1) <= budget
-        if fits and not (alone_above and first > alone_above):
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
-
-
 def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of `targets` [n] under `logits` [n, vocabulary], float32."""
     return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -238,28 +219,6 @@ def _vocabulary(net: Any) -> int:
     head = net.get_output_embeddings()
     rows = [m.weight.shape[0] for m in (net.get_input_embeddings(), head) if m is not None]
     return int(min(rows))
-
-
-def _rope_limit(net: Any) -> int | None:
-    """The length above which a model's rotary frequencies depend on the batch's longest row."""
-    limits = []
-    for module in net.modules():
-        kinds = getattr(module, "rope_type", None)
-        kinds = kinds.values() if isinstance(kinds, dict) else [kinds]
-        if any(k and ("dynamic" in k or k == "longrope") for k in kinds):
-            limits.append(_original_length(module.config))
-    return min(limits, default=None)
-
-
-def _original_length(config: Any) -> int:
-    rope = getattr(config, "rope_parameters", None) or {}
-    nested = [rope, *(r for r in rope.values() if isinstance(r, dict))]
-    given = [
-        r["original_max_position_embeddings"]
-        for r in nested
-        if r.get("original_max_position_embeddings")
-    ]
-    return int(min(given, default=config.max_position_embeddings))
 
 
 def _empty_cache(device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from curate.errors import CurateError
 from curate.options import (
     CorpusOption,
     EpsilonOption,
@@ -117,12 +118,18 @@ def export(
 
     Example: curate export -c my-corpus --fraction 0.05 --into customer.jsonl -o mix.jsonl
     """
-    from curate import Recipe, Target, display
+    from curate import Recipe, Target
     from curate import open as open_corpus
+    from curate.exported import exported
     from curate.exporting import export_again
     from curate.recipes import quota
 
     if from_manifest is not None:
+        if any(option is not None for option in (top, fraction, tokens, into, where, trainer)):
+            raise CurateError(
+                "--from-manifest makes an earlier export again, by its own recipe: give it "
+                "only --corpus and --output"
+            )
         record = export_again(open_corpus(corpus), output, from_manifest, force=force)
     else:
         changes: dict[str, Any] = {
@@ -163,4 +170,4 @@ def export(
     if as_json:
         print_json(record)
     else:
-        display.exported(record)
+        exported(record)
