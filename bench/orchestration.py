@@ -16,7 +16,7 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ DATA = Path(__file__).parent.parent / "data" / "models" / "aligned"
 class Instant:
     """Log-probs of -1 for every token, at once."""
 
-    name, dtype = "instant", "float32"
+    name, dtype, whole_windows = "instant", "float32", False
 
     def score(
-        self, rendered: Sequence[Any], models: Sequence[int] = ()
+        self, rendered: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
     ) -> Iterator[tuple[int, Any]]:
         """Yield a constant for every example."""
         import numpy as np

@@ -27,7 +27,11 @@ class Intake:
 def take_in(
     writer: Writer, batches: Iterator[tuple[pa.Table, pa.Table]], progress: Progress
 ) -> Intake:
-    """Store what `curate.examples.read` gives; also after an error, what was read until then."""
+    """Store what `curate.examples.read` gives; also after an error, what was read until then.
+
+    A stop drops what waits, seconds of reading: the next run's parts are then those of a run that
+    was not stopped, and so are its batches.
+    """
     taken = Intake()
     waiting: list[pa.Table] = []
     progress.start("reading", None)
@@ -44,9 +48,12 @@ def take_in(
                 or sum(part.nbytes for part in waiting) >= INTAKE_BYTES
             ):
                 _store(writer, waiting, taken)
-    finally:
+    except Exception:
         _store(writer, waiting, taken)
+        raise
+    finally:
         progress.stop()
+    _store(writer, waiting, taken)
     return taken
 
 

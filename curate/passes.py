@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curate import backends, chat
-from curate.corpus import Corpus
+from curate import backends, chat, parts
+from curate.corpus import Corpus, readable_errors
 from curate.members import Member
 from curate.progress import Progress
 from curate.stopping import heed
@@ -42,7 +42,7 @@ class ModelRun:
 
 def missing(view: Corpus, model: str) -> int:
     """How many examples a model has neither scored nor refused."""
-    return int(view.sql(_MISSING, {"model": model}).fetchall()[0][0])
+    return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
 
 
 def run_pass(
@@ -69,14 +69,13 @@ def run_pass(
     try:
         for name in names:
             writer.note_run(name, backend.name, backend.dtype)
-        pending = view.sql(PENDING, {"models": names}).to_arrow_reader(WINDOW)
         with ExitStack() as stack:
             sinks = [
                 stack.enter_context(ScoreSink(writer, name, keep_tokens=keep_tokens))
                 for name in names
             ]
             lanes = list(zip(members, sinks, runs, strict=True))
-            for window in pending:
+            for window in _windows(view, names):
                 _score_window(window, lanes, backend, compute.max_length, progress)
     finally:
         backend.close()
@@ -86,11 +85,29 @@ def run_pass(
             writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
 
 
+def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
+    """Slices of the parts of examples in which a model lacks one: example_id, messages, done.
+
+    They depend on the parts alone and not on what is missing: a run that was broken off goes on
+    with the windows, and so the batches and the last bits, of one that was not.
+    """
+    cursor = view.connection.cursor()
+    cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
+    everything = (1 << len(models)) - 1
+    for part in parts.list_parts(view.path / "examples"):
+        with readable_errors():
+            rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
+        for start in range(0, rows.num_rows, WINDOW):
+            window = rows.slice(start, WINDOW)
+            if any(done != everything for done in window["done"].to_pylist()):
+                yield window
+
+
 _Lane = tuple[Member, ScoreSink, ModelRun]
 
 
 def _score_window(
-    window: pa.RecordBatch,
+    window: pa.Table,
     lanes: Sequence[_Lane],
     backend: backends.Backend,
     max_length: int | None,
@@ -98,16 +115,23 @@ def _score_window(
 ) -> None:
     """Render a window of examples, score the missing pairs and hand the numbers on."""
     todo: list[tuple[str, int, chat.Rendered]] = []
-    for place, example_id, item in _pairs(window, lanes, max_length):
-        if isinstance(item, str):
+    known = set()
+    for place, example_id, item, is_done in _pairs(window, lanes, max_length):
+        if is_done:
+            if backend.whole_windows and not isinstance(item, str):
+                known.add(len(todo))
+                todo.append((example_id, place, item))
+        elif isinstance(item, str):
             _, sink, run = lanes[place]
             sink.skip(example_id, item)
             run.skipped += 1
             progress.advance(1)
         else:
             todo.append((example_id, place, item))
-    for index, logprobs in backend.score([t[2] for t in todo], [t[1] for t in todo]):
+    for index, logprobs in backend.score([t[2] for t in todo], [t[1] for t in todo], known):
         heed()
+        if index in known:
+            continue
         example_id, place, item = todo[index]
         _, sink, run = lanes[place]
         total = float(logprobs.sum(dtype="float64"))
@@ -125,9 +149,9 @@ def _score_window(
 
 
 def _pairs(
-    window: pa.RecordBatch, lanes: Sequence[_Lane], max_length: int | None
-) -> list[tuple[int, str, chat.Rendered | str]]:
-    """The missing pairs of a window: the model's place, the example's id, its tokens or a reason.
+    window: pa.Table, lanes: Sequence[_Lane], max_length: int | None
+) -> list[tuple[int, str, chat.Rendered | str, bool]]:
+    """A window's pairs: the model's place, the example's id, its tokens or a reason, and if done.
 
     Models with equal tokenisers share one rendering.
     """
@@ -144,10 +168,9 @@ def _pairs(
             )
     rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
     return [
-        (place, example_id, rendered[member.tokenizer_digest][row])
+        (place, example_id, rendered[member.tokenizer_digest][row], bool(done >> place & 1))
         for row, (example_id, done) in enumerate(rows)
         for place, (member, _, _) in enumerate(lanes)
-        if not done >> place & 1
     ]
 
 
@@ -157,27 +180,30 @@ def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
         run.seconds += seconds * run.tokens / tokens if tokens else seconds / len(runs)
 
 
-_MISSING = """
-    select count(*) from examples
+# `done` has a bit for each model of the group, the first one's lowest: 1 where nothing is missing.
+_FINISHED = """
+    select example_id::uuid as id,
+        bit_or(1::ubigint << (list_position($models, model) - 1)) as done
+    from (
+        select example_id, model from scores where list_contains($models, model)
+        union all
+        select example_id, model from skipped where list_contains($models, model)
+    )
+    where example_id is not null
+    group by id
+"""
+_OF_PART = """
+    select example_id, messages, coalesce(done, 0)::ubigint as done
+    from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = id
+    order by file_row_number
+"""
+
+# The examples that a model has neither scored nor skipped.
+PENDING = """
+    select example_id, messages from examples
     anti join (
         select example_id from scores where model = $model
         union all
         select example_id from skipped where model = $model
     ) using (example_id)
-"""
-
-# `done` has a bit for each model of the group, the first one's lowest: 1 where nothing is missing.
-PENDING = """
-    with finished as (
-        select example_id, bit_or(1::ubigint << (list_position($models, model) - 1)) as done
-        from (
-            select example_id, model from scores where list_contains($models, model)
-            union all
-            select example_id, model from skipped where list_contains($models, model)
-        )
-        group by example_id
-    )
-    select example_id, messages, coalesce(done, 0)::ubigint as done
-    from examples left join finished using (example_id)
-    where coalesce(done, 0) < (1::hugeint << len($models)) - 1
 """

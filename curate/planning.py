@@ -68,7 +68,7 @@ def plan(
     if lacking:
         if corpus is not None:
             query = f"select example_id, messages from ({PENDING}) order by all limit {SAMPLE}"
-            stored = corpus.sql(query, {"models": [lacking[0].model.name]}).to_arrow_table()
+            stored = corpus.sql(query, {"model": lacking[0].model.name}).to_arrow_table()
             sample = _lowest([sample, stored])
         cost = _measure(lacking[0], sample, settings, compute, progress)
     found = []

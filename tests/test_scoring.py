@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,13 +90,16 @@ def test_stored_nlls_are_those_of_the_plain_loop(
 class Counting:
     """A backend that says the same of every token and counts what it is asked."""
 
-    name, dtype = "counting", "float32"
+    name, dtype, whole_windows = "counting", "float32", False
 
     def __init__(self, value: float = -1.0) -> None:
         self.value, self.asked = value, 0
 
     def score(
-        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Give `value` for every answer token, last example first."""
         for index in reversed(range(len(rendered))):
@@ -159,7 +162,10 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
 
     class Dying(Counting):
         def score(
-            self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+            self,
+            rendered: Sequence[Rendered],
+            models: Sequence[int] = (),
+            known: Collection[int] = (),
         ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
             for scored in super().score(rendered):
                 if self.asked > 10:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,13 @@ def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_p
 class Wrong:
     """A real backend whose numbers are spoilt on their way."""
 
-    name, dtype = "transformers", "float32"
+    name, dtype, whole_windows = "transformers", "float32", False
 
     def __init__(self, real_one: Backend, how: str) -> None:
         self.real_one, self.how, self.calls = real_one, how, 0
 
     def score(
-        self, rendered: Sequence[Any], models: Sequence[int] = ()
+        self, rendered: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Shift the numbers: all of them, or by the order in which they were asked for."""
         self.calls += 1

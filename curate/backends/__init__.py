@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -65,14 +65,21 @@ class Backend(Protocol):
 
     name: str
     dtype: str
+    whole_windows: bool
+    """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
 
     def score(
-        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window of examples, in whatever order and batches suit the backend.
 
         `models` says for each of them which model is to score it, by its place in the group that
-        was opened; it is left out where there is one.
+        was opened; it is left out where there is one. `known` are indices whose scores are stored:
+        they are there, with `whole_windows`, so that the others get the batches that they had got
+        in a run without a break; a batch of known ones alone is left out.
 
         Yields, as batches finish, the index into `rendered` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index

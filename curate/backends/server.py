@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ class ServerBackend:
     """
 
     name = "server"
+    whole_windows = False
 
     def __init__(
         self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
@@ -50,7 +51,10 @@ class ServerBackend:
         self._closed = False
 
     def score(
-        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, a request for each example and model; see `Backend.score`."""
         todo = iter(range(len(rendered)))

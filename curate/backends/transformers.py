@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -38,6 +38,7 @@ class TransformersBackend:
     """
 
     name = "transformers"
+    whole_windows = True
 
     def __init__(
         self,
@@ -67,13 +68,17 @@ class TransformersBackend:
         self._map: Any = self._pool.map if self._pool else map
 
     def score(
-        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
         self._check_ids(rendered)
         left: Sequence[int] = range(len(rendered))
         while left:
-            plan, left = self._plan(rendered, left), []
+            plan = [b for b in self._plan(rendered, left) if not known or not set(b) <= set(known)]
+            left = []
             tried = self._map(self._attempt, ([rendered[i] for i in batch] for batch in plan))
             for done, (batch, scores) in enumerate(zip(plan, tried, strict=True)):
                 if scores is None:

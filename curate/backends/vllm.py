@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class VllmBackend:
     """A model, or an aligned model and adapters over it, in one vLLM engine or several alike."""
 
     name = "vllm"
+    whole_windows = False
 
     def __init__(
         self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
@@ -62,7 +63,10 @@ class VllmBackend:
             raise
 
     def score(
-        self, rendered: Sequence[Rendered], models: Sequence[int] = ()
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, requests for all models mixed; see `Backend.score`."""
         _check_ids(rendered, self._vocabulary, self.group[0])
