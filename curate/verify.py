@@ -86,10 +86,14 @@ class _Scored:
 def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
     """The first examples of the sources, or of the demo's."""
     with resources.as_file(resources.files("curate.data")) as data:
-        read = examples.read(list(sources) or [str(data / "examples")], limit=rows)
-        found = [row for table, _ in read for row in table["messages"].to_pylist()]
+        read = list(examples.read(list(sources) or [str(data / "examples")], limit=rows))
+    found = [row for table, _ in read for row in table["messages"].to_pylist()]
     if not found:
-        raise CurateError(f"{', '.join(sources)}: no examples to try the models on")
+        first = next(row for _, skipped in read for row in skipped.to_pylist())
+        raise CurateError(
+            f"{first['source']}:{first['row']}: {first['reason']}; no row can be used to try the "
+            "models on"
+        )
     return found
 
 

@@ -40,6 +40,15 @@ def test_right_numbers_pass(cli: Cli, family: Family, sources: Path) -> None:
     assert max(c["off"] for c in record["checks"] if "plain" in c["what"]) < 1e-4
 
 
+def test_rows_that_cannot_be_used_are_named(cli: Cli, family: Family, tmp_path: Path) -> None:
+    """With no usable row the error is the first one's place and reason."""
+    source = tmp_path / "broken.jsonl"
+    source.write_text('{"prompt": \n')
+    ran = cli("verify", source, *family.arguments("code"))
+    assert ran.code == 1
+    assert f"{source}:1: not valid JSON" in ran.err
+
+
 def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_path: Path) -> None:
     """Untrained, or not applied: its scores would be the aligned model's. The command fails."""
     idle = tiny_adapter(family.aligned, tmp_path / "idle", rank=2)
