@@ -1,15 +1,17 @@
 """How fast examples pass through curate, and in how much memory, with a backend that costs nothing.
 
-    python bench/orchestration.py --examples 200000
+    python bench/orchestration.py [DATA_FOLDER] --examples 100000
 
-Reads generated examples, drops duplicates, renders, tokenises and stores scores; the backend in
-the model's place answers at once, so what is left is curate's own work. Prints examples per second
-and peak memory, a row per size: memory must not grow with the number of examples.
+Reads examples, drops duplicates, renders, tokenises and stores scores; the backend in the models'
+place answers at once, so what is left is curate's own work. A row per corpus: `short` and `long`
+are generated chats, `real` those of the folder's instruct_messages.jsonl.gz over and over, each
+numbered. `tokenizer` is the tokenizer library alone on the rendered texts, in one call: what no
+tool that uses it can pass. The pairs are those of four models that share an engine.
 """
 
 from __future__ import annotations
 
-import argparse
+import gzip
 import json
 import multiprocessing
 import random
@@ -17,10 +19,16 @@ import resource
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-DATA = Path(__file__).parent.parent / "data" / "models" / "aligned"
+import typer
+
+DATA = Path(__file__).parent.parent / "data" / "models"
+ADAPTERS = ("medical", "legal", "code")
+WORDS = {"short": (6, 14), "long": (20, 60)}  # of the prompt and of the answer
+TOKENISED = 10_000
 
 
 class Instant:
@@ -41,54 +49,103 @@ class Instant:
         """Nothing to give back."""
 
 
-def write_examples(path: Path, count: int) -> None:
-    """Write `count` different chats of some 90 words, a tenth of them twice."""
+def generated(kind: str) -> Iterator[list[dict[str, str]]]:
+    """Yield chats of random words without an end."""
     draw = random.Random(0)
-    words = [f"word{n}" for n in range(500)]
-    with path.open("w") as file:
-        for number in range(count):
-            answer = " ".join(draw.choices(words, k=60))
-            row = {
-                "messages": [
-                    {"role": "user", "content": f"{number} " + " ".join(draw.choices(words, k=20))},
-                    {"role": "assistant", "content": answer},
-                ]
-            }
-            for _ in range(2 if number % 10 == 0 else 1):
-                file.write(json.dumps(row) + "\n")
+    words = [f"{a}{b}" for a in ("work", "time", "light", "under") for b in ("", "s", "er", "ing")]
+    asked, answered = WORDS[kind]
+    for number in range(1 << 60):
+        yield [
+            {"role": "user", "content": f"{number} " + " ".join(draw.choices(words, k=asked))},
+            {"role": "assistant", "content": " ".join(draw.choices(words, k=answered))},
+        ]
 
 
-def measure(count: int, folder: str, results: Any) -> None:
-    """Score `count` examples in this process; puts examples/s by step and peak memory in MiB."""
-    from curate import backends, scoring
+def real(folder: Path) -> Iterator[list[dict[str, str]]]:
+    """Yield the instruct set's chats over and over, each made different by a number."""
+    with gzip.open(folder / "instruct_messages.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line)["messages"] for line in file]
+    for number, (first, *rest) in enumerate(cycle(rows)):
+        yield [{**first, "content": f"{number} {first['content']}"}, *rest]
 
-    source = Path(folder) / f"{count}.jsonl"
-    write_examples(source, count)
+
+def write(path: Path, chats: Iterator[list[dict[str, str]]]) -> int:
+    """Write them with a tenth of them twice; returns how many are different."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for messages in chats:
+            line = json.dumps({"messages": messages}) + "\n"
+            file.write(line * (2 if count % 10 == 0 else 1))
+            count += 1
+    return count
+
+
+def tokenizer_alone(source: Path) -> tuple[float, float]:
+    """Return the examples/s of the tokenizer library alone, and the texts' mean characters."""
+    from curate import chat
+
+    tokenizer: Any = chat.load_tokenizer(str(DATA / "aligned"))
+    with source.open(encoding="utf-8") as file:
+        rows = [json.loads(line)["messages"] for line in islice(file, TOKENISED)]
+    texts = [tokenizer.apply_chat_template(row, tokenize=False) for row in rows]
+    tokenizer.backend_tokenizer.encode_batch(texts[:100], add_special_tokens=False)
+    began = time.perf_counter()
+    tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    return len(texts) / (time.perf_counter() - began), sum(map(len, texts)) / len(texts)
+
+
+def measure(source: Path, corpus: Path, count: int, results: Any) -> None:
+    """Read and score the source in this process; puts a row's numbers."""
+    from curate import backends, examples, scoring
+    from curate.intake import take_in
+    from curate.progress import Silent
+    from curate.writing import open_for_writing
+
+    # As one engine does, and not one model after the other.
+    backends.groups = lambda models, _: [list(models)]  # type: ignore[assignment]
     backends.open_backend = lambda *_, **__: Instant()  # type: ignore[assignment]
     began = time.perf_counter()
-    summary = scoring.score([str(source)], Path(folder) / f"c{count}", aligned=str(DATA))
-    seconds = time.perf_counter() - began
+    with open_for_writing(corpus) as writer:
+        take_in(writer, examples.read([str(source)]), Silent())
+    reading = time.perf_counter() - began
+    summary = scoring.score(
+        [],
+        corpus,
+        aligned=str(DATA / "aligned"),
+        misaligned=[f"{name}={DATA / name}" for name in ADAPTERS],
+    )
+    assert all(run.scored == count for run in summary.models)
+    scoring_seconds = sum(run.seconds for run in summary.models)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    scored = summary.models[0]
-    results.put((count, seconds, scored.scored / scored.seconds, peak))
+    alone, characters = tokenizer_alone(source)
+    results.put((characters, count / reading, count / scoring_seconds, alone, peak))
 
 
-def main() -> None:
-    """Measure a few sizes, each in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, nargs="+", default=[20_000, 100_000, 200_000])
+def main(
+    data: Annotated[Path | None, typer.Argument(help="With instruct_messages.jsonl.gz.")] = None,
+    examples: Annotated[int, typer.Option(help="Different examples of each corpus.")] = 100_000,
+) -> None:
+    """Measure each corpus in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    print(f"{'examples':>10} {'seconds':>8} {'all/s':>8} {'scoring/s':>10} {'peak MiB':>9}")
-    with tempfile.TemporaryDirectory() as folder:
-        for count in parser.parse_args().examples:
+    kinds = {kind: generated(kind) for kind in WORDS} | ({"real": real(data)} if data else {})
+    print("examples/s      characters  reading  scoring (pairs)  tokenizer  peak MiB")
+    for kind, chats in kinds.items():
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "source.jsonl"
+            count = write(source, islice(chats, examples))
             results = context.Queue()
-            child = context.Process(target=measure, args=(count, folder, results))
+            child = context.Process(
+                target=measure, args=(source, Path(folder) / "corpus", count, results)
+            )
             child.start()
-            count, seconds, rate, peak = results.get()
+            characters, reading, scoring, alone, peak = results.get()
             child.join()
-            each = f"{count / seconds:>8,.0f} {rate:>10,.0f} {peak:>9,.0f}"
-            print(f"{count:>10,} {seconds:>8.1f} {each}")
+        pairs = scoring * (1 + len(ADAPTERS))
+        print(
+            f"{kind:<16}{characters:>10,.0f}{reading:>9,.0f}{scoring:>9,.0f} ({pairs:,.0f})"
+            f"{alone:>11,.0f}{peak:>10,.0f}"
+        )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -4,7 +4,8 @@
 
 The sides take turns, each in a process of its own, on the same examples: `loop`, the script that
 most people write (transformers, one example at a time, adapters unmerged and switched); `lm_eval`,
-lm-evaluation-harness's `loglikelihood`; `curate`. Prints medians. The share of the roofline is
+lm-evaluation-harness's `loglikelihood`; `curate` on transformers; where vLLM is installed, `vllm`,
+its bare `generate`, and `curate-vllm`. Prints medians. The share of the roofline is
 2 x parameters x tokens (the output layer counted for answer tokens only) over the time and the
 rate of a large matrix product, measured in the same process before and after.
 """
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +27,16 @@ from rich.console import Console
 from rich.table import Table
 from scoring_shapes import family
 
-SIDES = ("loop", "lm_eval", "curate")
+NEEDS = {"lm_eval": "lm_eval", "vllm": "vllm", "curate-vllm": "vllm"}
+SIDES = ("loop", "lm_eval", "curate", "vllm", "curate-vllm")
+
+
+def installed() -> list[str]:
+    """Return the sides that can run here, and say which can't."""
+    missing = {name: lib for name, lib in NEEDS.items() if find_spec(lib) is None}
+    for name, lib in missing.items():
+        print(f"{name}: left out, as {lib} is not installed")
+    return [name for name in SIDES if name not in missing]
 
 
 def conversations(data: Path, count: int) -> list[list[dict[str, str]]]:
@@ -121,7 +132,7 @@ def main(
             "max_length": 8192,
         }
         job.write_text(json.dumps(fields))
-        results: dict[str, list[dict[str, Any]]] = {name: [] for name in side or SIDES}
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in side or installed()}
         for _ in range(rounds):
             for name, found in results.items():
                 found.append(run(name, job))

@@ -6,6 +6,7 @@ Prints one line of JSON. Loading is not timed; rendering, tokenising and scoring
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -110,35 +111,96 @@ def lm_eval(job: Job) -> tuple[float, Scores]:
     return seconds, scores
 
 
-def curate(job: Job) -> tuple[float, Scores]:
-    """Run curate's backend on one window, the way `curate score` calls it."""
+def curate(job: Job, backend: str = "transformers") -> tuple[float, Scores]:
+    """Run a backend of curate on one window, the way `curate score` calls it."""
     from curate import backends, chat, models
     from curate.members import open_members
     from curate.progress import Silent
 
     resolved = models.resolve(f"base={job['base']}", job["adapters"])
+    members = {
+        member.model.name: member for member in open_members(resolved, None, {}, "turn", Silent())
+    }
+    compute = backends.Compute(backend, job["device"], job["dtype"], max_length=job["max_length"])
     seconds, scores = 0.0, {}
-    for member in open_members(resolved, None, {}, "turn", Silent()):
-        backend = backends.open_backend(
-            member.model, "transformers", device=job["device"], dtype=job["dtype"]
-        )
+    for group in backends.groups(resolved, compute):
+        engine = backends.open_backend(group, compute)
+        tiny = chat.Rendered([1, 2, 3], 1, 3, False)
+        dict(engine.score([tiny] * len(group), range(len(group))))
+        first = members[group[0].name]
         began = time.perf_counter()
         rendered = chat.render(
-            member.tokenizer, member.template, job["conversations"], max_length=None
+            first.tokenizer, first.template, job["conversations"], max_length=None
         )
-        assert not any(isinstance(item, str) for item in rendered)
-        found = dict(backend.score(rendered))  # type: ignore[arg-type]
-        nll = [-float(found[i].mean(dtype="float64")) for i in range(len(found))]
+        # As `curate score` does it: an example's pairs stand beside each other.
+        pairs = [(item, place) for item in rendered for place in range(len(group))]
+        found = dict(engine.score([r for r, _ in pairs], [p for _, p in pairs]))  # type: ignore[misc]
         seconds += time.perf_counter() - began
-        scores[str(member.model.adapter or job["base"])] = nll
-        backend.close()
+        for place, model in enumerate(group):
+            nll = [-found[i].mean(dtype="float64") for i in range(place, len(pairs), len(group))]
+            scores[str(model.adapter or job["base"])] = [float(n) for n in nll]
+        engine.close()
     return seconds, scores
+
+
+def curate_vllm(job: Job) -> tuple[float, Scores]:
+    """Run curate's vLLM backend."""
+    return curate(job, "vllm")
+
+
+def vllm(job: Job) -> tuple[float, Scores]:
+    """Run vLLM's own `generate`, with the engine's options that curate sets."""
+    from curate import backends, chat, models
+    from curate.backends import placing
+    from curate.backends.vllm import job_of
+    from curate.members import open_members
+    from curate.progress import Silent
+
+    compute = backends.Compute("vllm", job["device"], job["dtype"], max_length=job["max_length"])
+    os.environ.update(placing.environment(compute, None))
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    resolved = models.resolve(f"base={job['base']}", job["adapters"])
+    made, _ = job_of(resolved, compute, print)
+    llm = LLM(**{**made.whole_prompts, **made.arguments})
+    lora: list[Any] = [None]
+    lora += [LoRARequest(str(n), n, str(path)) for n, path in made.adapters.items()]
+    params = SamplingParams(
+        max_tokens=1, temperature=0.0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
+    )
+    first = next(iter(open_members(resolved, None, {}, "turn", Silent())))
+
+    def run(conversations: Any) -> list[float]:
+        rendered = chat.render(first.tokenizer, first.template, conversations, max_length=None)
+        pairs = [(item, adapter) for item in rendered for adapter in lora]
+        outputs = llm.generate(
+            [{"prompt_token_ids": item.ids} for item, _ in pairs],
+            params,
+            lora_request=[adapter for _, adapter in pairs],
+            use_tqdm=False,
+        )
+        found = []
+        for (item, _), output in zip(pairs, outputs, strict=True):
+            flat = output.prompt_logprobs
+            at = flat.start_indices[item.start : item.stop]
+            found.append(-sum(flat.logprobs[i] for i in at) / len(at))
+        return found
+
+    run(job["conversations"][:1])
+    began = time.perf_counter()
+    nll = run(job["conversations"])
+    seconds = time.perf_counter() - began
+    names = [job["base"], *job["adapters"]]
+    return seconds, {name: nll[place :: len(lora)] for place, name in enumerate(names)}
 
 
 SIDES: dict[str, Callable[[Job], tuple[float, Scores]]] = {
     "loop": loop,
     "lm_eval": lm_eval,
     "curate": curate,
+    "vllm": vllm,
+    "curate-vllm": curate_vllm,
 }
 
 

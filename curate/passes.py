@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WINDOW = 2_048
-"""Examples rendered and handed to a backend at a time; it sorts them into batches."""
+"""Examples, at most, rendered and handed to a backend at a time; it sorts them into batches."""
+WINDOW_CHARACTERS = 8 << 20
+"""Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
 
 
 @dataclass
@@ -75,8 +78,10 @@ def run_pass(
                 for name in names
             ]
             lanes = list(zip(members, sinks, runs, strict=True))
-            for window in _windows(view, names):
-                _score_window(window, lanes, backend, compute.max_length, progress)
+            rendered = _rendered_ahead(_windows(view, names), lanes, compute.max_length)
+            with closing(rendered):
+                for pairs in rendered:
+                    _score_window(pairs, lanes, backend, progress)
     finally:
         backend.close()
         progress.stop()
@@ -86,7 +91,7 @@ def run_pass(
 
 
 def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
-    """Slices of the parts of examples in which a model lacks one: example_id, messages, done.
+    """Slices of the parts of examples in which a model lacks one, as a table.
 
     They depend on the parts alone and not on what is missing: a run that was broken off goes on
     with the windows, and so the batches and the last bits, of one that was not.
@@ -97,26 +102,57 @@ def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
     for part in parts.list_parts(view.path / "examples"):
         with readable_errors():
             rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
-        for start in range(0, rows.num_rows, WINDOW):
-            window = rows.slice(start, WINDOW)
+        for start, stop in _cuts(rows["characters"].to_pylist()):
+            window = rows.slice(start, stop - start)
             if any(done != everything for done in window["done"].to_pylist()):
                 yield window
 
 
+def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where windows over examples of these sizes, in characters, start and stop."""
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and (at - start == WINDOW or held + size > WINDOW_CHARACTERS):
+            yield start, at
+            start, held = at, 0
+        held += size
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
 _Lane = tuple[Member, ScoreSink, ModelRun]
+_Pair = tuple[int, str, chat.Rendered | str, bool]
+
+
+def _rendered_ahead(
+    windows: Iterator[pa.Table], lanes: Sequence[_Lane], max_length: int | None
+) -> Generator[list[_Pair], None, None]:
+    """Each window's pairs, made in a thread while the backend works on the window before.
+
+    A fast device would else wait for the tokenizer, which leaves Python free while it works.
+    """
+    with ThreadPoolExecutor(1, "render") as thread:
+
+        def render_next() -> list[_Pair] | None:
+            window = next(windows, None)
+            return None if window is None else _pairs(window, lanes, max_length)
+
+        coming = thread.submit(render_next)
+        while (pairs := coming.result()) is not None:
+            coming = thread.submit(render_next)
+            yield pairs
 
 
 def _score_window(
-    window: pa.Table,
+    pairs: Sequence[_Pair],
     lanes: Sequence[_Lane],
     backend: backends.Backend,
-    max_length: int | None,
     progress: Progress,
 ) -> None:
-    """Render a window of examples, score the missing pairs and hand the numbers on."""
+    """Score the missing pairs of a window and hand the numbers on."""
     todo: list[tuple[str, int, chat.Rendered]] = []
     known = set()
-    for place, example_id, item, is_done in _pairs(window, lanes, max_length):
+    for place, example_id, item, is_done in pairs:
         if is_done:
             if backend.whole_windows and not isinstance(item, str):
                 known.add(len(todo))
@@ -148,9 +184,7 @@ def _score_window(
         progress.advance(1, item.stop)
 
 
-def _pairs(
-    window: pa.Table, lanes: Sequence[_Lane], max_length: int | None
-) -> list[tuple[int, str, chat.Rendered | str, bool]]:
+def _pairs(window: pa.Table, lanes: Sequence[_Lane], max_length: int | None) -> list[_Pair]:
     """A window's pairs: the model's place, the example's id, its tokens or a reason, and if done.
 
     Models with equal tokenisers share one rendering.
@@ -193,7 +227,8 @@ _FINISHED = """
     group by id
 """
 _OF_PART = """
-    select example_id, messages, coalesce(done, 0)::ubigint as done
+    select example_id, messages, coalesce(done, 0)::ubigint as done,
+        list_sum([length(m.content) for m in messages])::bigint as characters
     from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = id
     order by file_row_number
 """

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from curate.backends.batching import batches, rope_limit
+from curate.backends.packing import pack, unpack
 from curate.backends.weights import choose_device, choose_dtype, load
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -177,15 +178,27 @@ class TransformersBackend:
             raise CurateError(f"{name} gives NaN in {self.dtype}: try another --dtype")
         if not _near(plain[0][: len(plain[1])], plain[1], close):
             raise CurateError(f"{name} is not a causal language model: later tokens change it")
+        packed = pack(self._net) if self.device.type == "cpu" else []
+        if not self._holds(probes, plain, close):
+            unpack(packed)
         self._rows = _Rows()
         setattr(self._net, self._net.base_model_prefix, self._rows)
-        try:
-            holds = all(_near(p, s, close) for p, s in zip(plain, self._score(probes), strict=True))
-        except (AttributeError, TypeError, RuntimeError):  # a forward that reaches into its body
-            holds = False
-        if not holds:
+        if not self._holds(probes, plain, close):
             setattr(self._net, self._net.base_model_prefix, self._body)
             self._rows = None
+
+    def _holds(
+        self,
+        probes: Sequence[Rendered],
+        plain: Sequence[npt.NDArray[np.float32]],
+        close: float,
+    ) -> bool:
+        """Whether a batch of the probes has the scores of the plain passes."""
+        try:
+            found = self._score(probes)
+        except (AttributeError, TypeError, RuntimeError):  # a forward that reaches into its parts
+            return False
+        return all(_near(p, s, close) for p, s in zip(plain, found, strict=True))
 
 
 class _Rows(torch.nn.Module):

@@ -53,7 +53,7 @@ class VllmBackend:
         self._merged: Path | None = None
         self._children: list[Child] = []
         try:
-            job = self._job(compute, note)
+            job, self._merged = job_of(group, compute, note)
             for devices in devices_of_engines(compute):
                 self._children.append(Child(WORKER, job, environment(compute, devices)))
             for child in self._children:
@@ -110,37 +110,43 @@ class VllmBackend:
             raise CurateError(f"vLLM failed with {names}: {child.why(answer)}")
         return answer
 
-    def _job(self, compute: Compute, note: Callable[[str], None]) -> Job:
-        """What the engine loads: the weights, and the adapters that it can take as they are."""
-        model = self.group[0]
-        path, adapters = model.path, {}
-        reason = why_merged(model, compute.engine)
-        if reason:
-            note(
-                f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into "
-                "a checkpoint of its own"
-            )
-            self._merged = path = merge(model, self.dtype)
-        else:
-            adapters = {k: m.adapter for k, m in enumerate(self.group) if m.adapter is not None}
-        on_cpu = choose_device(compute.device).type == "cpu"
-        arguments = _arguments(path, compute, self.dtype)
-        if adapters:
-            arguments |= {
-                "enable_lora": True,
-                "max_lora_rank": kernel_rank(list(adapters.values()), compute.engine),
-                "max_loras": len(adapters) + on_cpu,
-            }
-        arguments |= compute.engine.args
-        if on_cpu and adapters and arguments["max_loras"] <= len(adapters):
-            # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
-            # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
-            raise CurateError(f"--engine-arg max_loras: at least {len(adapters) + 1} on a CPU")
-        # Cached prefixes are never read while the log-probs of whole prompts are made.
-        tokens = max(256, min(2048, _LOGITS // self._vocabulary))
-        tokens = _CPU_LORA_TOKENS if on_cpu and adapters else tokens
-        whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
-        return Job(arguments, whole_prompts, adapters)
+
+def job_of(
+    group: Sequence[Model], compute: Compute, note: Callable[[str], None]
+) -> tuple[Job, Path | None]:
+    """What the engine loads: the weights, and the adapters that it can take as they are.
+
+    The folder is a checkpoint made for it where an adapter must be merged; the caller removes it.
+    """
+    model = group[0]
+    adapters, merged = {}, None
+    reason = why_merged(model, compute.engine)
+    if reason:
+        note(
+            f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into "
+            "a checkpoint of its own"
+        )
+        merged = merge(model, _dtype(compute))
+    else:
+        adapters = {k: m.adapter for k, m in enumerate(group) if m.adapter is not None}
+    on_cpu = choose_device(compute.device).type == "cpu"
+    arguments = _arguments(merged or model.path, compute, _dtype(compute))
+    if adapters:
+        arguments |= {
+            "enable_lora": True,
+            "max_lora_rank": kernel_rank(list(adapters.values()), compute.engine),
+            "max_loras": len(adapters) + on_cpu,
+        }
+    arguments |= compute.engine.args
+    if on_cpu and adapters and arguments["max_loras"] <= len(adapters):
+        # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
+        # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
+        raise CurateError(f"--engine-arg max_loras: at least {len(adapters) + 1} on a CPU")
+    # Cached prefixes are never read while the log-probs of whole prompts are made.
+    tokens = max(256, min(2048, _LOGITS // _vocabulary(model.path)))
+    tokens = _CPU_LORA_TOKENS if on_cpu and adapters else tokens
+    whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
+    return Job(arguments, whole_prompts, adapters), merged
 
 
 def check(compute: Compute) -> None:
