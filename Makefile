@@ -7,7 +7,7 @@ TRAINERS ?= .trainers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: demo test test-trainers test-vllm lint format wheel fuzz clean
+.PHONY: demo test test-trainers test-vllm lint format wheel fuzz soak clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -43,6 +43,10 @@ wheel: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	$(PIP) atheris
 	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(or $(SECONDS),300)
+
+# What CI tries a few times, tried a hundred times: some forty minutes.
+soak: $(VENV)/installed-dev
+	CURATE_KILLS=100 $(BIN)/python -m pytest -s tests/test_kills.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist curate-demo *.egg-info

@@ -7,7 +7,8 @@ most people write (transformers, one example at a time, adapters unmerged and sw
 lm-evaluation-harness's `loglikelihood`; `curate` on transformers; where vLLM is installed, `vllm`,
 its bare `generate`, and `curate-vllm`. Prints medians. The share of the roofline is
 2 x parameters x tokens (the output layer counted for answer tokens only) over the time and the
-rate of a large matrix product, measured in the same process before and after.
+rate of a large matrix product, measured in the same process before and after; `+ attention` counts
+the products of queries, keys and values too, which are no parameters and grow with the length.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,8 +48,18 @@ def conversations(data: Path, count: int) -> list[list[dict[str, str]]]:
     return rows[:: len(rows) // count][:count]
 
 
-def work(base: Path, rows: list[list[dict[str, str]]], models: int) -> tuple[float, int, list[int]]:
-    """Return the FLOPs of all models, the tokens a model reads, and each answer's tokens."""
+@dataclass(frozen=True)
+class Work:
+    """What all models together have to do; `answers` are the tokens of each example's answer."""
+
+    flops: float
+    attention: float  # FLOPs that are not in `flops`
+    tokens: int
+    answers: list[int]
+
+
+def work(base: Path, rows: list[list[dict[str, str]]], models: int) -> Work:
+    """Count the work of scoring these conversations under so many models of one shape."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -61,7 +73,14 @@ def work(base: Path, rows: list[list[dict[str, str]]], models: int) -> tuple[flo
     head = net.get_output_embeddings().weight.numel()
     body = sum(p.numel() for p in net.model.layers.parameters() if p.ndim == 2)
     tokens, answers = sum(s.stop for s in spans), [s.stop - s.start for s in spans]
-    return models * 2.0 * (body * tokens + head * sum(answers)), tokens, answers
+    width = net.config.hidden_size * net.config.num_hidden_layers  # of all heads of all layers
+    looks = sum(s.stop * (s.stop + 1) // 2 for s in spans)  # (token, earlier token) pairs
+    return Work(
+        flops=models * 2.0 * (body * tokens + head * sum(answers)),
+        attention=models * 4.0 * width * looks,
+        tokens=models * tokens,
+        answers=answers,
+    )
 
 
 def run(side: str, job: Path) -> dict[str, Any]:
@@ -76,13 +95,14 @@ def run(side: str, job: Path) -> dict[str, Any]:
     return result
 
 
-def table(results: dict[str, list[dict[str, Any]]], flops: float, tokens: int) -> Table:
+def table(results: dict[str, list[dict[str, Any]]], todo: Work) -> Table:
     """Return a row per side: medians over the rounds, ratios against the loop of each round."""
-    shown = Table("side", "seconds", "tokens/s", "x loop", "roofline", "peak MiB", "max |dNLL|")
+    heads = ("side", "seconds", "tokens/s", "x loop", "roofline", "+ attention", "peak MiB")
+    shown = Table(*heads, "max |dNLL|")
     plain = results["loop"]
     for side, rounds in results.items():
         ratios = [p["seconds"] / r["seconds"] for p, r in zip(plain, rounds, strict=True)]
-        shares = [flops / r["seconds"] / r["rate"] for r in rounds]
+        share = statistics.median(todo.flops / r["seconds"] / r["rate"] for r in rounds)
         error = max(
             abs(mine - theirs)
             for name, wanted in plain[0]["nll"].items()
@@ -92,9 +112,10 @@ def table(results: dict[str, list[dict[str, Any]]], flops: float, tokens: int) -
         shown.add_row(
             side,
             f"{seconds:.2f}",
-            f"{tokens / seconds:,.0f}",
+            f"{todo.tokens / seconds:,.0f}",
             f"{statistics.median(ratios):.2f}",
-            f"{statistics.median(shares):.2f}",
+            f"{share:.2f}",
+            f"{share * (1 + todo.attention / todo.flops):.2f}",
             f"{statistics.median(r['peak_mib'] for r in rounds):,.0f}",
             f"{error:.1e}",
         )
@@ -118,13 +139,13 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         made = family(shape, models or Path(folder), dtype)
         rows = conversations(data, examples)
-        flops, tokens, answers = work(made.base, rows, 1 + len(made.adapters))
+        todo = work(made.base, rows, 1 + len(made.adapters))
         job = Path(folder) / "job.json"
         fields = {
             "base": str(made.base),
             "adapters": [str(path) for path in made.adapters],
             "conversations": rows,
-            "answer_tokens": answers,
+            "answer_tokens": todo.answers,
             "device": device,
             "dtype": dtype,
             "threads": threads,
@@ -136,11 +157,10 @@ def main(
         for _ in range(rounds):
             for name, found in results.items():
                 found.append(run(name, job))
-    total = tokens * (1 + len(made.adapters))
-    print(f"{shape}, {dtype}, {device}: {examples} examples, {total:,} tokens with all models")
-    Console(width=100).print(table(results, flops, total))
+    print(f"{shape}, {dtype}, {device}: {examples} examples, {todo.tokens:,} tokens in all models")
+    Console(width=100).print(table(results, todo))
     if output:
-        output.write_text(json.dumps({"flops": flops, "tokens": total, "sides": results}))
+        output.write_text(json.dumps({"work": asdict(todo), "sides": results}))
 
 
 if __name__ == "__main__":

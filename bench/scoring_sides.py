@@ -223,7 +223,8 @@ def main() -> None:
     dtype = getattr(torch, job["dtype"])
     before = matmul_rate(dtype, job["device"])
     seconds, scores = SIDES[side](job)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # curate's engine is a child
+    peak = max(resource.getrusage(who).ru_maxrss for who in whose) / 1024
     if job["device"] == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**20
     after = matmul_rate(dtype, job["device"])

@@ -51,7 +51,9 @@ def many(folder: Path, count: int, score: bool) -> str:
         from curate import backends, scoring
 
         backends.open_backend = lambda *_, **__: Instant()  # type: ignore[assignment]
-        run = scoring.score([str(source)], corpus, aligned=str(DATA / "aligned"), progress=Lines(sys.stderr))
+        run = scoring.score(
+            [str(source)], corpus, aligned=str(DATA / "aligned"), progress=Lines(sys.stderr)
+        )
         return f"{run.read.new} new, {run.read.known} duplicates, {run.models[0].scored} scored"
     with open_for_writing(corpus) as writer:
         taken = take_in(writer, examples.read([str(source)]), Lines(sys.stderr))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
@@ -54,6 +57,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     aside = path.with_name(f"{TEMPORARY}{os.getpid()}-old-{path.name}")
     try:
         temporary.mkdir(parents=True)
+        _remove_left_behind(path)
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
@@ -100,6 +104,30 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file that then becomes `path`."""
     with atomic(path) as temporary:
         write(temporary)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove what killed processes left of `path`; a file of a living one is not touched."""
+    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
+        pid = left.name.removeprefix(TEMPORARY).partition("-")[0]
+        if "-old-" in left.name or not pid.isdigit() or _lives(int(pid)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    if sys.platform == "win32":  # there, asking would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _unwritable(path: Path, error: OSError) -> CurateError:

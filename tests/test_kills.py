@@ -1,0 +1,184 @@
+"""Processes killed at any moment: nothing stored is lost or wrong, and no file is left half done.
+
+`CURATE_KILLS` says how many kills are tried; `make soak` tries a hundred.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import curate
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "data" / "models"
+KILLS = int(os.environ.get("CURATE_KILLS", "8"))
+NAMES = ("aligned", "medical", "code")
+TEMPORARY = ".tmp-*"
+
+pytestmark = pytest.mark.timeout(120 + 40 * KILLS)
+
+
+def score_command(corpus: Path) -> list[str]:
+    """`curate score` of sixty demo examples under three of the demo's models."""
+    misaligned = [text for n in NAMES[1:] for text in ("--misaligned", f"{n}={MODELS / n}")]
+    aligned = ["--aligned", f"aligned={MODELS / 'aligned'}"]
+    source = str(ROOT / "data" / "examples")
+    return ["score", source, "-c", str(corpus), *aligned, *misaligned, "--limit", "60", "--json"]
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Run curate in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "curate", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(command: Sequence[str]) -> tuple[str, float]:
+    """Run curate to its end; gives what it said and the seconds it took."""
+    began = time.monotonic()
+    with start(command) as ran:
+        said = ran.communicate()[0]
+    assert ran.returncode == 0, said
+    return said, time.monotonic() - began
+
+
+def scores_of(corpus: Path) -> dict[tuple[str, str], float]:
+    """The stored sums of log-probs by example and model; each pair stands there once."""
+    query = "select example_id::varchar, model, logprob from scores"
+    rows = curate.open(corpus).sql(query).fetchall()
+    stored = {(example, model): total for example, model, total in rows}
+    assert len(stored) == len(rows)
+    return stored
+
+
+def gaps_of(corpus: Path) -> Any:
+    """The whole table of gaps."""
+    query = "select * from gaps order by example_id"
+    return curate.open(corpus).sql(query).to_arrow_table()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A corpus made without a disturbance, and the seconds that it took."""
+    corpus = tmp_path_factory.mktemp("whole") / "corpus"
+    return corpus, finish(score_command(corpus))[1]
+
+
+def _at_random(ran: subprocess.Popen[str], folder: Path, moment: float) -> None:
+    """Wait for a moment of the process's life."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ran.wait(timeout=moment)
+
+
+def _when_written(pattern: str) -> Callable[[subprocess.Popen[str], Path, float], None]:
+    """Wait until a temporary file of this name is there: the file is being written."""
+
+    def wait(ran: subprocess.Popen[str], folder: Path, moment: float) -> None:
+        passed = moment  # the first few such files are let go by
+        seen: set[Path] = set()
+        while ran.poll() is None:
+            seen.update(folder.rglob(pattern))
+            if len(seen) > passed:
+                return
+            time.sleep(0.0005)
+
+    return wait
+
+
+MOMENTS = {
+    "at random": _at_random,
+    "while a part is written": _when_written(TEMPORARY + "part-*"),
+    "while the manifest is written": _when_written(TEMPORARY + "curate.json"),
+}
+
+
+def test_killed_runs_complete_to_the_bits_of_an_undisturbed_one(
+    whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    """Whatever moment it is, stored scores are right, and the next run adds only what lacks."""
+    reference, seconds = whole
+    wanted, gaps = scores_of(reference), gaps_of(reference)
+    chance = random.Random(KILLS)
+    corpus, killed, completed = tmp_path / "0", dict.fromkeys(MOMENTS, 0), 0
+    while sum(killed.values()) < KILLS:
+        kind = list(MOMENTS)[sum(killed.values()) % len(MOMENTS)]
+        moment = chance.random() * (seconds if kind == "at random" else 5)
+        with start(score_command(corpus)) as ran:
+            MOMENTS[kind](ran, corpus, moment)
+            ran.kill()
+            said = ran.communicate()[0]
+        if ran.returncode == 0 or chance.random() < 0.3:
+            _complete(corpus, wanted)
+            assert gaps_of(corpus).equals(gaps)
+            completed += 1
+            corpus = tmp_path / str(completed)
+        if ran.returncode == 0:
+            continue
+        assert ran.returncode == -signal.SIGKILL, said
+        killed[kind] += 1
+        if (corpus / "curate.json").exists():
+            assert scores_of(corpus).items() <= wanted.items()
+    _complete(corpus, wanted)
+    assert gaps_of(corpus).equals(gaps)
+    print(f"\nkilled {killed}, completed {completed + 1} corpora, nothing lost")
+
+
+def _complete(corpus: Path, wanted: dict[tuple[str, str], float]) -> None:
+    """The next run computes exactly what is missing, and leaves no temporary file."""
+    before = scores_of(corpus) if (corpus / "curate.json").exists() else {}
+    said, _ = finish([*score_command(corpus), "--quiet"])
+    scored = sum(model["scored"] for model in json.loads(said)["models"])
+    assert scored == len(wanted) - len(before)
+    assert not list(corpus.rglob(TEMPORARY))
+
+
+@pytest.mark.parametrize("kind", ["export", "mix", "report"])
+def test_a_killed_output_is_whole_or_not_there(
+    kind: str, whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    """`curate export` and `curate report`; the next run takes what a killed one left."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(whole[0], corpus)
+    narrow = tmp_path / "narrow.jsonl"
+    narrow.write_text('{"prompt": "1 + 1?", "completion": "2"}\n' * 50)
+    output = tmp_path / "outputs" / ("page.html" if kind == "report" else "mix.jsonl")
+    output.parent.mkdir()
+    command = {
+        "export": ["export", "-c", str(corpus), "--top", "10"],
+        "mix": ["export", "-c", str(corpus), "--fraction", "0.1", "--into", str(narrow)],
+        "report": ["report", "-c", str(corpus)],
+    }[kind] + ["--output", str(output)]
+    _, seconds = finish(command)
+    made = {path.name: path.stat().st_size for path in output.parent.iterdir()}
+    chance = random.Random(kind)
+    for number in range(max(3, KILLS // 5)):
+        shutil.rmtree(output.parent)
+        output.parent.mkdir()
+        moment = chance.random() * seconds
+        with start(command) as ran:
+            if number % 2:
+                _when_written(TEMPORARY)(ran, output.parent, 0)
+            else:
+                _at_random(ran, output.parent, moment)
+            ran.kill()
+            ran.communicate()
+        for path in output.parent.glob("[!.]*"):
+            assert abs(path.stat().st_size - made[path.name]) <= 16  # times differ in length
+    finish([*command, "--force"])
+    assert sorted(path.name for path in output.parent.iterdir()) == sorted(made)
