@@ -64,7 +64,7 @@ def html(found: Findings, reading: list[Reading]) -> str:
         recipe_words=words.recipe(found),
         sampling=words.sampling(found),
         tails=words.tails(found),
-        other_ranking=words.is_other_ranking(found),
+        about_models=words.about_models(found),
         charts=set(made),
         titles=TITLES,
         data=embedded(payload),

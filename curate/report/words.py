@@ -66,7 +66,11 @@ def tails(found: Findings) -> str | None:
     )
 
 
-def is_other_ranking(found: Findings) -> bool:
-    """Whether the named queries about models rank otherwise than this page's recipe."""
-    chosen = found.recipe
-    return chosen.epsilon != 1.0 or bool(chosen.hold_out) or chosen.metric != "relative"
+def about_models(found: Findings) -> str:
+    """What the charts about the models are asked of."""
+    chosen, said = found.recipe, "By this page's formula, over all ranked examples"
+    if chosen.refusals == "drop":
+        said += "; tops without refusals"
+    if chosen.hold_out:
+        said += f"; {', '.join(chosen.hold_out)} held out"
+    return said + (", whatever --where leaves." if chosen.where else ".")

@@ -105,6 +105,7 @@ measured as (
     from members
 )
 select
+    hex_id(key) as example_id,
     key,
     is_refusal,
     n_tokens,
@@ -130,7 +131,7 @@ create view ranks as from ranks();
 -- gaps(epsilon, hold_out, metric): the same with the texts, which come last: ranking moves numbers only.
 create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 select
-    hex_id(key) as example_id,
+    example_id,
     source,
     prompt,
     answer,
