@@ -63,6 +63,7 @@ def html(found: Findings, reading: list[Reading]) -> str:
         gap_formula=words.formula(found),
         recipe_words=words.recipe(found),
         sampling=words.sampling(found),
+        left_out=words.left_out(found),
         tails=words.tails(found),
         about_models=words.about_models(found),
         charts=set(made),

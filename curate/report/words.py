@@ -38,6 +38,16 @@ def recipe(found: Findings) -> str:
     return ", ".join(said) + "."
 
 
+def left_out(found: Findings) -> str:
+    """What stood among the rows taken and was passed over, by rule."""
+    if not found.taken:
+        return ""
+    chosen = found.taken.selection
+    said = [f"{rows:,} by {rule}" for rule, rows in chosen.left_by.items() if rows]
+    whole = f"Of {chosen.ranked:,} ranked examples"
+    return f"{whole}, left out: {', '.join(said)}." if said else f"{whole} none was left out."
+
+
 def sampling(found: Findings) -> str:
     """Which examples the scatter draws, and how they were drawn."""
     if not found.spread or not found.taken:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from curate.report.findings import Spread
 
 
+# Of each band its first length alone: ten bands fit on a phone.
+_FROM = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '–')[0]", labelOverlap=True)
+
+
 def brushed(spread: Spread) -> dict[str, Drawing]:
     """The four charts that filter each other: all counted over every ranked example."""
     lengths = [length_label(row["length_bin"]) for row in _by_bin(spread)]
@@ -32,7 +36,7 @@ def brushed(spread: Spread) -> dict[str, Drawing]:
         ],
     }
     length = {
-        "x": alt.X("length:N", sort=lengths, title="answer tokens", axis=alt.Axis(labelAngle=0)),
+        "x": alt.X("length:N", sort=lengths, title="answer tokens, from", axis=_FROM),
         "y": count,
         "tooltip": [alt.Tooltip("length:N", title="answer tokens"), *shown],
     }
