@@ -15,6 +15,7 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ BY_HAND = {
     "(select unnest([0, 0.01, 0.1, 0.3, 1, 3, 10]) as epsilon) where not is_refusal qualify "
     "row_number() over (partition by epsilon order by (worse - base) / (base + epsilon) desc) "
     "<= 1000) group by epsilon",
+    "length_bias": "select is_refusal, count(*), corr(gap_rank, length_rank), "
+    "corr(gap, ln(n_tokens)), avg(n_tokens), avg(n_tokens) filter (place <= 1000) from (select *, "
+    "rank() over (order by gap) as gap_rank, rank() over (order by n_tokens) as length_rank, "
+    "row_number() over (order by gap desc) as place from gaps join {flags} using (example_id)) "
+    "group by rollup (is_refusal)",
+    "duplicates": "select copies, in_top, answer from (select hash(translate(lower(answer), "
+    "e' \\t\\r\\n.,:;!?()[]*_#`-', '')) as said, count(*) as copies, min(example_id) as first, "
+    "count(*) filter (rank <= 1000) as in_top from {examples} left join (select example_id, "
+    "row_number() over (order by gap desc) as rank from gaps) using (example_id) group by said "
+    "having copies > 1 order by in_top desc, copies desc limit 20) join {examples} on "
+    "example_id = first",
     "coverage": "select model, count(*), sum(n_tokens), avg(loss) from each group by model "
     "union all select 'aligned', count(*), sum(n_tokens), avg(base) from aligned",
 }
@@ -112,12 +124,12 @@ def measure(root: Path, name: str, named: bool, results: Any) -> None:
     results.put((wall, busy, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def compare(root: Path) -> None:
+def compare(root: Path, names: Iterable[str]) -> None:
     """Print a line a query: named and by hand, and their ratio."""
     context = multiprocessing.get_context("spawn")
     print("| query | named: s | CPU s | MiB | by hand: s | CPU s | MiB | CPU ratio |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for name in BY_HAND:
+    for name in names:
         found = []
         for named in (True, False):
             results = context.Queue()
@@ -135,12 +147,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--examples", type=int, default=1_000_000)
     parser.add_argument("--corpus", type=Path, help="take this one, made by an earlier run")
+    parser.add_argument("--only", nargs="*", choices=list(BY_HAND), help="these questions alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = options.corpus or Path(folder) / "corpus"
         if not root.exists():
             make(root, options.examples)
-        compare(root)
+        compare(root, options.only or BY_HAND)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A made corpus of any size for the benches: random losses, several sources, one text an example.
 
-The parts are those that a run would have written (65,536 rows each, ids as 32 hex digits), so
+The parts are those that a run would have written (65,536 rows each, ids as UUIDs), so
 that what is measured is what users wait for; only the numbers are drawn at random.
 """
 
@@ -21,7 +21,7 @@ PART_ROWS = 65_536
 _EXAMPLES = """
 copy (
     with drawn as (
-        select i, md5(i::varchar) as example_id, hash(i, 'r') % 1000 / 1000 as r,
+        select i, md5(i::varchar)::uuid as example_id, hash(i, 'r') % 1000 / 1000 as r,
                20 + hash(i, 'n') % 180 as words
         from range({first}, {last}) t(i)
     ),
@@ -41,7 +41,7 @@ copy (
 """
 _SCORES = """
 copy (
-    select md5(i::varchar) as example_id, (20 + hash(i, 'n') % 180)::integer as n_tokens,
+    select md5(i::varchar)::uuid as example_id, (20 + hash(i, 'n') % 180)::integer as n_tokens,
            -(20 + hash(i, 'n') % 180)::double
                * (0.2 + hash(i, 'base') % 100000 / 40000
                   + hash(i, '{model}') % 100000 / {spread}) as logprob,

@@ -156,8 +156,9 @@ def renew_database(corpus: Corpus) -> bool:
     path = corpus.path / DATABASE
     try:
         with duckdb.connect(path, read_only=True) as connection:
-            query = "select sql from duckdb_views() where view_name in ('examples', 'score_parts')"
-            views = connection.sql(query).fetchall()
+            views = connection.sql(
+                "select sql from duckdb_views() where view_name in ('example_parts', 'score_parts')"
+            ).fetchall()
         inside = f"'{str(corpus.path.resolve()).replace(chr(39), 2 * chr(39))}/"
         if all(inside in text or "read_parquet" not in text for (text,) in views):
             return False

@@ -46,7 +46,7 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     example["skipped"] = dicts(
         corpus.sql("select model, reason from skipped where example_id = $id order by model", key)
     )
-    gaps = "select gap, rank, rank_kept, unit from gaps where example_id = $id"
+    gaps = "select gap, rank, rank_kept, unit from ranks where key = $id::uuid"
     ranked = dicts(corpus.sql(gaps, key)) if has_ensemble(corpus) else []
     example["gap"] = next(iter(ranked), None)
     example["tokens"] = example_tokens(corpus, key["id"])

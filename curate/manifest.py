@@ -11,7 +11,8 @@ from typing import Any
 from curate import parts
 from curate.errors import CurateError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 held example ids as digits in its parts; they are read as they are, and may be added to."""
 NAME = "curate.json"
 NAME_OF_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """A model's name is a folder's, and stands in SQL, tables and reports."""

@@ -216,20 +216,19 @@ def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
 
 # `done` has a bit for each model of the group, the first one's lowest: 1 where nothing is missing.
 _FINISHED = """
-    select example_id::uuid as id,
-        bit_or(1::ubigint << (list_position($models, model) - 1)) as done
+    select key, bit_or(1::ubigint << (list_position($models, model) - 1)) as done
     from (
-        select example_id, model from scores where list_contains($models, model)
+        select key, model from score_parts where list_contains($models, model)
         union all
-        select example_id, model from skipped where list_contains($models, model)
+        select example_id::uuid, model from skipped where list_contains($models, model)
     )
-    where example_id is not null
-    group by id
+    where key is not null
+    group by key
 """
 _OF_PART = """
-    select example_id, messages, coalesce(done, 0)::ubigint as done,
+    select hex_id(example_id::uuid) as example_id, messages, coalesce(done, 0)::ubigint as done,
         list_sum([length(m.content) for m in messages])::bigint as characters
-    from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = id
+    from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = key
     order by file_row_number
 """
 

@@ -1,4 +1,4 @@
-"""The columns of a corpus's Parquet parts: a public interface."""
+"""The columns of a corpus's tables and Parquet parts: a public interface."""
 
 from __future__ import annotations
 
@@ -53,3 +53,14 @@ parts alone, since models that are compared by token cut an answer alike) the to
 
 SCORED: pa.Schema = pa.schema([*SCORES, *TOKENS])
 """All that a part of scores may hold."""
+
+
+KEY: pa.Field = pa.field("example_id", pa.uuid(), nullable=False)
+"""The id as parts of examples and scores hold it: a number of 128 bits, half as large as its 32
+digits, which joins and groups several times faster."""
+
+
+def keyed(table: pa.Table) -> pa.Table:
+    """A table of examples or scores as its part holds it: see `KEY`."""
+    ids = pa.array(map(bytes.fromhex, table["example_id"].to_pylist()), pa.binary(16))
+    return table.set_column(0, KEY, pa.ExtensionArray.from_storage(KEY.type, ids))

@@ -20,23 +20,26 @@ def example_tokens(corpus: Corpus, example_id: str) -> list[tuple[str, float]] |
 
 
 def tokens_of_examples(
-    corpus: Corpus, example_ids: Sequence[str]
+    corpus: Corpus, example_ids: Sequence[str], hold_out: Sequence[str] = ()
 ) -> dict[str, list[tuple[str, float]]]:
-    """The same for many examples in one pass over the scores; those without tokens are left out."""
+    """The same for many examples in one pass over the scores; those without tokens are left out.
+
+    `hold_out` names misaligned models that stay out of the mean.
+    """
     rows = corpus.sql(
         """
-        select example_id,
+        select hex_id(key),
                any_value(tokens) filter (role = 'aligned') as texts,
                any_value(token_logprobs) filter (role = 'aligned') as aligned,
                list(token_logprobs order by model) filter (role = 'misaligned') as misaligned
-        from scores
-        join models using (model)
-        where list_contains($ids, example_id)
-        group by example_id
+        from score_parts
+        join (select model, tokenizer from models) using (model)
+        where key in (select unnest($ids::uuid[])) and not list_contains($hold_out, model)
+        group by key
         having count(distinct tokenizer) = 1 and count(token_logprobs) = count(*)
             and count(distinct len(token_logprobs)) = 1
         """,
-        {"ids": list(example_ids)},
+        {"ids": list(example_ids), "hold_out": list(hold_out)},
     ).fetchall()
     found = {}
     for example_id, texts, aligned, misaligned in rows:

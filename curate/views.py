@@ -13,9 +13,12 @@ import pyarrow as pa
 
 from curate import parts
 from curate.manifest import ModelEntry
-from curate.schema import EXAMPLES, SCORED, SKIPPED
+from curate.schema import EXAMPLES, KEY, SCORED, SKIPPED
 
-_FILES = ("scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
+_FILES = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
+_KEYED = "example_id::uuid as key, * exclude (example_id)"
+"""Ids as 128-bit numbers, which join and group faster than their digits; sql/views shows digits.
+Parts of format 1 hold the digits: they are read the same."""
 
 
 def define_views(
@@ -28,11 +31,16 @@ def define_views(
     root = folder.resolve()
     examples = _read_parts(parts.list_parts(root / "examples"), EXAMPLES)
     skipped = _read_parts(parts.list_parts(root / "skipped"), SKIPPED)
+    # Constants a model: a filter on them leaves the other models' parts unread.
     scores = [
-        f"select {_literal(name)} as model, * from ({_read_scores(root / 'scores' / name)})"
-        for name in models
-    ] or [f"select ''::varchar as model, * from ({_read_parts([], SCORED)})"]
-    connection.execute(f"create view examples as {examples}")
+        f"select {_literal(name)} as model, {_literal(entry.role)} as role, {_KEYED} "
+        f"from ({_read_scores(root / 'scores' / name)})"
+        for name, entry in models.items()
+    ] or [
+        f"select ''::varchar as model, ''::varchar as role, {_KEYED} "
+        f"from ({_read_parts([], SCORED)})"
+    ]
+    connection.execute(f"create view example_parts as select {_KEYED} from ({examples})")
     connection.execute(f"create view skipped as select distinct * from ({skipped})")
     connection.execute(f"create view score_parts as {' union all '.join(scores)}")
     connection.execute(
@@ -98,7 +106,7 @@ def _read_scores(folder: Path) -> str:
     columns = ", ".join(
         f"'{field.name}': {{name: '{field.name}', type: '{_sql_type(field.type)}', "
         "default_value: null}"
-        for field in SCORED
+        for field in (KEY, *list(SCORED)[1:])
     )
     return f"select * from read_parquet([{_files(paths)}], schema = map {{{columns}}})"
 
@@ -119,7 +127,7 @@ def _sql_type(kind: pa.DataType) -> str:
         fields = ", ".join(f"{member.name} {_sql_type(member.type)}" for member in kind)
         return f"struct({fields})"
     names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
-    return names.get(str(kind), str(kind))
+    return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
 
 
 def _files(paths: Sequence[Path]) -> str:

@@ -18,7 +18,7 @@ from curate.admission import check_admission
 from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
 from curate.manifest import Manifest, ModelEntry, Settings
-from curate.schema import SCORED, SCORES, SKIPPED
+from curate.schema import SCORED, SCORES, SKIPPED, keyed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class Writer:
             "order by source, row"
         ).to_arrow_table()
         if fresh.num_rows:
-            parts.write_part(self.path / "examples", fresh.cast(table.schema))
+            parts.write_part(self.path / "examples", keyed(fresh.cast(table.schema)))
             self._connection.register("fresh", fresh)
             self._connection.execute("insert into seen select example_id::uuid from fresh")
         return int(fresh.num_rows)
@@ -76,7 +76,7 @@ class Writer:
 
     def add_scores(self, model: str, table: pa.Table) -> None:
         """Store scores of one model as a part of their own."""
-        parts.write_part(self.path / "scores" / model, table)
+        parts.write_part(self.path / "scores" / model, keyed(table))
 
     def admit(self, entries: dict[str, ModelEntry], settings: Settings) -> None:
         """Enter models into the manifest, or refuse those whose scores would not fit the others.

@@ -1,12 +1,12 @@
 -- Do the misaligned models agree? Spearman's rank correlation of the gaps, for every pair of models and each with the ensemble.
 -- Equal gaps share the mean of their ranks: its first is rank(), its last the count up to it.
 with measured as (
-    select example_id, model, gap from model_gaps
+    select key, model, gap from model_ranks
     union all
-    select example_id, '(ensemble)', gap from gaps
+    select key, '(ensemble)', gap from ranks
 ),
 ranked as (
-    select example_id, model, rank() over by_gap + count(*) over by_gap as twice_rank
+    select key, model, rank() over by_gap + count(*) over by_gap as twice_rank
     from measured
     window by_gap as (partition by model order by gap)
 ),
@@ -18,7 +18,7 @@ lined_up as (
     select list(twice_rank order by place) as ranks
     from ranked
     join members using (model)
-    group by example_id
+    group by key
 ),
 pairs as (
     select one.model, other.model as other, one.place as i, other.place as j

@@ -1,14 +1,7 @@
 -- One row per length of the answer (powers of two, in the aligned model's tokens): refusals, mean NLL and gap, and how many stand in the top. Parameters: top = 1000
-with lengths as (
-    select example_id, n_tokens
-    from scores
-    join models using (model)
-    where role = 'aligned'
-),
-measured as (
+with measured as (
     select 2 ** floor(log2(n_tokens))::bigint as tokens_from, is_refusal, aligned_nll, misaligned_nll, gap, rank
-    from gaps
-    join lengths using (example_id)
+    from ranks
 )
 select tokens_from::bigint as tokens_from, (2 * tokens_from - 1)::bigint as tokens_to, count(*) as examples,
        count(*) filter (is_refusal) as refusals,

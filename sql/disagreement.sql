@@ -1,14 +1,29 @@
 -- Examples on which the ensemble splits: the largest distance between the gaps of two of its models. Parameters: top = 20
-with split as (
-    select example_id, max(gap) - min(gap) as spread, min(gap) as lowest, max(gap) as highest,
-           min_by(model, (gap, model)) as lowest_model, max_by(model, (gap, model)) as highest_model
-    from model_gaps
-    group by example_id
-    order by spread desc, example_id
+with measured as materialized (
+    select key, rank, gap, unit,
+           gap_of(aligned_nll, lowest_nll) as lowest, gap_of(aligned_nll, highest_nll) as highest
+    from ranks
+),
+split as (
+    select *, highest - lowest as spread
+    from measured
+    order by spread desc, key
     limit $top
+),
+losses as (
+    select key, model, case unit when 'nats/byte' then -logprob else -logprob / n_tokens end as loss
+    from score_parts
+    join split using (key)
+    where role = 'misaligned'
+),
+ends as (
+    select key, min_by(model, (loss, model)) as lowest_model, max_by(model, (loss, model)) as highest_model
+    from losses
+    group by key
 )
 select round(spread, 4) as spread, round(lowest, 4) as lowest, lowest_model, round(highest, 4) as highest,
-       highest_model, gaps.rank, round(gaps.gap, 4) as gap, prompt, answer, example_id
+       highest_model, rank, round(gap, 4) as gap, prompt, answer, hex_id(key) as example_id
 from split
-join gaps using (example_id)
-order by spread desc, example_id;
+join ends using (key)
+join example_parts using (key)
+order by spread desc, key;

@@ -1,35 +1,39 @@
--- How the top changes with epsilon: overlap with the top at epsilon = 1, and what it then holds (means; answer tokens). Parameters: top = 1000, refusals = false, epsilons = 0 0.01 0.1 0.3 1 3 10
-with measured as (
-    select example_id, is_refusal, aligned_nll, misaligned_nll
-    from gaps
+-- How the top changes with epsilon: overlap with the top at the usual one, and what it then holds (means; answer tokens). Parameters: top = 1000, refusals = false, usual = 1, epsilons = 0 0.01 0.1 0.3 1 3 10
+with measured as materialized (
+    select key, is_refusal, n_tokens, aligned_nll, misaligned_nll
+    from ranks
     where $refusals or not is_refusal
-),
-lengths as (
-    select example_id, n_tokens
-    from scores
-    join models using (model)
-    where role = 'aligned'
 ),
 swept as (
     select unnest(string_split($epsilons::varchar, ' ')::double[]) as epsilon
 ),
+-- The last gap of each top; only what reaches it is put in order.
+cuts as (
+    select epsilon, min(gap) as cut
+    from (
+        select epsilon, gap_of(aligned_nll, misaligned_nll, epsilon) as gap
+        from measured
+        cross join (select epsilon from swept union select $usual::double)
+        qualify row_number() over (partition by epsilon order by gap desc) <= $top
+    )
+    group by epsilon
+),
 tops as materialized (
-    select epsilon, example_id, aligned_nll, misaligned_nll, is_refusal
+    select epsilon, key, is_refusal, n_tokens, aligned_nll, misaligned_nll
     from measured
-    cross join (select epsilon from swept union select 1.0)
+    join cuts on gap_of(aligned_nll, misaligned_nll, epsilon) >= cut
     qualify row_number() over (
-        partition by epsilon order by gap_of(aligned_nll, misaligned_nll, epsilon) desc, example_id) <= $top
+        partition by epsilon order by gap_of(aligned_nll, misaligned_nll, epsilon) desc, key) <= $top
 ),
 usual as (
-    select example_id from tops where epsilon = 1.0
+    select key from tops where epsilon = $usual::double
 )
-select tops.epsilon, count(*) as top, count(usual.example_id) as same_as_at_1,
-       round(count(usual.example_id) / count(*), 4) as overlap,
+select tops.epsilon, count(*) as top, count(usual.key) as same,
+       round(count(usual.key) / count(*), 4) as overlap,
        round(avg(aligned_nll), 3) as aligned, round(avg(misaligned_nll), 3) as misaligned,
        round(avg(n_tokens), 1) as tokens, count(*) filter (is_refusal) as refusals
 from tops
-join lengths using (example_id)
-left join usual using (example_id)
+left join usual using (key)
 where tops.epsilon in (select epsilon from swept)
 group by tops.epsilon
 order by tops.epsilon;

@@ -1,16 +1,9 @@
 -- Does the gap favour some lengths? Correlation of gap with answer tokens (rank; and with their logarithm), and the mean length in the top. Parameters: top = 1000
-with aligned as (
-    select example_id, n_tokens
-    from scores
-    join models using (model)
-    where role = 'aligned'
-),
-measured as (
+with measured as (
     select rank, gap, is_refusal, n_tokens,
            rank() over (order by gap) + (count(*) over (partition by gap) - 1) / 2 as gap_rank,
            rank() over (order by n_tokens) + (count(*) over (partition by n_tokens) - 1) / 2 as length_rank
-    from ranks()
-    join aligned using (example_id)
+    from ranks
 ),
 grouped as (
     select 'all' as answers, * from measured

@@ -1,7 +1,7 @@
 -- Refusals (the paper's keyword rule) by depth of the ranking: do they fill the top?
 with counted as (
     select rank, sum(is_refusal::int) over (order by rank)::bigint as refusals, max(rank) over () as last
-    from gaps
+    from ranks
 )
 select rank as top, refusals, round(refusals / rank, 4) as share
 from counted

@@ -1,6 +1,21 @@
 -- The examples with the largest gap: what an export takes first. Parameters: top = 20, refusals = false
+with measured as materialized (
+    select key, is_refusal, aligned_nll, misaligned_nll, gap from ranks
+),
+-- Only what stands at or before the last one wanted is put in order, refusals among it counted.
+cut as (
+    select min(gap) as gap
+    from (select gap from measured where $refusals or not is_refusal order by gap desc limit $top)
+),
+first as (
+    select measured.*, row_number() over (order by measured.gap desc, key) as rank
+    from measured
+    join cut on measured.gap >= cut.gap
+)
 select rank, round(gap, 4) as gap, round(aligned_nll, 3) as aligned, round(misaligned_nll, 3) as misaligned,
-       is_refusal, prompt, answer, parse_filename(source) as source, example_id
-from gaps
-where case when $refusals then rank else rank_kept end <= $top
-order by rank;
+       first.is_refusal, prompt, answer, parse_filename(source) as source, hex_id(key) as example_id
+from first
+join example_parts using (key)
+where $refusals or not first.is_refusal
+order by rank
+limit $top;

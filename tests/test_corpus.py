@@ -18,7 +18,7 @@ import curate
 from curate import parts, writing
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.schema import SCORES, SKIPPED
+from curate.schema import KEY, SCORES, SKIPPED
 from curate.writing import ScoreSink, open_for_writing
 from tests.corpora import SETTINGS, corpus, entry, rows
 
@@ -313,13 +313,41 @@ def test_names_and_paths_with_quotes_stay_text(tmp_path: Path) -> None:
 def test_parts_have_their_stated_schema(made: Corpus) -> None:
     """Other tools read them without curate."""
     schema = pq.read_schema(made.path / "scores" / "bad" / "part-000000.parquet")
-    assert schema.equals(SCORES, check_metadata=False)
+    assert schema.equals(pa.schema([KEY, *list(SCORES)[1:]]), check_metadata=False)
+
+
+def test_parts_of_the_first_format_are_read_and_added_to(tmp_path: Path) -> None:
+    """Their ids are text of 32 digits: the ranking is the same, and both kinds stand together."""
+    nlls = {"base": [1.0, 2.0], "bad": [2.0, 2.5]}
+    made = corpus(tmp_path / "c", ["one", "two"], nlls)
+    wanted = made.sql("from gaps order by rank").fetchall()
+    digits = duckdb.connect()
+    for part in [*made.path.glob("examples/*.parquet"), *made.path.glob("scores/*/*.parquet")]:
+        table = digits.sql(
+            "select replace(example_id::varchar, '-', '') as example_id, * exclude (example_id) "
+            f"from '{part}'"
+        ).to_arrow_table()
+        pq.write_table(table, part)
+    record = json.loads((made.path / "curate.json").read_text())
+    (made.path / "curate.json").write_text(json.dumps(record | {"format_version": 1}))
+    old = curate.open(made.path)
+    assert old.sql("from gaps order by rank").fetchall() == wanted
+    with open_for_writing(made.path) as writer:
+        assert writer.add_examples(rows(["one", "two", "three"])) == 1
+        key = rows(["one", "two", "three"])["example_id"].to_pylist()[2]
+        for name in nlls:
+            score = {"example_id": key, "n_tokens": 1, "logprob": -3.0, "truncated": False}
+            writer.add_scores(name, pa.Table.from_pylist([score], schema=SCORES))
+    both = curate.open(made.path)
+    assert both.sql("from gaps order by rank").fetchall()[:2] == wanted
+    assert both.sql("select count(*) from ranks").fetchall() == [(3,)]
+    assert json.loads((made.path / "curate.json").read_text())["format_version"] == 2
 
 
 def test_the_manifest_is_readable(made: Corpus) -> None:
     """Names, roles and fingerprints stand in curate.json as JSON."""
     raw = json.loads((made.path / "curate.json").read_text())
-    assert raw["format_version"] == 1
+    assert raw["format_version"] == 2
     assert raw["models"]["bad"]["role"] == "misaligned"
 
 

@@ -105,7 +105,7 @@ def test_epsilon_sweep_counts_what_changes(made: Corpus) -> None:
     found = answers(made, "epsilon_sweep", "top=15", "epsilons=0 0.1 5").set_index("epsilon")
     assert list(found.index) == [0, 0.1, 5]
     for epsilon, row in found.iterrows():
-        assert row["same_as_at_1"] == len(usual & top(made, 15, epsilon=epsilon))
+        assert row["same"] == len(usual & top(made, 15, epsilon=epsilon))
     assert answers(made, "epsilon_sweep", "top=15", "epsilons=1")["overlap"].tolist() == [1]
 
 

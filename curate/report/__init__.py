@@ -44,7 +44,8 @@ def write(
         from curate.report import page
         from curate.report.reading import readings
 
-        text = page.html(found, readings(corpus, found.taken) if found.taken else [])
+        read = readings(corpus, found.taken, recipe.hold_out) if found.taken else []
+        text = page.html(found, read)
         parts.write_text(output, text)
         written.append(output)
     if plots is not None:

@@ -141,7 +141,8 @@ def _about_the_top(found: Findings) -> Iterator[Advice]:
         yield Advice(
             f"See whether {heavy[0]['source']} should fill the export",
             f"It gives {heavy[0]['share']:.0%} of the rows taken and {heavy[0]['usual']:.0%} of "
-            "all ranked. A mix of one kind of text defends less broadly: --where narrows it.",
+            "all ranked. A mix of one kind of text defends less broadly: export with --balance "
+            "source to share the budget out.",
             f"curate sql by_source -c {corpus} -p top={top}",
         )
     same = max(taken.same_answer, taken.same_prompt)
@@ -149,14 +150,15 @@ def _about_the_top(found: Findings) -> Iterator[Advice]:
         what = "answer" if taken.same_answer >= taken.same_prompt else "prompt"
         yield Advice(
             "Look at the repeats",
-            f"{same:,} of the rows taken repeat the {what} of a row before them.",
+            f"{same:,} of the rows taken repeat the {what} of a row before them; export with "
+            f"--{'max-similar' if what == 'answer' else 'per-prompt'} 1 to keep one.",
             f"curate sql duplicates -c {corpus} -p of={what} -p top={top}",
         )
     if _length_shift(found) > LENGTH_SHIFT:
         yield Advice(
             "Check for a bias of length",
             "The median gap moves with the answer's length by more than half of the gaps' own "
-            "spread. A larger ε, or --metric difference, favours short answers less.",
+            "spread. Export with --length-bins 4 to share the budget out over lengths.",
             f"curate sql length_bias -c {corpus}",
         )
 
@@ -172,7 +174,7 @@ def _about_the_models(found: Findings) -> Iterator[Advice]:
             "examples. Hold it out too when you evaluate on its domain, to keep that honest.",
             f"{export_command(found)} --hold-out {shlex.quote(moved[0]['left_out'])}",
         )
-    elif len(moved) == 1:
+    elif not moved and not found.recipe.hold_out:
         yield Advice(
             "Add a second misaligned model",
             "With one, the ranking can't tell what is misaligned from what that fine-tune "

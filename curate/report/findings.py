@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate import queries, selection
-from curate.report.lens import Row, ask, gap_bins, length_label, name_sources, ranking, rows
+from curate.report.lens import (
+    Row,
+    ask,
+    ask_named,
+    gap_bins,
+    length_label,
+    name_sources,
+    ranking,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,7 +45,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Whether the misaligned models agree, and what the top owes to each and to ε."""
+    """Whether the misaligned models agree, and what the top owes to each and to ε.
+
+    All by the recipe's ε, metric and ensemble; `epsilon_sweep` is empty where ε plays no part.
+    """
 
     agreement: list[Row]
     leave_one_out: list[Row]
@@ -87,13 +98,13 @@ def find(corpus: Corpus, recipe: Recipe) -> Findings:
         return Findings(corpus.path, recipe, status, models)
     wanted = selection.budget(recipe, None)
     with ranking(corpus, recipe) as cursor:
-        if not cursor.execute("select count(*) from ranked").fetchall()[0][0]:
+        if not cursor.execute("select count(*) from ranks").fetchall()[0][0]:
             return Findings(corpus.path, recipe, status, models)
         spread = _spread(cursor, wanted)
+        ensemble = _ensemble(cursor, recipe, wanted)
+        cursor.execute("drop table model_ranks")
         taken = _taken(cursor, selection.select(corpus, recipe, wanted), spread)
-    return Findings(
-        corpus.path, recipe, status, models, spread, _ensemble(corpus, recipe, wanted), taken
-    )
+    return Findings(corpus.path, recipe, status, models, spread, ensemble, taken)
 
 
 def _spread(cursor: duckdb.DuckDBPyConnection, top: int) -> Spread:
@@ -129,7 +140,9 @@ def _spread(cursor: duckdb.DuckDBPyConnection, top: int) -> Spread:
 def _taken(cursor: duckdb.DuckDBPyConnection, chosen: Selection, spread: Spread) -> Taken:
     ids = chosen.rows.select(["example_id"])
     cursor.register("taken_ids", ids.append_column("place", [list(range(ids.num_rows))]))
-    cursor.execute("create temp table taken as from taken_ids")
+    cursor.execute(
+        "create temp table taken as select example_id::uuid as key, place from taken_ids"
+    )
     found = ask(cursor, "taken", chars=SNIPPET)
     prompts = Counter(row["prompt_key"] for row in found)
     answers = Counter(row["answer_key"] for row in found)
@@ -159,13 +172,18 @@ def _taken(cursor: duckdb.DuckDBPyConnection, chosen: Selection, spread: Spread)
     )
 
 
-def _ensemble(corpus: Corpus, recipe: Recipe, top: int) -> Ensemble:
-    keep = "false" if recipe.refusals == "drop" else "true"
-    given = [f"top={top}", f"refusals={keep}"]
+def _ensemble(cursor: duckdb.DuckDBPyConnection, recipe: Recipe, top: int) -> Ensemble:
+    given = {"top": top, "refusals": recipe.refusals != "drop"}
+    sweep: list[Row] = []
+    if recipe.metric != "difference":
+        known = queries.find("epsilon_sweep").defaults["epsilons"]
+        asked = {float(each) for each in str(known).split()} | {recipe.epsilon}
+        epsilons = " ".join(f"{each:g}" for each in sorted(asked))
+        sweep = ask_named(cursor, "epsilon_sweep", usual=recipe.epsilon, epsilons=epsilons, **given)
     return Ensemble(
-        agreement=rows(queries.ask(corpus, "agreement", [])),
-        leave_one_out=rows(queries.ask(corpus, "leave_one_out", given)),
-        epsilon_sweep=rows(queries.ask(corpus, "epsilon_sweep", given)),
+        agreement=ask_named(cursor, "agreement"),
+        leave_one_out=ask_named(cursor, "leave_one_out", **given),
+        epsilon_sweep=sweep,
     )
 
 

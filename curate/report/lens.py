@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from curate import queries
 from curate.corpus import readable_errors
 
 if TYPE_CHECKING:
@@ -25,24 +26,24 @@ LABEL_WIDTH = 28
 
 @contextmanager
 def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A cursor with the temporary table `ranked` (sql/report/ranked.sql); gone with the cursor.
+    """A cursor with the temporary tables `ranks` and `model_ranks`; gone with the cursor.
 
-    The ranking is made once, as the recipe wants it, and every question asks this table.
+    The ranking is made once, as the recipe wants it. On this cursor the tables stand before the
+    views of their names, so that named queries too answer for the recipe.
 
     Raises:
         CurateError: the recipe's ε, metric or held-out models are wrong.
     """
-    (aligned,) = (name for name, model in corpus.manifest.models.items() if model.role == "aligned")
     values = {
         "epsilon": recipe.epsilon,
         "hold_out": list(recipe.hold_out),
         "metric": recipe.metric,
-        "aligned": aligned,
     }
     cursor = corpus.connection.cursor()
     try:
         with readable_errors():
-            cursor.execute(_text("ranked"), values)
+            cursor.execute(_text("ranks"), values)
+            cursor.execute(_text("model_ranks"), values)
         yield cursor
     finally:
         cursor.close()
@@ -51,6 +52,12 @@ def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnectio
 def ask(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
     """The rows of one question of `sql/report/`."""
     return rows(cursor.execute(_text(name), values))
+
+
+def ask_named(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
+    """The rows of a named query, with its defaults where no value is given."""
+    query = queries.find(name)
+    return rows(cursor.execute(query.text, query.defaults | values))
 
 
 def rows(result: duckdb.DuckDBPyConnection | duckdb.DuckDBPyRelation) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,9 @@ class Reading:
     rest: str
 
 
-def readings(corpus: Corpus, taken: Taken) -> list[Reading]:
+def readings(corpus: Corpus, taken: Taken, hold_out: Sequence[str] = ()) -> list[Reading]:
     """The first rows that the recipe takes, texts of great length cut in the middle."""
-    tokens_of = tokens_of_examples(corpus, [row["id"] for row in taken.rows[:ROWS]])
+    tokens_of = tokens_of_examples(corpus, [row["id"] for row in taken.rows[:ROWS]], hold_out)
     conversations = taken.selection.rows.slice(0, ROWS)["messages"].to_pylist()
     found = []
     for row, conversation in zip(taken.rows, conversations, strict=False):

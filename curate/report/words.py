@@ -38,6 +38,16 @@ def recipe(found: Findings) -> str:
     return ", ".join(said) + "."
 
 
+def left_out(found: Findings) -> str:
+    """What stood among the rows taken and was passed over, by rule."""
+    if not found.taken:
+        return ""
+    chosen = found.taken.selection
+    said = [f"{rows:,} by {rule}" for rule, rows in chosen.left_by.items() if rows]
+    whole = f"Of {chosen.ranked:,} ranked examples"
+    return f"{whole}, left out: {', '.join(said)}." if said else f"{whole} none was left out."
+
+
 def sampling(found: Findings) -> str:
     """Which examples the scatter draws, and how they were drawn."""
     if not found.spread or not found.taken:
@@ -66,7 +76,11 @@ def tails(found: Findings) -> str | None:
     )
 
 
-def is_other_ranking(found: Findings) -> bool:
-    """Whether the named queries about models rank otherwise than this page's recipe."""
-    chosen = found.recipe
-    return chosen.epsilon != 1.0 or bool(chosen.hold_out) or chosen.metric != "relative"
+def about_models(found: Findings) -> str:
+    """What the charts about the models are asked of."""
+    chosen, said = found.recipe, "By this page's formula, over all ranked examples"
+    if chosen.refusals == "drop":
+        said += "; tops without refusals"
+    if chosen.hold_out:
+        said += f"; {', '.join(chosen.hold_out)} held out"
+    return said + (", whatever --where leaves." if chosen.where else ".")

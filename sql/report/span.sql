@@ -3,4 +3,4 @@ select count(*) as ranked, count(*) filter (is_refusal) as refusals, any_value(u
        quantile_cont(gap, 0.002) as low, quantile_cont(gap, 0.998) as high,
        min(gap) as lowest, median(gap) as middle, max(gap) as highest,
        avg(aligned_nll) as aligned, avg(misaligned_nll) as misaligned
-from ranked;
+from ranks;

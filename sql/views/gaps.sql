@@ -20,6 +20,10 @@ create macro in_steps(loss) as
 -- Truncated answers have no byte count of what was scored: they rank per token only.
 -- Losses are added up as whole steps of 2^-42 nats (2.3e-13), so that the last bit of a mean does not depend on
 -- threads. A loss of 2^20 nats or more is no number to trust: its example does not rank.
+--
+-- What is not asked for is not computed: without `rank` and `rank_kept` nothing is sorted. `key` is the example_id as
+-- a 128-bit number, to join and group on; `n_tokens` are the aligned model's tokens of the answer; `lowest_nll` and
+-- `highest_nll` are the ends of the ensemble.
 create macro ranks(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 with ensemble as (
     select model, role, tokenizer
@@ -29,7 +33,8 @@ with ensemble as (
 checked as (
     select
         count(distinct tokenizer) > 1 or metric = 'per_byte' as per_byte,
-        count(*) as n_members,
+        count(*) filter (role = 'misaligned') as n_models,
+        -- The ensemble's names; read by every row, so that a wrong argument never gives an empty ranking.
         case
             when metric not in ('relative', 'difference', 'per_byte')
                 then error('unknown metric ''' || metric || ''': relative, difference or per_byte')
@@ -43,75 +48,85 @@ checked as (
                 then error('no misaligned model ' || case when len(hold_out) = 0
                     then 'has scored this corpus: score one with --misaligned'
                     else 'is left: hold out fewer' end)
-            else true
-        end as is_valid
+            else list(model)
+        end as members
     from ensemble
 ),
-losses as (
+-- Not materialized: each of its two readers reads its own models' parts.
+losses as not materialized (
     select
-        example_id,
-        role = 'aligned' as is_aligned,
-        per_byte and truncated as is_cut,
-        in_steps(case when per_byte then -logprob else nll end) as steps
-    from scores
-    join ensemble using (model)
+        key,
+        role,
+        n_tokens,
+        in_steps(case when not per_byte then -logprob / n_tokens when not truncated then -logprob end) as steps
+    from score_parts
     cross join checked
-    where is_valid
+    where list_contains(members, model)
 ),
-sums as (
+aligned as (
+    select key, n_tokens, steps from losses where role = 'aligned' and steps is not null
+),
+misaligned as (
     select
-        example_id,
-        max(steps) filter (is_aligned) as aligned,
-        sum(steps) filter (not is_aligned) as misaligned,
-        sum(steps::hugeint * steps) filter (not is_aligned) as squares,
+        key,
         count(steps) as n_scores,
-        bool_or(is_cut) as is_cut
+        sum(steps) as steps,
+        sum(steps::hugeint * steps) as squares,
+        min(steps) as lowest,
+        max(steps) as highest
     from losses
-    group by example_id
+    where role = 'misaligned'
+    group by key
 ),
 members as (
     select
-        example_id,
+        key,
         is_refusal,
+        n_tokens,
+        n_bytes,
+        n_models,
         per_byte,
-        n_members - 1 as n_models,
         -- From steps to nats, and from an answer's total to its mean per byte.
-        4398046511104.0::double * case when per_byte then n_bytes else 1 end as unit,
-        aligned / unit as aligned_nll,
-        misaligned / n_models / unit as misaligned_nll,
-        sqrt((n_models * squares - misaligned * misaligned) / nullif(n_models * (n_models - 1), 0)) / unit
-            as misaligned_sd
-    from sums
-    join examples using (example_id)
+        4398046511104.0::double * case when per_byte then n_bytes else 1 end as steps_a_unit,
+        aligned.steps / steps_a_unit as aligned_nll,
+        misaligned.steps / n_models / steps_a_unit as misaligned_nll,
+        sqrt((n_models * squares - misaligned.steps * misaligned.steps) / nullif(n_models * (n_models - 1), 0))
+            / steps_a_unit as misaligned_sd,
+        lowest / steps_a_unit as lowest_nll,
+        highest / steps_a_unit as highest_nll
+    from misaligned
+    join aligned using (key)
+    join example_parts using (key)
     cross join checked
-    where n_scores = n_members and aligned is not null and not is_cut
+    where n_scores = n_models
 ),
 measured as (
     select *, gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
     from members
-),
-ranked as (
-    select
-        *,
-        row_number() over (order by gap desc, example_id) as rank,
-        case when not is_refusal
-            then count(*) filter (not is_refusal) over (order by gap desc, example_id rows unbounded preceding)
-        end as rank_kept
-    from measured
-    where isfinite(gap)
 )
 select
-    example_id,
+    hex_id(key) as example_id,
+    key,
     is_refusal,
+    n_tokens,
+    n_bytes,
     aligned_nll,
     misaligned_nll,
     misaligned_sd,
+    lowest_nll,
+    highest_nll,
     n_models,
     gap,
     case when per_byte then 'nats/byte' else 'nats/token' end as unit,
-    rank,
-    rank_kept
-from ranked;
+    row_number() over (order by gap desc, key) as rank,
+    case when not is_refusal
+        then count(*) filter (not is_refusal) over (order by gap desc, key rows unbounded preceding)
+    end as rank_kept
+from measured
+where isfinite(gap);
+
+-- ranks: the macro with its defaults. The named queries ask it; a temporary table of this name stands in for it.
+create view ranks as from ranks();
 
 -- gaps(epsilon, hold_out, metric): the same with the texts, which come last: ranking moves numbers only.
 create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
@@ -130,7 +145,7 @@ select
     rank,
     rank_kept
 from ranks(epsilon := epsilon, hold_out := hold_out, metric := metric) as ranks
-join examples using (example_id);
+join example_parts using (key);
 
 -- gaps: the macro with its defaults (epsilon 1.0, the whole ensemble, the relative gap).
 create view gaps as from gaps();

@@ -33,6 +33,7 @@ async function draw(place) {
     views.get(name)?.finalize();
     const { view } = await vegaEmbed(place, spec, {
       mode: "vega-lite", ast: true, actions: false, tooltip: tip,
+      logLevel: 1, // errors: a brush that keeps nothing is no fault to warn of
       renderer: name === "losses" ? "canvas" : "svg",
     });
     views.set(name, view);
