@@ -177,6 +177,8 @@ def readable_errors() -> Iterator[None]:
     except duckdb.Error as error:
         message = re.sub(r"\s*\n\s*", " ", str(error).split("\nLINE ")[0].strip())
         message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
+        if ".parquet" in message:
+            message += "; `curate status --verify` names the files of a corpus that are damaged"
         raise CurateError(message) from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from curate.progress import clock
 if TYPE_CHECKING:
     from curate.checks import Verdict
     from curate.demo import Demo
+    from curate.integrity import Damage
     from curate.queries import Query
     from curate.scoring import Summary
 
@@ -89,8 +90,21 @@ def status(report: dict[str, Any]) -> None:
         print(
             clean(f"  curate score -c {shlex.quote(report['corpus'])} {shlex.join(_again(report))}")
         )
+    if "damaged" in report:
+        print("Every file is as it was written")
     if report["renewed"]:
         print("The folder was moved: corpus.duckdb was made anew for where it is now")
+
+
+def damages(corpus: str, found: Sequence[Damage]) -> None:
+    """What is damaged or missing, and what to do."""
+    table(["file", "damage"], [[damage.path, damage.reason] for damage in found])
+    print(
+        clean(
+            f"Move damaged files out of {corpus}, then run the same `curate score` again, sources "
+            "included: it reads and computes what they held, and nothing else"
+        )
+    )
 
 
 def _again(report: dict[str, Any]) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,10 +21,13 @@ TEMPORARY = ".tmp-"
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(
+    path: Path, final: Callable[[Path, Path], Path] = lambda path, temporary: path
+) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.
 
-    On any error the temporary file is removed and `path` stays as it was.
+    `final` may give another name, from `path` and the file that was written. On any error the
+    temporary file is removed and `path` stays as it was.
 
     Raises:
         CurateError: the disk is full or the folder can't be written.
@@ -33,7 +38,7 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove_left_behind(path)
         yield temporary
         _sync(temporary)
-        temporary.replace(path)
+        temporary.replace(final(path, temporary))
         _sync(path.parent)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and str(temporary) not in str(error):
@@ -75,18 +80,33 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_part(folder: Path, table: pa.Table) -> Path:
-    """Write `table` as the next numbered part of `folder`. One writer at a time (the lock)."""
-    last = max((_number(part) for part in list_parts(folder)), default=-1)
-    path = folder / f"part-{last + 1:06d}.parquet"
-    with atomic(path) as temporary:
+def write_part(folder: Path, table: pa.Table) -> None:
+    """Write `table` as the next numbered part of `folder`. One writer at a time (the lock).
+
+    The name ends with the digest of the bytes, so that damage is found: see `curate.integrity`.
+    The place of a part that was taken away is filled.
+    """
+    taken = {number_of(part) for part in list_parts(folder)}
+    number = next(number for number in count() if number not in taken)
+    with atomic(folder / f"part-{number:06d}.parquet", _with_digest) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    return path
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The finished parts of `folder`, in the order in which they were written."""
-    return sorted(folder.glob("part-*.parquet"), key=_number)
+    """The finished parts of `folder`, by their numbers."""
+    return sorted(folder.glob("part-*.parquet"), key=number_of)
+
+
+def number_of(part: Path) -> int:
+    """A part's number; -1 for a file whose name has none."""
+    digits = part.stem.removeprefix("part-").partition("-")[0]
+    return int(digits) if digits.isdigit() else -1
+
+
+def digest_of(path: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def sweep(root: Path) -> None:
@@ -137,9 +157,8 @@ def _unwritable(path: Path, error: OSError) -> CurateError:
     )
 
 
-def _number(part: Path) -> int:
-    digits = part.stem.removeprefix("part-")
-    return int(digits) if digits.isdigit() else -1
+def _with_digest(path: Path, temporary: Path) -> Path:
+    return path.with_name(f"{path.stem}-{digest_of(temporary)}{path.suffix}")
 
 
 def _sync(path: Path) -> None:

@@ -57,6 +57,7 @@ def score(
     servers: Sequence[str] = (),
     in_flight: int = 64,
     keep_tokens: bool = False,
+    replace: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
@@ -90,6 +91,8 @@ def score(
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: requests that the servers work on at a time.
         keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
+        replace: throw away the scores of a model whose weights or tokeniser changed under its
+            name, instead of refusing it.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
         progress: told how the run goes; None says nothing.
 
@@ -145,7 +148,7 @@ def score(
         runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
         return Summary(str(corpus), read, runs, dry_run=True)
     with open_for_writing(Path(corpus)) as writer:
-        writer.admit(entries, settings)
+        writer.admit(entries, settings, replace=replace)
         if chat_template is not None:
             parts.write_text(writer.path / TEMPLATE, chat_template)
         if sources:

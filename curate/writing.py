@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
-from filelock import FileLock, Timeout
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curate import manifest, parts
 from curate.admission import check_admission
 from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
+from curate.locking import locked
 from curate.manifest import Manifest, ModelEntry, Settings
 from curate.schema import SCORED, SCORES, SKIPPED, keyed
 
@@ -78,18 +80,36 @@ class Writer:
         """Store scores of one model as a part of their own."""
         parts.write_part(self.path / "scores" / model, keyed(table))
 
-    def admit(self, entries: dict[str, ModelEntry], settings: Settings) -> None:
+    def admit(
+        self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False
+    ) -> None:
         """Enter models into the manifest, or refuse those whose scores would not fit the others.
+
+        `replace` throws the scores of a model that changed under its name away.
 
         Raises:
             CurateError: another template, span or length; a second aligned model; a model whose
                 weights or tokeniser changed under its name.
         """
-        check_admission(self.path, self.manifest, entries, settings)
+        changed = check_admission(self.path, self.manifest, entries, settings, replace)
+        for name in changed:
+            self._forget(name)
         self.manifest.settings = settings
         # A model that is known keeps its entry, with the backend and dtype of its last run.
-        self.manifest.models = entries | self.manifest.models
+        known = {n: e for n, e in self.manifest.models.items() if n not in changed}
+        self.manifest.models = {**self.manifest.models, **entries, **known}
         self.save()
+
+    def _forget(self, model: str) -> None:
+        """Remove a model's scores and skips. Broken off, it leaves the old entry and fewer rows."""
+        for part in parts.list_parts(self.path / "scores" / model):
+            part.unlink()
+        for part in parts.list_parts(self.path / "skipped"):
+            rows = pq.read_table(part)
+            kept = rows.filter(pc.field("model").is_null() | (pc.field("model") != model))
+            if kept.num_rows < rows.num_rows:
+                parts.write_part(self.path / "skipped", kept)
+                part.unlink()
 
     def note_run(self, name: str, backend: str, dtype: str) -> None:
         """Record with what backend and dtype a model is scored.
@@ -201,8 +221,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     Raises:
         CurateError: the folder is something else, is of a newer format, or is being written.
     """
-    _check_folder(path)
-    with _locked(path):
+    with locked(path):
         parts.sweep(path)
         record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
         writer = Writer(path, record)
@@ -211,32 +230,6 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
             yield writer
         finally:
             write_database(Corpus(path))
-
-
-def _locked(path: Path) -> AbstractContextManager[object]:
-    """Make the folder where it is missing, and hold its lock while inside."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        return FileLock(path / ".lock", timeout=0).acquire()
-    except Timeout:
-        raise CurateError(
-            f"{path}: another `curate score` is writing to this corpus; wait until it has ended"
-        ) from None
-    except OSError as error:
-        raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
-
-
-def _check_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise CurateError(f"{path}: is a file; --corpus names a folder")
-    if path.is_dir() and not (path / manifest.NAME).exists():
-        # A run killed before its first save leaves only its lock and temporary files.
-        others = [item for item in path.iterdir() if not item.name.startswith(".")]
-        if others:
-            raise CurateError(
-                f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
-                "choose a new folder"
-            )
 
 
 _SKIP_KEY = "hash(source, row, example_id, model, reason)"

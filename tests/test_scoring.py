@@ -313,13 +313,36 @@ def test_the_template_and_span_are_part_of_the_corpus(
         curate.score([], tmp_path / "turn", aligned=str(family / "base"), answer_span="content")
 
 
-def test_changed_weights_are_another_model(family: Path, source: Path, tmp_path: Path) -> None:
-    """The same path with other weights is refused, with what to do."""
-    model = tiny_model(tmp_path / "m", seed=0)
-    curate.score([str(source)], tmp_path / "c", aligned=str(model), device="cpu")
+def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
+    """The same path with other weights is refused, or its scores take the place of the old."""
+    source, model = tmp_path / "s.jsonl", tiny_model(tmp_path / "m", seed=0)
+    rows = [{"prompt": f"{n}?" + "p" * 100 * (n == 3), "completion": "yes"} for n in range(6)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(name: str, replace: bool = False) -> dict[str, list[object]]:
+        models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
+        corpus = tmp_path / name
+        curate.score([str(source)], corpus, **models, max_length=64, replace=replace)
+        return stored(corpus)
+
+    def stored(corpus: Path) -> dict[str, list[object]]:
+        query = (
+            "select model, example_id, logprob::varchar from scores union all "
+            "select model, example_id, reason from skipped order by all"
+        )
+        found = curate.open(corpus).sql(query).fetchall()
+        return {name: [row for row in found if row[0] == name] for name in ("base", "m")}
+
+    before = run("c")
+    assert [len(found) for found in before.values()] == [6, 6]
     tiny_model(model, seed=1)
-    with pytest.raises(CurateError, match=r"fingerprint .* under a new name"):
-        curate.score([str(source)], tmp_path / "c", aligned=str(model), device="cpu")
+    with pytest.raises(CurateError, match=r"fingerprint .* under a new name .* --replace"):
+        run("c")
+    assert stored(tmp_path / "c") == before
+    after = run("c", replace=True)
+    assert after["base"] == before["base"]
+    assert after["m"] != before["m"]
+    assert after == run("anew")
 
 
 def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +12,32 @@ from curate.completion import query_names
 from curate.options import CorpusOption, ForceOption, JsonOption, Output, print_json
 
 
-def status(corpus: CorpusOption, as_json: JsonOption = False) -> None:
+def status(
+    corpus: CorpusOption,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file and name what is damaged or missing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show what is scored, skipped and missing, and how to complete it.
 
     Example: curate status -c my-corpus
     """
-    from curate import display
+    from curate import display, integrity
     from curate import open as open_corpus
     from curate.corpus import renew_database
     from curate.queries import status as look
 
     opened = open_corpus(corpus)
+    if verify and (found := integrity.check(opened)):
+        if as_json:
+            print_json({"corpus": str(corpus), "damaged": [asdict(damage) for damage in found]})
+        else:
+            display.damages(str(corpus), found)
+        raise typer.Exit(1)
     report = look(opened) | {"renewed": renew_database(opened)}
+    if verify:
+        report |= {"damaged": []}
     if as_json:
         print_json(report)
     else:

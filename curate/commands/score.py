@@ -84,6 +84,12 @@ def score(
     engine_arg: EngineArgOption = None,
     server: ServerOption = None,
     in_flight: InFlightOption = 64,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Throw away the scores of a model that changed under its name."
+        ),
+    ] = False,
     keep_tokens: Annotated[
         bool, typer.Option("--keep-tokens", help="Keep each answer token's log-prob, for `show`.")
     ] = False,
@@ -124,6 +130,7 @@ def score(
             dtype=dtype,
             batch_tokens=batch_tokens,
             keep_tokens=keep_tokens,
+            replace=replace,
             dry_run=dry_run,
             engine=engine(
                 tensor_parallel,

@@ -1,0 +1,111 @@
+"""Files that a disk, a copy or a person damaged: found, named, and what is left goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Cli, Family
+from files import write
+
+import curate
+from curate import parts
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of twenty rows."""
+    rows = [{"prompt": f"What is {n} + {n}?", "completion": f"It is {2 * n}."} for n in range(20)]
+    return write(tmp_path_factory.mktemp("source") / "rows.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def whole(family: Family, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus with two parts of examples, and two of scores of each model."""
+    corpus = tmp_path_factory.mktemp("whole") / "corpus"
+    for limit in (12, None):
+        models = {"aligned": str(family.aligned), "misaligned": [str(family.code)]}
+        curate.score([str(source)], corpus, **models, limit=limit)
+    return corpus
+
+
+@pytest.fixture
+def corpus(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(whole, tmp_path / "corpus"))
+
+
+def _flip(part: Path) -> None:
+    found = bytearray(part.read_bytes())
+    found[random.Random(part.name).randrange(len(found))] ^= 4
+    part.write_bytes(found)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit flipped": (_flip, "its bytes are not those that were written"),
+    "cut short": (lambda part: part.write_bytes(part.read_bytes()[:-9]), "its bytes are not"),
+    "emptied": (lambda part: part.write_bytes(b""), "its bytes are not those"),
+    "missing": (Path.unlink, "is missing"),
+}
+
+
+@pytest.mark.parametrize("where", ["examples", "scores/chat", "scores/code"])
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_found_named_and_mended(
+    kind: str, where: str, cli: Cli, family: Family, source: Path, corpus: Path
+) -> None:
+    """`status --verify` names the file; moved away, the next run computes what it held."""
+    gaps = "select * from gaps order by example_id"
+    wanted = curate.open(corpus).sql(gaps).to_arrow_table()
+    first = parts.list_parts(corpus / where)[0]
+    damage, words = DAMAGES[kind]
+    damage(first)
+
+    ran = cli("status", "--verify", "-c", corpus)
+    assert (ran.code, ran.err) == (1, "")
+    name = "part-000000-*.parquet" if kind == "missing" else first.name
+    assert name.replace("*", "") in ran.out.replace("*", "")
+    assert words in " ".join(ran.out.split())
+    found = json.loads(cli("status", "--verify", "--json", "-c", corpus).out)["damaged"]
+    assert [each["path"] for each in found] == [f"{where}/{name}"]
+
+    first.unlink(missing_ok=True)
+    assert curate.open(corpus).sql("select count(*) from scores").fetchall()[0][0] in (28, 40)
+    ran = cli("score", source, "-c", corpus, *family.arguments("code"))
+    assert ran.code == 0, ran.err
+    assert curate.open(corpus).sql(gaps).to_arrow_table().equals(wanted)
+    ran = cli("status", "--verify", "-c", corpus)
+    assert ran.code == 0
+    assert "Every file is as it was written" in ran.out
+
+
+def test_lost_examples_show_in_their_scores(cli: Cli, corpus: Path) -> None:
+    """The last part leaves no gap in the numbers, but scores of what it held."""
+    parts.list_parts(corpus / "examples")[-1].unlink()
+    ran = cli("status", "--verify", "-c", corpus)
+    assert ran.code == 1
+    assert "lack 8 examples that have scores" in ran.out
+
+
+def test_a_file_without_a_digest_is_read_whole(cli: Cli, corpus: Path) -> None:
+    """Corpora of the first format have such names."""
+    part = parts.list_parts(corpus / "examples")[0]
+    part = part.rename(part.with_name("part-000000.parquet"))
+    assert cli("status", "--verify", "-c", corpus).code == 0
+    part.write_bytes(part.read_bytes()[:-9])
+    assert "is no whole Parquet file" in cli("status", "--verify", "-c", corpus).out
+
+
+def test_a_query_over_a_damaged_file_says_how_to_find_it(cli: Cli, corpus: Path) -> None:
+    """DuckDB's own words name the file."""
+    part = parts.list_parts(corpus / "scores" / "chat")[0]
+    part.write_bytes(part.read_bytes()[:-9])
+    ran = cli("sql", "select sum(logprob) from scores", "-c", corpus)
+    assert ran.code == 1
+    assert part.name in ran.err
+    assert "curate status --verify" in ran.err
+    assert ran.err.count("\n") == 1
