@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from curate import sieves, walking
-from curate.candidates import Candidates
+from curate.candidates import Candidates, check_names
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.filters import check_condition
@@ -106,6 +106,7 @@ def select(
     """
     if recipe.where is not None:
         check_condition(recipe.where)
+    check_names(corpus, recipe)
     rules = sieves.build(recipe, narrow_ids)
     candidates = Candidates(corpus, recipe)
     if not candidates.ranked:
