@@ -75,6 +75,8 @@ class Candidates:
         try:
             self._cursor.execute(f"create temp table pool as {query}", parameters)
         except (duckdb.BinderException, duckdb.ConversionException) as error:
+            if recipe.where is None:
+                raise
             raise CurateError(f"--where {recipe.where!r}: {first_line(error)}") from None
 
     def strata(self, recipe: Recipe) -> list[tuple[int, int, int]]:

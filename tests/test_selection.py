@@ -17,6 +17,7 @@ from curate.examples import EXAMPLES, example_id
 from curate.recipes import PUBLISHED, Recipe, budget, quota
 from curate.schema import SCORES
 from curate.selection import Selection, select
+from curate.similar import SIMILAR, NearCopies, shingles
 from curate.writing import open_for_writing
 from tests.conftest import Cli
 from tests.corpora import SETTINGS, entry
@@ -233,6 +234,20 @@ def test_near_copies_are_counted_and_capped(tmp_path: Path) -> None:
     head = chosen.rows["example_id"].to_pylist()[answers(chosen).index(f"{story} number 1")]
     assert {row["why"] for row in chosen.left_out.to_pylist()} == {f"near-copy of {head}"}
     assert take(made, top=8, max_similar=2).rows.num_rows == 6
+
+
+def test_a_near_copy_is_found_among_hundreds_of_one_template() -> None:
+    """Texts that differ enough are all candidates; the one that is near is found all the same."""
+    frame = " ".join(f"word{n}" for n in range(30))
+    texts = [f"{frame} " + " ".join(f"own{n}x{m}" for m in range(11)) for n in range(300)]
+    ones, twos = shingles(texts[0]), shingles(texts[1])
+    assert 0.5 < len(ones & twos) / len(ones | twos) < SIMILAR
+    groups = NearCopies()
+    for number, signed in enumerate(groups.sign(texts)):
+        assert groups.find(signed) is None
+        groups.add(str(number), signed, None)
+    changed = [text.removesuffix("x10") + " end" for text in texts]
+    assert [groups.find(signed) for signed in groups.sign(changed)] == list(range(300))
 
 
 def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
