@@ -209,3 +209,17 @@ def test_the_narrow_set_may_stand_on_the_hub(made: Corpus, tmp_path: Path, cli: 
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert "22 rows, 2 of them safe examples" in ran.out
+
+
+def test_a_manifest_names_no_file_elsewhere(made: Corpus, tmp_path: Path) -> None:
+    """A list's name that climbs out of its folder is not followed."""
+    (tmp_path / "secret.csv").write_text("secret")
+    (tmp_path / "one").mkdir()
+    record = made.export(tmp_path / "one" / "a.jsonl", Recipe(top=3))
+    record["output"]["files"]["../secret.csv"] = record["output"]["files"].pop(
+        record["output"]["left_out"]
+    )
+    record["output"]["left_out"] = "../secret.csv"
+    (tmp_path / "one" / "m.json").write_text(json.dumps(record))
+    export_again(made, tmp_path / "b.jsonl", tmp_path / "one" / "m.json")
+    assert not (tmp_path / "b.jsonl.left-out.csv").exists()
