@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from curate.corpus import Corpus, readable_errors
 from curate.errors import CurateError
+from curate.filters import first_line
 from curate.recipes import Recipe
 
 COLUMNS = ("source", "row", "messages", "prompt", "answer", "n_bytes", "meta")
@@ -64,11 +65,19 @@ class Candidates:
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise CurateError(f"--where {recipe.where!r}: is not one SQL condition")
             self._cursor = corpus.connection.cursor()
-            self._cursor.execute(f"create temp table pool as {query}", parameters)
+            self._fill(query, parameters, recipe)
         self.ranked, self.passed = self._cursor.execute(
             "select count(*), count(*) filter (passes) from pool"
         ).fetchall()[0]
         self._meta = bool(recipe.refusal_field or set(recipe.per_group) - {"source"})
+
+    def _fill(self, query: str, parameters: dict[str, object], recipe: Recipe) -> None:
+        try:
+            self._cursor.execute(f"create temp table pool as {query}", parameters)
+        except (duckdb.BinderException, duckdb.ConversionException) as error:
+            if recipe.where is None:
+                raise
+            raise CurateError(f"--where {recipe.where!r}: {first_line(error)}") from None
 
     def strata(self, recipe: Recipe) -> list[tuple[int, int, int]]:
         """Split the pool by `balance` and `length_bins`: (stratum, rows, tokens), best first.
@@ -141,6 +150,50 @@ class Candidates:
         ).to_arrow_table()
 
 
+def check_names(corpus: Corpus, recipe: Recipe) -> None:
+    """Refuse names that would quietly choose nothing: models, and columns that no row has.
+
+    Raises:
+        CurateError: it says which names there are.
+    """
+    models = [name for name, e in corpus.manifest.models.items() if e.role == "misaligned"]
+    for name in recipe.hold_out:
+        if name not in models:
+            raise CurateError(
+                f"--hold-out {name}: no misaligned model has that name; there are "
+                f"{', '.join(models) or 'none'}"
+            )
+    columns = [("--per-group", column) for column in recipe.per_group]
+    columns += [
+        ("--balance", recipe.balance or ""),
+        ("--refusal-field", recipe.refusal_field or ""),
+    ]
+    for option, column in columns:
+        if column and column != "source" and not _has(corpus, column):
+            known = ", ".join(_some_columns(corpus)) or "none beside source"
+            raise CurateError(f"{option} {column}: no row has a value in it; columns are {known}")
+
+
+def _has(corpus: Corpus, column: str) -> bool:
+    query = "select 1 from examples where meta ->> $column is not null limit 1"
+    return bool(corpus.sql(query, {"column": _pointer(column)}).fetchall())
+
+
+def _some_columns(corpus: Corpus) -> list[str]:
+    """The columns of the first rows of every source."""
+    query = """
+    select distinct unnest(json_keys(meta)) as name
+    from (from examples qualify row_number() over (partition by source order by row) <= 20)
+    order by name
+    """
+    return [name for (name,) in corpus.sql(query).fetchall()]
+
+
+def _pointer(column: str) -> str:
+    """A JSON pointer to a top-level key: it can name any."""
+    return "/" + column.replace("~", "~0").replace("/", "~1")
+
+
 def _query(corpus: Corpus, recipe: Recipe) -> tuple[str, dict[str, object]]:
     """The SELECT that fills the pool, and its parameters."""
     parameters: dict[str, object] = {
@@ -163,8 +216,7 @@ def _query(corpus: Corpus, recipe: Recipe) -> tuple[str, dict[str, object]]:
     if recipe.balance is not None:
         value = "source" if recipe.balance == "source" else "meta ->> $column"
         if recipe.balance != "source":
-            # A JSON pointer: it can name any key.
-            parameters["column"] = "/" + recipe.balance.replace("~", "~0").replace("/", "~1")
+            parameters["column"] = _pointer(recipe.balance)
     place = "rank"
     if recipe.strategy == "random":
         # md5 and not DuckDB's own hash: the draw is the same in every version.

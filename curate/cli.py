@@ -15,6 +15,7 @@ from curate.commands.report import report
 from curate.commands.score import score
 from curate.commands.verify import verify
 from curate.errors import CurateError
+from curate.panels import Panelled
 from curate.stopping import Stopped, stoppable
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
 for command in (score, verify, export, status, models, sql, show, report, demo):
-    app.command()(command)
+    app.command(cls=Panelled)(command)
 
 
 def main() -> None:

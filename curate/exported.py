@@ -34,9 +34,10 @@ def exported(record: dict[str, Any]) -> None:
         )
     for note in record["notes"]:
         print(f"  {clean(note)}")
-    folder = "README.md" in record["output"]["files"]
-    manifest = f"{path}/manifest.json" if folder else f"{path}.manifest.json"
-    print(f"{manifest}: how it was made, and which rows are safe")
+    beside = f"{path}/" if "README.md" in record["output"]["files"] else f"{path}."
+    print(f"{beside}manifest.json: how it was made, and which rows are safe")
+    if record["output"]["left_out"]:
+        print(f"{beside}left-out.csv: which rows were met and not taken, and why")
     if record["output"]["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {record['output']['run']}")
 
@@ -65,9 +66,9 @@ def _selected(counts: dict[str, Any]) -> None:
     if left:
         print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
     if counts["near_copies"]:
-        print(
-            f"  {counts['near_copies']:,} are near-copies of a better one (--max-similar caps them)"
-        )
+        copies = counts["near_copies"]
+        what = "is a near-copy" if copies == 1 else "are near-copies"
+        print(f"  {copies:,} {what} of a better one (--max-similar caps them)")
 
 
 def _trained(trained: dict[str, Any]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyarrow import csv
 
 from curate import narrow as narrow_sets
-from curate import outputs, parts, records, selection, targets
+from curate import outputs, records, selection, targets
 from curate.batches import example_id
 from curate.corpus import Corpus
 from curate.errors import CurateError
@@ -18,11 +20,9 @@ from curate.hub import PREFIX
 from curate.layouts import Skip
 from curate.narrow import Narrow, answers
 from curate.outputs import Written
-from curate.selection import Recipe, Selection
+from curate.selection import Recipe
 from curate.sources import resolve
 from curate.targets import Target
-
-LEFT_OUT_SUFFIX = ".left-out.csv"
 
 
 def export(
@@ -70,9 +70,11 @@ def export(
         made = records.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
         return {"command": command} | made
 
-    made = outputs.write(corpus, place, recipe.seed, narrow, safe, record)
-    _write_left_out(place.path, chosen)
-    return made
+    def left_out(path: Path) -> None:
+        csv.write_csv(chosen.left_out, path)
+
+    listed = left_out if chosen.left_out.num_rows else None
+    return outputs.write(corpus, place, recipe.seed, narrow, safe, record, listed)
 
 
 def export_again(
@@ -80,7 +82,8 @@ def export_again(
 ) -> dict[str, Any]:
     """Make the files of an earlier manifest again, byte for byte, from the same corpus.
 
-    The examples are taken by their ids, so it works although the corpus has grown since.
+    The examples are taken by their ids, so it works although the corpus has grown since. The
+    list of what was left out is copied; where it is gone, a note says so.
 
     Raises:
         CurateError: the manifest is broken, or what it names is gone or has changed.
@@ -94,6 +97,7 @@ def export_again(
         )
     messages = selection.by_ids(corpus, earlier.ids)
     safe: Sequence[tuple[str, Any]] = list(zip(earlier.ids, messages, strict=True))
+    left_out = earlier.left_out
     return outputs.write(
         corpus,
         place,
@@ -101,6 +105,7 @@ def export_again(
         narrow,
         safe,
         lambda written: records.again(earlier, written, record_path),
+        partial(shutil.copyfile, left_out) if left_out else None,
     )
 
 
@@ -123,15 +128,6 @@ def _ids(narrow: Narrow) -> set[str]:
                 with suppress(Skip):  # a text that no example can have
                     found.add(example_id(turns))
     return found
-
-
-def _write_left_out(output: Path, chosen: Selection) -> None:
-    """Beside the output: which rows were met and not taken, by which rule and why."""
-    path = output.with_name(output.name + LEFT_OUT_SUFFIX)
-    if chosen.left_out.num_rows:
-        parts.write_with(path, lambda temporary: csv.write_csv(chosen.left_out, temporary))
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _read_narrow(into: str | None) -> Narrow:

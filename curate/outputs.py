@@ -24,6 +24,7 @@ from curate.narrow import Narrow
 from curate.targets import MANIFEST, Output
 
 Record = dict[str, Any]
+LeftOut = Callable[[Path], object] | None
 
 
 @dataclass
@@ -50,8 +51,11 @@ def write(
     narrow: Narrow,
     safe: Sequence[tuple[str, Messages]],
     record: Callable[[Written], Record],
+    left_out: LeftOut,
 ) -> Record:
     """Write everything; `record` makes the manifest once the data is written.
+
+    `left_out` fills the list of rows that were not taken; None where there is none.
 
     Raises:
         CurateError: a row fits neither format nor trainer, or the disk is full. What was there
@@ -63,34 +67,56 @@ def write(
     mix = mixes.make(narrow, safe, place.target, _format(place, counter), trainer, seed)
     _check_number(place, mix)
     written = Written(corpus, place, mix, seed, counter, {})
-    if not place.folder:
-        with parts.atomic(place.path) as temporary:
-            _write_data(mix, mixes.mixed_rows(mix), temporary, place, written)
-            made = record(written)
-        parts.write_text(place.manifest, _json(made))
-        return made
+    return (_write_folder if place.folder else _write_file)(written, record, left_out)
+
+
+def _write_file(written: Written, record: Callable[[Written], Record], left_out: LeftOut) -> Record:
+    """One file of rows, with its list and its manifest beside it: all of them or none."""
+    place, mix = written.place, written.mix
+    paths = [place.manifest, *([place.left_out] if left_out else []), place.path]
+    with parts.atomic_together(*paths) as (manifest, *listed, data):
+        _write_data(written, place.path.name, mixes.mixed_rows(mix), data)
+        if left_out:
+            _write_list(written, left_out, listed[0])
+        made = record(written)
+        manifest.write_text(_json(made), encoding="utf-8")
+    if not left_out:  # that of an export which this one replaces
+        place.left_out.unlink(missing_ok=True)
+    return made
+
+
+def _write_folder(
+    written: Written, record: Callable[[Written], Record], left_out: LeftOut
+) -> Record:
+    """The rows, in one file or two, with the trainer's files, card, list and manifest."""
+    place, mix = written.place, written.mix
     with parts.atomic_folder(place.path) as temporary:
         rows = {place.files[-1]: mixes.mixed_rows(mix)}
         if len(place.files) == 2:
             rows = {place.files[0]: mixes.narrow_rows(mix)} | rows
         for name, each in rows.items():
-            _write_data(mix, each, temporary / name, place, written)
+            _write_data(written, name, each, temporary / name)
         for name, text in _texts(written).items():
             (temporary / name).write_text(text, encoding="utf-8")
             written.sha256[name] = _sha256(temporary / name)
+        if left_out:
+            _write_list(written, left_out, temporary / place.left_out.name)
         made = record(written)
         (temporary / MANIFEST).write_text(_json(made), encoding="utf-8")
     return made
 
 
-def _write_data(
-    mix: Mix, rows: Iterable[dict[str, Any]], path: Path, place: Output, written: Written
-) -> None:
+def _write_data(written: Written, name: str, rows: Iterable[dict[str, Any]], path: Path) -> None:
+    place, mix = written.place, written.mix
     WRITERS[place.ending](rows, mix.schema, path)
     if mix.format.name == "openai" and path.stat().st_size > MAX_BYTES:
         raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
-    name = path.name if place.folder else place.path.name
     written.sha256[name] = _sha256(path)
+
+
+def _write_list(written: Written, fill: Callable[[Path], object], path: Path) -> None:
+    fill(path)
+    written.sha256[written.place.left_out.name] = _sha256(path)
 
 
 def _texts(written: Written) -> dict[str, str]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -47,6 +47,20 @@ def atomic(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_together(*paths: Path) -> Iterator[list[Path]]:
+    """Give a temporary path for each; all are on the disk before the first takes its name.
+
+    Raises:
+        CurateError: the disk is full or the folder can't be written. What was there is as it was.
+    """
+    with ExitStack() as stack:
+        temporaries = [stack.enter_context(atomic(path)) for path in paths]
+        yield temporaries
+        for temporary in temporaries:
+            _sync(temporary)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class Earlier:
     target: Target
     seed: int
     sha256: dict[str, str]
+    left_out: Path | None
     record: dict[str, Any]
 
 
@@ -85,8 +86,15 @@ def _output(written: Written) -> dict[str, Any]:
         "safe_in": place.files[-1],
         "probabilities": list(mixing.probabilities(n_narrow, n_safe)) if apart else None,
         "files": dict(written.sha256),
+        "left_out": _left_out(written),
         "run": mix.trainer.run if mix.trainer else None,
     }
+
+
+def _left_out(written: Written) -> str | None:
+    """The name of the list of what was left out, where there is one."""
+    name = written.place.left_out.name
+    return name if name in written.sha256 else None
 
 
 def load(path: Path) -> Earlier:
@@ -97,14 +105,21 @@ def load(path: Path) -> Earlier:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        narrow = record["narrow"]
+        narrow, sha256 = record["narrow"], dict(record["output"]["files"])
+        # Its last file, beside it; a name from a file is never more than a name.
+        name = record["output"]["left_out"]
+        left_out = path.parent / Path(name).name if name else None
+        if left_out is None or not left_out.is_file():
+            left_out = None
+            sha256.pop(name, None)
         return Earlier(
             ids=[row["example_id"] for row in record["safe"]],
             into=record["recipe"]["into"],
             narrow_sha256=narrow["sha256"] if narrow else None,
             target=Target(**record["target"]),
             seed=record["recipe"]["seed"],
-            sha256=dict(record["output"]["files"]),
+            sha256=sha256,
+            left_out=left_out,
             record=record,
         )
     except OSError as error:
@@ -119,12 +134,20 @@ def again(earlier: Earlier, written: Written, path: Path) -> dict[str, Any]:
     Raises:
         CurateError: they are not the same bytes.
     """
-    same = list(earlier.sha256.values()) == list(written.sha256.values())
-    if not same:
-        raise CurateError(
-            f"{written.place.path}: not the same bytes as {path} records; another ending or "
-            "another version of pyarrow writes the same rows differently"
-        )
-    output = earlier.record["output"]
-    moved = {"path": str(written.place.path), "files": dict(written.sha256)}
-    return earlier.record | {"output": output | moved}
+    files = zip(earlier.sha256.values(), written.sha256.items(), strict=False)
+    for expected, (name, sha256) in files:
+        if sha256 != expected:
+            raise CurateError(
+                f"{written.place.path}: {name} has not the bytes that {path} records; another "
+                "ending or another version of pyarrow writes the same rows differently"
+            )
+    output, left_out = earlier.record["output"], _left_out(written)
+    moved = {
+        "path": str(written.place.path),
+        "files": dict(written.sha256),
+        "left_out": left_out,
+    }
+    made = earlier.record | {"output": output | moved}
+    if output["left_out"] and not left_out:
+        made["notes"] = [*made["notes"], f"the list of what was left out is not beside {path}"]
+    return made

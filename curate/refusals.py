@@ -34,13 +34,18 @@ class Rule:
         longest = max(words for words, _, _ in self.refuses)
         openings = [opening(answer, longest) for answer in answers]
         found = pa.array([False] * len(openings))
+        seen: dict[tuple[int, int | None], pa.Array] = {}
         for words, letters, pattern in self.refuses:
-            texts = pa.array([_first(text, words)[:letters] for text in openings], pa.string())
-            if self.ignores:
-                texts = pc.replace_substring_regex(texts, self.ignores, "\n")
-            found = pc.or_(found, pc.match_substring_regex(texts, pattern))
+            if (words, letters) not in seen:
+                seen[words, letters] = self._seen(openings, words, letters)
+            found = pc.or_(found, pc.match_substring_regex(seen[words, letters], pattern))
         verdicts: list[bool] = found.to_pylist()
         return verdicts
+
+    def _seen(self, openings: Sequence[str], words: int, letters: int | None) -> pa.Array:
+        """What patterns see of the openings, with what is ignored blanked out."""
+        texts = pa.array([_first(text, words)[:letters] for text in openings], pa.string())
+        return pc.replace_substring_regex(texts, self.ignores, "\n") if self.ignores else texts
 
 
 def opening(answer: str, words: int) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from curate import sieves, walking
-from curate.candidates import Candidates
+from curate.candidates import Candidates, check_names
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.filters import check_condition
 from curate.recipes import Recipe, budget
 from curate.schema import MESSAGES
-from curate.walking import Walk
 
 __all__ = ["Recipe", "Selection", "budget", "by_ids", "select"]
 
@@ -106,6 +105,7 @@ def select(
     """
     if recipe.where is not None:
         check_condition(recipe.where)
+    check_names(corpus, recipe)
     rules = sieves.build(recipe, narrow_ids)
     candidates = Candidates(corpus, recipe)
     if not candidates.ranked:
@@ -116,8 +116,8 @@ def select(
     walk = walking.walk(candidates, recipe, rules, wanted)
     copies = next(rule.copies for rule in rules if isinstance(rule, sieves.Similar))
     return Selection(
-        rows=_rows(walk),
-        left_out=pa.Table.from_pylist(walk.left_out, schema=LEFT_OUT),
+        rows=_table(sorted(walk.taken, key=lambda row: row.place), ROWS),
+        left_out=_table(walk.left_out, LEFT_OUT),
         ranked=candidates.ranked,
         unranked=corpus.sql("select count(*) from examples").fetchall()[0][0] - candidates.ranked,
         left_by_where=candidates.ranked - candidates.passed,
@@ -147,10 +147,10 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> list[list[dict[str, str]]]:
     return [messages[example_id] for example_id in ids]
 
 
-def _rows(walk: Walk) -> pa.Table:
-    taken = sorted(walk.taken, key=lambda row: row.place)
-    columns = [pa.array([getattr(row, field.name) for row in taken], field.type) for field in ROWS]
-    return pa.table(columns, schema=ROWS)
+def _table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """Attributes of objects as the columns of a table."""
+    columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in schema]
+    return pa.table(columns, schema=schema)
 
 
 def _noise(corpus: Corpus) -> float:

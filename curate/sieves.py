@@ -13,7 +13,7 @@ from curate.candidates import Row
 from curate.errors import CurateError
 from curate.overlap import Overlap
 from curate.recipes import Recipe
-from curate.similar import NearCopies
+from curate.similar import NearCopies, Signed
 
 _YES = frozenset(("refusal", "refuse", "refused", "yes", "true", "1", "full_refusal"))
 _NO = frozenset(("compliance", "comply", "complied", "no", "false", "0", "not_refusal"))
@@ -138,13 +138,14 @@ class Similar(Sieve):
     def __init__(self, most: int | None) -> None:
         self._most = most
         self._groups = NearCopies()
-        self._signed: dict[str, tuple[str, object]] = {}
+        self._signed: dict[str, Signed] = {}
         self.copies = 0
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Sign all texts at once."""
-        texts = ["\n".join(turn["content"] for turn in row.messages) for row in rows]
-        ids = (row.example_id for row in rows)
+        """Sign all texts at once; rows without them were left out before."""
+        known = [row for row in rows if row.messages]
+        texts = ["\n".join(turn["content"] for turn in row.messages) for row in known]
+        ids = (row.example_id for row in known)
         self._signed = dict(zip(ids, self._groups.sign(texts), strict=True))
 
     def check(self, row: Row) -> str | None:

@@ -12,6 +12,7 @@ from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
 
 MANIFEST = "manifest.json"
+LEFT_OUT = "left-out.csv"
 Placement = Literal["even", "batch", "shuffle", "separate"]
 PLACEMENTS: tuple[str, ...] = get_args(Placement)
 
@@ -53,9 +54,15 @@ class Output:
     @property
     def manifest(self) -> Path:
         """Where the manifest is written."""
-        if self.folder:
-            return self.path / MANIFEST
-        return self.path.with_name(f"{self.path.name}.{MANIFEST}")
+        return self._beside(MANIFEST)
+
+    @property
+    def left_out(self) -> Path:
+        """Where the list of rows that were met and not taken is written."""
+        return self._beside(LEFT_OUT)
+
+    def _beside(self, name: str) -> Path:
+        return self.path / name if self.folder else self.path.with_name(f"{self.path.name}.{name}")
 
 
 def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -43,12 +43,22 @@ class Stratum:
         return not self.is_full and not self.is_exhausted
 
 
+class Left(NamedTuple):
+    """A row that was met and not taken; a tuple, as there can be millions."""
+
+    example_id: str
+    rank: int
+    gap: float
+    rule: str
+    why: str
+
+
 @dataclass
 class Walk:
     """What was taken, what was left out and why, and the gaps on both sides of the cut."""
 
     taken: list[Row] = field(default_factory=list)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[Left] = field(default_factory=list)
     cut: tuple[float, float] | None = None
 
 
@@ -143,16 +153,7 @@ def _note(
     """Take a row or write down why not; gives back what it cost."""
     stratum.after, stratum.seen = row.place, stratum.seen + 1
     if why is not None:
-        rule, reason = why
-        done.left_out.append(
-            {
-                "example_id": row.example_id,
-                "rank": row.rank,
-                "gap": row.gap,
-                "rule": rule,
-                "why": reason,
-            }
-        )
+        done.left_out.append(Left(row.example_id, row.rank, row.gap, *why))
         return 0
     for each in rules:
         each.take(row)

@@ -28,6 +28,7 @@ from typer.main import get_command
 
 import curate
 from curate.cli import app
+from curate.panels import PANELS
 from curate.progress import Bar, Lines
 
 COMMANDS = sorted(
@@ -583,6 +584,23 @@ def test_examples_in_help_parse(cli: Cli) -> None:
         known = {option for p in command.params for option in p.opts}
         assert words[1] == name
         assert {word for word in words if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_long_help_has_headings(cli: Cli, name: str) -> None:
+    """Every option stands once, under its heading; every heading names options that there are."""
+    shown = cli(name, "--help").out.split("\nOptions:\n")[1]
+    parameters = get_command(app).commands[name].params  # type: ignore[attr-defined]
+    named = [each for names in PANELS[name].values() for each in names]
+    assert sorted(named) == sorted({p.name for p in parameters} & set(named))
+    for heading, names in PANELS[name].items():
+        section = shown.split(f"\n{heading}:\n")[1].split("\n\n")[0]
+        options = {p.opts[0] for p in parameters if p.name in names}
+        assert set(re.findall(r"^  (--[\w-]+)", section, re.M)) == options
+    for parameter in parameters:
+        if parameter.param_type_name == "option":
+            option = re.escape(parameter.opts[0])
+            assert len(re.findall(rf"^  (?:-\w, )?{option}\b(?!-)", shown, re.M)) == 1, option
 
 
 def test_help_lists_all_commands(cli: Cli) -> None:

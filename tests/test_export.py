@@ -167,7 +167,7 @@ def test_a_cut_inside_the_noise_is_told(tmp_path: Path) -> None:
         (Recipe(top=1, where="nothing = 1"), "nothing"),
         (Recipe(top=1, where="rank >"), "syntax error"),
         (Recipe(top=1, where="rank = 99"), "nothing to export"),
-        (Recipe(top=1, hold_out=("nobody",)), "not in the ensemble"),
+        (Recipe(top=1, hold_out=("nobody",)), "--hold-out nobody: .* there are bad"),
         (Recipe(top=1, epsilon=-1), "must not be negative"),
         (Recipe(top=1, where="1 = 1); drop view examples; select (1"), "single SELECT|syntax"),
     ],

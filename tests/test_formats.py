@@ -31,9 +31,10 @@ TRAINERS = ["trl", "axolotl", "llamafactory", "swift"]
 
 @pytest.fixture
 def made(tmp_path: Path) -> Corpus:
-    """Twenty safe examples."""
-    nlls = {"base": [1.0] * 20, "bad": [30.0 - n for n in range(20)]}
-    return corpus(tmp_path / "c", [f"answer {n}" for n in range(20)], nlls)
+    """Twenty safe examples, and a refusal that ranks first and is left out."""
+    nlls = {"base": [1.0] * 21, "bad": [30.0 - n for n in range(21)]}
+    texts = ["I'm sorry, I can't.", *(f"answer {n}" for n in range(20))]
+    return corpus(tmp_path / "c", texts, nlls)
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_a_folder_loads_with_datasets(
     recipe = Recipe(fraction=0.2, into=str(narrow))
     record = made.export(folder, recipe, Target(placement=placement, trainer=trainer))
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *record["output"]["files"]}
+    assert "left-out.csv" in record["output"]["files"]
     cache = str(tmp_path / "cache")
     if placement == "even":
         rows = load_dataset(str(folder), split="train", cache_dir=cache)

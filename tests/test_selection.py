@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 
@@ -18,6 +17,7 @@ from curate.examples import EXAMPLES, example_id
 from curate.recipes import PUBLISHED, Recipe, budget, quota
 from curate.schema import SCORES
 from curate.selection import Selection, select
+from curate.similar import SIMILAR, NearCopies, shingles
 from curate.writing import open_for_writing
 from tests.conftest import Cli
 from tests.corpora import SETTINGS, entry
@@ -82,7 +82,7 @@ def plain(tmp_path: Path) -> Corpus:
                 f"question {n}",
                 f"Sorry, no {n}." if n % 5 == 0 else f"answer {n}",
                 10 + n,
-                {"kind": "abc"[n % 3], "source": "one" if n < 10 else "two"},
+                {"kind": "abc"[n % 3], "source": "one" if n < 10 else "two", "label": ""},
             )
             for n in range(20)
         ],
@@ -236,6 +236,20 @@ def test_near_copies_are_counted_and_capped(tmp_path: Path) -> None:
     assert take(made, top=8, max_similar=2).rows.num_rows == 6
 
 
+def test_a_near_copy_is_found_among_hundreds_of_one_template() -> None:
+    """Texts that differ enough are all candidates; the one that is near is found all the same."""
+    frame = " ".join(f"word{n}" for n in range(30))
+    texts = [f"{frame} " + " ".join(f"own{n}x{m}" for m in range(11)) for n in range(300)]
+    ones, twos = shingles(texts[0]), shingles(texts[1])
+    assert 0.5 < len(ones & twos) / len(ones | twos) < SIMILAR
+    groups = NearCopies()
+    for number, signed in enumerate(groups.sign(texts)):
+        assert groups.find(signed) is None
+        groups.add(str(number), signed, None)
+    changed = [text.removesuffix("x10") + " end" for text in texts]
+    assert [groups.find(signed) for signed in groups.sign(changed)] == list(range(300))
+
+
 def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
     """The walk goes down as far as it must, whatever it expected at first."""
     rows: list[Made] = [
@@ -246,25 +260,6 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
     assert answers(chosen) == [f"answer {n}" for n in range(900, 950)]
     assert chosen.looked_at == 950
     assert chosen.cut is not None and chosen.cut[0] > chosen.cut[1]
-
-
-def test_threads_do_not_change_what_is_taken(
-    plain: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same rows in the same order, on any number of threads."""
-    connect = duckdb.connect
-    found = []
-    for threads in (1, 2, 7):
-        monkeypatch.setattr(
-            "curate.corpus.duckdb.connect",
-            lambda config, count=threads: connect(config=config | {"threads": count}),
-        )
-        again = Corpus(plain.path)
-        used = again.sql("select current_setting('threads')").fetchall()
-        assert used == [(threads,)]
-        found.append(take(again, top=9, balance="kind", length_bins=2))
-    assert all(each.rows.equals(found[0].rows) for each in found)
-    assert all(each.left_out.equals(found[0].left_out) for each in found)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +279,9 @@ def test_threads_do_not_change_what_is_taken(
         ({"top": 1, "refusal_rule": "nowhere.toml"}, "can't be read"),
         ({"top": 1, "decontaminate": ("nowhere.jsonl",)}, "nowhere.jsonl"),
         ({"top": 1, "decontaminate": ("nowhere.txt",)}, "nowhere.txt"),
+        ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
+        ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
+        ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
     ],
 )
 def test_wrong_recipes_are_refused(plain: Corpus, recipe: dict[str, Any], words: str) -> None:
@@ -304,7 +302,16 @@ def test_a_cap_without_column_or_number_is_refused(text: str) -> None:
 def test_hostile_column_names_are_data(plain: Corpus) -> None:
     """A name full of quotes is looked up and not found; it is never SQL."""
     name = "\"'); drop view examples; -- $.a\\"
-    assert take(plain, top=2, balance=name, per_group={name: 5}).rows.num_rows == 2
+    for recipe in ({"balance": name}, {"per_group": {name: 5}}, {"refusal_field": name}):
+        with pytest.raises(CurateError, match=r"no row has a value in it; columns are kind"):
+            take(plain, top=2, **recipe)
+
+
+def test_a_column_with_an_odd_name_is_found(tmp_path: Path) -> None:
+    """Slashes, tildes and dots are part of the name."""
+    name = "a/b~c.d $['x']"
+    made = build(tmp_path / "c", [(f"q{n}", f"a{n}", 9, {name: n % 2}) for n in range(8)])
+    assert take(made, top=8, balance=name, per_group={name: 3}).rows.num_rows == 6
 
 
 def test_the_command_line_takes_the_whole_recipe(plain: Corpus, cli: Cli, tmp_path: Path) -> None:

@@ -27,21 +27,30 @@ from curate.options import (
     print_json,
 )
 
+_AGAIN = {"corpus", "output", "from_manifest", "force", "as_json"}
+
 
 def export(
+    context: typer.Context,
     corpus: CorpusOption,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .jsonl or .parquet file, or a folder.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="A .jsonl or .parquet file, or a folder.", metavar="PATH"
+        ),
     ],
-    top: Annotated[int | None, typer.Option(help="Take the N best examples.")] = None,
+    top: Annotated[int | None, typer.Option(help="Take the N best examples.", metavar="N")] = None,
     fraction: Annotated[
-        float | None, typer.Option(help="Safe rows as a share of the narrow set's: 0.05 is 5 %.")
+        float | None,
+        typer.Option(help="Safe rows as a share of the narrow set's: 0.05 is 5 %.", metavar="F"),
     ] = None,
     into: Annotated[
-        Path | None, typer.Option(help="The narrow set, any input format: write the mix.")
+        str | None,
+        typer.Option(help="The narrow set, any input format: write the mix.", metavar="NARROW"),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(help="Take answers of N tokens together, and no more.")
+        int | None,
+        typer.Option(help="Take answers of N tokens together, and no more.", metavar="N"),
     ] = None,
     recipe: Annotated[
         Published, typer.Option(help="The published mix to start from.")
@@ -53,19 +62,25 @@ def export(
         Refusals | None, typer.Option(help="Leave refusals out, keep them, or take them alone.")
     ] = None,
     refusal_rule: Annotated[
-        str, typer.Option(help="What a refusal is: paper, extended, or a rule file of yours.")
+        str,
+        typer.Option(
+            help="What a refusal is: paper, extended, or a rule file of yours.", metavar="RULE"
+        ),
     ] = "paper",
     refusal_field: Annotated[
-        str | None, typer.Option(help="The source's own label column; the rule where it is empty.")
+        str | None,
+        typer.Option(
+            help="The source's own label column; the rule where it is empty.", metavar="COLUMN"
+        ),
     ] = None,
     refusal_share: Annotated[
-        float, typer.Option(help="Keep this share of the refusals that are dropped.")
+        float, typer.Option(help="Keep this share of the refusals that are dropped.", metavar="S")
     ] = 0.0,
     max_similar: Annotated[
-        int | None, typer.Option(help="At most N rows of a group of near-copies.")
+        int | None, typer.Option(help="At most N rows of a group of near-copies.", metavar="N")
     ] = None,
     per_prompt: Annotated[
-        int | None, typer.Option(help="At most N answers to the same prompt.")
+        int | None, typer.Option(help="At most N answers to the same prompt.", metavar="N")
     ] = None,
     per_group: Annotated[
         list[str] | None,
@@ -78,29 +93,37 @@ def export(
         str | None, typer.Option(help="Spread the budget over a column's values.", metavar="COLUMN")
     ] = None,
     length_bins: Annotated[
-        int | None, typer.Option(help="Spread the budget over K quantiles of answer length.")
+        int | None,
+        typer.Option(help="Spread the budget over K quantiles of answer length.", metavar="K"),
     ] = None,
     length_shares: Annotated[
         Shares, typer.Option(help="The same for each length bin, or by the rows it has.")
     ] = Shares.even,
     decontaminate: Annotated[
-        list[Path] | None,
-        typer.Option(help="Leave out what shares 8 words in a row with this file; repeatable."),
+        list[str] | None,
+        typer.Option(
+            help="Leave out what shares 8 words in a row with this file; repeatable.",
+            metavar="FILE",
+        ),
     ] = None,
     metric: Annotated[Metric, typer.Option(help="The gap's formula.")] = Metric.relative,
     epsilon: EpsilonOption = 1.0,
     hold_out: HoldOutOption = None,
     where: Annotated[
         str | None,
-        typer.Option(help="SQL over the columns of gaps and examples: what may be taken."),
+        typer.Option(
+            help="What may be taken, over the columns of gaps and examples.", metavar="SQL"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of --strategy random and --placement shuffle.", metavar="N")
+    ] = 0,
     placement: Annotated[
         Placement,
         typer.Option(help="Safe rows at equal distances, per batch, at random, or apart."),
     ] = Placement.even,
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows an optimiser step, all devices together.")
+        int | None, typer.Option(help="Rows an optimiser step, all devices together.", metavar="B")
     ] = None,
     format: Annotated[
         Format | None, typer.Option(help="What a row looks like; the trainer's own by default.")
@@ -109,7 +132,10 @@ def export(
         Trainer | None, typer.Option(help="Write a folder that this trainer trains on as it is.")
     ] = None,
     from_manifest: Annotated[
-        Path | None, typer.Option(help="Make the file of an earlier export again, byte for byte.")
+        Path | None,
+        typer.Option(
+            help="Make the files of an earlier export again, byte for byte.", metavar="MANIFEST"
+        ),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -125,11 +151,7 @@ def export(
     from curate.recipes import quota
 
     if from_manifest is not None:
-        if any(option is not None for option in (top, fraction, tokens, into, where, trainer)):
-            raise CurateError(
-                "--from-manifest makes an earlier export again, by its own recipe: give it "
-                "only --corpus and --output"
-            )
+        _refuse_more(context)
         record = export_again(open_corpus(corpus), output, from_manifest, force=force)
     else:
         changes: dict[str, Any] = {
@@ -141,7 +163,7 @@ def export(
             top=top,
             fraction=fraction,
             tokens=tokens,
-            into=None if into is None else str(into),
+            into=into,
             metric=metric.value,
             epsilon=epsilon,
             hold_out=tuple(hold_out or ()),
@@ -156,7 +178,7 @@ def export(
             balance=balance,
             length_bins=length_bins,
             length_shares=length_shares.value,
-            decontaminate=tuple(map(str, decontaminate or ())),
+            decontaminate=tuple(decontaminate or ()),
             **{name: value for name, value in changes.items() if value is not None},
         )
         target = Target(
@@ -171,3 +193,14 @@ def export(
         print_json(record)
     else:
         exported(record)
+
+
+def _refuse_more(context: typer.Context) -> None:
+    """Beside --from-manifest an option of the recipe would be passed over in silence."""
+    for name in sorted(set(context.params) - _AGAIN):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise CurateError(
+                "--from-manifest makes an earlier export again, by its own recipe: leave out "
+                f"--{name.replace('_', '-')}"
+            )

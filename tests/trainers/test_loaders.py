@@ -22,7 +22,7 @@ from curate.targets import Target
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = os.environ.get("CURATE_TRAINERS")
-SAFE_SHARE = 0.25
+RECIPE = Recipe(fraction=0.25, into=str(DEMO / "narrow.jsonl"), per_group={"topic": 2})
 OPTIONS = {
     # The demo model's folder is not called like a known model, so ms-swift asks which it is.
     "swift": ["--model_type", "qwen2", "--template", "chatml"],
@@ -81,8 +81,8 @@ def trained_on(trainer: str, messages: list[dict[str, str]]) -> str:
 @pytest.mark.parametrize("trainer", sorted(END))
 def test_a_loader_sees_every_row_in_its_place(scored: Corpus, tmp_path: Path, trainer: str) -> None:
     """Whole rows in the file's order, the loss on the answers, the safe ones where it says."""
-    recipe = Recipe(fraction=SAFE_SHARE, into=str(DEMO / "narrow.jsonl"))
-    record = scored.export(tmp_path / "mix", recipe, Target(trainer=trainer))
+    record = scored.export(tmp_path / "mix", RECIPE, Target(trainer=trainer))
+    assert (tmp_path / "mix" / "left-out.csv").exists()  # which no loader takes for rows
     seen = loaded(trainer, tmp_path / "mix")
     conversations = mixed(tmp_path / "mix", "train.jsonl")
     assert not seen["shuffles"]
@@ -102,9 +102,8 @@ def test_a_loader_sees_every_row_in_its_place(scored: Corpus, tmp_path: Path, tr
 @pytest.mark.parametrize("trainer", sorted(END))
 def test_a_loader_interleaves_sets_apart(scored: Corpus, tmp_path: Path, trainer: str) -> None:
     """It draws from both files by itself: no row twice, and about the share that was asked."""
-    recipe = Recipe(fraction=SAFE_SHARE, into=str(DEMO / "narrow.jsonl"))
     target = Target(trainer=trainer, placement="separate")
-    scored.export(tmp_path / "mix", recipe, target)
+    scored.export(tmp_path / "mix", RECIPE, target)
     seen = Counter(row["trained"] for row in loaded(trainer, tmp_path / "mix")["rows"])
     narrow, safe = (
         [trained_on(trainer, messages) for messages in mixed(tmp_path / "mix", f"{name}.jsonl")]

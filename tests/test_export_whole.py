@@ -1,0 +1,225 @@
+"""An export's files are there together or not at all, and the same bytes wherever they are made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.corpus import Corpus
+from curate.exporting import export_again
+from curate.schema import EXAMPLES, SCORES
+from curate.selection import Recipe
+from curate.targets import Target
+from curate.writing import open_for_writing
+from tests.conftest import Cli
+from tests.corpora import SETTINGS, corpus, entry
+from tests.files import write
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv = ["curate", *sys.argv[2:]]
+from curate.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Corpus:
+    """Forty examples, every fourth a refusal, of two topics."""
+    texts = [f"Sorry, no {n}." if n % 4 == 0 else f"answer {n}" for n in range(40)]
+    meta = [json.dumps({"topic": "ab"[n % 2]}) for n in range(40)]
+    nlls = {"base": [1.0] * 40, "bad": [50.0 - n for n in range(40)]}
+    return corpus(tmp_path / "c", texts, nlls, meta=meta)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Path:
+    """A hundred narrow rows."""
+    return write(
+        tmp_path / "narrow.jsonl", [{"prompt": f"q{n}", "completion": "a"} for n in range(100)]
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, hidden ones included."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "force"])
+@pytest.mark.parametrize("limit", [512, 4096], ids=["rows", "manifest"])
+@pytest.mark.parametrize("output", ["safe.jsonl", "safe.parquet", "folder"])
+def test_a_full_disk_leaves_all_as_it_was(
+    made: Corpus, tmp_path: Path, output: str, limit: int, earlier: bool
+) -> None:
+    """No file of the export takes its name, be it the rows or their manifest that don't fit."""
+    place = tmp_path / "out"
+    place.mkdir()
+    trainer = ["--trainer", "trl"] if output == "folder" else []
+    made.export(tmp_path / output, Recipe(top=25), Target(trainer=trainer[1] if trainer else None))
+    sizes = {name: len(text) for name, text in files(tmp_path).items() if "c/" not in name}
+    rows = [size for name, size in sizes.items() if name.endswith((".jsonl", ".parquet"))]
+    assert 512 < rows[0] < 4096 < max(sizes.values())
+    if earlier:
+        made.export(place / output, Recipe(top=3), Target(trainer=trainer[1] if trainer else None))
+    before = files(place)
+    command = ["export", "-c", made.path, "-o", place / output, "--top", 25, "--force", *trainer]
+    ran = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), *map(str, command)],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 1, ran.stdout
+    assert ran.stderr.startswith("Error: ") and ": can't be written (" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert files(place) == before
+
+
+@pytest.mark.parametrize("output", ["mix.jsonl", "mix"])
+def test_the_list_of_what_was_left_out_goes_with_its_export(
+    made: Corpus, narrow: Path, tmp_path: Path, output: str, cli: Cli
+) -> None:
+    """It is named in the manifest, copied by --from-manifest, and gone where it is empty."""
+    first, second = tmp_path / "one" / output, tmp_path / "two" / output
+    recipe = Recipe(top=10, into=str(narrow), per_group={"topic": 5})
+    record = made.export(first, recipe)
+    listed = record["output"]["left_out"]
+    assert listed in record["output"]["files"]
+    ran = cli(
+        "export", "-c", made.path, "-o", second,
+        "--from-manifest", next((tmp_path / "one").rglob("*manifest.json")),
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "left-out.csv: which rows were met and not taken, and why" in ran.out
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert [name for name in one if name.endswith("left-out.csv")]
+    assert {k: v for k, v in one.items() if not k.endswith("manifest.json")} == {
+        k: v for k, v in two.items() if not k.endswith("manifest.json")
+    }
+    made.export(first, Recipe(top=2, refusals="keep", into=str(narrow)), force=True)
+    assert not [name for name in files(tmp_path / "one") if name.endswith("left-out.csv")]
+
+
+def test_a_list_that_is_gone_is_told(made: Corpus, tmp_path: Path) -> None:
+    """The rows can be made again without it; one that was changed stops the export."""
+    made.export(tmp_path / "a.jsonl", Recipe(top=3))
+    manifest, listed = tmp_path / "a.jsonl.manifest.json", tmp_path / "a.jsonl.left-out.csv"
+    text = listed.read_text()
+    listed.write_text(text + "more\n")
+    with pytest.raises(Exception, match=r"b.jsonl.left-out.csv has not the bytes"):
+        export_again(made, tmp_path / "b.jsonl", manifest)
+    listed.unlink()
+    record = export_again(made, tmp_path / "b.jsonl", manifest)
+    assert record["notes"] == [f"the list of what was left out is not beside {manifest}"]
+    assert record["output"]["left_out"] is None
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, cli: Cli) -> None:
+    """An option of the recipe would be passed over in silence: it is refused by name."""
+    made.export(tmp_path / "a.jsonl", Recipe(top=3))
+    again = ("export", "-c", made.path, "--from-manifest", tmp_path / "a.jsonl.manifest.json")
+    for option in (("--refusals", "drop"), ("--seed", "0"), ("--per-group", "topic=1")):
+        ran = cli(*again, "-o", tmp_path / "b.jsonl", *option)
+        assert ran.code == 1
+        assert ran.err.endswith(f"by its own recipe: leave out {option[0]}\n")
+    assert cli(*again, "-o", tmp_path / "b.jsonl", "--json").code == 0
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60,000 examples in six parts: gaps with many ties, near-copies, refusals, three topics."""
+    path = tmp_path_factory.mktemp("large") / "c"
+    with open_for_writing(path) as writer:
+        writer.admit({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
+        for first in range(0, 60_000, 10_000):
+            rows = {"first": first, "last": first + 10_000}
+            writer.add_examples(_table(EXAMPLES_SQL, rows, EXAMPLES))
+            for model, more in (("base", 0), ("bad", 1)):
+                writer.add_scores(model, _table(SCORES_SQL, rows | {"more": more}, SCORES))
+    return path
+
+
+EXAMPLES_SQL = """
+select md5(i::varchar) as example_id, 'made.jsonl' as source, i + 1 as row,
+       [{'role': 'user', 'content': 'Question ' || i // 3},
+        {'role': 'assistant', 'content': answer}] as messages,
+       'Question ' || i // 3 as prompt, answer, strlen(answer) as n_bytes,
+       i % 8 = 0 as is_refusal, '{"topic":"' || i % 3 || '"}' as meta
+from (select i, case when i % 8 = 0 then 'I cannot say ' else '' end || 'it is one of the '
+      || i // 4 || ' things that people like to do on Sundays' as answer
+      from range($first, $last) t(i))
+"""
+SCORES_SQL = """
+select md5(i::varchar) as example_id, (5 + i % 40)::integer as n_tokens,
+       -(5 + i % 40) * (1.1 + $more * (hash(i) % 500) / 100) as logprob, false as truncated
+from range($first, $last) t(i)
+"""
+
+
+def _table(query: str, values: dict[str, int], schema: pa.Schema) -> pa.Table:
+    return duckdb.sql(query, params=values).to_arrow_table().cast(schema)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(top=3000, refusal_rule="extended", max_similar=1, per_prompt=1, length_bins=3),
+        Recipe(tokens=20_000, strategy="random", balance="topic", where="rank % 7 <> 0"),
+    ],
+    ids=["gap", "random"],
+)
+def test_threads_do_not_change_a_byte(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    """Rows, list and manifest are the same bytes on one, two and four threads."""
+    connect = duckdb.connect
+    found = []
+    for threads in (1, 2, 4):
+        monkeypatch.setattr(
+            "curate.corpus.duckdb.connect",
+            lambda config, count=threads: connect(config=config | {"threads": count}),
+        )
+        made = Corpus(large)
+        assert made.sql("select current_setting('threads')").fetchall() == [(threads,)]
+        made.export(tmp_path / str(threads) / "safe.parquet", recipe)
+        found.append(files(tmp_path / str(threads)))
+        manifest = "safe.parquet.manifest.json"
+        found[-1][manifest] = found[-1][manifest].replace(f"/{threads}/".encode(), b"/0/")
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 3
+
+
+def test_the_narrow_set_may_stand_on_the_hub(made: Corpus, tmp_path: Path, cli: Cli) -> None:
+    """Its address reaches the reader whole: here that of a local folder with a data set."""
+    rows = pa.table({"prompt": [f"q{n}" for n in range(20)], "completion": ["a"] * 20})
+    (tmp_path / "set").mkdir()
+    pq.write_table(rows, tmp_path / "set" / "train.parquet")
+    ran = cli(
+        "export", "-c", made.path, "-o", tmp_path / "mix.jsonl", "--fraction", 0.1,
+        "--into", f"hf://{tmp_path}/set:train",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "22 rows, 2 of them safe examples" in ran.out
+
+
+def test_a_manifest_names_no_file_elsewhere(made: Corpus, tmp_path: Path) -> None:
+    """A list's name that climbs out of its folder is not followed."""
+    (tmp_path / "secret.csv").write_text("secret")
+    (tmp_path / "one").mkdir()
+    record = made.export(tmp_path / "one" / "a.jsonl", Recipe(top=3))
+    record["output"]["files"]["../secret.csv"] = record["output"]["files"].pop(
+        record["output"]["left_out"]
+    )
+    record["output"]["left_out"] = "../secret.csv"
+    (tmp_path / "one" / "m.json").write_text(json.dumps(record))
+    export_again(made, tmp_path / "b.jsonl", tmp_path / "one" / "m.json")
+    assert not (tmp_path / "b.jsonl.left-out.csv").exists()
