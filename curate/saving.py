@@ -37,6 +37,20 @@ def kind_of(output: Path | None, asked: str | None) -> str:
     return kind
 
 
+def without_formulas(result: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Put ' before text that a spreadsheet would run: it starts with =, +, -, @, tab or return.
+
+    The rule is OWASP's against CSV injection.
+    """
+    columns = []
+    for name, kind in zip(result.columns, result.types, strict=True):
+        quoted = '"' + name.replace('"', '""') + '"'
+        risky = f"regexp_matches({quoted}, '^[=+@\\t\\r-]')"
+        guarded = f"case when {risky} then chr(39) || {quoted} else {quoted} end as {quoted}"
+        columns.append(guarded if str(kind) == "VARCHAR" else quoted)
+    return result.project(", ".join(columns))
+
+
 def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
     """Write a query's rows to a file, whole or not at all; gives back how many they are.
 

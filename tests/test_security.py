@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pickle
@@ -614,3 +616,24 @@ def test_fingerprints_read_no_file_beside(family: Family, tmp_path: Path) -> Non
     with pytest.raises(CurateError, match="no file beside it"):
         fingerprint(folder)
     assert curate.__all__
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("x")']
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_csv_for_a_spreadsheet_holds_no_formula(
+    to_file: bool, cli: Cli, place: Path, tmp_path: Path
+) -> None:
+    """Text that would be run gets a quote before it; numbers and other text stay."""
+    literals = ", ".join(f"('{text}')" for text in [*FORMULAS, "1 = 1", "it's -1"])
+    literals = literals.replace("it's", "it''s")
+    query = f'select c as "a ""b", -1 as n, [c] as l from (values {literals}) t(c)'
+    options = ["--format", "csv", *(["-o", str(tmp_path / "x.csv")] if to_file else [])]
+    ran = cli("sql", query, "-c", place / "c", "--spreadsheet", *options)
+    assert ran.code == 0, ran.err
+    text = (tmp_path / "x.csv").read_bytes().decode() if to_file else ran.out
+    found = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    assert [row[0] for row in found] == [*("'" + text for text in FORMULAS), "1 = 1", "it's -1"]
+    assert {row[1] for row in found} == {"-1"}
+    assert cli("sql", query, "-c", place / "c", "--spreadsheet").code == 2

@@ -96,6 +96,10 @@ def sql(
         Path | None,
         typer.Option("--queries", metavar="DIR", help="Your own .sql files, named likewise."),
     ] = None,
+    spreadsheet: Annotated[
+        bool,
+        typer.Option("--spreadsheet", help="In CSV: put ' before text that would be a formula."),
+    ] = False,
     unsafe: Annotated[
         bool,
         typer.Option(
@@ -125,6 +129,9 @@ def sql(
         kind = saving.kind_of(output, output_format)
         opened = open_corpus(corpus, unsafe=unsafe)
         answer = queries.ask(opened, query, parameter or [], folder)
+        if spreadsheet and kind != "csv":
+            raise typer.BadParameter("--spreadsheet is for CSV: add --format csv")
+        answer = saving.without_formulas(answer) if spreadsheet else answer
         if output is None:
             printing.relation(answer, kind)
         else:
