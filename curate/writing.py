@@ -110,6 +110,8 @@ class Writer:
             if kept.num_rows < rows.num_rows:
                 parts.write_part(self.path / "skipped", kept)
                 part.unlink()
+        self._connection.execute("delete from seen_skips")
+        self._seed("seen_skips", _SKIP_KEY, "skipped")
 
     def note_run(self, name: str, backend: str, dtype: str) -> None:
         """Record with what backend and dtype a model is scored.
