@@ -120,9 +120,8 @@ select
     gap,
     case when per_byte then 'nats/byte' else 'nats/token' end as unit,
     row_number() over (order by gap desc, key) as rank,
-    case when not is_refusal
-        then count(*) filter (not is_refusal) over (order by gap desc, key rows unbounded preceding)
-    end as rank_kept
+    -- Its number among its kind, not a filtered count over a frame, which takes minutes on a million rows.
+    case when not is_refusal then row_number() over (partition by is_refusal order by gap desc, key) end as rank_kept
 from measured
 where isfinite(gap);
 
