@@ -113,10 +113,10 @@ def measure(root: Path, name: str, named: bool, results: Any) -> None:
 
     if named:
         corpus = Corpus(root, unsafe=True)
-        corpus.connection.execute(f"set threads = {THREADS}; set enable_progress_bar = false")
+        corpus.connection.execute(f"set threads = {THREADS}")
         relation = ask(corpus, name, [])
     else:
-        connection = duckdb.connect(config={"threads": THREADS, "enable_progress_bar": False})
+        connection = duckdb.connect(config={"threads": THREADS})
         relation = connection.sql(by_hand(root, name))
     wall, busy = time.perf_counter(), time.process_time()
     relation.fetchall()
