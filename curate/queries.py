@@ -78,7 +78,7 @@ def ask(
 def status(corpus: Corpus) -> dict[str, Any]:
     """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
     coverage = dicts(ask(corpus, "coverage", []))
-    ranked = "select count(*) from ranks" if has_ensemble(corpus) else "select 0"
+    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
     counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
     reasons = dicts(ask(corpus, "skips", []).limit(10))
     return {
