@@ -78,7 +78,7 @@ def ask(
 def status(corpus: Corpus) -> dict[str, Any]:
     """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
     coverage = dicts(ask(corpus, "coverage", []))
-    ranked = "select count(*) from ranks" if has_ensemble(corpus) else "select 0"
+    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
     counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
     reasons = dicts(ask(corpus, "skips", []).limit(10))
     return {
@@ -108,6 +108,8 @@ def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool 
             known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
             raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
         values[key] = _value(text)
+        if not _fits(values[key], query.defaults[key]):
+            raise CurateError(f"-p {item}: give a value like {key}={typed(query.defaults[key])}")
     return values
 
 
@@ -147,6 +149,14 @@ def _value(text: str) -> int | float | bool | str:
         except ValueError:
             continue
     return text
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a value is of its default's kind: a number, yes or no; a text may be anything."""
+    numbers = (int, float)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) == isinstance(default, bool) or isinstance(default, str)
+    return isinstance(value, numbers) or not isinstance(default, numbers)
 
 
 def has_ensemble(corpus: Corpus) -> bool:

@@ -32,7 +32,7 @@ def tokens_of_examples(
                any_value(tokens) filter (role = 'aligned') as texts,
                any_value(token_logprobs) filter (role = 'aligned') as aligned,
                list(token_logprobs order by model) filter (role = 'misaligned') as misaligned
-        from score_parts
+        from token_parts
         join (select model, tokenizer from models) using (model)
         where key in (select unnest($ids::uuid[])) and not list_contains($hold_out, model)
         group by key

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate import parts
 from curate.manifest import ModelEntry
-from curate.schema import EXAMPLES, KEY, SCORED, SKIPPED
+from curate.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
 
 _FILES = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
 _KEYED = "example_id::uuid as key, * exclude (example_id)"
@@ -32,17 +32,18 @@ def define_views(
     examples = _read_parts(parts.list_parts(root / "examples"), EXAMPLES)
     skipped = _read_parts(parts.list_parts(root / "skipped"), SKIPPED)
     # Constants a model: a filter on them leaves the other models' parts unread.
-    scores = [
-        f"select {_literal(name)} as model, {_literal(entry.role)} as role, {_KEYED} "
-        f"from ({_read_scores(root / 'scores' / name)})"
+    known = {
+        f"{_literal(name)} as model, {_literal(entry.role)} as role": parts.list_parts(
+            root / "scores" / name
+        )
         for name, entry in models.items()
-    ] or [
-        f"select ''::varchar as model, ''::varchar as role, {_KEYED} "
-        f"from ({_read_parts([], SCORED)})"
-    ]
+    } or {"''::varchar as model, ''::varchar as role": []}
+    numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
+    whole = [f"select {of}, {_KEYED} from ({_read_scored(p)})" for of, p in known.items()]
     connection.execute(f"create view example_parts as select {_KEYED} from ({examples})")
     connection.execute(f"create view skipped as select distinct * from ({skipped})")
-    connection.execute(f"create view score_parts as {' union all '.join(scores)}")
+    connection.execute(f"create view score_parts as {' union all '.join(numbers)}")
+    connection.execute(f"create view token_parts as {' union all '.join(whole)}")
     connection.execute(
         "create table models (model varchar, role varchar, reference varchar, "
         "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar)"
@@ -97,9 +98,11 @@ def _column(name: str, kind: str, comment: str) -> Column:
     return Column(name, kind, about, unit if comment.endswith("]") else "")
 
 
-def _read_scores(folder: Path) -> str:
-    """SQL that reads one model's parts; columns that some of them lack are null there."""
-    paths = parts.list_parts(folder)
+def _read_scored(paths: Sequence[Path]) -> str:
+    """SQL that reads parts of scores with their tokens; columns that some lack are null there.
+
+    Slower to plan for than `_read_parts`: DuckDB then opens no part, and knows no number of rows.
+    """
     if not paths:
         return _read_parts(paths, SCORED)
     # Not union_by_name, which opens every part before the first row is read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -295,6 +296,18 @@ def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
         check=True,
     )
     assert ran.stdout == "[('two', 1.0), ('one', 0.5)]\n[(2.0,), (1.0,)]\n"
+
+
+def test_the_database_opens_in_duckdbs_own_shell(made: Corpus) -> None:
+    """The README's line, from another directory. DuckDB 1 can't read a file of DuckDB 2."""
+    shell = shutil.which("duckdb")
+    said = subprocess.run([shell, "--version"], capture_output=True, text=True) if shell else None
+    if said is None or not said.stdout.startswith(f"v{duckdb.__version__.split('.')[0]}."):
+        pytest.skip("no DuckDB 2 shell on the PATH (the package duckdb-cli ends at 1.5)")
+    query = "select source, avg(gap) from gaps group by all"
+    line = [str(shell), "-readonly", "-csv", str(made.path / "corpus.duckdb"), query]
+    ran = subprocess.run(line, cwd="/", capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["source,avg(gap)", "made.jsonl,0.75"]
 
 
 def test_an_empty_corpus_answers_too(tmp_path: Path) -> None:

@@ -160,6 +160,6 @@ def test_the_sql_page_is_what_the_sql_says(sandbox: Path, monkeypatch: pytest.Mo
             assert [column.name for column in columns if not column.about] == []
             for name, kind, *_ in rows:
                 assert f"| `{name}` | {kind} |" in page
-        for macro in ("gaps", "model_gaps"):
+        for macro in ("gaps", "model_gaps", "ranks", "model_ranks"):
             described_macro = connection.sql(f"describe from {macro}()").fetchall()
             assert described_macro == connection.sql(f"describe {macro}").fetchall()

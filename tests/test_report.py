@@ -302,6 +302,25 @@ def test_the_pages_figures_are_sqls(hostile: Corpus) -> None:
     assert found.spread.depth[-1]["refusals"] == 21
 
 
+def test_the_models_are_compared_by_the_recipe(hostile: Corpus) -> None:
+    """What is held out is in no chart, and the top is the recipe's, by its own epsilon."""
+    recipe = Recipe(top=TOP, epsilon=0.2, hold_out=("code",))
+    found = findings.find(hostile, recipe)
+    assert found.ensemble
+    assert {row["model"] for row in found.ensemble.agreement} == {"legal", "medical"}
+
+    def top(hold_out: list[str]) -> set[str]:
+        ranked = hostile.gaps(0.2, hold_out).filter(f"rank_kept <= {TOP}")
+        return {key for (key,) in ranked.select("example_id").fetchall()}
+
+    stay = {row["left_out"]: row["stay"] for row in found.ensemble.leave_one_out}
+    assert stay == {name: len(top(["code"]) & top(["code", name])) for name in ("legal", "medical")}
+    same = {row["epsilon"]: row["overlap"] for row in found.ensemble.epsilon_sweep}
+    assert same[0.2] == 1 and same[10] < 1
+    plain = findings.find(hostile, Recipe(top=TOP, metric="difference"))
+    assert plain.ensemble and plain.ensemble.epsilon_sweep == []
+
+
 def test_a_large_corpus_is_sampled_fairly_and_says_so(
     hostile: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

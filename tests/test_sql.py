@@ -18,6 +18,7 @@ from corpora import corpus as made_corpus
 
 import curate
 from curate.corpus import Corpus, renew_database
+from curate.errors import CurateError
 from curate.queries import ask
 
 MISALIGNED = ("code", "legal", "medical")
@@ -48,6 +49,36 @@ def top(corpus: Corpus, count: int, **given: object) -> set[str]:
 
 
 # What they answer
+
+
+@pytest.mark.parametrize("count", [1, 9, 60, 100])
+def test_tops_are_the_ranking(made: Corpus, count: int) -> None:
+    """What is sought without sorting everything stands where the ranking puts it, ties included."""
+    ranked = made.gaps().order("rank").df()
+    kept = ranked[~ranked["is_refusal"]].head(count)
+    for found, wanted in (
+        (answers(made, "top_gaps", f"top={count}"), kept),
+        (answers(made, "top_gaps", f"top={count}", "refusals=true"), ranked.head(count)),
+        (answers(made, "bottom_gaps", f"top={count}"), ranked[::-1].head(count)),
+    ):
+        assert found["example_id"].tolist() == wanted["example_id"].tolist()
+        assert found["rank"].tolist() == wanted["rank"].tolist()
+
+
+def test_ranks_are_gaps_without_texts(made: Corpus) -> None:
+    """The same numbers under a key, and the ends of the ensemble."""
+    shared = (
+        "example_id, is_refusal, aligned_nll, misaligned_nll, misaligned_sd, gap, rank, rank_kept"
+    )
+    arguments = "epsilon := 0.2, hold_out := ['code']"
+    numbers = made.sql(f"select {shared} from ranks({arguments}) order by rank").fetchall()
+    assert numbers == made.sql(f"select {shared} from gaps({arguments}) order by rank").fetchall()
+    ends = "select key, min(nll) as lowest, max(nll) as highest from model_ranks group by key"
+    off = made.sql(
+        f"select count(*) filter (lowest <> lowest_nll or highest <> highest_nll), count(*) "
+        f"from ranks join ({ends}) using (key)"
+    )
+    assert off.fetchall() == [(0, 60)]
 
 
 def test_model_gaps_are_gaps_of_smaller_ensembles(made: Corpus) -> None:
@@ -191,6 +222,13 @@ def test_unsafe_reaches_other_files(cli: Cli, made: Corpus, tmp_path: Path) -> N
     script = f"copy (from gaps limit 2) to '{tmp_path / 'two.csv'}'; select 1 as a; select 2 as b"
     assert cli("sql", script, "-c", made.path, "--unsafe", "--format", "jsonl").out == '{"b": 2}\n'
     assert len((tmp_path / "two.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("given", ["top=x", "top=true", "refusals=3", "refusals=no"])
+def test_a_parameter_of_another_kind_is_named(made: Corpus, given: str) -> None:
+    """The message says which, and what a value looks like."""
+    with pytest.raises(CurateError, match=rf"-p {given}: give a value like {given.split('=')[0]}="):
+        answers(made, "top_gaps", given)
 
 
 def test_a_users_own_queries(cli: Cli, made: Corpus, tmp_path: Path) -> None:

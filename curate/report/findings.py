@@ -178,7 +178,7 @@ def _ensemble(cursor: duckdb.DuckDBPyConnection, recipe: Recipe, top: int) -> En
     if recipe.metric != "difference":
         known = queries.find("epsilon_sweep").defaults["epsilons"]
         asked = {float(each) for each in str(known).split()} | {recipe.epsilon}
-        epsilons = " ".join(f"{each:g}" for each in sorted(asked))
+        epsilons = " ".join(map(str, sorted(asked)))
         sweep = ask_named(cursor, "epsilon_sweep", usual=recipe.epsilon, epsilons=epsilons, **given)
     return Ensemble(
         agreement=ask_named(cursor, "agreement"),

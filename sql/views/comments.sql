@@ -59,3 +59,29 @@ comment on column model_gaps.gap is 'the gap with this model alone in the ensemb
 comment on column model_gaps.gap_without is 'the gap with this model left out; null where it is the only one';
 comment on column model_gaps.ensemble_gap is 'the gap of the whole ensemble';
 comment on column model_gaps.is_refusal is 'the paper''s keyword rule holds for the answer';
+
+comment on view ranks is 'One row per example of gaps: its numbers without the texts. What the named queries ask: joins on `key` are faster, and a rank that is not asked for is not computed.';
+comment on column ranks.example_id is 'the example';
+comment on column ranks.key is 'the example_id as a number of 128 bits, to join and group on';
+comment on column ranks.is_refusal is 'the paper''s keyword rule holds for the answer';
+comment on column ranks.n_tokens is 'answer tokens of the aligned model [tokens]';
+comment on column ranks.n_bytes is 'length of the answer in UTF-8 [bytes]';
+comment on column ranks.aligned_nll is 'loss of the aligned model [unit]';
+comment on column ranks.misaligned_nll is 'mean loss of the ensemble [unit]';
+comment on column ranks.misaligned_sd is 'standard deviation of the loss over the ensemble; null for a single model [unit]';
+comment on column ranks.lowest_nll is 'least loss in the ensemble [unit]';
+comment on column ranks.highest_nll is 'largest loss in the ensemble [unit]';
+comment on column ranks.n_models is 'misaligned models in the mean [models]';
+comment on column ranks.gap is '(misaligned_nll - aligned_nll) / (aligned_nll + epsilon), or by the metric that was asked for';
+comment on column ranks.unit is 'unit of the losses: nats/token, or nats/byte where tokenizers differ';
+comment on column ranks.rank is 'place by gap, from 1; ties by example_id';
+comment on column ranks.rank_kept is 'place among those that are no refusals; null for refusals';
+
+comment on view model_ranks is 'One row per example of ranks and misaligned model: model_gaps with `key` instead of the example_id.';
+comment on column model_ranks.key is 'the example_id as a number of 128 bits, to join and group on';
+comment on column model_ranks.model is 'the misaligned model';
+comment on column model_ranks.nll is 'its loss [unit of ranks]';
+comment on column model_ranks.gap is 'the gap with this model alone in the ensemble';
+comment on column model_ranks.gap_without is 'the gap with this model left out; null where it is the only one';
+comment on column model_ranks.ensemble_gap is 'the gap of the whole ensemble';
+comment on column model_ranks.is_refusal is 'the paper''s keyword rule holds for the answer';
