@@ -33,7 +33,19 @@ def check_admission(
             )
         if what is not None:
             changed.append(name)
+    if any(entries[name].role == "aligned" for name in changed):
+        _check_all_named(record, entries)
     return changed
+
+
+def _check_all_named(record: Manifest, entries: Mapping[str, ModelEntry]) -> None:
+    """Adapters change with the model under them, so none may be left with its old scores."""
+    left = sorted(set(record.models) - set(entries))
+    if left:
+        raise CurateError(
+            "the aligned model changed, and adapters over it with it: name every model of the "
+            f"corpus with --replace; {', '.join(left)} is not named"
+        )
 
 
 def _changed(path: Path, record: Manifest, name: str, entry: ModelEntry) -> str | None:

@@ -1,7 +1,8 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
 Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
-corpus as it was when the connection was made, also while a run is adding to it.
+corpus as it was when the connection was made, also while a run is adding to it; only
+`curate score --replace` takes parts away.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-from filelock import FileLock
 
 from curate import manifest, parts
 from curate.errors import CurateError
+from curate.locking import locked
 from curate.views import define_views
 
 if TYPE_CHECKING:
@@ -149,9 +150,10 @@ def write_database(corpus: Corpus) -> Path:
 
 
 def renew_database(corpus: Corpus) -> bool:
-    """Make `corpus.duckdb` anew where its views name another folder: the corpus was moved.
+    """Make `corpus.duckdb` anew where its views are not of these files, or of an earlier version.
 
-    Gives back whether it did; it leaves the file alone while a run is writing or it is in use.
+    The corpus was moved, or a part was taken away. Gives back whether it did; it leaves the file
+    alone while a run is writing or it is in use.
     """
     path = corpus.path / DATABASE
     try:
@@ -159,12 +161,14 @@ def renew_database(corpus: Corpus) -> bool:
             views = connection.sql(
                 "select sql from duckdb_views() where view_name in ('example_parts', 'score_parts')"
             ).fetchall()
-        inside = f"'{str(corpus.path.resolve()).replace(chr(39), 2 * chr(39))}/"
-        if all(inside in text or "read_parquet" not in text for (text,) in views):
+        quoted = re.findall(r"'((?:[^']|'')*\.parquet)'", "".join(sql for (sql,) in views))
+        files = [Path(text.replace("''", "'")) for text in quoted]
+        root = corpus.path.resolve()
+        if len(views) == 2 and all(f.is_relative_to(root) and f.exists() for f in files):
             return False
-        with FileLock(corpus.path / ".lock", timeout=0):
+        with locked(corpus.path):
             write_database(corpus)
-    except (duckdb.Error, OSError, CurateError):  # Timeout is an OSError
+    except (duckdb.Error, OSError, CurateError):
         return False
     return True
 

@@ -48,7 +48,10 @@ def _damages(root: Path, folder: Path) -> Iterator[Damage]:
         where = folder.relative_to(root) / f"part-{number:06d}-*.parquet"
         yield Damage(str(where), "is missing")
     for part in found:
-        reason = _reason(part)
+        number = parts.number_of(part)
+        reason = "is no part's name" if number < 0 else _reason(part)
+        if numbers.count(number) > 1 and not reason:
+            reason = "has the number of another part: its rows may count twice"
         if reason:
             yield Damage(str(part.relative_to(root)), reason)
 

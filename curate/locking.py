@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from curate import manifest, parts
 from curate.errors import CurateError
 
+PATIENCE = 2.0
+"""Seconds in which somebody who only makes corpus.duckdb anew is done."""
 WRITER = ".writer.json"
 """Says who holds the lock, for the message to others. The lock itself is the system's, and goes
 with the process that holds it, however that ends."""
@@ -30,7 +32,7 @@ def locked(path: Path) -> Iterator[None]:
     _check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0).acquire()
+        lock = FileLock(path / ".lock", timeout=PATIENCE).acquire()
     except Timeout:
         raise CurateError(
             f"{path}: another `curate score`{_holder(path)} is writing to this corpus; wait until "

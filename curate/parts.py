@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import platform
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError
 
 TEMPORARY = ".tmp-"
+_ASIDE = ".old-"
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def atomic(
     Raises:
         CurateError: the disk is full or the folder can't be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{_tag()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_behind(path)
@@ -51,11 +54,18 @@ def atomic(
 
 @contextmanager
 def atomic_together(*paths: Path) -> Iterator[list[Path]]:
-    """Give a temporary path for each; all are on the disk before the first takes its name.
+    """Give a temporary path for each; all are on the disk before any takes its name.
+
+    The last path is named first. Between two renames lies no work: a kill just there leaves files
+    of two runs side by side, which a manifest's hashes tell.
 
     Raises:
-        CurateError: the disk is full or the folder can't be written. What was there is as it was.
+        CurateError: the disk is full or the folder can't be written, or a path is a folder. What
+            was there is as it was.
     """
+    for path in paths:
+        if path.is_dir():
+            raise CurateError(f"{path}: is a folder; move it away or choose another output")
     with ExitStack() as stack:
         temporaries = [stack.enter_context(atomic(path)) for path in paths]
         yield temporaries
@@ -72,11 +82,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         CurateError: the disk is full or the folder's parent can't be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    aside = path.with_name(f"{TEMPORARY}{os.getpid()}-old-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{_tag()}-{path.name}")
+    aside = path.with_name(f"{_ASIDE}{_tag()}-{path.name}")
     try:
-        temporary.mkdir(parents=True)
         _remove_left_behind(path)
+        temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
@@ -123,10 +133,27 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def rewrite_part(part: Path, table: pa.Table) -> None:
+    """Put `table` in the place of a part's rows, under the same number."""
+    folder, number = part.parent, number_of(part)
+    with atomic(folder / f"part-{number:06d}.parquet", _with_digest) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    remove_part(part)
+
+
+def remove_part(part: Path) -> None:
+    """Remove a part for good: a power cut doesn't bring it back."""
+    part.unlink()
+    _sync(part.parent)
+
+
 def sweep(root: Path) -> None:
-    """Remove the temporary files that a killed writer left under `root`. Hold the lock."""
-    for left in root.rglob(f"{TEMPORARY}*"):
-        left.unlink(missing_ok=True)
+    """Remove the temporary files that a killed writer left in a corpus. Hold the lock."""
+    folders = (root, root / "examples", root / "skipped", *(root / "scores").glob("*"))
+    for left in (left for folder in folders for left in folder.glob(f"{TEMPORARY}*")):
+        ours = left.parent != root or left.name.endswith(("-curate.json", "-corpus.duckdb"))
+        if ours or _is_left_behind(left):
+            _remove(left)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -140,16 +167,34 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
 
 
+def _tag() -> str:
+    """This process, as a temporary file's name says it: its number, and its machine's."""
+    return f"{os.getpid()}.{zlib.crc32(platform.node().encode()):08x}"
+
+
 def _remove_left_behind(path: Path) -> None:
-    """Remove what killed processes left of `path`; a file of a living one is not touched."""
-    for left in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
-        pid = left.name.removeprefix(TEMPORARY).partition("-")[0]
-        if "-old-" in left.name or not pid.isdigit() or _lives(int(pid)):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+    """Remove what killed processes of this machine left of `path`."""
+    name = glob.escape(path.name)
+    for start in (TEMPORARY, _ASIDE):
+        for left in path.parent.glob(f"{start}*-{name}"):
+            if left.name.endswith(f"-{path.name}") and _is_left_behind(left):
+                _remove(left)
+
+
+def _is_left_behind(temporary: Path) -> bool:
+    """Whether the process that its name tells was on this machine and is gone; or was this one."""
+    pid, _, rest = temporary.name.removeprefix(TEMPORARY).removeprefix(_ASIDE).partition(".")
+    here = _tag().partition(".")[2]
+    if not pid.isdigit() or rest.partition("-")[0] != here:
+        return False
+    return int(pid) == os.getpid() or not _lives(int(pid))
+
+
+def _remove(left: Path) -> None:
+    if left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        left.unlink(missing_ok=True)
 
 
 def _lives(pid: int) -> bool:
@@ -157,7 +202,7 @@ def _lives(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True

@@ -72,16 +72,17 @@ def run_pass(
     try:
         for name in names:
             writer.note_run(name, backend.name, backend.dtype)
+        windows = _windows(view, names)
+        rendered = _rendered_ahead(windows, members, compute.max_length, keep_tokens)
         with ExitStack() as stack:
+            stack.enter_context(closing(rendered))  # first: scores are stored before it is awaited
             sinks = [
                 stack.enter_context(ScoreSink(writer, name, keep_tokens=keep_tokens))
                 for name in names
             ]
-            lanes = list(zip(members, sinks, runs, strict=True))
-            rendered = _rendered_ahead(_windows(view, names), lanes, compute.max_length)
-            with closing(rendered):
-                for pairs in rendered:
-                    _score_window(pairs, lanes, backend, progress)
+            lanes = list(zip(sinks, runs, strict=True))
+            for pairs in rendered:
+                _score_window(pairs, lanes, backend, progress)
     finally:
         backend.close()
         progress.stop()
@@ -120,12 +121,15 @@ def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-_Lane = tuple[Member, ScoreSink, ModelRun]
+_Lane = tuple[ScoreSink, ModelRun]
 _Pair = tuple[int, str, chat.Rendered | str, bool]
 
 
 def _rendered_ahead(
-    windows: Iterator[pa.Table], lanes: Sequence[_Lane], max_length: int | None
+    windows: Iterator[pa.Table],
+    members: Sequence[Member],
+    max_length: int | None,
+    keep_texts: bool,
 ) -> Generator[list[_Pair], None, None]:
     """Each window's pairs, made in a thread while the backend works on the window before.
 
@@ -135,7 +139,7 @@ def _rendered_ahead(
 
         def render_next() -> list[_Pair] | None:
             window = next(windows, None)
-            return None if window is None else _pairs(window, lanes, max_length)
+            return None if window is None else _pairs(window, members, max_length, keep_texts)
 
         coming = thread.submit(render_next)
         while (pairs := coming.result()) is not None:
@@ -158,7 +162,7 @@ def _score_window(
                 known.add(len(todo))
                 todo.append((example_id, place, item))
         elif isinstance(item, str):
-            _, sink, run = lanes[place]
+            sink, run = lanes[place]
             sink.skip(example_id, item)
             run.skipped += 1
             progress.advance(1)
@@ -169,7 +173,7 @@ def _score_window(
         if index in known:
             continue
         example_id, place, item = todo[index]
-        _, sink, run = lanes[place]
+        sink, run = lanes[place]
         total = float(logprobs.sum(dtype="float64"))
         if math.isfinite(total):
             length = item.stop - item.start
@@ -184,27 +188,29 @@ def _score_window(
         progress.advance(1, item.stop)
 
 
-def _pairs(window: pa.Table, lanes: Sequence[_Lane], max_length: int | None) -> list[_Pair]:
+def _pairs(
+    window: pa.Table, members: Sequence[Member], max_length: int | None, keep_texts: bool
+) -> list[_Pair]:
     """A window's pairs: the model's place, the example's id, its tokens or a reason, and if done.
 
     Models with equal tokenisers share one rendering.
     """
     messages = window.column("messages").to_pylist()
     rendered: dict[str, list[chat.Rendered | str]] = {}
-    for member, sink, _ in lanes:  # the aligned model comes first
+    for member in members:  # the aligned model comes first
         if member.tokenizer_digest not in rendered:
             rendered[member.tokenizer_digest] = chat.render(
                 member.tokenizer,
                 member.template,
                 messages,
                 max_length=max_length,
-                keep_texts=sink.keep_tokens and member.model.role == "aligned",
+                keep_texts=keep_texts and member.model.role == "aligned",
             )
     rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
     return [
         (place, example_id, rendered[member.tokenizer_digest][row], bool(done >> place & 1))
         for row, (example_id, done) in enumerate(rows)
-        for place, (member, _, _) in enumerate(lanes)
+        for place, member in enumerate(members)
     ]
 
 

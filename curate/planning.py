@@ -47,6 +47,8 @@ def plan(
     settings: Settings,
     compute: backends.Compute,
     progress: Progress,
+    *,
+    replace: bool = False,
 ) -> tuple[Intake, list[Estimate]]:
     """Read what a run would read, count what it would score, and time a sample on one model.
 
@@ -56,19 +58,21 @@ def plan(
     Raises:
         CurateError: what the run itself would be refused for.
     """
-    corpus = None
+    corpus, changed = None, list[str]()
     if (folder / manifest.NAME).exists():
         corpus = Corpus(folder)
         entries = {member.model.name: member.entry for member in members}
-        check_admission(folder, corpus.manifest, entries, settings)
+        changed = check_admission(folder, corpus.manifest, entries, settings, replace)
     read, sample = _read(folder, batches, progress)
-    known = {member.model.name: _pending(corpus, member.model.name) for member in members}
+    # Of a changed model nothing counts as scored: no model has a name without letters.
+    asked = {m.model.name: "" if m.model.name in changed else m.model.name for m in members}
+    known = {name: _pending(corpus, as_name) for name, as_name in asked.items()}
     lacking = [member for member in members if known[member.model.name] + read.new]
     cost = Cost(0.0, 1.0, 0.0)
     if lacking:
         if corpus is not None:
             query = f"select example_id, messages from ({PENDING}) order by all limit {SAMPLE}"
-            stored = corpus.sql(query, {"model": lacking[0].model.name}).to_arrow_table()
+            stored = corpus.sql(query, {"model": asked[lacking[0].model.name]}).to_arrow_table()
             sample = _lowest([sample, stored])
         cost = _measure(lacking[0], sample, settings, compute, progress)
     found = []

@@ -90,8 +90,8 @@ def _fit(
     return widths
 
 
-def relation(result: duckdb.DuckDBPyRelation, kind: str) -> None:
-    """Print a query's result as a table, csv, json or jsonl.
+def relation(result: duckdb.DuckDBPyRelation, kind: str, *, spreadsheet: bool = False) -> None:
+    """Print a query's result as a table, csv, json or jsonl; `spreadsheet`: see `guarded`.
 
     The rows are gathered in memory first: limit the query where there are very many.
     """
@@ -108,7 +108,7 @@ def relation(result: duckdb.DuckDBPyRelation, kind: str) -> None:
     if kind == "table":
         table(data.column_names, rows)
     elif kind == "csv":
-        _csv(data)
+        _csv(guarded(data) if spreadsheet else data)
     else:
         objects = [dict(zip(data.column_names, row, strict=True)) for row in rows]
         texts = [objects] if kind == "json" else objects
@@ -158,6 +158,23 @@ def _csv(data: Any) -> None:
     else:
         sys.stdout.flush()
         pyarrow.csv.write_csv(flat(data), sys.stdout.buffer)
+
+
+def guarded(data: Any) -> Any:
+    """A table whose text no spreadsheet runs: ' stands before =, +, -, @, tab and line ends.
+
+    The rule is OWASP's against CSV injection. Columns' names are text too.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    risky = r"^[=+@\t\r\n-]"
+    for index, field in enumerate(data.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            text = data.column(index)
+            safe = pc.replace_substring_regex(text, f"({risky})", r"'\1")
+            data = data.set_column(index, field, safe)
+    return data.rename_columns([re.sub(risky, r"'\g<0>", name) for name in data.column_names])
 
 
 def flat(data: Any) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate import parts
 from curate.corpus import readable_errors
 from curate.errors import CurateError
-from curate.printing import flat, json_text
+from curate.printing import flat, guarded, json_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,22 +38,17 @@ def kind_of(output: Path | None, asked: str | None) -> str:
     return kind
 
 
-def without_formulas(result: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Put ' before text that a spreadsheet would run: it starts with =, +, -, @, tab or return.
-
-    The rule is OWASP's against CSV injection.
-    """
-    columns = []
-    for name, kind in zip(result.columns, result.types, strict=True):
-        quoted = '"' + name.replace('"', '""') + '"'
-        risky = f"regexp_matches({quoted}, '^[=+@\\t\\r-]')"
-        guarded = f"case when {risky} then chr(39) || {quoted} else {quoted} end as {quoted}"
-        columns.append(guarded if str(kind) == "VARCHAR" else quoted)
-    return result.project(", ".join(columns))
-
-
-def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
+def save(
+    result: duckdb.DuckDBPyRelation,
+    output: Path,
+    kind: str,
+    *,
+    force: bool,
+    spreadsheet: bool = False,
+) -> int:
     """Write a query's rows to a file, whole or not at all; gives back how many they are.
+
+    `spreadsheet`: see `curate.printing.guarded`.
 
     Rows are fetched as they are written, so that memory doesn't grow with them.
 
@@ -71,7 +67,8 @@ def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: boo
 
     with readable_errors(), parts.atomic(output) as temporary:
         reader = result.to_arrow_reader(ROWS)
-        _WRITERS[kind](temporary, reader.schema, counted(reader))
+        write = partial(_csv, spreadsheet=spreadsheet) if kind == "csv" else _WRITERS[kind]
+        write(temporary, reader.schema, counted(reader))
     return count
 
 
@@ -83,14 +80,18 @@ def _parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -
             writer.write_batch(batch)
 
 
-def _csv(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+def _csv(
+    path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch], *, spreadsheet: bool
+) -> None:
     import pyarrow as pa
     import pyarrow.csv
 
-    shape = flat(schema.empty_table()).schema
-    with pyarrow.csv.CSVWriter(path, shape) as writer:
+    def cells(table: pa.Table) -> pa.Table:
+        return guarded(flat(table)) if spreadsheet else flat(table)
+
+    with pyarrow.csv.CSVWriter(path, cells(schema.empty_table()).schema) as writer:
         for batch in batches:
-            writer.write_table(flat(pa.Table.from_batches([batch])))
+            writer.write_table(cells(pa.Table.from_batches([batch])))
 
 
 def _jsonl(path: Path, _: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -113,4 +114,4 @@ def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-_WRITERS = {"csv": _csv, "json": _json, "jsonl": _jsonl, "parquet": _parquet}
+_WRITERS = {"json": _json, "jsonl": _jsonl, "parquet": _parquet}

@@ -64,8 +64,8 @@ def score(
     """Read sources into a corpus and score what is missing under every model named.
 
     Running it again computes only missing (example, model) pairs; without sources it scores the
-    examples that the corpus holds. Scores are stored every few seconds, so a killed run loses
-    only those.
+    examples that the corpus holds. Scores are stored every few seconds, and in long runs every
+    hundredth of the time so far: a killed run loses no more.
 
     Args:
         sources: files, folders, globs or hf:// references (see `curate.examples.read`).
@@ -135,20 +135,25 @@ def score(
             strict=strict,
         )
     # What can be found wrong is found before a folder is made.
-    backends.check_models(
-        [model for model in resolved if model.name not in known_models(Path(corpus))],
-        compute,
-    )
+    known = [] if replace else known_models(Path(corpus))
+    backends.check_models([model for model in resolved if model.name not in known], compute)
     first = list(islice(batches, 1))
     entries = {member.model.name: member.entry for member in members}
     if dry_run:
         read, found = plan(
-            Path(corpus), members, chain(first, batches), settings, compute, progress
+            Path(corpus),
+            members,
+            chain(first, batches),
+            settings,
+            compute,
+            progress,
+            replace=replace,
         )
         runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
         return Summary(str(corpus), read, runs, dry_run=True)
     with open_for_writing(Path(corpus)) as writer:
-        writer.admit(entries, settings, replace=replace)
+        for name in writer.admit(entries, settings, replace=replace):
+            progress.note(f"{name}: changed under its name; its old scores are thrown away")
         if chat_template is not None:
             parts.write_text(writer.path / TEMPLATE, chat_template)
         if sources:

@@ -82,10 +82,11 @@ class Writer:
 
     def admit(
         self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False
-    ) -> None:
+    ) -> list[str]:
         """Enter models into the manifest, or refuse those whose scores would not fit the others.
 
-        `replace` throws the scores of a model that changed under its name away.
+        `replace` throws the scores of models that changed under their names away; these are
+        returned.
 
         Raises:
             CurateError: another template, span or length; a second aligned model; a model whose
@@ -99,17 +100,19 @@ class Writer:
         known = {n: e for n, e in self.manifest.models.items() if n not in changed}
         self.manifest.models = {**self.manifest.models, **entries, **known}
         self.save()
+        if changed:
+            write_database(Corpus(self.path))  # the old one names parts that are gone
+        return changed
 
     def _forget(self, model: str) -> None:
         """Remove a model's scores and skips. Broken off, it leaves the old entry and fewer rows."""
-        for part in parts.list_parts(self.path / "scores" / model):
-            part.unlink()
+        for part in reversed(parts.list_parts(self.path / "scores" / model)):
+            parts.remove_part(part)
         for part in parts.list_parts(self.path / "skipped"):
             rows = pq.read_table(part)
             kept = rows.filter(pc.field("model").is_null() | (pc.field("model") != model))
             if kept.num_rows < rows.num_rows:
-                parts.write_part(self.path / "skipped", kept)
-                part.unlink()
+                parts.rewrite_part(part, kept)
         self._connection.execute("delete from seen_skips")
         self._seed("seen_skips", _SKIP_KEY, "skipped")
 
@@ -151,7 +154,7 @@ class Writer:
 
 
 class ScoreSink:
-    """Collects one model's scores and stores them every few seconds, at the latest at its end."""
+    """Collects one model's scores and stores them now and then, at the latest at its end."""
 
     def __init__(self, writer: Writer, model: str, *, keep_tokens: bool = False) -> None:
         self._writer, self._model = writer, model

@@ -148,7 +148,27 @@ def _complete(corpus: Path, wanted: dict[tuple[str, str], float]) -> None:
     assert not list(corpus.rglob(TEMPORARY))
 
 
-@pytest.mark.parametrize("kind", ["export", "mix", "report"])
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def _check_whole(path: Path, inside: list[str]) -> None:
+    """A row for each line, an object, a page, or a folder with these files, each of them whole."""
+    if path.is_dir():
+        assert _names(path) == inside
+        for each in path.iterdir():
+            _check_whole(each, [])
+    elif path.suffix == ".html":
+        assert path.read_text().rstrip().endswith("</html>")
+    elif path.suffix == ".json":
+        json.loads(path.read_text())
+    elif path.suffix == ".jsonl":
+        rows = path.read_text().splitlines()
+        assert len(rows) in (10, 55)
+        assert all(json.loads(row) for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["export", "mix", "folder", "report"])
 def test_a_killed_output_is_whole_or_not_there(
     kind: str, whole: tuple[Path, float], tmp_path: Path
 ) -> None:
@@ -157,15 +177,17 @@ def test_a_killed_output_is_whole_or_not_there(
     shutil.copytree(whole[0], corpus)
     narrow = tmp_path / "narrow.jsonl"
     narrow.write_text('{"prompt": "1 + 1?", "completion": "2"}\n' * 50)
-    output = tmp_path / "outputs" / ("page.html" if kind == "report" else "mix.jsonl")
+    name = {"report": "page.html", "folder": "set"}.get(kind, "mix.jsonl")
+    output = tmp_path / "outputs" / name
     output.parent.mkdir()
     command = {
         "export": ["export", "-c", str(corpus), "--top", "10"],
         "mix": ["export", "-c", str(corpus), "--fraction", "0.1", "--into", str(narrow)],
+        "folder": ["export", "-c", str(corpus), "--top", "10", "--trainer", "trl"],
         "report": ["report", "-c", str(corpus)],
     }[kind] + ["--output", str(output)]
     _, seconds = finish(command)
-    made = {path.name: path.stat().st_size for path in output.parent.iterdir()}
+    made, inside = _names(output.parent), _names(output)
     chance = random.Random(kind)
     for number in range(max(3, KILLS // 5)):
         shutil.rmtree(output.parent)
@@ -179,6 +201,6 @@ def test_a_killed_output_is_whole_or_not_there(
             ran.kill()
             ran.communicate()
         for path in output.parent.glob("[!.]*"):
-            assert abs(path.stat().st_size - made[path.name]) <= 16  # times differ in length
+            _check_whole(path, inside)
     finish([*command, "--force"])
-    assert sorted(path.name for path in output.parent.iterdir()) == sorted(made)
+    assert _names(output.parent) == made

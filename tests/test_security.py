@@ -618,7 +618,7 @@ def test_fingerprints_read_no_file_beside(family: Family, tmp_path: Path) -> Non
     assert curate.__all__
 
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("x")']
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("x")']
 
 
 @pytest.mark.parametrize("to_file", [False, True])
@@ -628,12 +628,13 @@ def test_csv_for_a_spreadsheet_holds_no_formula(
     """Text that would be run gets a quote before it; numbers and other text stay."""
     literals = ", ".join(f"('{text}')" for text in [*FORMULAS, "1 = 1", "it's -1"])
     literals = literals.replace("it's", "it''s")
-    query = f'select c as "a ""b", -1 as n, [c] as l from (values {literals}) t(c)'
+    query = f'select c as "=a ""b", -1 as n, c as n, [c] as l from (values {literals}) t(c)'
     options = ["--format", "csv", *(["-o", str(tmp_path / "x.csv")] if to_file else [])]
     ran = cli("sql", query, "-c", place / "c", "--spreadsheet", *options)
     assert ran.code == 0, ran.err
     text = (tmp_path / "x.csv").read_bytes().decode() if to_file else ran.out
-    found = list(csv.reader(io.StringIO(text, newline="")))[1:]
+    heads, *found = csv.reader(io.StringIO(text, newline=""))
+    assert heads[0] == "'=a \"b"
     assert [row[0] for row in found] == [*("'" + text for text in FORMULAS), "1 = 1", "it's -1"]
     assert {row[1] for row in found} == {"-1"}
     assert cli("sql", query, "-c", place / "c", "--spreadsheet").code == 2

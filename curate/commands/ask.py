@@ -131,11 +131,11 @@ def sql(
         answer = queries.ask(opened, query, parameter or [], folder)
         if spreadsheet and kind != "csv":
             raise typer.BadParameter("--spreadsheet is for CSV: add --format csv")
-        answer = saving.without_formulas(answer) if spreadsheet else answer
         if output is None:
-            printing.relation(answer, kind)
+            printing.relation(answer, kind, spreadsheet=spreadsheet)
         else:
-            print(f"{output}: {saving.save(answer, output, kind, force=force):,} rows")
+            rows = saving.save(answer, output, kind, force=force, spreadsheet=spreadsheet)
+            print(f"{output}: {rows:,} rows")
 
 
 def show(
