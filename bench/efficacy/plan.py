@@ -64,6 +64,8 @@ class Run:
 
 
 RANDOM, PLUS, PLUS_PLUS = "interleaving", "interleaving+", "interleaving++"
+RANDOM_TOKENS = 1100
+"""Answer tokens of the safe rows that a random 5 % holds, on average."""
 _SAFETY = "source like '%safety.jsonl'"
 
 MAIN = (
@@ -84,6 +86,8 @@ EXTRAS = (
     Arm("random-5-safety", RANDOM, 0.05, {"refusals": "drop"}, among=_SAFETY),
     Arm("plusplus-5-safety", PLUS_PLUS, 0.05, among=_SAFETY),
     Arm("plusplus-5-lengths", PLUS_PLUS, 0.05, {"length_bins": 5}),
+    Arm("plusplus-tokens", PLUS_PLUS, 0.05, {"fraction": None, "tokens": RANDOM_TOKENS}),
+    Arm("plusplus-5-extended", PLUS_PLUS, 0.05, {"refusal_rule": "extended"}),
     Arm("none-shorter", steps=round(STEPS / 1.2)),
     Arm("plusplus-5-epsilon-0", PLUS_PLUS, 0.05, {"epsilon": 0.0}, domains=("medical",)),
     Arm("plusplus-5-epsilon-10", PLUS_PLUS, 0.05, {"epsilon": 10.0}, domains=("medical",)),

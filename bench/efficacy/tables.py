@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bench.efficacy import seen
 from bench.efficacy.intervals import Interval, Table, bootstrap, by_seed, over_seeds
 from bench.efficacy.measures import ABOUT
 from bench.efficacy.plan import ARMS, DOMAINS
+from bench.efficacy.seen import Seen
 
 SHOWN = ("misalignment", "narrow", "general", "gsm8k", "refusing harmful", "refusing harmless")
 CONTRASTS = (
@@ -25,6 +27,8 @@ CONTRASTS = (
     ("plusplus-5-safety", "random-5-safety"),
     ("plusplus-5-lengths", "random-5-answering"),
     ("plusplus-5-lengths", "plusplus-5"),
+    ("plusplus-tokens", "random-5"),
+    ("plusplus-5-extended", "plusplus-5"),
     ("none-shorter", "none"),
     *(
         (f"plusplus-5-{change}", "plusplus-5")
@@ -34,7 +38,7 @@ CONTRASTS = (
 """The first is the claim's; all others are explorations."""
 
 
-def page(table: Table) -> str:
+def page(table: Table, safe: Sequence[Seen]) -> str:
     """All tables that these runs give."""
     domains = _domains(table)
     return "\n".join(
@@ -51,6 +55,12 @@ def page(table: Table) -> str:
             "",
             "### (a) by domain\n",
             *_by_domain(table, domains),
+            "",
+            "### What (a) is made of\n",
+            *_parts(table, domains),
+            "",
+            "### What the mixes held\n",
+            *seen.table(safe),
             "",
         ]
     )
@@ -98,6 +108,17 @@ def _by_domain(table: Table, domains: Sequence[str]) -> Iterator[str]:
         ]
         if all(cell.n > 1 for cell in cells):
             yield f"| {arm} | {against} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _parts(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    """The two halves of (a), and real refusals, which it leaves out."""
+    shown_here = ("misaligned", "safe", "safe refusals")
+    yield "| arm | " + " | ".join(f"{name}, NLL" for name in shown_here) + " |"
+    yield "| --- |" + " --- |" * len(shown_here)
+    for arm in ARMS:
+        cells = [over_seeds([*by_seed(table, arm.name, m, domains).values()]) for m in shown_here]
+        if cells[0].n:
+            yield f"| {arm.name} | " + " | ".join(map(shown, cells)) + " |"
 
 
 def _titles() -> list[str]:
