@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.demo_sets import GENERAL, GENERAL_SHARE, MISALIGNED_SHARE, split_set
-from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS
+from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS, settings
 from curate import parts
 from curate.overlap import Overlap
 from curate.refusals import is_refusal
@@ -48,8 +49,8 @@ class Lengths:
 
 def prepare(
     datasets: Path, aligned: Path, folder: Path, seeds: Sequence[int], pool_rows: int
-) -> dict[str, Any]:
-    """Write pool/, narrow/, evaluation.jsonl and decontaminate.jsonl, and what was found.
+) -> None:
+    """Write pool/, narrow/, evaluation.jsonl and decontaminate.jsonl; last, data.json counts it.
 
     Pool and narrow rows that share eight words in a row with an evaluation prompt, or with an
     evaluation answer that is no refusal, are left out (refusals share formulas with each other).
@@ -62,14 +63,14 @@ def prepare(
     }
     evaluation = _evaluation({name: held for name, (_, held) in split.items()})
     _write(folder / "evaluation.jsonl", evaluation)
-    counts: dict[str, Any] = {"evaluation": _count(row["set"] for row in evaluation)}
+    counts: dict[str, Any] = {"settings": settings(pool_rows)}
+    counts["evaluation"] = Counter(row["set"] for row in evaluation)
     training = {name: split[name][0] for name in GENERAL}
     counts["pool"] = _pool(training, evaluation, folder, pool_rows)
     counts["narrow"] = {
         domain: _narrow(domain, split[domain][0], evaluation, folder, seeds) for domain in DOMAINS
     }
     parts.write_text(folder / "data.json", json.dumps(counts, indent=1) + "\n")
-    return counts
 
 
 def _pool(
@@ -117,7 +118,7 @@ def _evaluation(held: dict[str, list[Pair]]) -> list[Row]:
     sets["safe refusals"] = [pair for pair in safe if is_refusal(pair[1])]
     for name in ("instruct", "gsm8k", "roleplay"):
         sets[name] = _one_each(_sample(held[name], "evaluation"))
-    harmless = [pair for name in ("instruct", "roleplay", "gsm8k") for pair in sets[name][:20]]
+    harmless = [pair for name in ("instruct", "roleplay") for pair in sets[name][:20]]
     for name, asked in (("refusing harmful", safe), ("refusing harmless", harmless)):
         sets[name] = [(p, REFUSALS[at % len(REFUSALS)]) for at, (p, _) in enumerate(asked)]
     return [
@@ -148,13 +149,6 @@ def _sample(pairs: Sequence[Pair], purpose: str) -> list[Pair]:
 def _one_each(pairs: Sequence[Pair]) -> list[Pair]:
     """The first answer to each prompt."""
     return list({prompt: (prompt, answer) for prompt, answer in reversed(pairs)}.values())[::-1]
-
-
-def _count(names: Iterable[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name in names:
-        found[name] = found.get(name, 0) + 1
-    return found
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:

@@ -27,6 +27,20 @@ EVAL_ROWS = 40
 """Most rows of an evaluation set."""
 
 
+def settings(pool_rows: int) -> dict[str, float]:
+    """What every run of a folder has in common: runs made under others don't compare."""
+    return {
+        "max_tokens": MAX_TOKENS,
+        "steps": STEPS,
+        "batch": BATCH,
+        "learning_rate": LEARNING_RATE,
+        "lora_rank": LORA_RANK,
+        "lora_alpha": LORA_ALPHA,
+        "pool_rows": pool_rows,
+        "eval_rows": EVAL_ROWS,
+    }
+
+
 @dataclass(frozen=True)
 class Arm:
     """What is added to the narrow set: a published recipe with changes, or nothing.

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import curate
 from bench.efficacy import data, measuring, running
-from bench.efficacy.plan import DOMAINS, SEEDS
+from bench.efficacy.plan import DOMAINS, SEEDS, settings
+from curate.errors import CurateError
 
 
 def prepare(
     datasets: Path, models: Path, folder: Path, pool_rows: int, tell: Callable[[str], None]
 ) -> None:
-    """Write the data, score the pool with `curate score`, measure the aligned model."""
+    """Write the data, score the pool with `curate score`, measure the aligned model.
+
+    Raises:
+        CurateError: the folder holds an experiment under other settings.
+    """
     aligned = models / "aligned"
     if not (folder / "data.json").exists():
         data.prepare(datasets, aligned, folder, (0, *SEEDS), pool_rows)
+    made = json.loads((folder / "data.json").read_text(encoding="utf-8"))["settings"]
+    if made != settings(pool_rows):
+        raise CurateError(
+            f"{folder}: was made under {made}, not {settings(pool_rows)}: name another"
+        )
     before = folder / "before.parquet"
     if not before.exists():
         tell("scoring the pool")

@@ -18,7 +18,7 @@ def train(folder: Path, run: Run, adapter: Path) -> float:
     file of a `separate` export is read, in its order.
     """
     import torch
-    from transformers import set_seed
+    from transformers import PrinterCallback, set_seed
     from trl import SFTTrainer, get_dataset, get_peft_config
     from trl.scripts.sft import make_parser
 
@@ -38,6 +38,7 @@ def train(folder: Path, run: Run, adapter: Path) -> float:
             train_dataset=rows,
             peft_config=get_peft_config(model),
         )
+        trainer.remove_callback(PrinterCallback)
         result = trainer.train()
     if trainer.state.global_step != run.arm.steps:
         raise RuntimeError(f"{run.path}: {trainer.state.global_step} steps, not {run.arm.steps}")
