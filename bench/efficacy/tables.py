@@ -59,6 +59,10 @@ def page(table: Table, safe: Sequence[Seen]) -> str:
             "### What (a) is made of\n",
             *_parts(table, domains),
             "",
+            "### What a fine-tune without a mix moves\n",
+            "`none`, by narrow domain: the change of every evaluation set's NLL.\n",
+            *_moved(table, domains),
+            "",
             "### What the mixes held\n",
             *seen.table(safe),
             "",
@@ -119,6 +123,17 @@ def _parts(table: Table, domains: Sequence[str]) -> Iterator[str]:
         cells = [over_seeds([*by_seed(table, arm.name, m, domains).values()]) for m in shown_here]
         if cells[0].n:
             yield f"| {arm.name} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _moved(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    sets = [name for name in next(iter(table.values())).by_set if not name.startswith("refusing")]
+    sets = sorted(sets, key=lambda name: (name not in DOMAINS, name))
+    yield "| narrow domain | " + " | ".join(sets) + " |"
+    yield "| --- |" + " --- |" * len(sets)
+    for domain in domains:
+        cells = [over_seeds([*by_seed(table, "none", name, [domain]).values()]) for name in sets]
+        if cells[0].n:
+            yield f"| {domain} | " + " | ".join(map(shown, cells)) + " |"
 
 
 def _titles() -> list[str]:
