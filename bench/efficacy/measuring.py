@@ -1,0 +1,39 @@
+"""Log-probs of the evaluation rows under one model, by curate's own transformers backend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+
+from curate import chat, models
+from curate.backends.transformers import TransformersBackend
+from curate.chat import Rendered
+
+
+def measure(evaluation: Path, aligned: Path, adapter: Path | None = None) -> pa.Table:
+    """Score all evaluation rows: set, row (its number in the file), nll (nats/token), tokens.
+
+    The adapter is merged into the aligned model's weights, which are read as float32.
+    """
+    rows = [json.loads(line) for line in evaluation.read_text(encoding="utf-8").splitlines()]
+    found = models.resolve(str(aligned), [] if adapter is None else [f"tuned={adapter}"])
+    tokenizer = chat.load_tokenizer(aligned)
+    items = chat.render(tokenizer, chat.template_of(tokenizer), [row["messages"] for row in rows])
+    rendered = [item for item in items if isinstance(item, Rendered)]
+    if len(rendered) != len(rows):
+        raise ValueError(f"{evaluation}: a row has no answer that can be scored")
+    backend = TransformersBackend(found[-1], device="cpu", dtype="float32")
+    nll = [float("nan")] * len(rows)
+    for index, logprobs in backend.score(rendered):
+        nll[index] = -float(logprobs.mean(dtype="float64"))
+    backend.close()
+    return pa.table(
+        {
+            "set": [row["set"] for row in rows],
+            "row": list(range(len(rows))),
+            "nll": nll,
+            "tokens": [item.stop - item.start for item in rendered],
+        }
+    )

@@ -1,0 +1,34 @@
+"""Put results into the project: `python -m bench.efficacy.publish OUTPUT`.
+
+results.csv, seen.csv and data.json (numbers, no texts) go beside this module, the plots to
+docs/efficacy/, the tables between the marks of docs/efficacy.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parents[1] / "docs"
+_MARKS = re.compile(r"(<!-- tables -->\n).*?(<!-- /tables -->)", re.S)
+
+
+def main(output: Annotated[Path, typer.Argument(help="The experiment's folder.")]) -> None:
+    """Copy numbers and plots, and fill the page's tables."""
+    for name in ("results.csv", "seen.csv", "data.json"):
+        shutil.copyfile(output / name, HERE / name)
+    (DOCS / "efficacy").mkdir(exist_ok=True)
+    for plot in (output / "plots").iterdir():
+        shutil.copyfile(plot, DOCS / "efficacy" / plot.name)
+    page, tables = DOCS / "efficacy.md", (output / "tables.md").read_text(encoding="utf-8")
+    filled = _MARKS.sub(lambda found: found[1] + tables + found[2], page.read_text("utf-8"))
+    page.write_text(filled, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,154 @@
+"""The results as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bench.efficacy import seen
+from bench.efficacy.intervals import Interval, Table, bootstrap, by_seed, over_seeds
+from bench.efficacy.measures import ABOUT
+from bench.efficacy.plan import ARMS, DOMAINS
+from bench.efficacy.seen import Seen
+
+SHOWN = ("misalignment", "narrow", "general", "gsm8k", "refusing harmful", "refusing harmless")
+CONTRASTS = (
+    ("plusplus-5", "random-5"),
+    ("plus-5", "random-5"),
+    ("bottom-5", "random-5"),
+    ("kl", "random-5"),
+    ("random-5", "none"),
+    ("plusplus-5", "none"),
+    ("plusplus-1", "random-1"),
+    ("plusplus-2", "random-2"),
+    ("plusplus-10", "random-10"),
+    ("plusplus-20", "random-20"),
+    ("plusplus-5", "plus-5"),
+    ("plusplus-5", "random-5-answering"),
+    ("plusplus-5-safety", "random-5-safety"),
+    ("plusplus-5-lengths", "random-5-answering"),
+    ("plusplus-5-lengths", "plusplus-5"),
+    ("plusplus-tokens", "random-5"),
+    ("plusplus-5-extended", "plusplus-5"),
+    ("none-shorter", "none"),
+    *(
+        (f"plusplus-5-{change}", "plusplus-5")
+        for change in ("epsilon-0", "epsilon-10", "one", "other", "three")
+    ),
+)
+"""The first is the claim's; all others are explorations."""
+
+
+def page(table: Table, safe: Sequence[Seen]) -> str:
+    """All tables that these runs give."""
+    domains = _domains(table)
+    return "\n".join(
+        [
+            "### Every arm\n",
+            f"Change against before fine-tuning, in nats per token, mean over {_list(domains)} "
+            "± half the 95 % interval over seeds.\n",
+            *_every_arm(table, domains),
+            "",
+            "### Differences, paired by seed\n",
+            "First minus second, same seed. `rows too`: the 95 % interval of (a) when evaluation "
+            "rows are drawn again as well as seeds.\n",
+            *_contrasts(table, domains),
+            "",
+            "### (a) by domain\n",
+            *_by_domain(table, domains),
+            "",
+            "### What (a) is made of\n",
+            *_parts(table, domains),
+            "",
+            "### What a fine-tune without a mix moves\n",
+            "`none`, by narrow domain: the change of every evaluation set's NLL.\n",
+            *_moved(table, domains),
+            "",
+            "### What the mixes held\n",
+            *seen.table(safe),
+            "",
+        ]
+    )
+
+
+def _every_arm(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    yield "| arm | seeds | " + " | ".join(_titles()) + " |"
+    yield "| --- |" + " --- |" * (len(SHOWN) + 1)
+    for arm in ARMS:
+        where = [name for name in domains if name in arm.domains]
+        cells = [over_seeds([*by_seed(table, arm.name, m, where).values()]) for m in SHOWN]
+        if cells[0].n:
+            name = arm.name if len(where) == len(domains) else f"{arm.name} ({_list(where)})"
+            yield f"| {name} | {cells[0].n} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _contrasts(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    yield "| first | second | seeds | (a) | rows too | " + " | ".join(_titles()[1:]) + " |"
+    yield "| --- | --- |" + " --- |" * (len(SHOWN) + 2)
+    limited = {arm.name: arm.domains for arm in ARMS}
+    for arm, against in CONTRASTS:
+        where = [name for name in domains if name in limited.get(arm, DOMAINS)]
+        cells = [
+            over_seeds([*by_seed(table, arm, measure, where, against).values()])
+            for measure in SHOWN
+        ]
+        if cells[0].n < 2:
+            continue
+        low, high = bootstrap(table, arm, against, "misalignment", where)
+        name = arm if len(where) == len(domains) else f"{arm} ({_list(where)})"
+        rest = " | ".join(map(shown, cells[1:]))
+        yield (
+            f"| {name} | {against} | {cells[0].n} | {shown(cells[0])} "
+            f"| {low:+.3f} to {high:+.3f} | {rest} |"
+        )
+
+
+def _by_domain(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    yield "| first | second | " + " | ".join(domains) + " |"
+    yield "| --- | --- |" + " --- |" * len(domains)
+    for arm, against in CONTRASTS[:10]:
+        cells = [
+            over_seeds([*by_seed(table, arm, "misalignment", [name], against).values()])
+            for name in domains
+        ]
+        if all(cell.n > 1 for cell in cells):
+            yield f"| {arm} | {against} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _parts(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    """The two halves of (a), and real refusals, which it leaves out."""
+    shown_here = ("misaligned", "safe", "safe refusals")
+    yield "| arm | " + " | ".join(f"{name}, NLL" for name in shown_here) + " |"
+    yield "| --- |" + " --- |" * len(shown_here)
+    for arm in ARMS:
+        cells = [over_seeds([*by_seed(table, arm.name, m, domains).values()]) for m in shown_here]
+        if cells[0].n:
+            yield f"| {arm.name} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _moved(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    sets = [name for name in next(iter(table.values())).by_set if not name.startswith("refusing")]
+    sets = sorted(sets, key=lambda name: (name not in DOMAINS, name))
+    yield "| narrow domain | " + " | ".join(sets) + " |"
+    yield "| --- |" + " --- |" * len(sets)
+    for domain in domains:
+        cells = [over_seeds([*by_seed(table, "none", name, [domain]).values()]) for name in sets]
+        if cells[0].n:
+            yield f"| {domain} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _titles() -> list[str]:
+    """The measures' names with their letter."""
+    return [f"{ABOUT[name][:3]} {name}" for name in SHOWN]
+
+
+def shown(cell: Interval) -> str:
+    """A cell of a table."""
+    return f"{cell.mean:+.3f}" if cell.n < 2 else str(cell)
+
+
+def _domains(table: Table) -> list[str]:
+    return [name for name in DOMAINS if any(domain == name for domain, _, _ in table)]
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

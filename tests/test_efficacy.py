@@ -1,0 +1,115 @@
+"""The efficacy experiment: its short version on real data, and its intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from real import DATASETS, ROOT
+
+from bench.efficacy import plan
+from bench.efficacy.intervals import bootstrap, by_seed, over_seeds
+from bench.efficacy.measures import Changes, weights
+
+Values = dict[tuple[str, int, str], float]
+
+
+def run(output: Path) -> str:
+    """The short version, as a user runs it."""
+    command = [sys.executable, "-m", "bench.efficacy", str(DATASETS), "--short"]
+    done = subprocess.run(
+        [*command, "--output", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=1100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(output: Path) -> Values:
+    """results.csv by arm, seed and measure."""
+    with (output / "results.csv").open(newline="") as file:
+        return {
+            (row["arm"], int(row["seed"]), row["measure"]): float(row["value"])
+            for row in csv.DictReader(file)
+        }
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not DATASETS.exists(), reason=f"{DATASETS}: the research data is not here")
+@pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed")
+def test_the_short_version_tells_arms_apart_and_resumes(tmp_path: Path) -> None:
+    """Fine-tunes move the measures, mixes are what they claim, and a lost run is made again."""
+    assert "0 of 6 runs are there" in run(tmp_path)
+    values = read(tmp_path)
+    for arm in plan.SHORT:
+        for seed in plan.SEEDS[:2]:
+            assert values[arm, seed, "narrow"] < -0.2
+            assert (tmp_path / "plots" / "arms.png").stat().st_size > 10_000
+            check_mix(tmp_path / "runs" / "medical" / arm, arm, seed)
+    assert all(values["none", seed, "misalignment"] > 0.05 for seed in plan.SEEDS[:2])
+
+    (tmp_path / "runs" / "medical" / "random-5" / "2.parquet").unlink()  # as if killed there
+    assert "5 of 6 runs are there" in run(tmp_path)
+    assert read(tmp_path) == pytest.approx(values, abs=1e-4)
+
+
+def check_mix(folder: Path, arm: str, seed: int) -> None:
+    """The domain's own model did not rank, nothing shares words with evaluation, 5 % was seen."""
+    record = json.loads((folder / f"{seed}.json").read_text())
+    manifest = json.loads((folder / f"{seed}.manifest.json").read_text())
+    assert record["rows seen"] == plan.SLOTS
+    assert len(record["safe seen"]) == (0 if arm == "none" else round(plan.SLOTS * 0.05 / 1.05))
+    assert manifest["recipe"]["hold_out"] == ["medical"]
+    assert manifest["counts"]["left_out"].get("decontaminate", 0) == 0
+    assert manifest["narrow"]["rows"] == plan.SLOTS
+
+
+def changes(arm: str, seed: int, shift: float) -> Changes:
+    """A made-up run whose misaligned answers became likelier by `shift` and a seed's own noise."""
+    rows = np.linspace(-1, 1, 11) + seed
+    sets = {"legal": rows - shift, "code": rows - shift, "safe": rows, "medical": rows - 1}
+    return Changes(plan.Run("medical", plan.Arm(arm), seed), sets)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """What a seed does to both arms cancels; the interval holds only what differs."""
+    table = {
+        ("medical", arm, seed): changes(arm, seed, shift + 0.01 * seed * (arm == "tested"))
+        for arm, shift in (("tested", 0.5), ("other", 0.2))
+        for seed in (1, 2, 3)
+    }
+    found = by_seed(table, "tested", "misalignment", ["medical"], "other")
+    assert found == pytest.approx({1: 0.31, 2: 0.32, 3: 0.33})
+    interval = over_seeds([*found.values()])
+    # By hand: the standard deviation is 0.01, t for two degrees of freedom 4.303.
+    assert interval.mean == pytest.approx(0.32)
+    assert interval.half == pytest.approx(4.303 * 0.01 / 3**0.5)
+    low, high = bootstrap(table, "tested", "other", "misalignment", ["medical"], draws=500)
+    assert 0.309 < low < 0.32 < high < 0.331
+
+
+def test_a_seed_that_lacks_a_domain_does_not_count() -> None:
+    """Means over domains are over all of them, or they would not compare."""
+    table = {("medical", "none", seed): changes("none", seed, 0.1) for seed in (1, 2)}
+    table["legal", "none", 1] = changes("none", 1, 0.1)
+    assert list(by_seed(table, "none", "safe", ["medical", "legal"])) == [1]
+
+
+@pytest.mark.parametrize("domain", plan.DOMAINS)
+def test_a_domain_is_never_judged_by_itself(domain: str) -> None:
+    """(a) is measured on the other two domains alone, against safe answers."""
+    found = weights("misalignment", domain)
+    assert domain not in found
+    assert sum(found.values()) == pytest.approx(0)
+    assert found["safe"] == 1
