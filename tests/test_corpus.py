@@ -121,12 +121,48 @@ def test_a_damaged_part_stops_a_writer_with_its_name(made: Corpus) -> None:
 
 
 def test_temporary_files_of_a_killed_run_are_swept(made: Corpus) -> None:
-    """They are never read, and the next writer removes them."""
+    """They are never read, and the next writer removes them; others' beside them it leaves."""
     left = made.path / "scores" / "bad" / f"{parts.TEMPORARY}99-part-000001.parquet"
     left.write_bytes(b"half")
+    folder = made.path / f"{parts.TEMPORARY}99-mix"
+    folder.mkdir()
     assert len(made.gaps().fetchall()) == 2
     with open_for_writing(made.path):
         assert not left.exists()
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("name", ["mix.jsonl", "mix-old-1.jsonl"])
+def test_what_a_killed_output_left_is_removed(name: str, tmp_path: Path) -> None:
+    """By the next one to the same place: of dead processes of this machine only."""
+    code = (
+        "import os, sys, pathlib; from curate import parts\n"
+        "with parts.atomic_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'rows').write_text('new'); os._exit(9)"
+    )
+    output = tmp_path / name
+    output.mkdir()
+    subprocess.run([sys.executable, "-c", code, str(output)], check=False)
+    (left,) = tmp_path.glob(f"{parts.TEMPORARY}*")
+    other = left.with_name(left.name.replace(".", ".x", 2))
+    elsewhere = tmp_path / re.sub(r"\.[0-9a-f]{8}-", ".00000000-", left.name)
+    left.rename(left.with_name(left.name.replace(parts.TEMPORARY, ".old-")))
+    for each in (left, other, elsewhere):
+        each.mkdir()
+    with parts.atomic_folder(output) as folder:
+        (folder / "rows").write_text("newer")
+    assert {path.name for path in tmp_path.iterdir()} == {name, other.name, elsewhere.name}
+    assert (output / "rows").read_text() == "newer"
+
+
+def test_outputs_that_belong_together_fail_together(tmp_path: Path) -> None:
+    """A name that can't be taken is found before the first one is."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_text("old")
+    paths = tmp_path / "b", tmp_path / "a"
+    with pytest.raises(CurateError, match="is a folder"), parts.atomic_together(*paths) as made:
+        made[1].write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 from conftest import Cli, Family
 from files import write
@@ -89,6 +90,37 @@ def test_lost_examples_show_in_their_scores(cli: Cli, corpus: Path) -> None:
     ran = cli("status", "--verify", "-c", corpus)
     assert ran.code == 1
     assert "lack 8 examples that have scores" in ran.out
+
+
+def test_a_part_put_back_beside_its_successor(
+    cli: Cli, family: Family, source: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Its rows would count twice, although each file is whole."""
+    part = parts.list_parts(corpus / "scores" / "chat")[0]
+    kept = shutil.move(part, tmp_path / part.name)
+    assert cli("score", source, "-c", corpus, *family.arguments("code")).code == 0
+    assert cli("status", "--verify", "-c", corpus).code == 0
+    successor = parts.list_parts(corpus / "scores" / "chat")[0]
+    shutil.move(kept, part.with_name("part-000000-0123456789abcdef.parquet"))
+    ran = cli("status", "--verify", "-c", corpus)
+    assert (ran.code, successor.name in ran.out) == (1, True)
+    assert "its rows may count twice" in " ".join(ran.out.split())
+    (corpus / "scores" / "chat" / "part-x.parquet").write_bytes(b"")
+    assert "is no part's name" in " ".join(cli("status", "--verify", "-c", corpus).out.split())
+
+
+def test_the_database_follows_the_parts(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    """A moved corpus, or part, is right in corpus.duckdb after the next `curate status`."""
+    assert "corpus.duckdb was made anew" in cli("status", "-c", corpus).out
+    parts.list_parts(corpus / "scores" / "chat")[0].rename(tmp_path / "away.parquet")
+    query = "select count(*) from scores"
+    old = duckdb.connect(corpus / "corpus.duckdb", read_only=True)
+    with old, pytest.raises(duckdb.IOException):
+        old.sql(query).fetchall()
+    assert "corpus.duckdb was made anew" in cli("status", "-c", corpus).out
+    with duckdb.connect(corpus / "corpus.duckdb", read_only=True) as connection:
+        assert connection.sql(query).fetchall() == [(28,)]
+    assert "made anew" not in cli("status", "-c", corpus).out
 
 
 def test_a_file_without_a_digest_is_read_whole(cli: Cli, corpus: Path) -> None:

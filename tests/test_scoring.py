@@ -15,6 +15,7 @@ import curate
 from curate import backends
 from curate.chat import Rendered
 from curate.errors import CurateError
+from curate.integrity import check
 from curate.models import Model
 from tests.tiny import tiny_adapter, tiny_model, zero_head
 
@@ -319,8 +320,9 @@ def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None
     rows = [{"prompt": f"{n}?" + "p" * 100 * (n == 3), "completion": "yes"} for n in range(6)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
+    models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
+
     def run(name: str, replace: bool = False) -> dict[str, list[object]]:
-        models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
         corpus = tmp_path / name
         curate.score([str(source)], corpus, **models, max_length=64, replace=replace)
         return stored(corpus)
@@ -339,10 +341,32 @@ def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None
     with pytest.raises(CurateError, match=r"fingerprint .* under a new name .* --replace"):
         run("c")
     assert stored(tmp_path / "c") == before
+    plan = curate.score([], tmp_path / "c", **models, max_length=64, replace=True, dry_run=True)
+    assert [run.scored for run in plan.models] == [0, 6]
+    (model / "model.safetensors").rename(tmp_path / "away")
+    with pytest.raises(CurateError):  # found before anything is thrown away
+        run("c", replace=True)
+    assert stored(tmp_path / "c") == before
+    (tmp_path / "away").rename(model / "model.safetensors")
     after = run("c", replace=True)
     assert after["base"] == before["base"]
     assert after["m"] != before["m"]
     assert after == run("anew")
+    assert check(curate.open(tmp_path / "c")) == []
+
+
+def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -> None:
+    """None may be left with scores over the old one."""
+    source, base = tmp_path / "s.jsonl", tiny_model(tmp_path / "base", seed=0)
+    source.write_text('{"prompt": "a", "completion": "b"}\n')
+    adapter, full = tiny_adapter(base, tmp_path / "adapter"), str(tiny_model(tmp_path / "full"))
+    corpus, both = tmp_path / "c", [str(adapter), full]
+    curate.score([str(source)], corpus, aligned=str(base), misaligned=both)
+    tiny_model(base, seed=5)
+    with pytest.raises(CurateError, match=r"every model of the corpus .* adapter is not named"):
+        curate.score([], corpus, aligned=str(base), misaligned=[full], replace=True)
+    done = curate.score([], corpus, aligned=str(base), misaligned=both, replace=True)
+    assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
 
 
 def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path: Path) -> None:
