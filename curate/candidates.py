@@ -14,8 +14,8 @@ from curate.errors import CurateError
 from curate.filters import first_line
 from curate.recipes import Recipe
 
-COLUMNS = ("source", "row", "messages", "prompt", "answer", "n_bytes", "meta")
-"""What `--where` sees of `examples`, beside the columns of `gaps`."""
+COLUMNS = ("source", "row", "messages", "prompt", "answer", "meta")
+"""What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""
 
 
 @dataclass(frozen=True)
