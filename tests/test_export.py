@@ -197,6 +197,18 @@ def test_an_output_that_exists_is_kept(made: Corpus, tmp_path: Path) -> None:
     assert answers(out) == ["answer 1"]
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "left-out.csv"])
+def test_what_stands_beside_an_output_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
+    """A manifest or a list whose rows are gone, too, is replaced only with force."""
+    out, beside = tmp_path / "out.jsonl", tmp_path / f"out.jsonl.{name}"
+    beside.write_text("precious")
+    with pytest.raises(CurateError, match=f"{name}: exists; .* --force"):
+        made.export(out, Recipe(top=1, refusals="keep"))
+    assert beside.read_text() == "precious" and not out.exists()
+    made.export(out, Recipe(top=1), force=True)
+    assert answers(out) == ["answer 1"] and beside.read_text() != "precious"
+
+
 def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_path: Path) -> None:
     """Not even with --force, nor under another name of the same file."""
     before = narrow.read_bytes()
