@@ -264,10 +264,11 @@ def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text:
         export_again(made, tmp_path / "out.jsonl", tmp_path / "none.json")
 
 
-def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["0" * 32, "none"])
+def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path, gone: str) -> None:
     """A manifest of another corpus doesn't quietly make another file."""
     record: dict[str, Any] = made.export(tmp_path / "a.jsonl", Recipe(top=1))
-    record["safe"][0]["example_id"] = "0" * 32
+    record["safe"][0]["example_id"] = gone
     (tmp_path / "m.json").write_text(json.dumps(record))
-    with pytest.raises(CurateError, match="does not hold the example"):
+    with pytest.raises(CurateError, match=f"does not hold the example {gone}"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")
