@@ -114,7 +114,7 @@ def test_a_shown_command_runs(
     arguments = shlex.split(line, comments=True)[1:]
     fresh = [arguments[at + 1] for at, word in enumerate(arguments) if word in ("-o", "--output")]
     for output in fresh:
-        Path(output).unlink(missing_ok=True)
+        _clear(Path(output))
     if arguments[0] == "score" and where.endswith("--help"):
         arguments[arguments.index("my-corpus")] = "another-corpus"
     ran = cli(*arguments)
@@ -125,12 +125,18 @@ def test_a_shown_command_runs(
 def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python blocks run one after the other."""
     monkeypatch.chdir(sandbox)
-    (sandbox / "safe.jsonl").unlink(missing_ok=True)
+    _clear(sandbox / "safe.jsonl")
     names: dict[str, Any] = {}
     for language, block in _BLOCK.findall(page.read_text("utf-8")):
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(block, page.name, "exec"), names)
+
+
+def _clear(output: Path) -> None:
+    """Remove a file that an earlier command wrote, with what an export writes beside it."""
+    for path in (output, *output.parent.glob(f"{output.name}.*")):
+        path.unlink(missing_ok=True)
 
 
 def test_every_command_is_documented() -> None:
