@@ -145,6 +145,19 @@ def test_every_command_is_documented() -> None:
     assert [name for name in COMMANDS if not re.search(rf"curate {name}\b", text)] == []
 
 
+def test_every_view_is_named_where_sql_is_explained() -> None:
+    """`curate sql --help` names all that can be asked."""
+    named = set(re.findall(r"\w+", COMMANDS["sql"].help))
+    assert described().keys() - named == set()
+
+
+def test_every_module_has_a_room() -> None:
+    """CONTRIBUTING.md says what each module is for."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    modules = [path.name for path in (ROOT / "curate").glob("[!_]*.py")]
+    assert [name for name in modules if f"`curate/{name}`" not in text] == []
+
+
 def test_every_page_is_linked() -> None:
     """The README leads to each page of the docs."""
     readme = (ROOT / "README.md").read_text("utf-8")
