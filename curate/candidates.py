@@ -14,8 +14,8 @@ from curate.errors import CurateError
 from curate.filters import first_line
 from curate.recipes import Recipe
 
-COLUMNS = ("source", "row", "messages", "prompt", "answer", "n_bytes", "meta")
-"""What `--where` sees of `examples`, beside the columns of `gaps`."""
+COLUMNS = ("source", "row", "messages", "prompt", "answer", "meta")
+"""What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Candidates:
     """
 
     def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
-        query, parameters = _query(corpus, recipe)
+        query, parameters = _query(recipe)
         with readable_errors():
             statements = duckdb.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
@@ -122,7 +122,7 @@ class Candidates:
 
     def numbers(self, wanted: Sequence[tuple[int, int, int]]) -> pa.Table:
         """The next rows of some strata, each (stratum, after which place, how many), by place."""
-        columns = "example_id, stratum, place, rank, gap, tokens, is_refusal"
+        columns = "hex_id(key) as example_id, stratum, place, rank, gap, tokens, is_refusal"
         if len(wanted) == 1:
             stratum, after, limit = wanted[0]
             return self._cursor.sql(
@@ -144,8 +144,8 @@ class Candidates:
         """example_id, source, messages and, where a rule needs it, meta; in any order."""
         meta = "meta" if self._meta else "null::varchar as meta"
         return self._cursor.sql(
-            f"select example_id, source, messages, {meta} from examples "
-            "where example_id in (select unnest($ids))",
+            f"select hex_id(key) as example_id, source, messages, {meta} from example_parts "
+            "where key in (select unnest($ids)::uuid)",
             params={"ids": list(ids)},
         ).to_arrow_table()
 
@@ -194,7 +194,7 @@ def _pointer(column: str) -> str:
     return "/" + column.replace("~", "~0").replace("/", "~1")
 
 
-def _query(corpus: Corpus, recipe: Recipe) -> tuple[str, dict[str, object]]:
+def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
     """The SELECT that fills the pool, and its parameters."""
     parameters: dict[str, object] = {
         "epsilon": recipe.epsilon,
@@ -203,15 +203,9 @@ def _query(corpus: Corpus, recipe: Recipe) -> tuple[str, dict[str, object]]:
     }
     joins = ""
     if recipe.where is not None or recipe.balance is not None:
-        joins += f" join (select example_id, {', '.join(COLUMNS)} from examples) using (example_id)"
-    tokens = "0"
-    if recipe.tokens is not None or recipe.length_bins is not None:
-        aligned = [n for n, entry in corpus.manifest.models.items() if entry.role == "aligned"]
-        joins += (
-            " join (select example_id, n_tokens as pool_tokens from scores where model = $aligned) "
-            "using (example_id)"
-        )
-        tokens, parameters["aligned"] = "pool_tokens", aligned[0] if aligned else ""
+        joins = f" join (select key, {', '.join(COLUMNS)} from example_parts) using (key)"
+    counts = recipe.tokens is not None or recipe.length_bins is not None
+    tokens = "n_tokens" if counts else "0"
     value = "null::varchar"
     if recipe.balance is not None:
         value = "source" if recipe.balance == "source" else "meta ->> $column"
@@ -220,11 +214,11 @@ def _query(corpus: Corpus, recipe: Recipe) -> tuple[str, dict[str, object]]:
     place = "rank"
     if recipe.strategy == "random":
         # md5 and not DuckDB's own hash: the draw is the same in every version.
-        place = "row_number() over (order by md5($seed || ':' || example_id), example_id)"
+        place = "row_number() over (order by md5($seed || ':' || example_id), key)"
         parameters["seed"] = str(recipe.seed)
     passes = f"coalesce(({recipe.where}\n), false)" if recipe.where else "true"
     return (
-        f"select example_id, rank, gap, is_refusal, {place} as place, {passes} as passes, "
+        f"select key, rank, gap, is_refusal, {place} as place, {passes} as passes, "
         f"{tokens} as tokens, {value} as value, 0::bigint as stratum "
         f"from ranks(epsilon := $epsilon, hold_out := $hold_out, metric := $metric){joins}",
         parameters,

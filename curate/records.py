@@ -132,9 +132,15 @@ def again(earlier: Earlier, written: Written, path: Path) -> dict[str, Any]:
     """The manifest of the same files under another name.
 
     Raises:
-        CurateError: they are not the same bytes.
+        CurateError: they are not as many, or not the same bytes.
     """
-    files = zip(earlier.sha256.values(), written.sha256.items(), strict=False)
+    if len(written.sha256) != len(earlier.sha256):
+        raise CurateError(
+            f"{written.place.path}: consists of {', '.join(written.sha256)}, where {path} records "
+            f"{', '.join(earlier.sha256) or 'no file'}; another version of curate "
+            "wrote it, or it was edited"
+        )
+    files = zip(earlier.sha256.values(), written.sha256.items(), strict=True)
     for expected, (name, sha256) in files:
         if sha256 != expected:
             raise CurateError(

@@ -135,7 +135,8 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> list[list[dict[str, str]]]:
         CurateError: the corpus doesn't hold one of them.
     """
     found = corpus.sql(
-        "select example_id, messages from examples where example_id in (select unnest($ids))",
+        "select hex_id(key) as example_id, messages from example_parts "
+        "where key in (select try_cast(unnest($ids) as uuid))",
         {"ids": list(ids)},
     ).to_arrow_table()
     messages = dict(

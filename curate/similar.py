@@ -33,7 +33,11 @@ class Signed:
 
 
 class NearCopies:
-    """Groups rows around the first of them: a row joins the first earlier head it is near to."""
+    """Groups rows around the first of them: a row joins the first earlier head it is near to.
+
+    Only the `CLOSEST` heads whose MinHashes agree most with the row's are compared with it: one
+    that is near but not among them is passed over.
+    """
 
     def __init__(self) -> None:
         from rensa import RMinHash, RMinHashLSH
@@ -52,7 +56,7 @@ class NearCopies:
         return [Signed(minhash, np.array(each, np.uint64)) for minhash, each in pairs]
 
     def find(self, signed: Signed) -> int | None:
-        """The number of the first head that a text is near to."""
+        """The number of the first head that a text is near to, among the likeliest."""
         alike = (
             (signed.minhash.jaccard(self._heads[head][1].minhash), -head)
             for head in self._index.query(signed.minhash)

@@ -84,9 +84,10 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
         raise CurateError(f"{path}: {why} writes several files: name a folder (without an ending)")
     if chosen == "openai" and path.suffix == ".parquet":
         raise CurateError(f"{path}: the fine-tuning API takes JSON Lines: end the name in .jsonl")
-    _check_free(path, folder, force)
     plain_folder = folder and not target.trainer and chosen != "openai"
-    return Output(path, folder, _ending(path, folder, plain_folder), chosen, target)
+    output = Output(path, folder, _ending(path, folder, plain_folder), chosen, target)
+    _check_free(output, force)
+    return output
 
 
 def _ending(path: Path, folder: bool, plain: bool) -> str:
@@ -125,13 +126,17 @@ def _check_placement(target: Target, mixes: bool) -> None:
         raise CurateError("--placement batch: how many rows a batch? give --batch-size B")
 
 
-def _check_free(path: Path, folder: bool, force: bool) -> None:
+def _check_free(output: Output, force: bool) -> None:
+    path, folder = output.path, output.folder
     if path.is_dir() and not folder:
         raise CurateError(f"{path}: is a folder; name a file")
-    if not path.exists() and not path.is_symlink():
+    # Beside a file: its manifest and its list are replaced, or go, with it.
+    claimed = [path] if folder else [path, output.manifest, output.left_out]
+    found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
+    if found is None:
         return
     if not force:
-        raise CurateError(f"{path}: exists; choose another name, or --force to replace it")
+        raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
     if folder and not _is_export(path):
         raise CurateError(
             f"{path}: exists and is no folder that an export made, so --force does not replace it; "

@@ -11,7 +11,8 @@ split as (
     limit $top
 ),
 losses as (
-    select key, model, case unit when 'nats/byte' then -logprob else -logprob / n_tokens end as loss
+    -- In the steps of `ranks`, so that what is equal there is equal here: then the names decide.
+    select key, model, in_steps(case unit when 'nats/byte' then -logprob else -logprob / n_tokens end) as loss
     from score_parts
     join split using (key)
     where role = 'misaligned'
@@ -26,4 +27,4 @@ select round(spread, 4) as spread, round(lowest, 4) as lowest, lowest_model, rou
 from split
 join ends using (key)
 join example_parts using (key)
-order by spread desc, key;
+order by split.spread desc, key;

@@ -114,7 +114,7 @@ def test_a_shown_command_runs(
     arguments = shlex.split(line, comments=True)[1:]
     fresh = [arguments[at + 1] for at, word in enumerate(arguments) if word in ("-o", "--output")]
     for output in fresh:
-        Path(output).unlink(missing_ok=True)
+        _clear(Path(output))
     if arguments[0] == "score" and where.endswith("--help"):
         arguments[arguments.index("my-corpus")] = "another-corpus"
     ran = cli(*arguments)
@@ -125,7 +125,7 @@ def test_a_shown_command_runs(
 def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python blocks run one after the other."""
     monkeypatch.chdir(sandbox)
-    (sandbox / "safe.jsonl").unlink(missing_ok=True)
+    _clear(sandbox / "safe.jsonl")
     names: dict[str, Any] = {}
     for language, block in _BLOCK.findall(page.read_text("utf-8")):
         if language == "python":
@@ -133,10 +133,29 @@ def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.Monkey
                 exec(compile(block, page.name, "exec"), names)
 
 
+def _clear(output: Path) -> None:
+    """Remove a file that an earlier command wrote, with what an export writes beside it."""
+    for path in (output, *output.parent.glob(f"{output.name}.*")):
+        path.unlink(missing_ok=True)
+
+
 def test_every_command_is_documented() -> None:
     """Each command stands in the README or the docs, as one that can be run or as a synopsis."""
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     assert [name for name in COMMANDS if not re.search(rf"curate {name}\b", text)] == []
+
+
+def test_every_view_is_named_where_sql_is_explained() -> None:
+    """`curate sql --help` names all that can be asked."""
+    named = set(re.findall(r"\w+", COMMANDS["sql"].help))
+    assert described().keys() - named == set()
+
+
+def test_every_module_has_a_room() -> None:
+    """CONTRIBUTING.md says what each module is for."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    modules = [path.name for path in (ROOT / "curate").glob("[!_]*.py")]
+    assert [name for name in modules if f"`curate/{name}`" not in text] == []
 
 
 def test_every_page_is_linked() -> None:

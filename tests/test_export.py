@@ -197,6 +197,18 @@ def test_an_output_that_exists_is_kept(made: Corpus, tmp_path: Path) -> None:
     assert answers(out) == ["answer 1"]
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "left-out.csv"])
+def test_what_stands_beside_an_output_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
+    """A manifest or a list whose rows are gone, too, is replaced only with force."""
+    out, beside = tmp_path / "out.jsonl", tmp_path / f"out.jsonl.{name}"
+    beside.write_text("precious")
+    with pytest.raises(CurateError, match=f"{name}: exists; .* --force"):
+        made.export(out, Recipe(top=1, refusals="keep"))
+    assert beside.read_text() == "precious" and not out.exists()
+    made.export(out, Recipe(top=1), force=True)
+    assert answers(out) == ["answer 1"] and beside.read_text() != "precious"
+
+
 def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_path: Path) -> None:
     """Not even with --force, nor under another name of the same file."""
     before = narrow.read_bytes()
@@ -252,10 +264,11 @@ def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text:
         export_again(made, tmp_path / "out.jsonl", tmp_path / "none.json")
 
 
-def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", ["0" * 32, "none"])
+def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path, gone: str) -> None:
     """A manifest of another corpus doesn't quietly make another file."""
     record: dict[str, Any] = made.export(tmp_path / "a.jsonl", Recipe(top=1))
-    record["safe"][0]["example_id"] = "0" * 32
+    record["safe"][0]["example_id"] = gone
     (tmp_path / "m.json").write_text(json.dumps(record))
-    with pytest.raises(CurateError, match="does not hold the example"):
+    with pytest.raises(CurateError, match=f"does not hold the example {gone}"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")

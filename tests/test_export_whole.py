@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus import Corpus
+from curate.errors import CurateError
 from curate.exporting import export_again
 from curate.schema import EXAMPLES, SCORES
 from curate.selection import Recipe
@@ -121,6 +122,21 @@ def test_a_list_that_is_gone_is_told(made: Corpus, tmp_path: Path) -> None:
     assert record["notes"] == [f"the list of what was left out is not beside {manifest}"]
     assert record["output"]["left_out"] is None
     assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_as_many_files_as_were_recorded(made: Corpus, tmp_path: Path, more: bool) -> None:
+    """A manifest that records a file more, or one fewer, than is written stops the export."""
+    record = made.export(tmp_path / "a.jsonl", Recipe(top=3))
+    recorded = record["output"]["files"]
+    if more:
+        recorded["card.md"] = "0" * 64
+    else:
+        recorded.popitem()
+    (tmp_path / "a.jsonl.manifest.json").write_text(json.dumps(record))
+    with pytest.raises(CurateError, match=r"consists of b.jsonl.*records a.jsonl"):
+        export_again(made, tmp_path / "b.jsonl", tmp_path / "a.jsonl.manifest.json")
+    assert not list(tmp_path.glob("b.jsonl*"))
 
 
 def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, cli: Cli) -> None:

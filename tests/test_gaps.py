@@ -85,6 +85,18 @@ def test_wrong_arguments_are_refused(
         made.gaps(**arguments).fetchall()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("hold_out", "words"), [(["x"], "hold_out names a model"), ([], "no misaligned model has")]
+)
+def test_without_an_ensemble_the_ranking_is_refused(
+    tmp_path: Path, hold_out: list[str], words: str
+) -> None:
+    """With the aligned model alone there is nothing to rank by, nor anything to hold out."""
+    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0]})
+    with pytest.raises(duckdb.Error, match=words):
+        made.gaps(hold_out=hold_out).fetchall()
+
+
 def test_an_example_with_a_score_missing_does_not_rank(tmp_path: Path) -> None:
     """A mean over fewer models would not compare with the others."""
     nlls = {"base": [1.0, 1.0, None], "bad": [3.0, None, 3.0]}

@@ -392,8 +392,21 @@ def test_one_misaligned_model_and_one_example_are_enough(tmp_path: Path) -> None
     """Nothing to correlate, an axis of no width, every row taken: still a page and pictures."""
     small = corpus(tmp_path / "c", ["the only answer"], {"base": [1.0], "bad": [2.0]})
     written = write(small, Recipe(top=5), output=tmp_path / "small.html", plots=tmp_path / "plots")
-    assert "nothing to compare it with" in (tmp_path / "small.html").read_text("utf-8")
+    text = (tmp_path / "small.html").read_text("utf-8")
+    assert "nothing to compare it with" in text and "Add a second misaligned model" in text
     assert len(written) > 10
+
+
+def test_refusals_alone_are_no_sign_of_one_model(tmp_path: Path) -> None:
+    """All that ranks is dropped, so no model can be left out; there are two all the same."""
+    nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0], "worse": [3.0, 2.0]}
+    made = corpus(tmp_path / "c", ["I'm sorry, I can't.", "I'm sorry, I cannot."], nlls)
+    write(made, Recipe(top=5), output=tmp_path / "two.html")
+    text = (tmp_path / "two.html").read_text("utf-8")
+    assert "nothing to compare it with" not in text
+    assert "Add a second misaligned model" not in text
+    write(made, Recipe(top=5, hold_out=("bad",)), output=tmp_path / "one.html")
+    assert "nothing to compare it with" in (tmp_path / "one.html").read_text("utf-8")
 
 
 def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:

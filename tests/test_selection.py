@@ -291,6 +291,15 @@ def test_wrong_recipes_are_refused(plain: Corpus, recipe: dict[str, Any], words:
     assert "\n" not in str(caught.value)
 
 
+def test_a_filter_may_name_every_column_of_gaps_and_examples(plain: Corpus) -> None:
+    """Alone, without its table; a column that both have is no matter of which."""
+    both = {*plain.sql("from gaps").columns, *plain.sql("from examples").columns}
+    assert {"n_bytes", "is_refusal", "source", "misaligned_sd"} <= both
+    for column in sorted(both):
+        where = f"{column} is null or {column} is not null"
+        assert take(plain, top=20, where=where).rows.num_rows == 16, column
+
+
 @pytest.mark.parametrize("text", ["kind", "kind=", "=3", "kind=-1", "kind=x"])
 def test_a_cap_without_column_or_number_is_refused(text: str) -> None:
     """COLUMN=N it is; the column itself may have an equals sign in its name."""

@@ -140,15 +140,26 @@ def test_epsilon_sweep_counts_what_changes(made: Corpus) -> None:
     assert answers(made, "epsilon_sweep", "top=15", "epsilons=1")["overlap"].tolist() == [1]
 
 
-def test_disagreement_finds_the_widest_split(made: Corpus) -> None:
-    """The example whose models' gaps lie farthest apart stands first, with both of them named."""
-    each = made.sql("select example_id, model, gap from model_gaps").df()
-    wide = each.pivot(index="example_id", columns="model", values="gap")
-    spread = (wide.max(axis=1) - wide.min(axis=1)).sort_values(ascending=False)
-    first = answers(made, "disagreement", "top=5").iloc[0]
-    assert first["spread"] == pytest.approx(spread.iloc[0], abs=6e-5)
-    assert wide.loc[first["example_id"]].idxmax() == first["highest_model"]
-    assert wide.loc[first["example_id"]].idxmin() == first["lowest_model"]
+@pytest.mark.parametrize("legal", ["tok", "another"], ids=["per token", "per byte"])
+def test_disagreement_is_the_ends_of_model_gaps(tmp_path: Path, legal: str) -> None:
+    """Row by row: widest first, each end with its model; of equal losses the names decide."""
+    draw = random.Random(4)
+    losses = {n: [round(draw.uniform(0.2, 3), 1) for _ in ANSWERS] for n in ("chat", *MISALIGNED)}
+    losses["code"][:9] = [loss + 1e-14 for loss in losses["legal"][:9]]  # no step of a loss apart
+    corpus = made_corpus(tmp_path / "c", ANSWERS, losses, tokenizers={"legal": legal})
+    each = corpus.sql("select example_id, nll, model, gap from model_gaps").fetchall()
+    ends = []
+    for example in {row[0] for row in each}:
+        lowest, *_, highest = sorted(row[1:] for row in each if row[0] == example)
+        ends.append((lowest[2] - highest[2], example, *lowest[1:], *highest[1:]))
+    found = answers(corpus, "disagreement", "top=100")
+    columns = ["example_id", "lowest_model", "lowest", "highest_model", "highest", "spread"]
+    assert found[columns].values.tolist() == [
+        [example, low, pytest.approx(low_gap, abs=6e-5), high, pytest.approx(high_gap, abs=6e-5),
+         pytest.approx(-negative, abs=6e-5)]
+        for negative, example, low, low_gap, high, high_gap in sorted(ends)
+    ]  # fmt: skip
+    assert len(found) == 60
 
 
 def test_duplicates_look_past_case_and_punctuation(made: Corpus) -> None:

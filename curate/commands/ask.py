@@ -110,7 +110,8 @@ def sql(
 ) -> None:
     """Ask a scored corpus in SQL, or by the name of a query.
 
-    The tables are examples, scores, gaps, model_gaps, models and skipped (docs/sql.md).
+    The tables are examples, scores, gaps, model_gaps, models and skipped, and for millions of
+    rows ranks and model_ranks: gaps and model_gaps without texts (docs/sql.md).
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """

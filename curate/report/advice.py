@@ -174,7 +174,7 @@ def _about_the_models(found: Findings) -> Iterator[Advice]:
             "examples. Hold it out too when you evaluate on its domain, to keep that honest.",
             f"{export_command(found)} --hold-out {shlex.quote(moved[0]['left_out'])}",
         )
-    elif not moved and not found.recipe.hold_out:
+    elif found.members == 1 and not found.recipe.hold_out:
         yield Advice(
             "Add a second misaligned model",
             "With one, the ranking can't tell what is misaligned from what that fine-tune "

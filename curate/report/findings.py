@@ -81,6 +81,12 @@ class Findings:
     ensemble: Ensemble | None = None
     taken: Taken | None = None
 
+    @property
+    def members(self) -> int:
+        """How many misaligned models the recipe ranks by."""
+        misaligned = {row["model"] for row in self.models if row["role"] == "misaligned"}
+        return len(misaligned.difference(self.recipe.hold_out))
+
 
 def find(corpus: Corpus, recipe: Recipe) -> Findings:
     """Ask a corpus all that the report tells.

@@ -29,7 +29,9 @@ def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnectio
     """A cursor with the temporary tables `ranks` and `model_ranks`; gone with the cursor.
 
     The ranking is made once, as the recipe wants it. On this cursor the tables stand before the
-    views of their names, so that named queries too answer for the recipe.
+    views of their names, so that three named queries answer for the recipe: `agreement`,
+    `leave_one_out`, and `epsilon_sweep` with the recipe's ε as `usual`. Don't ask others: they
+    compute gaps by the usual ε, look at every model, or join what the table `ranks` has already.
 
     Raises:
         CurateError: the recipe's ε, metric or held-out models are wrong.
@@ -55,7 +57,7 @@ def ask(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[
 
 
 def ask_named(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
-    """The rows of a named query, with its defaults where no value is given."""
+    """The rows of a named query that `ranking` names; its defaults where no value is given."""
     query = queries.find(name)
     return rows(cursor.execute(query.text, query.defaults | values))
 
