@@ -71,7 +71,7 @@ def write(
 
 
 def _write_file(written: Written, record: Callable[[Written], Record], left_out: LeftOut) -> Record:
-    """One file of rows, with its list and its manifest beside it: all of them or none."""
+    """One file of rows, its list and its manifest: all on the disk before one takes its name."""
     place, mix = written.place, written.mix
     paths = [place.manifest, *([place.left_out] if left_out else []), place.path]
     with parts.atomic_together(*paths) as (manifest, *listed, data):

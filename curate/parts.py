@@ -112,8 +112,7 @@ def write_part(folder: Path, table: pa.Table) -> None:
     """
     taken = {number_of(part) for part in list_parts(folder)}
     number = next(number for number in count() if number not in taken)
-    with atomic(folder / f"part-{number:06d}.parquet", _with_digest) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    _write_numbered(folder, number, table)
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -135,9 +134,7 @@ def digest_of(path: Path) -> str:
 
 def rewrite_part(part: Path, table: pa.Table) -> None:
     """Put `table` in the place of a part's rows, under the same number."""
-    folder, number = part.parent, number_of(part)
-    with atomic(folder / f"part-{number:06d}.parquet", _with_digest) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    _write_numbered(part.parent, number_of(part), table)
     remove_part(part)
 
 
@@ -214,6 +211,11 @@ def _unwritable(path: Path, error: OSError) -> CurateError:
         f"{path}: can't be written ({error.strerror or error}); free some space or choose "
         "another folder, then run the same command again"
     )
+
+
+def _write_numbered(folder: Path, number: int, table: pa.Table) -> None:
+    with atomic(folder / f"part-{number:06d}.parquet", _with_digest) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def _with_digest(path: Path, temporary: Path) -> Path:
