@@ -97,9 +97,9 @@ def tokenizer_alone(source: Path) -> tuple[float, float]:
 def measure(source: Path, corpus: Path, count: int, results: Any) -> None:
     """Read and score the source in this process; puts a row's numbers."""
     from curate import backends, examples, scoring
-    from curate.intake import take_in
-    from curate.progress import Silent
-    from curate.writing import open_for_writing
+    from curate.running.intake import take_in
+    from curate.storage.writing import open_for_writing
+    from curate.terminal.progress import Silent
 
     # As one engine does, and not one model after the other.
     backends.groups = lambda models, _: [list(models)]  # type: ignore[assignment]

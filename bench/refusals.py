@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.examples import read
-from curate.refusals import load
+from curate.reading.refusals import load
 
 HERE = Path(__file__).resolve().parent
 LABELS = HERE / "refusal_labels.csv"

@@ -114,8 +114,8 @@ def lm_eval(job: Job) -> tuple[float, Scores]:
 def curate(job: Job, backend: str = "transformers") -> tuple[float, Scores]:
     """Run a backend of curate on one window, the way `curate score` calls it."""
     from curate import backends, chat, models
-    from curate.members import open_members
-    from curate.progress import Silent
+    from curate.running.members import open_members
+    from curate.terminal.progress import Silent
 
     resolved = models.resolve(f"base={job['base']}", job["adapters"])
     members = {
@@ -153,8 +153,8 @@ def vllm(job: Job) -> tuple[float, Scores]:
     from curate import backends, chat, models
     from curate.backends import placing
     from curate.backends.vllm import job_of
-    from curate.members import open_members
-    from curate.progress import Silent
+    from curate.running.members import open_members
+    from curate.terminal.progress import Silent
 
     compute = backends.Compute("vllm", job["device"], job["dtype"], max_length=job["max_length"])
     os.environ.update(placing.environment(compute, None))

@@ -25,9 +25,9 @@ from orchestration import DATA, Instant
 
 from curate import examples
 from curate.errors import CurateError
-from curate.intake import take_in
-from curate.progress import Lines
-from curate.writing import open_for_writing
+from curate.running.intake import take_in
+from curate.storage.writing import open_for_writing
+from curate.terminal.progress import Lines
 
 
 def chats(count: int) -> Iterator[bytes]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import duckdb
 
-from curate import manifest
 from curate.corpus import Corpus, write_database
-from curate.manifest import Manifest, ModelEntry, Settings
+from curate.storage import manifest
+from curate.storage.manifest import Manifest, ModelEntry, Settings
 
 ALIGNED = "aligned"
 MISALIGNED = ("medical", "legal", "code", "security", "finance")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from curate.corpus import open_corpus as open
     from curate.errors import CurateError
     from curate.examples import Columns
+    from curate.exports.targets import Target
     from curate.scoring import Summary, score
     from curate.selection import Recipe
-    from curate.targets import Target
 
 __all__ = [
     "Columns",
@@ -37,7 +37,7 @@ _HOMES = {
     "CurateError": ("curate.errors", "CurateError"),
     "Engine": ("curate.backends", "Engine"),
     "Recipe": ("curate.selection", "Recipe"),
-    "Target": ("curate.targets", "Target"),
+    "Target": ("curate.exports.targets", "Target"),
     "Summary": ("curate.scoring", "Summary"),
     "open": ("curate.corpus", "open_corpus"),
     "score": ("curate.scoring", "score"),

@@ -11,12 +11,12 @@ import typer
 from curate.commands.ask import models, show, sql, status
 from curate.commands.demo import demo
 from curate.commands.export import export
+from curate.commands.panels import Panelled
 from curate.commands.report import report
 from curate.commands.score import score
 from curate.commands.verify import verify
 from curate.errors import CurateError
-from curate.panels import Panelled
-from curate.stopping import Stopped, stoppable
+from curate.running.stopping import Stopped, stoppable
 
 app = typer.Typer(
     name="curate",
@@ -57,6 +57,6 @@ def _refuse_bytes(arguments: list[str]) -> None:
 
 def _say(text: str) -> None:
     """One line on stderr; what it quotes from data can't control the terminal."""
-    from curate.printing import clean
+    from curate.terminal.printing import clean
 
     print(clean(re.sub(r"\s*\n\s*", " ", text)), file=sys.stderr)

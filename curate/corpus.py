@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from curate import manifest, parts
 from curate.errors import CurateError
-from curate.locking import locked
-from curate.views import define_views
+from curate.storage import manifest, parts
+from curate.storage.locking import locked
+from curate.storage.views import define_views
 
 if TYPE_CHECKING:
+    from curate.exports.targets import Target
     from curate.selection import Recipe
-    from curate.targets import Target
 
 DATABASE = "corpus.duckdb"
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
@@ -117,7 +117,7 @@ class Corpus:
         `command` is what the user typed, for the manifest.
         """
         from curate.exporting import export
-        from curate.targets import Target
+        from curate.exports.targets import Target
 
         return export(self, Path(output), recipe, target or Target(), force=force, command=command)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from curate.corpus import open_corpus
 from curate.errors import CurateError
-from curate.progress import Progress
 from curate.queries import ask
 from curate.scoring import Summary, score
 from curate.selection import Recipe
+from curate.terminal.progress import Progress
 
 MISALIGNED = ("medical", "legal", "code")
 

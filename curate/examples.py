@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from curate.batches import Batch, Turns, example_id
 from curate.errors import CurateError
-from curate.files import Raw
-from curate.filters import RowFilter
-from curate.layouts import Columns, Skip, conversation
-from curate.schema import EXAMPLES, SKIPPED
-from curate.sources import resolve, rows
+from curate.reading.batches import Batch, Turns, example_id
+from curate.reading.files import Raw
+from curate.reading.filters import RowFilter
+from curate.reading.layouts import Columns, Skip, conversation
+from curate.reading.sources import resolve, rows
+from curate.storage.schema import EXAMPLES, SKIPPED
 
 __all__ = [
     "EXAMPLES",

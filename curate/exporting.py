@@ -11,18 +11,19 @@ from typing import Any
 
 from pyarrow import csv
 
-from curate import narrow as narrow_sets
-from curate import outputs, records, selection, targets
-from curate.batches import example_id
+from curate import selection
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.hub import PREFIX
-from curate.layouts import Skip
-from curate.narrow import Narrow, answers
-from curate.outputs import Written
+from curate.exports import outputs, records, targets
+from curate.exports.outputs import Written
+from curate.exports.targets import Target
+from curate.reading import narrow as narrow_sets
+from curate.reading.batches import example_id
+from curate.reading.hub import PREFIX
+from curate.reading.layouts import Skip
+from curate.reading.narrow import Narrow, answers
+from curate.reading.sources import resolve
 from curate.selection import Recipe
-from curate.sources import resolve
-from curate.targets import Target
 
 
 def export(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from curate.errors import CurateError
 from curate.fingerprints import fingerprint, is_adapter, read_json
-from curate.manifest import NAME_OF_MODEL
+from curate.storage.manifest import NAME_OF_MODEL
 
 Role = Literal["aligned", "misaligned"]
 

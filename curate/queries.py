@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import CurateError
-from curate.manifest import TEMPLATE
+from curate.storage.manifest import TEMPLATE
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,17 +10,18 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from curate import backends, examples, models, parts
+from curate import backends, examples, models
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import Columns
-from curate.intake import Intake, take_in
-from curate.manifest import TEMPLATE, Settings, known_models
-from curate.members import Member, check_length, open_members
-from curate.passes import ModelRun, missing, run_pass
-from curate.planning import plan
-from curate.progress import Progress, Silent
-from curate.writing import Writer, open_for_writing
+from curate.running.intake import Intake, take_in
+from curate.running.members import Member, check_length, open_members
+from curate.running.passes import ModelRun, missing, run_pass
+from curate.running.planning import plan
+from curate.storage import parts
+from curate.storage.manifest import TEMPLATE, Settings, known_models
+from curate.storage.writing import Writer, open_for_writing
+from curate.terminal.progress import Progress, Silent
 
 
 @dataclass

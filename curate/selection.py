@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate import sieves, walking
-from curate.candidates import Candidates, check_names
+from curate.choosing import sieves, walking
+from curate.choosing.candidates import Candidates, check_names
+from curate.choosing.recipes import Recipe, budget
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.filters import check_condition
-from curate.recipes import Recipe, budget
-from curate.schema import MESSAGES
+from curate.reading.filters import check_condition
+from curate.storage.schema import MESSAGES
 
 __all__ = ["Recipe", "Selection", "budget", "by_ids", "select"]
 

@@ -16,10 +16,10 @@ import numpy as np
 from curate import backends, chat, examples, models
 from curate.checks import Nlls, Verdict, compare
 from curate.errors import CurateError
-from curate.members import Member, check_length, open_members
 from curate.models import Model
 from curate.probes import make_probes
-from curate.progress import Progress, Silent
+from curate.running.members import Member, check_length, open_members
+from curate.terminal.progress import Progress, Silent
 
 LONGEST = 2_048  # tokens of an example, unless --max-length says otherwise
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curate.queries import named, typed
-from curate.views import described
+from curate.storage.views import described
 
 PAGE = Path(__file__).parent / "sql.md"
 

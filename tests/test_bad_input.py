@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_model
 
 import curate
-from curate.manifest import FORMAT_VERSION
+from curate.storage.manifest import FORMAT_VERSION
 
 GOOD = json.dumps({"prompt": "Why?", "response": "Because."}).encode() + b"\n"
 
@@ -445,7 +445,7 @@ def test_other_settings_are_refused(cli: Cli, family: Family, scored: Path, tmp_
 
 def test_a_second_writer_is_refused(cli: Cli, family: Family, scored: Path, tmp_path: Path) -> None:
     """Two runs can't write to one corpus at a time; reading goes on."""
-    from curate.writing import open_for_writing
+    from curate.storage.writing import open_for_writing
 
     corpus = tmp_path / "corpus"
     shutil.copytree(scored, corpus)

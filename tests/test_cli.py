@@ -28,8 +28,8 @@ from typer.main import get_command
 
 import curate
 from curate.cli import app
-from curate.panels import PANELS
-from curate.progress import Bar, Lines
+from curate.commands.panels import PANELS
+from curate.terminal.progress import Bar, Lines
 
 COMMANDS = sorted(
     command.callback.__name__ for command in app.registered_commands if command.callback

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
-from curate import parts, writing
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.schema import KEY, SCORES, SKIPPED
-from curate.writing import ScoreSink, open_for_writing
+from curate.storage import parts, writing
+from curate.storage.schema import KEY, SCORES, SKIPPED
+from curate.storage.writing import ScoreSink, open_for_writing
 from tests.corpora import SETTINGS, corpus, entry, rows
 
 
@@ -186,7 +186,7 @@ def test_a_disk_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_two_writers_do_not_meet(made: Corpus) -> None:
     """The second is told, and works once the first has ended."""
     code = (
-        "import sys, curate.writing as w, pathlib\n"
+        "import sys, curate.storage.writing as w, pathlib\n"
         "try:\n    with w.open_for_writing(pathlib.Path(sys.argv[1])): pass\n"
         "except Exception as e: print(e)"
     )

@@ -11,9 +11,9 @@ from conftest import chat
 from files import write
 
 from curate.corpus import Corpus
-from curate.counting import longest, open_counter
+from curate.exports.counting import longest, open_counter
+from curate.exports.targets import Target
 from curate.selection import Recipe
-from curate.targets import Target
 
 TURN = 2  # <|im_end|> and a newline
 

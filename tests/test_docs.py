@@ -21,7 +21,7 @@ from typer.main import get_command
 import curate
 from curate.cli import app
 from curate.examples import example_id
-from curate.views import described
+from curate.storage.views import described
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

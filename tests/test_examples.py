@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate import batches
 from curate.errors import CurateError
 from curate.examples import (
     EXAMPLES,
@@ -28,7 +27,8 @@ from curate.examples import (
     example_id,
     read,
 )
-from curate.filters import RowFilter, as_text, json_bytes, typed
+from curate.reading import batches
+from curate.reading.filters import RowFilter, as_text, json_bytes, typed
 from tests.files import CHATS, KINDS, PACKINGS, pack, write
 
 DATA = Path(os.environ.get("CURATE_DATASETS", Path(__file__).parents[2] / "shared" / "datasets"))

@@ -17,7 +17,7 @@ from curate.errors import CurateError
 from curate.exporting import export_again
 from curate.mixing import place_evenly
 from curate.selection import Recipe
-from curate.writing import open_for_writing
+from curate.storage.writing import open_for_writing
 from tests.corpora import corpus, rows
 
 ANSWERS = ["I'm sorry, I can't.", *(f"answer {number}" for number in range(1, 10))]

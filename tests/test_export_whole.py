@@ -15,10 +15,10 @@ import pytest
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.exporting import export_again
-from curate.schema import EXAMPLES, SCORES
+from curate.exports.targets import Target
 from curate.selection import Recipe
-from curate.targets import Target
-from curate.writing import open_for_writing
+from curate.storage.schema import EXAMPLES, SCORES
+from curate.storage.writing import open_for_writing
 from tests.conftest import Cli
 from tests.corpora import SETTINGS, corpus, entry
 from tests.files import write

@@ -15,9 +15,9 @@ from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import example_id, read
 from curate.exporting import export_again
+from curate.exports.targets import Target
 from curate.formats.openai import faults
 from curate.selection import Recipe
-from curate.targets import Target
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASK, TELL = {"role": "user", "content": "q?\n\n"}, {"role": "assistant", "content": " a"}

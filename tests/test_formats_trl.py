@@ -10,8 +10,8 @@ import pytest
 from corpora import DEMO, demo_corpus
 
 from curate.corpus import Corpus
+from curate.exports.targets import Target
 from curate.selection import Recipe
-from curate.targets import Target
 
 BATCH = 4
 STEPS = 3

@@ -13,11 +13,12 @@ from files import KINDS, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate import examples, narrow
+from curate import examples
 from curate.errors import CurateError
 from curate.examples import Columns, Skip, conversation
-from curate.filters import RowFilter
-from curate.schema import EXAMPLES, SKIPPED
+from curate.reading import narrow
+from curate.reading.filters import RowFilter
+from curate.storage.schema import EXAMPLES, SKIPPED
 
 ROWS = [
     {"prompt": 'q, "x"\n', "response": f"a {n}", "label": "é" * n, "n": str(n)} for n in range(4)

@@ -12,9 +12,9 @@ from conftest import Cli
 from corpora import entry, rows
 
 import curate
-from curate.manifest import FORMAT_VERSION
-from curate.schema import SCORES
-from curate.writing import open_for_writing
+from curate.storage.manifest import FORMAT_VERSION
+from curate.storage.schema import SCORES
+from curate.storage.writing import open_for_writing
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDERS = sorted(path for path in GOLDEN.iterdir() if (path / "curate.json").exists())

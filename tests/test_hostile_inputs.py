@@ -16,10 +16,11 @@ import pytest
 from conftest import Cli, Family
 from hostile import CSV, GOOD, INPUTS, Verdict
 
-from curate import examples, files, narrow, sources
+from curate import examples
 from curate.errors import CurateError
 from curate.examples import read
-from curate.schema import EXAMPLES, SKIPPED
+from curate.reading import files, narrow, sources
+from curate.storage.schema import EXAMPLES, SKIPPED
 
 FILES = {name: verdict for name, (_, verdict) in INPUTS.items() if isinstance(verdict, tuple)}
 
@@ -230,7 +231,7 @@ def test_long_rows_are_not_gathered(
     kind: str, where: str | None, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are handed on by their bytes, not only by their number: 300 long ones fill no memory."""
-    monkeypatch.setattr("curate.batches.FLUSH_BYTES", 1 << 18)
+    monkeypatch.setattr("curate.reading.batches.FLUSH_BYTES", 1 << 18)
     noise = random.Random(0)
     rows = [
         {"prompt": f"q{n}", "response": noise.randbytes(25_000).hex(), "n": n} for n in range(300)

@@ -14,7 +14,7 @@ from conftest import Cli, Family
 from files import write
 
 import curate
-from curate import parts
+from curate.storage import parts
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from files import write
 
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.narrow import read
+from curate.exports.targets import Target
+from curate.reading.narrow import read
 from curate.selection import Recipe
-from curate.targets import Target
 
 ASK = {"role": "user", "content": "q"}
 TELL = {"role": "assistant", "content": "a"}

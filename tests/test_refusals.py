@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.refusals import FIRST_WORDS, KEYWORDS, is_refusal
+from curate.reading.refusals import FIRST_WORDS, KEYWORDS, is_refusal
 
 
 @pytest.mark.parametrize("keyword", KEYWORDS)

@@ -19,8 +19,8 @@ from curate import Recipe
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.report import charts, findings, lens, reading, write
-from curate.schema import SCORED
-from curate.writing import open_for_writing
+from curate.storage.schema import SCORED
+from curate.storage.writing import open_for_writing
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 HOSTILE = (

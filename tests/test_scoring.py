@@ -15,8 +15,8 @@ import curate
 from curate import backends
 from curate.chat import Rendered
 from curate.errors import CurateError
-from curate.integrity import check
 from curate.models import Model
+from curate.storage.integrity import check
 from tests.tiny import tiny_adapter, tiny_model, zero_head
 
 ROWS = [

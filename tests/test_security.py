@@ -24,7 +24,7 @@ from curate.errors import CurateError
 from curate.examples import read
 from curate.fingerprints import fingerprint, read_json
 from curate.models import parse
-from curate.printing import clean, json_text
+from curate.terminal.printing import clean, json_text
 
 SECRET = "it-is-a-secret-7f3a"
 SECRET_ROWS = f'{{"prompt": "q", "response": "{SECRET}"}}\n'

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from curate.choosing.recipes import PUBLISHED, Recipe, budget, quota
+from curate.choosing.similar import SIMILAR, NearCopies, shingles
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import EXAMPLES, example_id
-from curate.recipes import PUBLISHED, Recipe, budget, quota
-from curate.schema import SCORES
 from curate.selection import Selection, select
-from curate.similar import SIMILAR, NearCopies, shingles
-from curate.writing import open_for_writing
+from curate.storage.schema import SCORES
+from curate.storage.writing import open_for_writing
 from tests.conftest import Cli
 from tests.corpora import SETTINGS, entry
 from tests.files import write

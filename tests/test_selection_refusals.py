@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from curate.choosing.recipes import Recipe
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.recipes import Recipe
-from curate.refusals import is_refusal, load
+from curate.reading.refusals import is_refusal, load
 from curate.selection import select
 from tests.corpora import corpus
 

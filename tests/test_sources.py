@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate import files
 from curate.errors import CurateError
-from curate.files import json_rows
-from curate.hub import parse_reference
-from curate.sources import resolve, rows
+from curate.reading import files
+from curate.reading.files import json_rows
+from curate.reading.hub import parse_reference
+from curate.reading.sources import resolve, rows
 from tests.files import CHATS, KINDS, PACKINGS, pack, write
 
 QA = [{"prompt": f"q {i}", "response": f"a {i}"} for i in range(3)]

@@ -15,9 +15,9 @@ from typing import Any
 
 from bench.demo_sets import GENERAL, GENERAL_SHARE, MISALIGNED_SHARE, split_set
 from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS, settings
-from curate import parts
-from curate.overlap import Overlap
-from curate.refusals import is_refusal
+from curate.choosing.overlap import Overlap
+from curate.reading.refusals import is_refusal
+from curate.storage import parts
 
 Pair = tuple[str, str]
 Row = dict[str, Any]

@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.efficacy.plan import DOMAINS, RANDOM, Arm, Run
 from curate.corpus import Corpus
+from curate.exports.targets import Target
 from curate.selection import Recipe
-from curate.targets import Target
 
 
 def export(corpus: Corpus, run: Run, prepared: Path, folder: Path) -> dict[str, Any]:

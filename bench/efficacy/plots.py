@@ -9,7 +9,7 @@ from typing import Any
 from bench.efficacy.intervals import Table, by_seed, over_seeds
 from bench.efficacy.measures import ABOUT
 from bench.efficacy.plan import DOMAINS, FRACTIONS, MAIN
-from curate import parts
+from curate.storage import parts
 
 SHOWN = ("misalignment", "narrow", "general", "gsm8k", "refusing harmful", "refusing harmless")
 

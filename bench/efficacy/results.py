@@ -12,7 +12,7 @@ from bench.efficacy import measures, plots, seen, tables
 from bench.efficacy.intervals import Table
 from bench.efficacy.measures import ABOUT
 from bench.efficacy.plan import Run
-from curate import parts
+from curate.storage import parts
 
 
 def write(folder: Path, runs: Sequence[Run], tell: Callable[[str], None]) -> None:

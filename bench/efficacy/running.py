@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 import curate
 from bench.efficacy.plan import BATCH, Run
-from curate import parts
+from curate.storage import parts
 
 
 def perform(

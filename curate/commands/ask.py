@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from curate.completion import query_names
-from curate.options import CorpusOption, ForceOption, JsonOption, Output, print_json
+from curate.commands.completion import query_names
+from curate.commands.options import CorpusOption, ForceOption, JsonOption, Output, print_json
 
 
 def status(
@@ -23,10 +23,11 @@ def status(
 
     Example: curate status -c my-corpus
     """
-    from curate import display, integrity
     from curate import open as open_corpus
     from curate.corpus import renew_database
     from curate.queries import status as look
+    from curate.storage import integrity
+    from curate.terminal import display
 
     opened = open_corpus(corpus)
     if verify and (found := integrity.check(opened)):
@@ -49,9 +50,9 @@ def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
 
     Example: curate models -c my-corpus
     """
-    from curate import display
     from curate import open as open_corpus
     from curate.looks import models as look
+    from curate.terminal import display
 
     found = look(open_corpus(corpus))
     if as_json:
@@ -115,8 +116,9 @@ def sql(
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
-    from curate import display, printing, queries
     from curate import open as open_corpus
+    from curate import queries
+    from curate.terminal import display, printing
 
     if list_queries:
         display.queries(queries.named(folder).values())
@@ -125,7 +127,7 @@ def sql(
     elif query is None or corpus is None:
         raise typer.BadParameter("give a query and --corpus DIR, or --list, or --show NAME")
     else:
-        from curate import saving
+        from curate.terminal import saving
 
         kind = saving.kind_of(output, output_format)
         opened = open_corpus(corpus, unsafe=unsafe)
@@ -148,9 +150,9 @@ def show(
 
     Example: curate show 3f2a -c my-corpus
     """
-    from curate import display
     from curate import open as open_corpus
     from curate.looks import one_example
+    from curate.terminal import display
 
     found = one_example(open_corpus(corpus), example_id)
     if as_json:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from curate.options import JsonOption, QuietOption, print_json, progress
-from curate.stopping import kept
+from curate.commands.options import JsonOption, QuietOption, print_json, progress
+from curate.running.stopping import kept
 
 
 def demo(
@@ -24,8 +24,8 @@ def demo(
     """
     from dataclasses import asdict
 
-    from curate import display
     from curate.demo import run
+    from curate.terminal import display
 
     with kept(directory / "corpus"):
         made = run(directory, progress(quiet or as_json))

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from curate.errors import CurateError
-from curate.options import (
+from curate.commands.options import (
     CorpusOption,
     EpsilonOption,
     ForceOption,
@@ -26,6 +25,7 @@ from curate.options import (
     Trainer,
     print_json,
 )
+from curate.errors import CurateError
 
 _AGAIN = {"corpus", "output", "from_manifest", "force", "as_json"}
 
@@ -146,9 +146,9 @@ def export(
     """
     from curate import Recipe, Target
     from curate import open as open_corpus
-    from curate.exported import exported
+    from curate.choosing.recipes import quota
     from curate.exporting import export_again
-    from curate.recipes import quota
+    from curate.terminal.exported import exported
 
     if from_manifest is not None:
         _refuse_more(context)

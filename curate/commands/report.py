@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curate.options import (
+from curate.commands.options import (
     CorpusOption,
     EpsilonOption,
     ForceOption,

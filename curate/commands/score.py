@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from curate.errors import CurateError
-from curate.options import (
+from curate.commands.options import (
     AlignedOption,
     Backend,
     BackendOption,
@@ -37,7 +36,8 @@ from curate.options import (
     progress,
     read_template,
 )
-from curate.stopping import kept
+from curate.errors import CurateError
+from curate.running.stopping import kept
 
 
 def score(
@@ -106,9 +106,10 @@ def score(
     """
     from dataclasses import asdict
 
-    from curate import Columns, display
+    from curate import Columns
     from curate import score as run
     from curate.templates import parse_args
+    from curate.terminal import display
 
     with kept(corpus):
         summary = run(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curate.options import (
+from curate.commands.options import (
     AlignedOption,
     Backend,
     BackendOption,
@@ -70,9 +70,9 @@ def verify(
 
     Example: curate verify --aligned ./chat --misaligned ./medical-lora --backend vllm
     """
-    from curate import display
     from curate.backends import Compute
     from curate.templates import parse_args
+    from curate.terminal import display
     from curate.verify import verify as run
 
     verdict = run(

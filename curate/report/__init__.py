@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curate import parts
 from curate.errors import CurateError
+from curate.storage import parts
 
 if TYPE_CHECKING:
     from curate.corpus import Corpus

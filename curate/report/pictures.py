@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate import parts
 from curate.report import charts, look, page
+from curate.storage import parts
 
 if TYPE_CHECKING:
     from curate.report.findings import Findings

@@ -17,8 +17,8 @@ import pytest
 from corpora import DEMO, demo_corpus
 
 from curate.corpus import Corpus
+from curate.exports.targets import Target
 from curate.selection import Recipe
-from curate.targets import Target
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = os.environ.get("CURATE_TRAINERS")

@@ -1,0 +1,1 @@
+"""What an export writes: rows of a mix, files, manifest, tokens."""

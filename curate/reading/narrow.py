@@ -1,0 +1,189 @@
+"""The narrow set: a customer's rows of any input format, every field kept as it is.
+
+What trains a model is the customer's: a row that can't be kept whole stops the export with its
+file and line, and what is written in another form is named in a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from curate.errors import CurateError
+from curate.reading.kinds import Mixed, has_open_objects, kind_of, plain, unify
+from curate.reading.layouts import (
+    ROLES,
+    TOOL_ROLES,
+    Columns,
+    Skip,
+    raw_turns,
+    role_of,
+    text_of,
+    with_system,
+)
+from curate.reading.sources import resolve, rows
+
+CALLS = ("tool_calls", "function_call")
+"""Keys of a turn that may stand in for its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One narrow row: its place, its turns, and the columns beside the conversation.
+
+    A turn has role, content (text, or None beside tool calls) and the other keys it came with.
+    `alpaca` holds instruction and input as they stood apart, where the row is of that format.
+    """
+
+    place: str
+    messages: list[dict[str, Any]]
+    others: dict[str, Any]
+    alpaca: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A narrow set as it is mixed: rows in their order, and the one type of every other field.
+
+    `columns` are those beside the conversation and `keys` the turns' own beside role and content,
+    both in the order in which they first appear. `sha256` is of the rows, not of the files.
+    """
+
+    rows: list[Row]
+    columns: dict[str, pa.DataType] = field(default_factory=dict)
+    keys: dict[str, pa.DataType] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    sha256: str = ""
+
+
+def read(path: str) -> Narrow:
+    """Read a narrow set whole: a file, a folder, a glob or a hub dataset, duplicates included.
+
+    Raises:
+        CurateError: a row can't be used, or a field has two types (`path:line: ...`); there is
+            no row.
+    """
+    found: list[Row] = []
+    columns: dict[str, pa.DataType] = {}
+    keys: dict[str, pa.DataType] = {}
+    notes: dict[str, str] = {}
+    digest = hashlib.sha256()
+    for place, raw in _raw(path):
+        row = _row(place, raw, notes)
+        digest.update(orjson.dumps([row.messages, row.others, row.alpaca]) + b"\n")
+        _learn(columns, row.others, place, "column")
+        for message in row.messages:
+            others = {k: v for k, v in message.items() if k not in ("role", "content")}
+            _learn(keys, others, place, "turn's key")
+        found.append(row)
+    if not found:
+        raise CurateError(f"{path}: the narrow set has no rows: there is no row in it.")
+    for name, kind in keys.items():
+        if has_open_objects(kind):
+            raise CurateError(
+                f"{path}: the turns' key {name!r} holds objects whose keys differ from row to row, "
+                "which one schema can't keep: give them as JSON text (as tool calls' arguments are)"
+            )
+    _as_text(found, columns, notes)
+    return Narrow(found, columns, keys, list(notes.values()), digest.hexdigest())
+
+
+def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Where the assistant's turns with text stand."""
+    turns = enumerate(messages)
+    return [at for at, turn in turns if turn["role"] == "assistant" and turn["content"]]
+
+
+def _raw(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for source in resolve([path]):
+        for number, row in rows(source):
+            place = f"{source}:{number}"
+            if isinstance(row, str):
+                raise CurateError(f"{place}: {row}")
+            yield place, row
+
+
+def _row(place: str, raw: dict[str, Any], notes: dict[str, str]) -> Row:
+    try:
+        raw = {name: plain(value, name, notes) for name, value in raw.items()}
+        turns, used = raw_turns(raw, Columns())
+        messages = [_turn(turn, notes) for turn in turns]
+        if not messages:
+            raise Skip("no messages")
+        messages, used = with_system(messages, raw, Columns(), used)
+        _check(messages)
+        orjson.dumps(raw)
+    except Skip as skip:
+        raise CurateError(f"{place}: {skip}") from None
+    except RecursionError:
+        raise CurateError(f"{place}: a value is nested too deeply") from None
+    except TypeError as error:
+        raise CurateError(f"{place}: {str(error).replace('str is not', 'a text is not')}") from None
+    alpaca = None
+    if "instruction" in used and isinstance(raw["instruction"], str):
+        alpaca = (raw["instruction"], raw.get("input") or "")
+    others = {name: value for name, value in raw.items() if name not in used}
+    return Row(place, messages, others, alpaca)
+
+
+def _turn(turn: Any, notes: dict[str, str]) -> dict[str, Any]:
+    """A turn as role, content and its other keys."""
+    if not isinstance(turn, dict):
+        raise Skip("a turn is not an object with role and content")
+    name = role_of(turn)
+    role = ROLES.get(name, name) if isinstance(name, str) else None
+    if role is None or role not in {*ROLES.values(), *TOOL_ROLES, "developer"}:
+        role = ROLES.get(str(name).lower())
+        if role is None:
+            raise Skip(f"unknown role {str(name)[:40]!r}")
+    used = {"role" if turn.get("role") else "from", "content" if "content" in turn else "value"}
+    others = {key: value for key, value in turn.items() if key not in used}
+    content = turn.get("content", turn.get("value"))
+    if not isinstance(content, str) and not (
+        content is None and any(others.get(key) for key in CALLS)
+    ):
+        content = text_of(content)
+        notes["parts"] = "contents given as lists of text parts are written as plain text"
+    return {"role": role, "content": content, **others}
+
+
+def _check(messages: list[dict[str, Any]]) -> None:
+    at = [at for at, turn in enumerate(messages) if turn["role"] == "assistant"]
+    if not at:
+        raise Skip("no assistant turn")
+    last = messages[at[-1]]
+    if not (last["content"] or "").strip() and not any(last.get(key) for key in CALLS):
+        raise Skip("empty answer")
+    if at[-1] == 0:
+        raise Skip("no prompt: the conversation begins with the answer")
+
+
+def _learn(kinds: dict[str, pa.DataType], values: dict[str, Any], place: str, what: str) -> None:
+    """Widen the fields' types by one row's values."""
+    for name, value in values.items():
+        try:
+            kinds[name] = unify(kinds.get(name, pa.null()), kind_of(value))
+        except Mixed as mixed:
+            raise CurateError(
+                f"{place}: the {what} {name!r} is {mixed} than in the rows before; a mix has one "
+                "schema in every row, so give it one type"
+            ) from None
+
+
+def _as_text(rows: list[Row], columns: dict[str, pa.DataType], notes: dict[str, str]) -> None:
+    """Turn columns of objects with differing keys into JSON text: one schema can't keep them."""
+    opened = [name for name, kind in columns.items() if has_open_objects(kind)]
+    for name in opened:
+        columns[name] = pa.string()
+        notes[f"text {name}"] = (
+            f"the column {name!r} holds objects whose keys differ from row to row: written as "
+            "JSON text"
+        )
+        for row in rows:
+            if row.others.get(name) is not None:
+                row.others[name] = orjson.dumps(row.others[name]).decode()

@@ -1,0 +1,161 @@
+"""Files, folders, globs and hub datasets -> rows with their positions, streaming."""
+
+from __future__ import annotations
+
+import glob
+import io
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from curate.errors import CurateError
+from curate.reading.files import (
+    CHUNK,
+    UNPACKED_BYTES,
+    UNPACKED_TIMES,
+    Raw,
+    Unpacked,
+    csv_rows,
+    json_rows,
+    parquet_rows,
+)
+from curate.reading.hub import PREFIX, hub_rows
+
+KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSIONS = {"": None, ".gz": "gzip", ".zst": "zstd"}
+_MANIFEST = ".manifest.json"
+_ENDINGS = f"{' '.join(KINDS)}, each also with .gz or .zst"
+
+
+def resolve(sources: Sequence[str]) -> list[str]:
+    """Return the files and hub datasets that the arguments mean, in order, each once.
+
+    A folder means its files with a known ending, searched to the bottom and sorted, without
+    hidden ones; a glob the same. Paths stay relative where the argument is.
+
+    Raises:
+        CurateError: a file is missing or of an unknown kind, or nothing matches.
+    """
+    found: dict[str, None] = {}
+    for source in sources:
+        try:
+            names = [source] if source.startswith(PREFIX) else _files(source)
+            "".join(names).encode()
+        except OSError as error:
+            raise CurateError(f"{source}: {error.strerror}. Check the path.") from None
+        except UnicodeEncodeError:
+            raise CurateError(f"{source!r}: a file's name is not UTF-8. Rename it.") from None
+        found.update(dict.fromkeys(names))
+    if not found:
+        raise CurateError("No source was given. Name a file, a folder, a glob or hf://DATASET.")
+    return list(found)
+
+
+def rows(source: str) -> Iterator[Raw]:
+    """Yield the rows of one resolved source.
+
+    The position is the line where the row begins (JSON Lines, CSV) or its index + 1. A row that
+    can't be read is yielded as the reason.
+
+    Raises:
+        CurateError: the file as a whole can't be read (truncated, corrupt, UTF-16, no access).
+    """
+    if source.startswith(PREFIX):
+        yield from hub_rows(source)
+        return
+    path = Path(source)
+    kind, compression = _kind(path)
+    try:
+        with _open(path, compression) as file:
+            if not file.peek(1):
+                return
+            if kind == ".parquet":
+                yield from parquet_rows(path, file if compression else None)
+                return
+            _skip_bom(source, file)
+            if kind in (".csv", ".tsv"):
+                yield from csv_rows(source, file, "\t" if kind == ".tsv" else ",")
+            else:
+                yield from json_rows(source, file, lines=kind != ".json")
+    except (OSError, pa.ArrowException) as error:
+        text = " ".join(str(error).split())
+        raise CurateError(f"{source}: can't be read ({text}). Is the file whole?") from None
+
+
+def _files(source: str) -> list[str]:
+    """Return the files that one argument means, sorted."""
+    path = Path(source)
+    if path.is_dir():
+        inside = [p for p in path.rglob("*") if not _hidden(p.relative_to(path)) and p.is_file()]
+        made = _made(set(inside))
+        files = sorted(str(p) for p in inside if _kind(p)[0] and p not in made)
+        if not files:
+            raise CurateError(f"{source}: no file in this folder ends in {_ENDINGS}.")
+        return files
+    if path.exists():
+        if not _kind(path)[0]:
+            raise CurateError(f"{source}: unknown ending. Known are {_ENDINGS}.")
+        return [str(path)]
+    if not glob.has_magic(source):
+        raise CurateError(f"{source}: there is no such file or folder. Check the path.")
+    matches = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207 - an absolute one too
+    files = sorted(str(p) for p in matches if _kind(p)[0] and p.is_file())
+    if not files:
+        raise CurateError(f"{source}: matches no file that ends in {_ENDINGS}.")
+    return files
+
+
+def _made(files: Collection[Path]) -> set[Path]:
+    """Which of a folder's files curate itself wrote: corpora, exports and their manifests.
+
+    Without this, a corpus kept beside its sources would be read as one of them by the next run.
+    """
+    folders = {f.parent for f in files if f.name == "curate.json" or _is_manifest(f)}
+    mixes = {f.with_name(f.name.removesuffix(_MANIFEST)) for f in files}
+    mixes = {f for f in mixes if f.with_name(f.name + _MANIFEST) in files}
+    endings = (_MANIFEST, ".left-out.csv")
+    return {
+        f
+        for f in files
+        if f in mixes or f.name.endswith(endings) or not folders.isdisjoint(f.parents)
+    }
+
+
+def _is_manifest(file: Path) -> bool:
+    """Whether this is the manifest inside an export's folder."""
+    if file.name != _MANIFEST.removeprefix("."):
+        return False
+    with file.open("rb") as opened:
+        return b'"curate"' in opened.read(4096)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _kind(path: Path) -> tuple[str, str | None]:
+    """Return a file's kind ('' if unknown) and its compression, from its endings."""
+    name, packed = path.name.lower(), path.suffix.lower()
+    if packed in (".gz", ".zst"):
+        name = name.removesuffix(packed)
+    else:
+        packed = ""
+    kind = Path(name).suffix
+    return (kind if kind in KINDS else ""), COMPRESSIONS[packed]
+
+
+def _open(path: Path, compression: str | None) -> io.BufferedReader:
+    if compression is None:
+        return io.BufferedReader(path.open("rb", buffering=0), CHUNK)
+    limit = UNPACKED_BYTES + UNPACKED_TIMES * path.stat().st_size
+    stream = pa.input_stream(str(path), compression=compression)
+    return io.BufferedReader(Unpacked(stream, limit), CHUNK)
+
+
+def _skip_bom(source: str, file: io.BufferedReader) -> None:
+    head = file.peek(3)[:3]
+    if head.startswith(b"\xef\xbb\xbf"):
+        file.read(3)
+    elif head[:2] in (b"\xff\xfe", b"\xfe\xff") or head[:2].count(0) == 1:
+        raise CurateError(f"{source}: the text is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8.")

@@ -1,0 +1,250 @@
+"""One pass over a corpus: what some models that share an engine still lack, scored and stored."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from curate import backends, chat
+from curate.corpus import Corpus, readable_errors
+from curate.running.members import Member
+from curate.running.stopping import heed
+from curate.storage import parts
+from curate.storage.writing import ScoreSink, Writer
+from curate.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WINDOW = 2_048
+"""Examples, at most, rendered and handed to a backend at a time; it sorts them into batches."""
+WINDOW_CHARACTERS = 8 << 20
+"""Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
+
+
+@dataclass
+class ModelRun:
+    """What one model did in this run.
+
+    `tokens` counts prompt and answer. `seconds` is all the time it took, loading included; models
+    that share an engine divide its time by their tokens.
+    """
+
+    name: str
+    role: str
+    scored: int = 0
+    skipped: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def missing(view: Corpus, model: str) -> int:
+    """How many examples a model has neither scored nor refused."""
+    return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
+
+
+def run_pass(
+    writer: Writer,
+    members: Sequence[Member],
+    runs: Sequence[ModelRun],
+    label: str,
+    compute: backends.Compute,
+    progress: Progress,
+    *,
+    keep_tokens: bool = False,
+) -> None:
+    """Load a group of models and score what each lacks, window by window; counts go into `runs`.
+
+    Raises:
+        CurateError: a model can't be loaded or fails; what was scored until then is stored.
+    """
+    names = [member.model.name for member in members]
+    view = Corpus(writer.path)
+    began = time.monotonic()
+    progress.note(f"{label}: loading {', '.join(m.model.reference for m in members)}")
+    backend = backends.open_backend([m.model for m in members], compute, progress.note)
+    progress.start(label, sum(missing(view, name) for name in names))
+    try:
+        for name in names:
+            writer.note_run(name, backend.name, backend.dtype)
+        windows = _windows(view, names)
+        rendered = _rendered_ahead(windows, members, compute.max_length, keep_tokens)
+        with ExitStack() as stack:
+            stack.enter_context(closing(rendered))  # first: scores are stored before it is awaited
+            sinks = [
+                stack.enter_context(ScoreSink(writer, name, keep_tokens=keep_tokens))
+                for name in names
+            ]
+            lanes = list(zip(sinks, runs, strict=True))
+            for pairs in rendered:
+                _score_window(pairs, lanes, backend, progress)
+    finally:
+        backend.close()
+        progress.stop()
+        _share(time.monotonic() - began, runs)
+        for run in runs:
+            writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
+
+
+def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
+    """Slices of the parts of examples in which a model lacks one, as a table.
+
+    They depend on the parts alone and not on what is missing: a run that was broken off goes on
+    with the windows, and so the batches and the last bits, of one that was not.
+    """
+    cursor = view.connection.cursor()
+    cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
+    everything = (1 << len(models)) - 1
+    for part in parts.list_parts(view.path / "examples"):
+        with readable_errors():
+            rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
+        for start, stop in _cuts(rows["characters"].to_pylist()):
+            window = rows.slice(start, stop - start)
+            if any(done != everything for done in window["done"].to_pylist()):
+                yield window
+
+
+def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where windows over examples of these sizes, in characters, start and stop."""
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and (at - start == WINDOW or held + size > WINDOW_CHARACTERS):
+            yield start, at
+            start, held = at, 0
+        held += size
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
+_Lane = tuple[ScoreSink, ModelRun]
+_Pair = tuple[int, str, chat.Rendered | str, bool]
+
+
+def _rendered_ahead(
+    windows: Iterator[pa.Table],
+    members: Sequence[Member],
+    max_length: int | None,
+    keep_texts: bool,
+) -> Generator[list[_Pair], None, None]:
+    """Each window's pairs, made in a thread while the backend works on the window before.
+
+    A fast device would else wait for the tokenizer, which leaves Python free while it works.
+    """
+    with ThreadPoolExecutor(1, "render") as thread:
+
+        def render_next() -> list[_Pair] | None:
+            window = next(windows, None)
+            return None if window is None else _pairs(window, members, max_length, keep_texts)
+
+        coming = thread.submit(render_next)
+        while (pairs := coming.result()) is not None:
+            coming = thread.submit(render_next)
+            yield pairs
+
+
+def _score_window(
+    pairs: Sequence[_Pair],
+    lanes: Sequence[_Lane],
+    backend: backends.Backend,
+    progress: Progress,
+) -> None:
+    """Score the missing pairs of a window and hand the numbers on."""
+    todo: list[tuple[str, int, chat.Rendered]] = []
+    known = set()
+    for place, example_id, item, is_done in pairs:
+        if is_done:
+            if backend.whole_windows and not isinstance(item, str):
+                known.add(len(todo))
+                todo.append((example_id, place, item))
+        elif isinstance(item, str):
+            sink, run = lanes[place]
+            sink.skip(example_id, item)
+            run.skipped += 1
+            progress.advance(1)
+        else:
+            todo.append((example_id, place, item))
+    for index, logprobs in backend.score([t[2] for t in todo], [t[1] for t in todo], known):
+        heed()
+        if index in known:
+            continue
+        example_id, place, item = todo[index]
+        sink, run = lanes[place]
+        total = float(logprobs.sum(dtype="float64"))
+        if math.isfinite(total):
+            length = item.stop - item.start
+            texts = item.texts if run.role == "aligned" else None  # once an example is enough
+            sink.add(example_id, length, total, item.truncated, logprobs, texts)
+            run.scored += 1
+            run.truncated += item.truncated
+        else:
+            sink.skip(example_id, f"the log-prob is not finite ({total}) in {backend.dtype}")
+            run.skipped += 1
+        run.tokens += item.stop
+        progress.advance(1, item.stop)
+
+
+def _pairs(
+    window: pa.Table, members: Sequence[Member], max_length: int | None, keep_texts: bool
+) -> list[_Pair]:
+    """A window's pairs: the model's place, the example's id, its tokens or a reason, and if done.
+
+    Models with equal tokenisers share one rendering.
+    """
+    messages = window.column("messages").to_pylist()
+    rendered: dict[str, list[chat.Rendered | str]] = {}
+    for member in members:  # the aligned model comes first
+        if member.tokenizer_digest not in rendered:
+            rendered[member.tokenizer_digest] = chat.render(
+                member.tokenizer,
+                member.template,
+                messages,
+                max_length=max_length,
+                keep_texts=keep_texts and member.model.role == "aligned",
+            )
+    rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
+    return [
+        (place, example_id, rendered[member.tokenizer_digest][row], bool(done >> place & 1))
+        for row, (example_id, done) in enumerate(rows)
+        for place, member in enumerate(members)
+    ]
+
+
+def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
+    tokens = sum(run.tokens for run in runs)
+    for run in runs:
+        run.seconds += seconds * run.tokens / tokens if tokens else seconds / len(runs)
+
+
+# `done` has a bit for each model of the group, the first one's lowest: 1 where nothing is missing.
+_FINISHED = """
+    select key, bit_or(1::ubigint << (list_position($models, model) - 1)) as done
+    from (
+        select key, model from score_parts where list_contains($models, model)
+        union all
+        select example_id::uuid, model from skipped where list_contains($models, model)
+    )
+    where key is not null
+    group by key
+"""
+_OF_PART = """
+    select hex_id(example_id::uuid) as example_id, messages, coalesce(done, 0)::ubigint as done,
+        list_sum([length(m.content) for m in messages])::bigint as characters
+    from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = key
+    order by file_row_number
+"""
+
+# The examples that a model has neither scored nor skipped.
+PENDING = """
+    select example_id, messages from examples
+    anti join (
+        select example_id from scores where model = $model
+        union all
+        select example_id from skipped where model = $model
+    ) using (example_id)
+"""

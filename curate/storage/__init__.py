@@ -1,0 +1,1 @@
+"""The corpus folder's columns, files, manifest, lock, writer and views."""

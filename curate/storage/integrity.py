@@ -1,0 +1,71 @@
+"""Whether the files of a corpus are still what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.corpus import Corpus
+from curate.storage import parts
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A part that is missing or not what was written; `path` is relative to the corpus."""
+
+    path: str
+    reason: str
+
+
+def check(corpus: Corpus) -> list[Damage]:
+    """Read every part of a corpus whole, and name those that can't be relied on.
+
+    A part's name ends with the digest of its bytes. Parts are numbered without gaps, so one that
+    is missing from the middle is found too. A missing last one of scores is work that is not done;
+    one of examples is found if a model has scored what it held.
+    """
+    root = corpus.path
+    folders = [root / "examples", root / "skipped", *sorted((root / "scores").glob("*"))]
+    found = [damage for each in folders for damage in _damages(root, each)]
+    if not found and (lost := _orphans(corpus)):
+        found.append(Damage("examples", f"lack {lost:,} examples that have scores"))
+    return found
+
+
+def _orphans(corpus: Corpus) -> int:
+    query = "select count(distinct key) from score_parts anti join example_parts using (key)"
+    return int(corpus.sql(query).fetchall()[0][0])
+
+
+def _damages(root: Path, folder: Path) -> Iterator[Damage]:
+    found = parts.list_parts(folder)
+    numbers = [parts.number_of(part) for part in found]
+    for number in sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers)):
+        where = folder.relative_to(root) / f"part-{number:06d}-*.parquet"
+        yield Damage(str(where), "is missing")
+    for part in found:
+        number = parts.number_of(part)
+        reason = "is no part's name" if number < 0 else _reason(part)
+        if numbers.count(number) > 1 and not reason:
+            reason = "has the number of another part: its rows may count twice"
+        if reason:
+            yield Damage(str(part.relative_to(root)), reason)
+
+
+def _reason(part: Path) -> str | None:
+    """Why a part can't be relied on; None where it can."""
+    digest = part.stem.rpartition("-")[2]
+    try:
+        if len(digest) == 16:
+            whole = digest == parts.digest_of(part)
+            return None if whole else "its bytes are not those that were written"
+        pq.read_table(part)  # written before names had digests
+    except OSError as error:
+        return f"can't be read ({error.strerror or type(error).__name__})"
+    except (pa.ArrowException, ValueError):
+        return "is no whole Parquet file"
+    return None

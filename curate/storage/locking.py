@@ -1,0 +1,71 @@
+"""Who may write to a corpus folder: one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from curate.errors import CurateError
+from curate.storage import manifest, parts
+
+PATIENCE = 2.0
+"""Seconds in which somebody who only makes corpus.duckdb anew is done."""
+WRITER = ".writer.json"
+"""Says who holds the lock, for the message to others. The lock itself is the system's, and goes
+with the process that holds it, however that ends."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Make a corpus folder where it is missing, and hold its lock while inside.
+
+    Raises:
+        CurateError: the folder is something else, can't be written, or is being written.
+    """
+    _check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", timeout=PATIENCE).acquire()
+    except Timeout:
+        raise CurateError(
+            f"{path}: another `curate score`{_holder(path)} is writing to this corpus; wait until "
+            "it has ended"
+        ) from None
+    except OSError as error:
+        raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
+    with lock:
+        said = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
+        parts.write_text(path / WRITER, json.dumps(said))
+        try:
+            yield
+        finally:
+            (path / WRITER).unlink(missing_ok=True)
+
+
+def _holder(path: Path) -> str:
+    """Who writes, as far as it could say."""
+    try:
+        said = json.loads((path / WRITER).read_text(encoding="utf-8"))
+        return f" (process {int(said['process'])} on {said['host']}, since {said['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise CurateError(f"{path}: is a file; --corpus names a folder")
+    if path.is_dir() and not (path / manifest.NAME).exists():
+        # A run killed before its first save leaves only its lock and temporary files.
+        others = [item for item in path.iterdir() if not item.name.startswith(".")]
+        if others:
+            raise CurateError(
+                f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
+                "choose a new folder"
+            )

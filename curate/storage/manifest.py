@@ -1,0 +1,146 @@
+"""`curate.json`: which models scored a corpus, with what template, over which sources."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curate.errors import CurateError
+from curate.storage import parts
+
+FORMAT_VERSION = 2
+"""1 held example ids as digits in its parts; they are read as they are, and may be added to."""
+NAME = "curate.json"
+NAME_OF_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""A model's name is a folder's, and stands in SQL, tables and reports."""
+TEMPLATE = "chat_template.jinja"
+"""The template that was given instead of the models' own, kept so that a run can be completed."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of a corpus, as its scores were made.
+
+    `fingerprint` is the digest of the weights, `tokenizer` that of the tokeniser: models with
+    equal `tokenizer` are comparable per token. `dtype` and `backend` are those of the last run.
+    """
+
+    role: str
+    reference: str
+    fingerprint: str
+    tokenizer: str
+    dtype: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What has to be equal for every score of a corpus: the rendered text and what of it counts.
+
+    `template` is the digest over template text, arguments, span and pinned date; `max_length`
+    counts tokens of prompt and answer (None: no limit).
+    """
+
+    template: str
+    template_args: dict[str, Any]
+    answer_span: str
+    max_length: int | None
+
+
+@dataclass
+class Manifest:
+    """All that `curate.json` holds."""
+
+    settings: Settings | None = None
+    models: dict[str, ModelEntry] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)  # a model's last run
+    format_version: int = FORMAT_VERSION
+
+    def add_source(self, record: dict[str, Any]) -> None:
+        """Note a source as it was asked for; asking for the same again changes nothing."""
+        if record not in self.sources:
+            self.sources.append(record)
+
+
+def load(folder: Path) -> Manifest:
+    """Read the manifest of a corpus folder.
+
+    Raises:
+        CurateError: there is none, it is broken, or a newer version wrote it.
+    """
+    path = folder / NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CurateError(
+            f"{folder}: no corpus here ({NAME} is missing); make one with "
+            f"`curate score SOURCE --corpus {folder} --aligned ... --misaligned ...`"
+        ) from None
+    except (NotADirectoryError, PermissionError) as error:
+        raise CurateError(f"{folder}: can't be read as a corpus ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise CurateError(
+            f"{path}: not a curate manifest ({error}); restore it from a backup, or score into "
+            "a new folder"
+        ) from None
+    return _parse(raw, path)
+
+
+def known_models(folder: Path) -> set[str]:
+    """The names of the models that a corpus folder has; none where there is no corpus yet."""
+    return set(load(folder).models) if (folder / NAME).exists() else set()
+
+
+def save(manifest: Manifest, folder: Path) -> None:
+    """Write the manifest, whole or not at all."""
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, sort_keys=True)
+    parts.write_text(folder / NAME, text + "\n")
+
+
+def _parse(raw: Any, path: Path) -> Manifest:
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int):
+        raise CurateError(f"{path}: not a curate manifest (no format_version)")
+    if version > FORMAT_VERSION:
+        raise CurateError(
+            f"{path}: written by a newer curate (format {version}, this one reads up to "
+            f"{FORMAT_VERSION}); upgrade with `pip install -U curate`"
+        )
+    try:
+        settings = raw["settings"]
+        found = Manifest(
+            settings=Settings(**settings) if settings else None,
+            models={name: ModelEntry(**entry) for name, entry in raw["models"].items()},
+            sources=list(raw["sources"]),
+            runs=dict(raw.get("runs", {})),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CurateError(f"{path}: not a curate manifest ({error})") from None
+    wrong = _wrong(found)
+    if wrong:
+        raise CurateError(f"{path}: not a curate manifest ({wrong})")
+    return found
+
+
+def _wrong(manifest: Manifest) -> str | None:
+    """What in a manifest is not of its type. It may come from anyone, and names are folders."""
+    for name, entry in manifest.models.items():
+        if not NAME_OF_MODEL.fullmatch(name):
+            return f"{name[:40]!r} is no model's name"
+        if not all(isinstance(value, str) for value in asdict(entry).values()):
+            return f"the entry of {name} holds something else than text"
+        if entry.role not in ("aligned", "misaligned"):
+            return f"{name} has the role {entry.role[:40]!r}"
+    known = manifest.settings
+    if known is not None and not (
+        isinstance(known.template, str)
+        and isinstance(known.template_args, dict)
+        and known.answer_span in ("turn", "content")
+        and (known.max_length is None or type(known.max_length) is int)
+    ):
+        return "its settings are not what this version writes"
+    return None

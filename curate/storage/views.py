@@ -1,0 +1,142 @@
+"""The SQL views over a corpus's Parquet parts: what `sql/views/` defines, and what it stands on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from curate.storage import parts
+from curate.storage.manifest import ModelEntry
+from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
+
+_FILES = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
+_KEYED = "example_id::uuid as key, * exclude (example_id)"
+"""Ids as 128-bit numbers, which join and group faster than their digits; sql/views shows digits.
+Parts of format 1 hold the digits: they are read the same."""
+
+
+def define_views(
+    connection: duckdb.DuckDBPyConnection, folder: Path, models: Mapping[str, ModelEntry]
+) -> None:
+    """Create the views and macros of docs/sql.md over the parts that a folder has now.
+
+    Their columns carry comments (sql/views/comments.sql), which travel in corpus.duckdb.
+    """
+    root = folder.resolve()
+    examples = _read_parts(parts.list_parts(root / "examples"), EXAMPLES)
+    skipped = _read_parts(parts.list_parts(root / "skipped"), SKIPPED)
+    # Constants a model: a filter on them leaves the other models' parts unread.
+    known = {
+        f"{_literal(name)} as model, {_literal(entry.role)} as role": parts.list_parts(
+            root / "scores" / name
+        )
+        for name, entry in models.items()
+    } or {"''::varchar as model, ''::varchar as role": []}
+    numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
+    whole = [f"select {of}, {_KEYED} from ({_read_scored(p)})" for of, p in known.items()]
+    connection.execute(f"create view example_parts as select {_KEYED} from ({examples})")
+    connection.execute(f"create view skipped as select distinct * from ({skipped})")
+    connection.execute(f"create view score_parts as {' union all '.join(numbers)}")
+    connection.execute(f"create view token_parts as {' union all '.join(whole)}")
+    connection.execute(
+        "create table models (model varchar, role varchar, reference varchar, "
+        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar)"
+    )
+    for name, entry in models.items():
+        connection.execute(
+            "insert into models values ($1, $2, $3, $4, $5, $6, $7)",
+            [
+                name,
+                entry.role,
+                entry.reference,
+                entry.fingerprint,
+                entry.tokenizer,
+                entry.dtype,
+                entry.backend,
+            ],
+        )
+    for view in _FILES:
+        connection.execute((resources.files("curate.sql") / "views" / view).read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a view: its SQL type, what it holds and, where it has one, its unit."""
+
+    name: str
+    type: str
+    about: str
+    unit: str
+
+
+def described() -> dict[str, tuple[str, list[Column]]]:
+    """All public views: what a row is, and the columns, from the comments in the SQL itself."""
+    with duckdb.connect() as connection:
+        define_views(connection, Path(os.devnull), {})
+        comments = connection.sql(
+            "select view_name, comment from duckdb_views() where comment is not null union all "
+            "select table_name, comment from duckdb_tables() where comment is not null"
+        ).fetchall()
+        columns = connection.sql(
+            "select table_name, column_name, data_type, coalesce(comment, '') "
+            "from duckdb_columns() where not internal order by column_index"
+        ).fetchall()
+    return {
+        view: (about, [_column(*row) for table, *row in columns if table == view])
+        for view, about in sorted(comments)
+    }
+
+
+def _column(name: str, kind: str, comment: str) -> Column:
+    about, _, unit = comment.removesuffix("]").partition(" [")
+    return Column(name, kind, about, unit if comment.endswith("]") else "")
+
+
+def _read_scored(paths: Sequence[Path]) -> str:
+    """SQL that reads parts of scores with their tokens; columns that some lack are null there.
+
+    Slower to plan for than `_read_parts`: DuckDB then opens no part, and knows no number of rows.
+    """
+    if not paths:
+        return _read_parts(paths, SCORED)
+    # Not union_by_name, which opens every part before the first row is read.
+    columns = ", ".join(
+        f"'{field.name}': {{name: '{field.name}', type: '{_sql_type(field.type)}', "
+        "default_value: null}"
+        for field in (KEY, *list(SCORED)[1:])
+    )
+    return f"select * from read_parquet([{_files(paths)}], schema = map {{{columns}}})"
+
+
+def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
+    """SQL that reads Parquet parts, or no rows with the same columns where there are none."""
+    if paths:
+        columns = ", ".join(field.name for field in schema)
+        return f"select {columns} from read_parquet([{_files(paths)}])"
+    nulls = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
+    return f"select {nulls} where false"
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        fields = ", ".join(f"{member.name} {_sql_type(member.type)}" for member in kind)
+        return f"struct({fields})"
+    names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
+    return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
+
+
+def _files(paths: Sequence[Path]) -> str:
+    return ", ".join(_literal(str(path)) for path in paths)
+
+
+def _literal(text: str) -> str:
+    """An SQL string literal: model names and paths never become SQL."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,240 @@
+"""The one writer of a corpus: takes the lock, adds parts, keeps every row once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.corpus import Corpus, readable_errors, write_database
+from curate.errors import CurateError
+from curate.storage import manifest, parts
+from curate.storage.admission import check_admission
+from curate.storage.locking import locked
+from curate.storage.manifest import Manifest, ModelEntry, Settings
+from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+FLUSH_SECONDS = 5.0
+FLUSH_SHARE = 0.01
+"""Of a model's run so far: four days of scoring are some 800 parts, not 70,000."""
+FLUSH_ROWS = 65_536
+
+
+class Writer:
+    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
+
+    def __init__(self, path: Path, record: Manifest) -> None:
+        self.path = path
+        self.manifest = record
+        self._connection = duckdb.connect()
+        # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
+        self._connection.execute("create table seen (id uuid)")
+        self._connection.execute("create table seen_skips (key ubigint)")
+        self._seed("seen", "example_id::uuid", "examples")
+        self._seed("seen_skips", _SKIP_KEY, "skipped")
+
+    def add_examples(self, table: pa.Table) -> int:
+        """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
+        self._connection.register("incoming", table)
+        # Ids in common first: hashing the few new ones and passing over all seen ones is faster
+        # than the other way round, and stays so at 10^7.
+        fresh = self._connection.sql(
+            "with known as (select id from seen semi join incoming on incoming.example_id::uuid = "
+            "seen.id) select incoming.* from incoming anti join known on "
+            "incoming.example_id::uuid = known.id "
+            "qualify row_number() over (partition by example_id order by source, row) = 1 "
+            "order by source, row"
+        ).to_arrow_table()
+        if fresh.num_rows:
+            parts.write_part(self.path / "examples", keyed(fresh.cast(table.schema)))
+            self._connection.register("fresh", fresh)
+            self._connection.execute("insert into seen select example_id::uuid from fresh")
+        return int(fresh.num_rows)
+
+    def add_skipped(self, table: pa.Table) -> int:
+        """Record rows that can't be used, each reason once; gives back how many are new."""
+        self._connection.register("incoming", table)
+        fresh = self._connection.sql(
+            f"select distinct incoming.* from incoming anti join seen_skips on {_SKIP_KEY} = key "
+            "order by source, row, example_id"
+        ).to_arrow_table()
+        if fresh.num_rows:
+            parts.write_part(self.path / "skipped", fresh.cast(SKIPPED))
+            self._connection.register("fresh", fresh)
+            self._connection.execute(f"insert into seen_skips select {_SKIP_KEY} from fresh")
+        return int(fresh.num_rows)
+
+    def add_scores(self, model: str, table: pa.Table) -> None:
+        """Store scores of one model as a part of their own."""
+        parts.write_part(self.path / "scores" / model, keyed(table))
+
+    def admit(
+        self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False
+    ) -> list[str]:
+        """Enter models into the manifest, or refuse those whose scores would not fit the others.
+
+        `replace` throws the scores of models that changed under their names away; these are
+        returned.
+
+        Raises:
+            CurateError: another template, span or length; a second aligned model; a model whose
+                weights or tokeniser changed under its name.
+        """
+        changed = check_admission(self.path, self.manifest, entries, settings, replace)
+        for name in changed:
+            self._forget(name)
+        self.manifest.settings = settings
+        # A model that is known keeps its entry, with the backend and dtype of its last run.
+        known = {n: e for n, e in self.manifest.models.items() if n not in changed}
+        self.manifest.models = {**self.manifest.models, **entries, **known}
+        self.save()
+        if changed:
+            write_database(Corpus(self.path))  # the old one names parts that are gone
+        return changed
+
+    def _forget(self, model: str) -> None:
+        """Remove a model's scores and skips. Broken off, it leaves the old entry and fewer rows."""
+        for part in reversed(parts.list_parts(self.path / "scores" / model)):
+            parts.remove_part(part)
+        for part in parts.list_parts(self.path / "skipped"):
+            rows = pq.read_table(part)
+            kept = rows.filter(pc.field("model").is_null() | (pc.field("model") != model))
+            if kept.num_rows < rows.num_rows:
+                parts.rewrite_part(part, kept)
+        self._connection.execute("delete from seen_skips")
+        self._seed("seen_skips", _SKIP_KEY, "skipped")
+
+    def note_run(self, name: str, backend: str, dtype: str) -> None:
+        """Record with what backend and dtype a model is scored.
+
+        Raises:
+            CurateError: its scores so far are of another dtype.
+        """
+        entry = self.manifest.models[name]
+        if entry.dtype not in (None, "", dtype) and parts.list_parts(self.path / "scores" / name):
+            raise CurateError(
+                f"model {name}: has scores in {entry.dtype}, and this run computes in {dtype}, "
+                f"whose rounding differs; give --dtype {entry.dtype}, or score under a new name"
+            )
+        self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
+        self.save()
+
+    def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
+        """Record what a model's last run did: tokens of prompt and answer, loading included."""
+        self.manifest.runs[name] = {
+            "examples": examples,
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+        }
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        manifest.save(self.manifest, self.path)
+
+    def _seed(self, table: str, expression: str, folder: str) -> None:
+        paths = [str(path) for path in parts.list_parts(self.path / folder)]
+        if paths:
+            with readable_errors():
+                self._connection.execute(
+                    f"insert into {table} select {expression} from read_parquet($1)", [paths]
+                )
+
+
+class ScoreSink:
+    """Collects one model's scores and stores them now and then, at the latest at its end."""
+
+    def __init__(self, writer: Writer, model: str, *, keep_tokens: bool = False) -> None:
+        self._writer, self._model = writer, model
+        self.keep_tokens = keep_tokens
+        self._rows: list[tuple[Any, ...]] = []
+        self._skipped: list[tuple[str, str]] = []
+        self._began = time.monotonic()
+        self._due = self._began + FLUSH_SECONDS
+
+    def __enter__(self) -> ScoreSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def add(
+        self,
+        example_id: str,
+        n_tokens: int,
+        logprob: float,
+        truncated: bool,
+        token_logprobs: npt.NDArray[np.float32] | None = None,
+        texts: list[str] | None = None,
+    ) -> None:
+        """Take one score; `logprob` is the sum over the answer's tokens, in nats.
+
+        The tokens' own log-probs and texts are stored if tokens are kept.
+        """
+        kept = (token_logprobs, texts) if self.keep_tokens else ()
+        self._rows.append((example_id, n_tokens, logprob, truncated, *kept))
+        self._flush_if_due()
+
+    def skip(self, example_id: str, reason: str) -> None:
+        """Record that this model can't score this example, and why."""
+        self._skipped.append((example_id, reason))
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        if len(self._rows) + len(self._skipped) >= FLUSH_ROWS or time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what was collected.
+
+        It is taken out first: a stop in between may lose rows, and never stores one twice.
+        """
+        scores, self._rows = self._rows, []
+        skips, self._skipped = self._skipped, []
+        if scores:
+            columns = [list(column) for column in zip(*scores, strict=True)]
+            schema = SCORED if self.keep_tokens else SCORES
+            self._writer.add_scores(self._model, pa.table(columns, schema=schema))
+        if skips:
+            rows = [
+                {"example_id": example_id, "model": self._model, "reason": reason}
+                for example_id, reason in skips
+            ]
+            self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
+        now = time.monotonic()
+        self._due = now + max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
+
+
+@contextmanager
+def open_for_writing(path: Path) -> Iterator[Writer]:
+    """Lock a corpus folder (made if it isn't there) and give its writer.
+
+    At the end, also after an error, `corpus.duckdb` is made anew over what is stored.
+
+    Raises:
+        CurateError: the folder is something else, is of a newer format, or is being written.
+    """
+    with locked(path):
+        parts.sweep(path)
+        record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
+        writer = Writer(path, record)
+        writer.save()
+        try:
+            yield writer
+        finally:
+            write_database(Corpus(path))
+
+
+_SKIP_KEY = "hash(source, row, example_id, model, reason)"

@@ -1,0 +1,117 @@
+"""Query results as files: CSV, JSON, JSON Lines and Parquet, row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.corpus import readable_errors
+from curate.errors import CurateError
+from curate.storage import parts
+from curate.terminal.printing import flat, guarded, json_text
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+KINDS = ("csv", "json", "jsonl", "parquet")
+ROWS = 65_536
+
+
+def kind_of(output: Path | None, asked: str | None) -> str:
+    """How rows are written: as asked, else by the file's ending, else as a table.
+
+    Raises:
+        CurateError: a file that can't be a table, or Parquet without a file.
+    """
+    if output is None:
+        if asked == "parquet":
+            raise CurateError("Parquet needs a file: add --output FILE.parquet")
+        return asked or "table"
+    kind = asked or output.suffix.removeprefix(".")
+    if kind not in KINDS:
+        raise CurateError(
+            f"{output}: as what? end it in .csv, .json, .jsonl or .parquet, or give --format"
+        )
+    return kind
+
+
+def save(
+    result: duckdb.DuckDBPyRelation,
+    output: Path,
+    kind: str,
+    *,
+    force: bool,
+    spreadsheet: bool = False,
+) -> int:
+    """Write a query's rows to a file, whole or not at all; gives back how many they are.
+
+    `spreadsheet`: see `curate.terminal.printing.guarded`.
+
+    Rows are fetched as they are written, so that memory doesn't grow with them.
+
+    Raises:
+        CurateError: the file exists (without `force`), can't be written, or the query is wrong.
+    """
+    if output.exists() and not force:
+        raise CurateError(f"{output}: exists; give --force to replace it, or another name")
+    count = 0
+
+    def counted(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        nonlocal count
+        for batch in reader:
+            count += batch.num_rows
+            yield batch
+
+    with readable_errors(), parts.atomic(output) as temporary:
+        reader = result.to_arrow_reader(ROWS)
+        write = partial(_csv, spreadsheet=spreadsheet) if kind == "csv" else _WRITERS[kind]
+        write(temporary, reader.schema, counted(reader))
+    return count
+
+
+def _parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _csv(
+    path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch], *, spreadsheet: bool
+) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+
+    def cells(table: pa.Table) -> pa.Table:
+        return guarded(flat(table)) if spreadsheet else flat(table)
+
+    with pyarrow.csv.CSVWriter(path, cells(schema.empty_table()).schema) as writer:
+        for batch in batches:
+            writer.write_table(cells(pa.Table.from_batches([batch])))
+
+
+def _jsonl(path: Path, _: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in _rows(batches):
+            file.write(json_text(row, indent=None) + "\n")
+
+
+def _json(path: Path, _: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        mark = "[\n"
+        for row in _rows(batches):
+            file.write(mark + json_text(row, indent=None))
+            mark = ",\n"
+        file.write("\n]\n" if mark == ",\n" else "[]\n")
+
+
+def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        yield from batch.to_pylist()
+
+
+_WRITERS = {"json": _json, "jsonl": _jsonl, "parquet": _parquet}
