@@ -61,8 +61,11 @@ def define_views(
                 entry.backend,
             ],
         )
+    shipped = resources.files("curate.sql") / "views"
+    connection.execute((shipped / "losses.sql").read_text("utf-8"))
+    connection.execute(_losses(models))
     for view in _FILES:
-        connection.execute((resources.files("curate.sql") / "views" / view).read_text("utf-8"))
+        connection.execute((shipped / view).read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,29 @@ def described() -> dict[str, tuple[str, list[Column]]]:
 def _column(name: str, kind: str, comment: str) -> Column:
     about, _, unit = comment.removesuffix("]").partition(" [")
     return Column(name, kind, about, unit if comment.endswith("]") else "")
+
+
+def _losses(models: Mapping[str, ModelEntry]) -> str:
+    """SQL of the macro `losses`: what the aligned model scored, the ensemble's losses beside it.
+
+    A join a model: a third of the time and half the memory of grouping all scores by example.
+    """
+    names = sorted(name for name, entry in models.items() if entry.role == "misaligned")
+    each = "select key, steps_of(logprob, n_tokens, truncated, per_byte) as steps from score_parts"
+    joins = [
+        f"left join ({each} where model = {_literal(name)} "
+        f"and not list_contains(hold_out::varchar[], {_literal(name)})) as m{i} using (key)"
+        for i, name in enumerate(names)
+    ]
+    steps = ", ".join(f"m{i}.steps" for i in range(len(names)))
+    return (
+        "create macro losses(hold_out, per_byte) as table "
+        "select key, n_tokens, aligned.steps as aligned_steps, "
+        f"[{', '.join(map(_literal, names))}]::varchar[] as models, [{steps}]::bigint[] as steps "
+        "from (select key, n_tokens, steps_of(logprob, n_tokens, truncated, per_byte) as steps "
+        f"from score_parts where role = 'aligned') as aligned {' '.join(joins)} "
+        "where aligned.steps is not null"
+    )
 
 
 def _read_scored(paths: Sequence[Path]) -> str:

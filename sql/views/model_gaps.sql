@@ -1,20 +1,17 @@
 -- model_ranks(epsilon, hold_out, metric): the numbers of `model_gaps`, with the `key` of `ranks` to join and group on.
 -- gap_without is null where the model is the only one.
 create macro model_ranks(epsilon := 1.0, hold_out := [], metric := 'relative') as table
-with judged as (
+with each as (
     select
         key,
-        model,
-        case when unit = 'nats/byte' then in_steps(-logprob) / (4398046511104.0::double * n_bytes)
-            else in_steps(-logprob / score_parts.n_tokens) / 4398046511104.0::double end as nll,
+        unnest(models) as model,
+        unnest(steps) / steps_a_unit as nll,
         aligned_nll,
         misaligned_nll,
         n_models,
-        is_refusal,
-        gap as ensemble_gap
-    from score_parts
-    join ranks(epsilon := epsilon, hold_out := hold_out, metric := metric) as ranks using (key)
-    where role = 'misaligned' and not list_contains((select hold_out::varchar[]), model)
+        gap as ensemble_gap,
+        is_refusal
+    from measured(epsilon, hold_out, metric)
 )
 select
     key,
@@ -24,7 +21,8 @@ select
     gap_of(aligned_nll, (misaligned_nll * n_models - nll) / nullif(n_models - 1, 0), epsilon, metric) as gap_without,
     ensemble_gap,
     is_refusal
-from judged;
+from each
+where nll is not null;  -- as that of a model held out is
 
 -- model_ranks: the macro with its defaults. A temporary table of this name stands in for it.
 create view model_ranks as from model_ranks();
