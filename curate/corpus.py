@@ -7,9 +7,7 @@ corpus as it was when the connection was made, also while a run is adding to it;
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,6 +19,7 @@ import duckdb
 from curate.errors import CurateError
 from curate.storage import manifest, parts
 from curate.storage.locking import locked
+from curate.storage.spills import spill_folder
 from curate.storage.views import define_views
 
 if TYPE_CHECKING:
@@ -52,9 +51,7 @@ class Corpus:
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the corpus's views: unless unsafe, no file beyond the corpus."""
-        # Not DuckDB's default for what memory can't hold: a folder where the user happens to be.
-        spill = Path(tempfile.gettempdir()) / f"curate-{os.getpid()}"
-        connection = duckdb.connect(config=_CLOSED | {"temp_directory": str(spill)})
+        connection = duckdb.connect(config=_CLOSED | {"temp_directory": str(spill_folder())})
         define_views(connection, self.path, self.manifest.models)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")

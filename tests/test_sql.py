@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -293,6 +297,30 @@ def test_what_memory_cannot_hold_goes_to_the_temporary_folder(
         "(select a, row_number() over (order by hash(a)) as b from range(1000000) t(a) order by b)"
     )
     assert corpus.sql(spilling).fetchall() == [(1_000_000,)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asking whether a process lives would end it")
+def test_what_a_killed_process_spilled_is_removed_by_the_next(made: Corpus, tmp_path: Path) -> None:
+    """Closed to other users while it is there; gone after the next process, and after its own."""
+    spilling = (
+        "import sys, curate; curate.open(sys.argv[1], unsafe=True).sql("
+        "\"set memory_limit = '30MB'; select count(*) from (select a, row_number() over "
+        '(order by hash(a)) as b from range(1000000000) t(a) order by b)").fetchall()'
+    )
+    asking = "import sys, curate; curate.open(sys.argv[1]).sql('from models').fetchall()"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", spilling, str(made.path)]
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            while not any(tmp_path.glob("*curate-spill/*")):
+                assert process.poll() is None
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_mode & 0o777 == 0o700
+    subprocess.run([sys.executable, "-c", asking, str(made.path)], env=environment, check=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -38,7 +39,7 @@ def atomic(
     temporary = path.with_name(f"{TEMPORARY}{_tag()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_behind(path)
+        remove_left_behind(path)
         yield temporary
         _sync(temporary)
         temporary.replace(final(path, temporary))
@@ -85,7 +86,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY}{_tag()}-{path.name}")
     aside = path.with_name(f"{_ASIDE}{_tag()}-{path.name}")
     try:
-        _remove_left_behind(path)
+        remove_left_behind(path)
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
@@ -169,7 +170,13 @@ def _tag() -> str:
     return f"{os.getpid()}.{zlib.crc32(platform.node().encode()):08x}"
 
 
-def _remove_left_behind(path: Path) -> None:
+def own_folder(path: Path) -> Path:
+    """Make a folder beside `path` for this process, closed to other users."""
+    start, end = f"{TEMPORARY}{_tag()}-", f"-{path.name}"
+    return Path(tempfile.mkdtemp(prefix=start, suffix=end, dir=path.parent))
+
+
+def remove_left_behind(path: Path) -> None:
     """Remove what killed processes of this machine left of `path`."""
     name = glob.escape(path.name)
     for start in (TEMPORARY, _ASIDE):

@@ -21,6 +21,7 @@ from curate.storage.admission import check_admission
 from curate.storage.locking import locked
 from curate.storage.manifest import Manifest, ModelEntry, Settings
 from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
+from curate.storage.spills import spill_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ class Writer:
     def __init__(self, path: Path, record: Manifest) -> None:
         self.path = path
         self.manifest = record
-        self._connection = duckdb.connect()
+        self._connection = duckdb.connect(config={"temp_directory": str(spill_folder())})
         # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
         self._connection.execute("create table seen_skips (key ubigint)")
