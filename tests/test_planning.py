@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import Cli, Family
 
 import curate
@@ -80,26 +82,31 @@ def test_models_have_fingerprints(cli: Cli, scored: Path) -> None:
     assert all(entry.fingerprint in text for entry in entries.values())
 
 
-def test_the_shell_completes_names(scored: Path) -> None:
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_names(scored: Path, shell: str) -> None:
     """Tab offers commands, named queries and a corpus's misaligned models."""
-    assert "models" in _completed("curate mod")
-    assert set(_completed("curate sql ")) >= set(named())
-    assert _completed("curate sql --show top") == ["top_gaps"]
-    offered = _completed(f"curate export -c {scored} --hold-out ")
+    assert "models" in _completed(shell, "curate mod")
+    assert set(_completed(shell, "curate sql ")) >= set(named())
+    assert _completed(shell, "curate sql --show top") == ["top_gaps"]
+    offered = _completed(shell, f"curate export -c {scored} --hold-out ")
     assert offered == ["code", "legal", "medical"]
-    assert _completed(f"curate export -c {scored}/none --hold-out m") == []
+    assert _completed(shell, f"curate export -c {scored}/none --hold-out m") == []
 
 
-def _completed(line: str) -> list[str]:
-    words = line.split(" ")
+def _completed(shell: str, line: str) -> list[str]:
+    """What the script of `--install-completion` gets from curate for this line."""
     environment = os.environ | {
-        "_CURATE_COMPLETE": "complete_bash",
+        "_CURATE_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": line,
-        "COMP_CWORD": str(len(words) - 1),
+        "COMP_CWORD": str(line.count(" ")),
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     program = "import sys; sys.argv[0] = 'curate'; from curate.cli import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert ran.stderr == ""
-    return ran.stdout.split()
+    if shell == "zsh":  # a call of _arguments: a line for each, its name first
+        return re.findall(r'(?:\(\(|\n)"([^"]+)"', ran.stdout)
+    return [offer.partition("\t")[0] for offer in ran.stdout.split("\n") if offer]
