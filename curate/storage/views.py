@@ -104,7 +104,7 @@ def _column(name: str, kind: str, comment: str) -> Column:
 def _losses(models: Mapping[str, ModelEntry]) -> str:
     """SQL of the macro `losses`: what the aligned model scored, the ensemble's losses beside it.
 
-    A join a model: a third of the time and half the memory of grouping all scores by example.
+    A join for each model takes less time and memory than grouping all scores by example.
     """
     names = sorted(name for name, entry in models.items() if entry.role == "misaligned")
     each = "select key, steps_of(logprob, n_tokens, truncated, per_byte) as steps from score_parts"
