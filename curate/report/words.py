@@ -71,8 +71,8 @@ def tails(found: Findings) -> str | None:
     if span["lowest"] >= span["first"] and span["highest"] <= span["last"]:
         return None
     return (
-        f"The outermost bars also count what lies beyond: gaps reach from {span['lowest']:.2f} "
-        f"to {span['highest']:.2f}."
+        f"The outermost bars also count what lies beyond: gaps reach from {span['lowest']:.3g} "
+        f"to {span['highest']:.3g}."
     )
 
 
