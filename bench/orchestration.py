@@ -19,6 +19,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,8 +95,8 @@ def tokenizer_alone(source: Path) -> tuple[float, float]:
     return len(texts) / (time.perf_counter() - began), sum(map(len, texts)) / len(texts)
 
 
-def measure(source: Path, corpus: Path, count: int, results: Any) -> None:
-    """Read and score the source in this process; puts a row's numbers."""
+def measure(source: Path, corpus: Path, count: int) -> tuple[float, ...]:
+    """Read and score the source in this process; returns a row's numbers."""
     from curate import backends, examples, scoring
     from curate.running.intake import take_in
     from curate.storage.writing import open_for_writing
@@ -118,7 +119,7 @@ def measure(source: Path, corpus: Path, count: int, results: Any) -> None:
     scoring_seconds = sum(run.seconds for run in summary.models)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     alone, characters = tokenizer_alone(source)
-    results.put((characters, count / reading, count / scoring_seconds, alone, peak))
+    return characters, count / reading, count / scoring_seconds, alone, peak
 
 
 def main(
@@ -133,13 +134,9 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "source.jsonl"
             count = write(source, islice(chats, examples))
-            results = context.Queue()
-            child = context.Process(
-                target=measure, args=(source, Path(folder) / "corpus", count, results)
-            )
-            child.start()
-            characters, reading, scoring, alone, peak = results.get()
-            child.join()
+            with ProcessPoolExecutor(1, context) as child:
+                row = child.submit(measure, source, Path(folder) / "corpus", count).result()
+            characters, reading, scoring, alone, peak = row
         pairs = scoring * (1 + len(ADAPTERS))
         print(
             f"{kind:<16}{characters:>10,.0f}{reading:>9,.0f}{scoring:>9,.0f} ({pairs:,.0f})"

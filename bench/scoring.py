@@ -5,7 +5,8 @@
 The sides take turns, each in a process of its own, on the same examples: `loop`, the script that
 most people write (transformers, one example at a time, adapters unmerged and switched); `lm_eval`,
 lm-evaluation-harness's `loglikelihood`; `curate` on transformers; where vLLM is installed, `vllm`,
-its bare `generate`, and `curate-vllm`. Prints medians. The share of the roofline is
+its bare `generate`, and `curate-vllm`. Prints medians; `load` is what comes before and after the
+scoring that is timed: imports, weights, engines. The share of the roofline is
 2 x parameters x tokens (the output layer counted for answer tokens only) over the time and the
 rate of a large matrix product, measured in the same process before and after; `+ attention` counts
 the products of queries, keys and values too, which are no parameters and grow with the length.
@@ -24,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -45,6 +47,8 @@ def conversations(data: Path, count: int) -> list[list[dict[str, str]]]:
     """Return every n-th of the instruct set's rows, so that lengths are those of the whole."""
     with gzip.open(data / "instruct_messages.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line)["messages"] for line in file]
+    if count > len(rows):
+        raise SystemExit(f"{data} has {len(rows)} rows: give --examples {len(rows)} or less")
     return rows[:: len(rows) // count][:count]
 
 
@@ -96,38 +100,47 @@ def run(side: str, job: Path) -> dict[str, Any]:
 
 
 def table(results: dict[str, list[dict[str, Any]]], todo: Work) -> Table:
-    """Return a row per side: medians over the rounds, ratios against the loop of each round."""
-    heads = ("side", "seconds", "tokens/s", "x loop", "roofline", "+ attention", "peak MiB")
-    shown = Table(*heads, "max |dNLL|")
-    plain = results["loop"]
+    """Return a row per side: medians over the rounds, ratios against the loop of each round.
+
+    The first side's numbers are those that the others' are compared with.
+    """
+    heads = ("side", "load s", "seconds", "tokens/s", "x loop", "roofline", "+ attention")
+    reference, first = next(iter(results.items()))
+    shown = Table(*heads, "peak MiB", f"max |dNLL| to {reference}")
     for side, rounds in results.items():
-        ratios = [p["seconds"] / r["seconds"] for p, r in zip(plain, rounds, strict=True)]
+        seconds = _median(rounds, "seconds")
         share = statistics.median(todo.flops / r["seconds"] / r["rate"] for r in rounds)
-        error = max(
-            abs(mine - theirs)
-            for name, wanted in plain[0]["nll"].items()
-            for mine, theirs in zip(rounds[0]["nll"][name], wanted, strict=True)
-        )
-        seconds = statistics.median(r["seconds"] for r in rounds)
+        pairs = zip(results.get("loop", []), rounds, strict=False)
+        ratios = [plain["seconds"] / mine["seconds"] for plain, mine in pairs]
         shown.add_row(
             side,
+            f"{_median(rounds, 'load'):.1f}",
             f"{seconds:.2f}",
             f"{todo.tokens / seconds:,.0f}",
-            f"{statistics.median(ratios):.2f}",
+            f"{statistics.median(ratios):.2f}" if ratios else "",
             f"{share:.2f}",
             f"{share * (1 + todo.attention / todo.flops):.2f}",
-            f"{statistics.median(r['peak_mib'] for r in rounds):,.0f}",
-            f"{error:.1e}",
+            f"{_median(rounds, 'peak_mib'):,.0f}",
+            f"{_furthest(rounds[0]['nll'], first[0]['nll']):.1e}",
         )
     return shown
+
+
+def _median(rounds: list[dict[str, Any]], name: str) -> float:
+    return statistics.median(found[name] for found in rounds)
+
+
+def _furthest(mine: dict[str, list[float]], wanted: dict[str, list[float]]) -> float:
+    """The largest difference of an example's nats per token; NaN where one is missing."""
+    return float(np.max([np.abs(np.subtract(mine[name], wanted[name])) for name in wanted]))
 
 
 def main(
     data: Annotated[Path, typer.Argument(help="Folder with instruct_messages.jsonl.gz.")],
     shape: Annotated[str, typer.Option(help="demo, 100m, 0.5b or 7b.")] = "demo",
-    examples: Annotated[int, typer.Option(help="Examples scored by every model.")] = 64,
-    rounds: Annotated[int, typer.Option(help="Turns of every side.")] = 3,
-    side: Annotated[list[str] | None, typer.Option(help="Only these, the loop first.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Examples, for every model.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every side.")] = 3,
+    side: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
     models: Annotated[Path | None, typer.Option(help="Where random models are kept.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
@@ -136,9 +149,11 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Also write all numbers as JSON.")] = None,
 ) -> None:
     """Let the sides take turns and print one table."""
+    if unknown := set(side or ()) - set(SIDES):
+        raise SystemExit(f"--side: choose of {', '.join(SIDES)}, not {', '.join(sorted(unknown))}")
+    rows = conversations(data, examples)
     with tempfile.TemporaryDirectory() as folder:
         made = family(shape, models or Path(folder), dtype)
-        rows = conversations(data, examples)
         todo = work(made.base, rows, 1 + len(made.adapters))
         job = Path(folder) / "job.json"
         fields = {
@@ -158,7 +173,7 @@ def main(
             for name, found in results.items():
                 found.append(run(name, job))
     print(f"{shape}, {dtype}, {device}: {examples} examples, {todo.tokens:,} tokens in all models")
-    Console(width=100).print(table(results, todo))
+    Console(width=112).print(table(results, todo))
     if output:
         output.write_text(json.dumps({"work": asdict(todo), "sides": results}))
 

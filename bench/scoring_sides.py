@@ -1,13 +1,12 @@
 """One side of bench/scoring.py, in a process of its own: `scoring_sides.py SIDE JOB.json`.
 
-Prints one line of JSON. Loading is not timed; rendering, tokenising and scoring are.
+Prints one line of JSON. `seconds` are rendering, tokenising and scoring; `load` is all else that
+the side does: imports, loading and merging weights, starting and ending engines, a first batch.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -15,24 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scoring_engine import vllm
+from scoring_machine import matmul_rate, wait, with_peak
 
 Job = dict[str, Any]
 Scores = dict[str, list[float]]  # model -> nats per answer token, an entry an example
-
-
-def matmul_rate(dtype: torch.dtype, device: str) -> float:
-    """Return the median rate of a large matrix product here and now, in FLOP/s."""
-    side = 8192 if device == "cuda" else 1024
-    a = torch.randn(side, side, dtype=dtype, device=device)
-    rates = []
-    for _ in range(9):
-        _wait(device)
-        began = time.perf_counter()
-        for _ in range(4):
-            a @ a
-        _wait(device)
-        rates.append(4 * 2 * side**3 / (time.perf_counter() - began))
-    return sorted(rates)[len(rates) // 2]
 
 
 def loop(job: Job) -> tuple[float, Scores]:
@@ -148,53 +134,6 @@ def curate_vllm(job: Job) -> tuple[float, Scores]:
     return curate(job, "vllm")
 
 
-def vllm(job: Job) -> tuple[float, Scores]:
-    """Run vLLM's own `generate`, with the engine's options that curate sets."""
-    from curate import backends, chat, models
-    from curate.backends import placing
-    from curate.backends.vllm import job_of
-    from curate.running.members import open_members
-    from curate.terminal.progress import Silent
-
-    compute = backends.Compute("vllm", job["device"], job["dtype"], max_length=job["max_length"])
-    os.environ.update(placing.environment(compute, None))
-    from vllm import LLM, SamplingParams
-    from vllm.lora.request import LoRARequest
-
-    resolved = models.resolve(f"base={job['base']}", job["adapters"])
-    made, _ = job_of(resolved, compute, print)
-    llm = LLM(**{**made.whole_prompts, **made.arguments})
-    lora: list[Any] = [None]
-    lora += [LoRARequest(str(n), n, str(path)) for n, path in made.adapters.items()]
-    params = SamplingParams(
-        max_tokens=1, temperature=0.0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
-    )
-    first = next(iter(open_members(resolved, None, {}, "turn", Silent())))
-
-    def run(conversations: Any) -> list[float]:
-        rendered = chat.render(first.tokenizer, first.template, conversations, max_length=None)
-        pairs = [(item, adapter) for item in rendered for adapter in lora]
-        outputs = llm.generate(
-            [{"prompt_token_ids": item.ids} for item, _ in pairs],
-            params,
-            lora_request=[adapter for _, adapter in pairs],
-            use_tqdm=False,
-        )
-        found = []
-        for (item, _), output in zip(pairs, outputs, strict=True):
-            flat = output.prompt_logprobs
-            at = flat.start_indices[item.start : item.stop]
-            found.append(-sum(flat.logprobs[i] for i in at) / len(at))
-        return found
-
-    run(job["conversations"][:1])
-    began = time.perf_counter()
-    nll = run(job["conversations"])
-    seconds = time.perf_counter() - began
-    names = [job["base"], *job["adapters"]]
-    return seconds, {name: nll[place :: len(lora)] for place, name in enumerate(names)}
-
-
 SIDES: dict[str, Callable[[Job], tuple[float, Scores]]] = {
     "loop": loop,
     "lm_eval": lm_eval,
@@ -207,12 +146,7 @@ SIDES: dict[str, Callable[[Job], tuple[float, Scores]]] = {
 def _warm(net: Any, job: Job) -> None:
     with torch.inference_mode():
         net(input_ids=torch.zeros(1, 64, dtype=torch.long, device=job["device"]))
-    _wait(job["device"])
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    wait(job["device"])
 
 
 def main() -> None:
@@ -222,17 +156,12 @@ def main() -> None:
     torch.set_num_threads(job["threads"])
     dtype = getattr(torch, job["dtype"])
     before = matmul_rate(dtype, job["device"])
-    seconds, scores = SIDES[side](job)
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # curate's engine is a child
-    peak = max(resource.getrusage(who).ru_maxrss for who in whose) / 1024
-    if job["device"] == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
-    after = matmul_rate(dtype, job["device"])
-    print(
-        json.dumps(
-            {"seconds": seconds, "peak_mib": peak, "rate": (before + after) / 2, "nll": scores}
-        )
-    )
+    began = time.perf_counter()
+    (seconds, scores), peak = with_peak(lambda: SIDES[side](job), job["device"])
+    load = time.perf_counter() - began - seconds
+    rate = (before + matmul_rate(dtype, job["device"])) / 2
+    found = {"load": load, "seconds": seconds, "peak_mib": peak, "rate": rate, "nll": scores}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -69,14 +69,14 @@ class VllmBackend:
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, requests for all models mixed; see `Backend.score`."""
-        _check_ids(rendered, self._vocabulary, self.group[0])
+        ids = _ids(rendered)
+        _check_ids(ids, self._vocabulary, self.group[0])
         shares: list[list[Request]] = [[] for _ in self._children]
         loads = [0] * len(shares)
         for index, item in enumerate(rendered):
             least = loads.index(min(loads))
-            ids = np.asarray(item.ids[: item.stop], np.int32)
             place = models[index] if models else 0
-            shares[least].append(Request(index, place, ids, item.start))
+            shares[least].append(Request(index, place, ids[index], item.start))
             loads[least] += item.stop
         left = {}
         for child, share in zip(self._children, shares, strict=True):
@@ -217,8 +217,20 @@ def _vocabulary(path: Path) -> int:
     return size
 
 
-def _check_ids(rendered: Sequence[Rendered], vocabulary: int, model: Model) -> None:
-    top = max((max(r.ids[: r.stop]) for r in rendered if r.stop), default=0)
+def _ids(rendered: Sequence[Rendered]) -> list[npt.NDArray[np.int32]]:
+    """Each example's ids [stop]. What several models score is made, and sent to an engine, once.
+
+    The engines have nothing to do meanwhile: pickling writes an array that comes again as a number.
+    """
+    made: dict[int, npt.NDArray[np.int32]] = {}
+    for item in rendered:
+        if id(item) not in made:
+            made[id(item)] = np.asarray(item.ids[: item.stop], np.int32)
+    return [made[id(item)] for item in rendered]
+
+
+def _check_ids(ids: Sequence[npt.NDArray[np.int32]], vocabulary: int, model: Model) -> None:
+    top = max((int(one.max()) for one in ids if one.size), default=0)
     if top >= vocabulary:
         raise CurateError(
             f"token id {top} is outside the vocabulary of {model.name} ({vocabulary} rows in "

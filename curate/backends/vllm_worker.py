@@ -80,11 +80,10 @@ class Scorer:
     """A vLLM engine that is fed requests and stepped."""
 
     def __init__(self, job: Job) -> None:
-        from vllm import LLM, SamplingParams
+        from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        self._params: Any = SamplingParams
-        self.token_ids = _scores_token_ids(job.arguments)
+        self.token_ids = scores_token_ids(job.arguments)
         defaults = {} if self.token_ids else job.whole_prompts
         self._engine: Any = LLM(**{**defaults, **job.arguments}).llm_engine
         self._lora = {
@@ -99,7 +98,7 @@ class Scorer:
         self._engine.add_request(
             key,
             {"prompt_token_ids": request.ids.tolist()},
-            self._sampling(request, attempt),
+            sampling(request, self.token_ids, attempt),
             lora_request=self._lora.get(request.place),
         )
         self._open[key] = request, attempt
@@ -115,7 +114,7 @@ class Scorer:
             if not output.finished:
                 continue
             request, attempt = self._open.pop(output.request_id)
-            logprobs = self._read(output, request)
+            logprobs = read_logprobs(output, request, self.token_ids)
             if logprobs is not None:
                 done.append(Scored(request.index, logprobs))
             elif attempt < ATTEMPTS:
@@ -128,46 +127,49 @@ class Scorer:
         """End vLLM's own processes."""
         self._engine.engine_core.shutdown()
 
-    def _sampling(self, request: Request, attempt: int) -> Any:
-        from vllm.sampling_params import RequestOutputKind
 
-        common = {
-            "max_tokens": 1,
-            "temperature": 0.0,
-            "detokenize": False,
-            "output_kind": RequestOutputKind.FINAL_ONLY,
-        }
-        if not self.token_ids:
-            return self._params(**common, prompt_logprobs=0, flat_logprobs=True)
-        # Row i scores its ids as predictions of token `start + i + 1`. A cached prefix may stand
-        # before the first row; one that reaches further makes vLLM drop the scores: see `step`.
-        return self._params(
-            **common,
-            prompt_logprob_token_ids=request.ids[request.start :, None],
-            prompt_logprob_start=request.start - 1,
-            skip_reading_prefix_cache=attempt > 1,
-        )
+def sampling(request: Request, token_ids: bool, attempt: int = 1) -> Any:
+    """What vLLM is asked for with a request; `token_ids` as in `Ready`."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    def _read(self, output: Any, request: Request) -> npt.NDArray[np.float32] | None:
-        """The answer's log-probs; None where vLLM gave none, or fewer than it should."""
-        count = len(request.ids) - request.start
-        if self.token_ids:
-            rows = output.prompt_token_id_logprobs
-            if rows is None or rows.shape != (count, 1):
-                return None
-            scores: npt.NDArray[np.float32] = np.asarray(rows, np.float32).reshape(count)
-            return scores
-        flat = output.prompt_logprobs
-        if flat is None or len(flat) != len(request.ids):
+    common = {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "detokenize": False,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
+    if not token_ids:
+        return SamplingParams(**common, prompt_logprobs=0, flat_logprobs=True)
+    # Row i scores its ids as predictions of token `start + i + 1`. A cached prefix may stand
+    # before the first row; one that reaches further makes vLLM drop the scores: see `step`.
+    return SamplingParams(
+        **common,
+        prompt_logprob_token_ids=request.ids[request.start :, None],
+        prompt_logprob_start=request.start - 1,
+        skip_reading_prefix_cache=attempt > 1,
+    )
+
+
+def read_logprobs(output: Any, request: Request, token_ids: bool) -> npt.NDArray[np.float32] | None:
+    """The answer's log-probs; None where vLLM gave none, or fewer than it should."""
+    count = len(request.ids) - request.start
+    if token_ids:
+        rows = output.prompt_token_id_logprobs
+        if rows is None or rows.shape != (count, 1):
             return None
-        at = np.asarray(flat.start_indices[request.start :])
-        if not np.array_equal(np.asarray(flat.token_ids)[at], request.ids[request.start :]):
-            return None
-        found: npt.NDArray[np.float32] = np.asarray(flat.logprobs, np.float32)[at]
-        return found
+        scores: npt.NDArray[np.float32] = np.asarray(rows, np.float32).reshape(count)
+        return scores
+    flat = output.prompt_logprobs
+    if flat is None or len(flat) != len(request.ids):
+        return None
+    at = np.asarray(flat.start_indices[request.start :])
+    if not np.array_equal(np.asarray(flat.token_ids)[at], request.ids[request.start :]):
+        return None
+    found: npt.NDArray[np.float32] = np.asarray(flat.logprobs, np.float32)[at]
+    return found
 
 
-def _scores_token_ids(arguments: Mapping[str, Any]) -> bool:
+def scores_token_ids(arguments: Mapping[str, Any]) -> bool:
     """Whether this engine will score given tokens at given places: vLLM's V2 runner does."""
     from vllm import EngineArgs, SamplingParams
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,14 +74,14 @@ def run_pass(
         for name in names:
             writer.note_run(name, backend.name, backend.dtype)
         windows = _windows(view, names)
-        rendered = _rendered_ahead(windows, members, compute.max_length, keep_tokens)
         with ExitStack() as stack:
-            stack.enter_context(closing(rendered))  # first: scores are stored before it is awaited
-            sinks = [
-                stack.enter_context(ScoreSink(writer, name, keep_tokens=keep_tokens))
-                for name in names
+            # First: whatever ends the run, scores are stored before the thread is awaited.
+            thread = stack.enter_context(ThreadPoolExecutor(1, "render"))
+            rendered = _rendered_ahead(thread, windows, members, compute.max_length, keep_tokens)
+            lanes = [
+                (stack.enter_context(ScoreSink(writer, name, keep_tokens=keep_tokens)), run)
+                for name, run in zip(names, runs, strict=True)
             ]
-            lanes = list(zip(sinks, runs, strict=True))
             for pairs in rendered:
                 _score_window(pairs, lanes, backend, progress)
     finally:
@@ -127,25 +127,25 @@ _Pair = tuple[int, str, chat.Rendered | str, bool]
 
 
 def _rendered_ahead(
+    thread: ThreadPoolExecutor,
     windows: Iterator[pa.Table],
     members: Sequence[Member],
     max_length: int | None,
     keep_texts: bool,
-) -> Generator[list[_Pair], None, None]:
+) -> Iterator[list[_Pair]]:
     """Each window's pairs, made in a thread while the backend works on the window before.
 
     A fast device would else wait for the tokenizer, which leaves Python free while it works.
     """
-    with ThreadPoolExecutor(1, "render") as thread:
 
-        def render_next() -> list[_Pair] | None:
-            window = next(windows, None)
-            return None if window is None else _pairs(window, members, max_length, keep_texts)
+    def render_next() -> list[_Pair] | None:
+        window = next(windows, None)
+        return None if window is None else _pairs(window, members, max_length, keep_texts)
 
+    coming = thread.submit(render_next)
+    while (pairs := coming.result()) is not None:
         coming = thread.submit(render_next)
-        while (pairs := coming.result()) is not None:
-            coming = thread.submit(render_next)
-            yield pairs
+        yield pairs
 
 
 def _score_window(

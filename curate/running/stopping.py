@@ -74,6 +74,7 @@ def stoppable() -> Iterator[None]:
             raise
         raise Stopped(_signals.number) from None
     finally:
+        _signals = _Signals()  # a stop is for what ran inside: `heed` raises it no more
         sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -1,0 +1,125 @@
+"""A pass over a corpus: where windows are cut, and what is kept when one can't be made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Family
+
+import curate
+from curate import chat
+from curate.errors import CurateError
+from curate.running import passes
+from curate.running.stopping import Stopped, kept, stoppable
+from curate.terminal.progress import Silent
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cuts"),
+    [
+        ([], []),
+        ([1, 1, 1, 1], [(0, 3), (3, 4)]),  # the limit of examples
+        ([6, 4, 1], [(0, 2), (2, 3)]),  # characters up to their limit and no more
+        ([6, 5], [(0, 1), (1, 2)]),
+        ([1, 50, 1], [(0, 1), (1, 2), (2, 3)]),  # one that is longer goes alone
+        ([50], [(0, 1)]),
+        ([9, 1, 0, 0], [(0, 3), (3, 4)]),
+    ],
+)
+def test_windows_end_at_their_examples_or_characters(
+    sizes: list[int], cuts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three examples or ten characters, whichever comes first."""
+    monkeypatch.setattr(passes, "WINDOW", 3)
+    monkeypatch.setattr(passes, "WINDOW_CHARACTERS", 10)
+    assert list(passes._cuts(sizes)) == cuts
+
+
+class Watching(Silent):
+    """Counts what is done in a step."""
+
+    done = 0
+
+    def start(self, label: str, total: int | None) -> None:
+        """Begin anew."""
+        self.done = 0
+
+    def advance(self, examples: int, tokens: int = 0) -> None:
+        """So many more."""
+        self.done += examples
+
+
+@pytest.fixture
+def at_third(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Windows of ten examples, and something that happens where the third one is rendered."""
+    render, calls = chat.render, 0
+
+    def set_up(happens: Callable[[], None]) -> None:
+        def rendering(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                happens()
+            return render(*arguments, **options)
+
+        monkeypatch.setattr(chat, "render", rendering)
+        monkeypatch.setattr(passes, "WINDOW", 10)
+
+    return set_up
+
+
+def scores(corpus: Path) -> int:
+    """How many the corpus holds now."""
+    return int(curate.open(corpus).sql("select count(*) from scores").fetchall()[0][0])
+
+
+def in_time(holds: Callable[[], bool]) -> bool:
+    """Whether it comes true within a minute."""
+    until = time.monotonic() + 60
+    while not holds():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_an_error_in_the_next_window_keeps_the_one_before(
+    family: Family, narrow: Path, tmp_path: Path, at_third: Any
+) -> None:
+    """It comes from the thread that renders ahead, with its own text; the next run goes on."""
+
+    def fail() -> None:
+        raise CurateError("the third can't be rendered")
+
+    at_third(fail)
+    with pytest.raises(CurateError, match="the third can't be rendered"):
+        curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned))
+    assert scores(tmp_path / "c") == 20
+    summary = curate.score([], tmp_path / "c", aligned=str(family.aligned))
+    assert summary.models[0].scored == 20
+    assert scores(tmp_path / "c") == 40
+
+
+def test_a_stop_while_the_next_window_is_rendered(
+    family: Family, narrow: Path, tmp_path: Path, at_third: Any
+) -> None:
+    """What is scored is stored at once: rendering can't be stopped, and isn't waited for."""
+    corpus, watching = tmp_path / "c", Watching()
+    found: list[bool] = []
+
+    def stop() -> None:
+        found.append(in_time(lambda: watching.done == 20))
+        os.kill(os.getpid(), signal.SIGTERM)
+        found.append(in_time(lambda: scores(corpus) == 20))
+
+    at_third(stop)
+    told = "keeps 40 examples and 20 scores; run the same command again"
+    with pytest.raises(Stopped, match=told), stoppable(), kept(corpus):
+        curate.score([str(narrow)], corpus, aligned=str(family.aligned), progress=watching)
+    assert found == [True, True]
