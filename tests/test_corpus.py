@@ -136,7 +136,7 @@ def test_temporary_files_of_a_killed_run_are_swept(made: Corpus) -> None:
 def test_what_a_killed_output_left_is_removed(name: str, tmp_path: Path) -> None:
     """By the next one to the same place: of dead processes of this machine only."""
     code = (
-        "import os, sys, pathlib; from curate import parts\n"
+        "import os, sys, pathlib; from curate.storage import parts\n"
         "with parts.atomic_folder(pathlib.Path(sys.argv[1])) as folder:\n"
         "    (folder / 'rows').write_text('new'); os._exit(9)"
     )
