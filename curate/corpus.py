@@ -1,8 +1,8 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
 Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
-corpus as it was when the connection was made, also while a run is adding to it; only
-`curate score --replace` takes parts away.
+corpus as it was when the connection was made, also while a run is adding to it. Parts are taken
+away only by `curate score --replace`, and where a row that was skipped has been mended.
 """
 
 from __future__ import annotations
