@@ -1,8 +1,8 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
 Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
-corpus as it was when the connection was made, also while a run is adding to it; only
-`curate score --replace` takes parts away.
+corpus as it was when the connection was made, also while a run is adding to it. Parts are taken
+away only by `curate score --replace`, and where a row that was skipped has been mended.
 """
 
 from __future__ import annotations
@@ -116,7 +116,10 @@ class Corpus:
         from curate.exporting import export
         from curate.exports.targets import Target
 
-        return export(self, Path(output), recipe, target or Target(), force=force, command=command)
+        with readable_errors():  # a damaged part may be met late
+            return export(
+                self, Path(output), recipe, target or Target(), force=force, command=command
+            )
 
     def score_parts(self, model: str) -> list[Path]:
         """The finished score parts of one model."""
@@ -135,14 +138,23 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
 
 
 def write_database(corpus: Corpus) -> Path:
-    """Write `corpus.duckdb`: the same views for any DuckDB client, replaced whole."""
+    """Write `corpus.duckdb`: the same views for any DuckDB client, replaced whole.
+
+    Raises:
+        CurateError: the disk is full, or a part is damaged; an old one is left as it was.
+    """
     path = corpus.path / DATABASE
 
     def fill(temporary: Path) -> None:
-        with duckdb.connect(temporary) as connection:
-            define_views(connection, corpus.path, corpus.manifest.models)
+        try:
+            with duckdb.connect(temporary) as connection:
+                define_views(connection, corpus.path, corpus.manifest.models)
+                connection.execute("checkpoint")  # closing does it too, and hides a full disk
+        finally:
+            temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
 
-    parts.write_with(path, fill)
+    with readable_errors():
+        parts.write_with(path, fill)
     return path
 
 
@@ -178,7 +190,9 @@ def readable_errors() -> Iterator[None]:
     except duckdb.Error as error:
         message = re.sub(r"\s*\n\s*", " ", str(error).split("\nLINE ")[0].strip())
         message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
-        if ".parquet" in message:
+        if "No space left" in message:
+            message += "; free some space, then run the same command again"
+        elif ".parquet" in message:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
         raise CurateError(message) from None
 

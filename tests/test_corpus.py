@@ -19,9 +19,14 @@ import pytest
 import curate
 from curate.corpus import Corpus
 from curate.errors import CurateError
+from curate.examples import read
+from curate.running.intake import take_in
 from curate.storage import parts, writing
+from curate.storage.integrity import check
 from curate.storage.schema import KEY, SCORES, SKIPPED
 from curate.storage.writing import ScoreSink, open_for_writing
+from curate.terminal.progress import Silent
+from tests.conftest import chat
 from tests.corpora import SETTINGS, corpus, entry, rows
 
 
@@ -65,6 +70,36 @@ def test_a_skip_is_recorded_once(made: Corpus) -> None:
     assert Corpus(made.path).sql("select source, row, reason from skipped").fetchall() == [
         ("x.jsonl", 3, "not JSON")
     ]
+
+
+def test_a_mended_row_is_no_skip(tmp_path: Path) -> None:
+    """Read again, it leaves `skipped`; what is broken still, or was not read again, stays."""
+    one, two, nothing = (tmp_path / f"{name}.jsonl" for name in ("one", "two", "nothing"))
+    good, bad = '{"prompt": "q", "response": "a"}\n', "{\n"
+    half = json.dumps({"messages": [*chat("q", " "), *chat("r", "a")]}) + "\n"
+
+    def read_them(*sources: Path) -> list[object]:
+        with open_for_writing(tmp_path / "c") as writer:
+            writer.admit({"bad": entry("aligned")}, SETTINGS)
+            take_in(writer, read(list(map(str, sources)), turns="all"), Silent())
+            if len(sources) == 3:
+                with ScoreSink(writer, "bad") as sink:
+                    sink.skip("f" * 32, "too long")
+        query = "select source, row, model from skipped order by all"
+        return Corpus(tmp_path / "c").sql(query).fetchall()
+
+    one.write_text(good + bad + bad + half)
+    two.write_text(bad + good)
+    nothing.write_text("")
+    stay = [(str(one), 3, None), (str(one), 4, None), (str(two), 1, None), (None, None, "bad")]
+    mended = [(str(one), 2, None), (str(nothing), None, None)]
+    assert set(read_them(one, two, nothing)) == {*stay, *mended}
+    one.write_text(good + good + bad + half)  # as a duplicate of the row before
+    nothing.write_text(good)
+    assert set(read_them(one, nothing)) == set(stay)
+    assert check(Corpus(tmp_path / "c")) == []
+    one.write_text(good + bad + bad + half)
+    assert set(read_them(one)) == {*stay, mended[0]}
 
 
 def test_scores_are_stored_although_the_run_dies(made: Corpus) -> None:

@@ -19,7 +19,7 @@ from hostile import CSV, GOOD, INPUTS, Verdict
 from curate import examples
 from curate.errors import CurateError
 from curate.examples import read
-from curate.reading import files, narrow, sources
+from curate.reading import files, narrow, parquet, sources
 from curate.storage.schema import EXAMPLES, SKIPPED
 
 FILES = {name: verdict for name, (_, verdict) in INPUTS.items() if isinstance(verdict, tuple)}
@@ -158,12 +158,13 @@ def peak_of(path: Path, **options: Any) -> tuple[int, Any]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits that are stated, a thousandth of them: the same code at a test's size."""
-    for name, value in (
-        ("ROW_BYTES", 1 << 17),
-        ("CHUNK", 1 << 12),
-        ("PARQUET_BYTES", 1 << 16),
+    for room, name, value in (
+        (files, "ROW_BYTES", 1 << 17),
+        (files, "CHUNK", 1 << 12),
+        (parquet, "ROW_BYTES", 1 << 17),
+        (parquet, "BYTES", 1 << 16),
     ):
-        monkeypatch.setattr(files, name, value)
+        monkeypatch.setattr(room, name, value)
     monkeypatch.setattr(sources, "CHUNK", 1 << 12)
     monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
     monkeypatch.setattr(examples, "CHUNK_BYTES", 1 << 16)
@@ -223,6 +224,44 @@ def test_a_bomb_ends_at_the_limit(
     path.write_bytes(gzip.compress(head + piece * ((4 << 20) // len(piece)), 9))
     with pytest.raises(CurateError, match=r"unpacks to more than 1,\d{3},\d{3} bytes"):
         take(path)
+
+
+def _repeated(text: str, count: int) -> pa.Array:
+    """One text very often, which Parquet stores once."""
+    numbers = pa.array([0] * count, pa.int32())
+    return pa.DictionaryArray.from_arrays(numbers, pa.array([text]))
+
+
+def _in_lists(texts: pa.Array, each: int) -> pa.Array:
+    """The same as the contents of messages, so many to a row."""
+    count = len(texts)
+    roles = pa.array(["user", "assistant"] * (count // 2))
+    turns = pa.StructArray.from_arrays([roles, texts], ["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(range(0, count + 1, each), pa.int32()), turns)
+
+
+def test_a_value_that_parquet_repeats(tmp_path: Path, small: None) -> None:
+    """Rows whose texts are one dictionary's entry are made some at a time, or are too long."""
+    text = "x" * 30_000
+    flat = {name: _repeated(text, 1_000) for name in ("prompt", "response")}
+    for name, columns, wanted in (
+        ("flat", flat, (1_000, 0)),
+        ("short rows", {"messages": _in_lists(_repeated(text, 1_000), 2)}, (500, 0)),
+        ("long rows", {"messages": _in_lists(_repeated(text, 1_000), 500)}, (0, 2)),
+    ):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table(columns), path)
+        assert path.stat().st_size < 20_000
+        seen, most = [0, 0], 0
+        arrow = pa.total_allocated_bytes()
+        tracemalloc.start()
+        for _, row in sources.rows(str(path)):
+            seen[isinstance(row, str)] += 1
+            most = max(most, pa.total_allocated_bytes() - arrow)
+        most += tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert tuple(seen) == wanted
+        assert most < 1 << 20, name
 
 
 @pytest.mark.parametrize("where", [None, "n >= 0"])

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Cli, Family
 from files import write
@@ -141,3 +143,42 @@ def test_a_query_over_a_damaged_file_says_how_to_find_it(cli: Cli, corpus: Path)
     assert part.name in ran.err
     assert "curate status --verify" in ran.err
     assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize(
+    ("where", "column", "values"),
+    [
+        ("scores/chat", "logprob", "a"),
+        ("scores/chat", "n_tokens", [1.5]),
+        ("scores/code", "example_id", 1),
+        ("examples", "messages", "a"),
+        ("examples", "answer", 7),
+        ("examples", "n_bytes", None),
+    ],
+)
+def test_columns_of_other_types(
+    where: str, column: str, values: object, later: bool, cli: Cli, corpus: Path, tmp_path: Path
+) -> None:
+    """A corpus from elsewhere whose parts hold something else is one line that names the file."""
+    part = parts.list_parts(corpus / where)[-1 if later else 0]
+    table = pq.read_table(part)
+    at = table.column_names.index(column)
+    odd = pa.array([values] * table.num_rows)
+    left = table.remove_column(at)
+    parts.rewrite_part(part, left.add_column(at, column, odd) if values is not None else left)
+    (odd_part,) = (corpus / where).glob(f"{part.name[:11]}*")
+    for command in (
+        ["status", "--verify"],
+        ["sql", "from gaps join examples using (example_id)"],
+        ["export", "--top", "3", "-o", tmp_path / "o.jsonl"],
+    ):
+        ran = cli(*command, "-c", corpus)
+        if later and values == 7 and command[0] != "status":
+            assert ran.code == 0, ran  # numbers are read as text, as the first part's are
+            continue
+        assert ran.code == 1, ran
+        assert odd_part.name in "".join((ran.out + ran.err).split()), ran
+        assert "Traceback" not in ran.err
+        assert ran.err.count("\n") <= 1
+    assert (tmp_path / "o.jsonl").exists() == (later and values == 7)

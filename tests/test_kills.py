@@ -31,9 +31,13 @@ TEMPORARY = ".tmp-*"
 pytestmark = pytest.mark.timeout(120 + 40 * KILLS)
 
 
-def score_command(corpus: Path) -> list[str]:
-    """`curate score` of sixty demo examples under three of the demo's models."""
-    misaligned = [text for n in NAMES[1:] for text in ("--misaligned", f"{n}={MODELS / n}")]
+def score_command(corpus: Path, **changed: str) -> list[str]:
+    """`curate score` of sixty demo examples under three of the demo's models.
+
+    `changed` puts another of them under one's name.
+    """
+    places = {name: MODELS / changed.get(name, name) for name in NAMES[1:]}
+    misaligned = [text for n, at in places.items() for text in ("--misaligned", f"{n}={at}")]
     aligned = ["--aligned", f"aligned={MODELS / 'aligned'}"]
     source = str(ROOT / "data" / "examples")
     return ["score", source, "-c", str(corpus), *aligned, *misaligned, "--limit", "60", "--json"]
@@ -146,6 +150,48 @@ def _complete(corpus: Path, wanted: dict[tuple[str, str], float]) -> None:
     scored = sum(model["scored"] for model in json.loads(said)["models"])
     assert scored == len(wanted) - len(before)
     assert not list(corpus.rglob(TEMPORARY))
+
+
+def _fingerprint(corpus: Path) -> str:
+    """That of the model called medical, by the manifest."""
+    return curate.open(corpus).manifest.models["medical"].fingerprint
+
+
+def _when_removed(ran: subprocess.Popen[str], path: Path) -> None:
+    """Wait until a file is gone."""
+    while ran.poll() is None and path.exists():
+        time.sleep(0.0005)
+
+
+def test_a_killed_replacement_mixes_no_scores(whole: tuple[Path, float], tmp_path: Path) -> None:
+    """While `--replace` puts a changed model in another's place, its name has scores of one."""
+    old, seconds = whole
+    new = tmp_path / "new"
+    finish(score_command(new, medical="legal"))
+    allowed = {_fingerprint(corpus): scores_of(corpus) for corpus in (old, new)}
+    assert len(allowed) == 2
+    wanted, chance, kills = scores_of(new), random.Random(1), 0
+    for number in range(max(4, KILLS // 5)):
+        corpus = tmp_path / str(number)
+        command = [*score_command(corpus, medical="legal"), "--replace"]
+        (part,) = (Path(shutil.copytree(old, corpus)) / "scores" / "medical").glob("part-*")
+        with start(command) as ran:
+            if number % 2:
+                _when_removed(ran, part)
+            else:
+                _at_random(ran, corpus, chance.random() * seconds)
+            ran.kill()
+            ran.communicate()
+        kills += ran.returncode == -signal.SIGKILL
+        found, which = scores_of(corpus), _fingerprint(corpus)
+        assert found.items() <= allowed[which].items()
+        said, _ = finish([*command, "--quiet"])
+        kept = [pair for pair in found if which == _fingerprint(new) or pair[1] != "medical"]
+        assert sum(m["scored"] for m in json.loads(said)["models"]) == len(wanted) - len(kept)
+        assert (scores_of(corpus), _fingerprint(corpus)) == (wanted, _fingerprint(new))
+        assert gaps_of(corpus).equals(gaps_of(new))
+        assert not list(corpus.rglob(TEMPORARY))
+    print(f"\nkilled {kills} replacements, nothing mixed")
 
 
 def _names(folder: Path) -> list[str]:

@@ -343,6 +343,7 @@ def _json_bomb(name: str) -> Callable[[Path, Path], None]:
     return lambda folder, mark: (folder / name).write_text("[" * 200_000) and None
 
 
+ENDLESS = r"(([a-z0-9_.]+)+)+!"
 EVIL = {"AutoConfig": "configuration_evil.E", "AutoModelForCausalLM": "modeling_evil.E"}
 
 
@@ -366,10 +367,12 @@ EVIL = {"AutoConfig": "configuration_evil.E", "AutoModelForCausalLM": "modeling_
         ("aligned", _changed(num_attention_heads=0), "cannot be loaded"),
         ("aligned", _changed(hidden_act="os.system"), "cannot be loaded"),
         ("aligned", _changed(model_type=["qwen2"]), ""),
-        ("medical", _json_bomb("adapter_config.json"), "does not fit"),
+        ("medical", _json_bomb("adapter_config.json"), "cannot be read"),
         ("medical", _changed(peft_type="EVIL"), "does not fit"),
         ("medical", _changed(r="many"), "does not fit"),
         ("medical", _changed(target_modules="("), "does not fit"),
+        ("medical", _changed(target_modules=ENDLESS), "takes more than 3 s on the model's names"),
+        ("medical", _changed(rank_pattern={ENDLESS: 2}), "takes more than 3 s"),
         (
             "medical",
             _changed(megatron_config={}, megatron_core="modeling_evil"),
@@ -394,6 +397,7 @@ def test_a_hostile_model_runs_nothing(
     spoil(model, mark)
     monkeypatch.chdir(model)
     monkeypatch.syspath_prepend(str(model))
+    monkeypatch.setattr("curate.backends.patterns.SECONDS", 3.0)
     source = tmp_path / "rows.jsonl"
     source.write_text('{"prompt": "q", "response": "a"}\n')
     options = {"aligned": str(family.aligned), "medical": str(family.medical)} | {which: str(model)}

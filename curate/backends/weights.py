@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from curate.backends.patterns import refuse_endless
 from curate.errors import CurateError
 from curate.fingerprints import read_json, weight_files
 from curate.models import Model
@@ -147,6 +148,8 @@ def _attach(net: Any, adapter: Path) -> Any:
     import peft
 
     weight_files(adapter)  # refuses pickles and says what is missing
+    names = [name for name, _ in net.named_modules()]
+    refuse_endless(adapter, read_json(adapter / "adapter_config.json"), names)
     config = peft.PeftConfig.from_pretrained(str(adapter))
     if config.is_prompt_learning:
         raise CurateError(f"adapter {adapter} adds prompt tokens, not weights: not supported")

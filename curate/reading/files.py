@@ -5,15 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.errors import CurateError
 
@@ -28,7 +24,6 @@ some 20 times its text)."""
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 1000
 """How much a compressed file may unpack to: a GiB, and beyond that 1000 times its own size."""
 TOO_LONG = f"longer than {ROW_BYTES >> 20} MiB"
-PARQUET_ROWS, PARQUET_BYTES = 256, 64 << 20  # decoded by Arrow at a time; made Python's at a time
 NOT_UTF8 = "not UTF-8 text"
 # A whole string, or one character that matters; a lone quote is a string cut off by the chunk.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
@@ -143,49 +138,6 @@ class Unpacked(io.RawIOBase):
         """Close the file too."""
         self._stream.close()
         super().close()
-
-
-def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
-    """Yield the rows of a Parquet file; a packed one is unpacked to a temporary file first.
-
-    Raises:
-        OSError, pa.ArrowException: the file is corrupt.
-    """
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as unpacked:
-        if packed is not None:  # Parquet is read from its end, which a stream doesn't offer
-            shutil.copyfileobj(packed, unpacked, CHUNK)
-            unpacked.flush()
-        # Arrow gets a path: with a Python file its threads can hang at exit (apache/arrow 50482).
-        name = path if packed is None else unpacked.name
-        number = 0
-        # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
-        with pq.ParquetFile(name, pre_buffer=False) as table:
-            for batch in table.iter_batches(batch_size=_rows_at_once(table.metadata)):
-                at_once = max(1, batch.num_rows * PARQUET_BYTES // max(batch.nbytes, 1))
-                for start in range(0, batch.num_rows, at_once):
-                    for row in _parquet_batch(batch.slice(start, at_once)):
-                        number += 1
-                        yield number, row
-
-
-def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """How many rows Arrow may decode at a time, by what its row groups say of their size."""
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    heaviest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
-    return max(1, min(PARQUET_ROWS, int(PARQUET_BYTES / max(heaviest, 1))))
-
-
-def _parquet_batch(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    try:
-        found: list[dict[str, Any] | str] = batch.to_pylist()
-    except (ArithmeticError, LookupError, TypeError, ValueError, ImportError) as error:
-        if batch.num_rows == 1:  # such as a date beyond Python's, or a zone that no one knows
-            utf8 = isinstance(error, UnicodeDecodeError)
-            why = " ".join(str(error).split())[:120]
-            return [NOT_UTF8 if utf8 else f"a value that Python can't hold ({why})"]
-        slices = (batch.slice(i, 1) for i in range(batch.num_rows))
-        found = [row for one in slices for row in _parquet_batch(one)]
-    return found
 
 
 def _object(text: bytes) -> dict[str, Any] | str:

@@ -18,9 +18,9 @@ from curate.reading.files import (
     Unpacked,
     csv_rows,
     json_rows,
-    parquet_rows,
 )
 from curate.reading.hub import PREFIX, hub_rows
+from curate.reading.parquet import parquet_rows
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = {"": None, ".gz": "gzip", ".zst": "zstd"}

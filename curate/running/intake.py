@@ -54,6 +54,7 @@ def take_in(
     finally:
         progress.stop()
     _store(writer, waiting, taken)
+    writer.drop_mended()
     return taken
 
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from curate.corpus import Corpus
 from curate.storage import parts
+from curate.storage.schema import EXAMPLES, SCORES, SKIPPED
+from curate.storage.views import misfit
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ def _orphans(corpus: Corpus) -> int:
 
 
 def _damages(root: Path, folder: Path) -> Iterator[Damage]:
+    inside = {root / "examples": EXAMPLES, root / "skipped": SKIPPED}
+    schema = inside.get(folder, SCORES)
     found = parts.list_parts(folder)
     numbers = [parts.number_of(part) for part in found]
     for number in sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers)):
@@ -49,7 +53,7 @@ def _damages(root: Path, folder: Path) -> Iterator[Damage]:
         yield Damage(str(where), "is missing")
     for part in found:
         number = parts.number_of(part)
-        reason = "is no part's name" if number < 0 else _reason(part)
+        reason = "is no part's name" if number < 0 else _reason(part) or misfit(part, schema)
         if numbers.count(number) > 1 and not reason:
             reason = "has the number of another part: its rows may count twice"
         if reason:

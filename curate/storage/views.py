@@ -10,7 +10,9 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from curate.errors import CurateError
 from curate.storage import parts
 from curate.storage.manifest import ModelEntry
 from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
@@ -96,6 +98,22 @@ def described() -> dict[str, tuple[str, list[Column]]]:
     }
 
 
+def misfit(part: Path, schema: pa.Schema) -> str | None:
+    """Which column of a part is not of its type; None where all are, or the file can't be read."""
+    try:
+        found = pq.read_schema(part)
+    except (OSError, pa.ArrowException):
+        return None
+    for name, wanted in zip(schema.names, schema.types, strict=True):
+        at = found.get_field_index(name)
+        if at < 0:
+            return f"has no column {name}"
+        kinds = {_sql_type(wanted), *(["uuid"] if name == KEY.name else [])}
+        if _sql_type(found.field(at).type) not in kinds:
+            return f"its column {name} is {found.field(at).type}, not {wanted}"
+    return None
+
+
 def _column(name: str, kind: str, comment: str) -> Column:
     about, _, unit = comment.removesuffix("]").partition(" [")
     return Column(name, kind, about, unit if comment.endswith("]") else "")
@@ -141,8 +159,15 @@ def _read_scored(paths: Sequence[Path]) -> str:
 
 
 def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
-    """SQL that reads Parquet parts, or no rows with the same columns where there are none."""
+    """SQL that reads Parquet parts, or no rows with the same columns where there are none.
+
+    Raises:
+        CurateError: a part, of a corpus from elsewhere, has columns of other types.
+    """
     if paths:
+        # Of the first part; DuckDB names a later one that differs.
+        if (why := misfit(paths[0], schema)) is not None:
+            raise CurateError(f"{paths[0]}: {why}; remove the file, or score into a new corpus")
         columns = ", ".join(field.name for field in schema)
         return f"select {columns} from read_parquet([{_files(paths)}])"
     nulls = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)

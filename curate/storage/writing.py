@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
@@ -21,6 +19,7 @@ from curate.storage.admission import check_admission
 from curate.storage.locking import locked
 from curate.storage.manifest import Manifest, ModelEntry, Settings
 from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
+from curate.storage.skips import Skips
 from curate.storage.spills import spill_folder
 
 if TYPE_CHECKING:
@@ -42,9 +41,13 @@ class Writer:
         self._connection = duckdb.connect(config={"temp_directory": str(spill_folder())})
         # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
-        self._connection.execute("create table seen_skips (key ubigint)")
-        self._seed("seen", "example_id::uuid", "examples")
-        self._seed("seen_skips", _SKIP_KEY, "skipped")
+        paths = [str(part) for part in parts.list_parts(path / "examples")]
+        if paths:
+            with readable_errors():
+                self._connection.execute(
+                    "insert into seen select example_id::uuid from read_parquet($1)", [paths]
+                )
+        self._skips = Skips(path / "skipped", self._connection)
 
     def add_examples(self, table: pa.Table) -> int:
         """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
@@ -62,20 +65,16 @@ class Writer:
             parts.write_part(self.path / "examples", keyed(fresh.cast(table.schema)))
             self._connection.register("fresh", fresh)
             self._connection.execute("insert into seen select example_id::uuid from fresh")
+        self._skips.note_read(table)
         return int(fresh.num_rows)
 
     def add_skipped(self, table: pa.Table) -> int:
         """Record rows that can't be used, each reason once; gives back how many are new."""
-        self._connection.register("incoming", table)
-        fresh = self._connection.sql(
-            f"select distinct incoming.* from incoming anti join seen_skips on {_SKIP_KEY} = key "
-            "order by source, row, example_id"
-        ).to_arrow_table()
-        if fresh.num_rows:
-            parts.write_part(self.path / "skipped", fresh.cast(SKIPPED))
-            self._connection.register("fresh", fresh)
-            self._connection.execute(f"insert into seen_skips select {_SKIP_KEY} from fresh")
-        return int(fresh.num_rows)
+        return self._skips.add(table)
+
+    def drop_mended(self) -> None:
+        """After a reading: a row that was skipped once and could be used now is no skip."""
+        self._skips.drop_mended()
 
     def add_scores(self, model: str, table: pa.Table) -> None:
         """Store scores of one model as a part of their own."""
@@ -109,13 +108,7 @@ class Writer:
         """Remove a model's scores and skips. Broken off, it leaves the old entry and fewer rows."""
         for part in reversed(parts.list_parts(self.path / "scores" / model)):
             parts.remove_part(part)
-        for part in parts.list_parts(self.path / "skipped"):
-            rows = pq.read_table(part)
-            kept = rows.filter(pc.field("model").is_null() | (pc.field("model") != model))
-            if kept.num_rows < rows.num_rows:
-                parts.rewrite_part(part, kept)
-        self._connection.execute("delete from seen_skips")
-        self._seed("seen_skips", _SKIP_KEY, "skipped")
+        self._skips.forget(model)
 
     def note_run(self, name: str, backend: str, dtype: str) -> None:
         """Record with what backend and dtype a model is scored.
@@ -144,14 +137,6 @@ class Writer:
     def save(self) -> None:
         """Write the manifest."""
         manifest.save(self.manifest, self.path)
-
-    def _seed(self, table: str, expression: str, folder: str) -> None:
-        paths = [str(path) for path in parts.list_parts(self.path / folder)]
-        if paths:
-            with readable_errors():
-                self._connection.execute(
-                    f"insert into {table} select {expression} from read_parquet($1)", [paths]
-                )
 
 
 class ScoreSink:
@@ -236,6 +221,3 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
             yield writer
         finally:
             write_database(Corpus(path))
-
-
-_SKIP_KEY = "hash(source, row, example_id, model, reason)"
