@@ -159,27 +159,31 @@ def write_database(corpus: Corpus) -> Path:
 
 
 def renew_database(corpus: Corpus) -> bool:
-    """Make `corpus.duckdb` anew where its views are not of these files, or of an earlier version.
+    """Make `corpus.duckdb` anew where it is not what `write_database` would write now.
 
-    The corpus was moved, or a part was taken away. Gives back whether it did; it leaves the file
-    alone while a run is writing or it is in use.
+    The corpus was moved, a run was killed before its end, a part was taken away, or an earlier
+    version wrote it. Gives back whether it did; it leaves the file alone while a run is writing or
+    it is in use.
     """
     path = corpus.path / DATABASE
     try:
         with duckdb.connect(path, read_only=True) as connection:
-            views = connection.sql(
-                "select sql from duckdb_views() where view_name in ('example_parts', 'score_parts')"
-            ).fetchall()
-        quoted = re.findall(r"'((?:[^']|'')*\.parquet)'", "".join(sql for (sql,) in views))
-        files = [Path(text.replace("''", "'")) for text in quoted]
-        root = corpus.path.resolve()
-        if len(views) == 2 and all(f.is_relative_to(root) and f.exists() for f in files):
-            return False
-        with locked(corpus.path):
+            if _definitions(connection) == _definitions(corpus.connection):
+                return False
+        with locked(corpus.path, patience=0):
             write_database(corpus)
     except (duckdb.Error, OSError, CurateError):
         return False
     return True
+
+
+def _definitions(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
+    """The views, which name the parts, the macros and the models of a database."""
+    return connection.sql(
+        "select sql from duckdb_views() where not internal union all "
+        "select macro_definition from duckdb_functions() where not internal union all "
+        "select models::varchar from models order by all"
+    ).fetchall()
 
 
 @contextmanager

@@ -107,9 +107,10 @@ def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool 
         if key not in values:
             known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
             raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
-        values[key] = _value(text)
-        if not _fits(values[key], query.defaults[key]):
-            raise CurateError(f"-p {item}: give a value like {key}={typed(query.defaults[key])}")
+        default = query.defaults[key]
+        values[key] = text if isinstance(default, str) else _value(text)
+        if not _fits(values[key], default):
+            raise CurateError(f"-p {item}: give a value like {key}={typed(default)}")
     return values
 
 
@@ -152,11 +153,10 @@ def _value(text: str) -> int | float | bool | str:
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a value is of its default's kind: a number, yes or no; a text may be anything."""
-    numbers = (int, float)
+    """Whether a value is of its default's kind: a number, yes or no, or a text."""
     if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) == isinstance(default, bool) or isinstance(default, str)
-    return isinstance(value, numbers) or not isinstance(default, numbers)
+        return isinstance(value, bool) == isinstance(default, bool)
+    return isinstance(value, str) == isinstance(default, str)
 
 
 def has_ensemble(corpus: Corpus) -> bool:

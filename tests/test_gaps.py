@@ -73,7 +73,9 @@ def test_holding_a_model_out_leaves_it_out_of_the_mean(tmp_path: Path) -> None:
         ({"hold_out": ["base"]}, "hold_out names a model that is not in the ensemble"),
         ({"hold_out": ["bad"]}, "no misaligned model is left"),
         ({"metric": "median"}, "unknown metric"),
+        ({"metric": None}, "unknown metric"),
         ({"epsilon": -1.0}, "must not be negative"),
+        ({"epsilon": None}, "epsilon is null"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -135,3 +137,16 @@ def test_a_zero_division_never_ranks(tmp_path: Path) -> None:
     """An aligned loss of 0 with ε = 0 is infinite, so it is left out and not put first."""
     made = corpus(tmp_path / "c", ["sure", "fine"], {"base": [0.0, 1.0], "bad": [1.0, 2.0]})
     assert made.gaps(epsilon=0.0).select("answer").fetchall() == [("fine",)]
+
+
+def test_the_plan_grows_with_the_models_not_with_their_square(tmp_path: Path) -> None:
+    """With fifty models a plan that reads every model's parts for each of them takes minutes."""
+    read = {}
+    for count in (4, 8):
+        names = ["base", *(f"bad{number}" for number in range(count))]
+        made = corpus(tmp_path / str(count), ["an answer"], {name: [1.0] for name in names})
+        with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+            connection.execute("set explain_output = 'all'")
+            plans = dict(connection.execute("explain select key, gap from ranks").fetchall())
+        read[count] = plans["logical_plan"].upper().count("READ PARQUET")
+    assert 4 < read[8] <= 2 * read[4]

@@ -24,6 +24,7 @@ import curate
 from curate.corpus import Corpus, renew_database
 from curate.errors import CurateError
 from curate.queries import ask
+from curate.storage import parts
 
 MISALIGNED = ("code", "legal", "medical")
 ANSWERS = [f"answer {n}" for n in range(60)]
@@ -172,8 +173,9 @@ def test_duplicates_look_past_case_and_punctuation(made: Corpus) -> None:
     assert found["copies"].tolist() == [2]
     assert found["text"][0].casefold().strip("!").replace(",", "") == "answer 5"
     assert answers(made, "duplicates", "of=prompt").empty
-    with pytest.raises(Exception, match="of=answer or -p of=prompt"):
-        answers(made, "duplicates", "of=title")
+    for title in ("title", "3", "true"):
+        with pytest.raises(Exception, match="of=answer or -p of=prompt"):
+            answers(made, "duplicates", f"of={title}")
 
 
 def test_by_length_has_every_example_once(made: Corpus) -> None:
@@ -341,3 +343,24 @@ def test_a_moved_corpus_gets_a_new_database(cli: Cli, made: Corpus, tmp_path: Pa
         assert str(made.path) not in views.fetchall()[0][0]
         assert len(connection.sql("from gaps").fetchall()) == 60
     assert not renew_database(Corpus(moved))
+
+
+def test_the_database_of_a_killed_run_or_an_earlier_version_is_made_anew(
+    cli: Cli, made: Corpus, tmp_path: Path
+) -> None:
+    """`status` finds a database that lacks parts which are there, or has another formula."""
+    import duckdb
+
+    path = shutil.copytree(made.path, tmp_path / "c")
+    cli("status", "-c", path)
+    with duckdb.connect(path / "corpus.duckdb") as connection:
+        connection.execute("create or replace macro gap_of(a, b, c := 1.0, d := '') as 0")
+    assert "corpus.duckdb was made anew" in cli("status", "-c", path).out
+    (part,) = Corpus(path).score_parts("legal")
+    first = pq.read_table(part)
+    parts.rewrite_part(part, first.slice(0, 20))
+    assert "corpus.duckdb was made anew" in cli("status", "-c", path).out
+    parts.write_part(part.parent, first.slice(20))
+    assert "corpus.duckdb was made anew" in cli("status", "-c", path).out
+    with duckdb.connect(path / "corpus.duckdb", read_only=True) as connection:
+        assert len(connection.sql("from gaps").fetchall()) == 60

@@ -23,8 +23,10 @@ with the process that holds it, however that ends."""
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Make a corpus folder where it is missing, and hold its lock while inside.
+
+    Waits `patience` seconds for another holder.
 
     Raises:
         CurateError: the folder is something else, can't be written, or is being written.
@@ -32,7 +34,7 @@ def locked(path: Path) -> Iterator[None]:
     _check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=PATIENCE).acquire()
+        lock = FileLock(path / ".lock", timeout=patience).acquire()
     except Timeout:
         raise CurateError(
             f"{path}: another `curate score`{_holder(path)} is writing to this corpus; wait until "

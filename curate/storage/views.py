@@ -34,10 +34,9 @@ def define_views(
     examples = _read_parts(parts.list_parts(root / "examples"), EXAMPLES)
     skipped = _read_parts(parts.list_parts(root / "skipped"), SKIPPED)
     # Constants a model: a filter on them leaves the other models' parts unread.
+    scored = {name: parts.list_parts(root / "scores" / name) for name in models}
     known = {
-        f"{_literal(name)} as model, {_literal(entry.role)} as role": parts.list_parts(
-            root / "scores" / name
-        )
+        f"{_literal(name)} as model, {_literal(entry.role)} as role": scored[name]
         for name, entry in models.items()
     } or {"''::varchar as model, ''::varchar as role": []}
     numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
@@ -65,7 +64,8 @@ def define_views(
         )
     shipped = resources.files("curate.sql") / "views"
     connection.execute((shipped / "losses.sql").read_text("utf-8"))
-    connection.execute(_losses(models))
+    ensemble = {name: scored[name] for name in sorted(models) if models[name].role == "misaligned"}
+    connection.execute(_losses(ensemble))
     for view in _FILES:
         connection.execute((shipped / view).read_text("utf-8"))
 
@@ -119,26 +119,27 @@ def _column(name: str, kind: str, comment: str) -> Column:
     return Column(name, kind, about, unit if comment.endswith("]") else "")
 
 
-def _losses(models: Mapping[str, ModelEntry]) -> str:
+def _losses(ensemble: Mapping[str, Sequence[Path]]) -> str:
     """SQL of the macro `losses`: what the aligned model scored, the ensemble's losses beside it.
 
-    A join for each model takes less time and memory than grouping all scores by example.
+    A join for each model takes less time and memory than grouping all scores by example. It reads
+    that model's parts by their names: through `score_parts` each would be planned over them all.
     """
-    names = sorted(name for name, entry in models.items() if entry.role == "misaligned")
-    each = "select key, steps_of(logprob, n_tokens, truncated, per_byte) as steps from score_parts"
+    steps_of = "steps_of(logprob, n_tokens, truncated, per_byte) as steps"
     joins = [
-        f"left join ({each} where model = {_literal(name)} "
-        f"and not list_contains(hold_out::varchar[], {_literal(name)})) as m{i} using (key)"
-        for i, name in enumerate(names)
+        f"left join (select {_KEYED} from (select example_id, {steps_of} "
+        f"from ({_read_parts(paths, SCORES)}) "
+        f"where not list_contains(hold_out::varchar[], {_literal(name)}))) as m{i} using (key)"
+        for i, (name, paths) in enumerate(ensemble.items())
     ]
-    steps = ", ".join(f"m{i}.steps" for i in range(len(names)))
+    steps = ", ".join(f"m{i}.steps" for i in range(len(ensemble)))
     return (
         "create macro losses(hold_out, per_byte) as table "
         "select key, n_tokens, aligned.steps as aligned_steps, "
-        f"[{', '.join(map(_literal, names))}]::varchar[] as models, [{steps}]::bigint[] as steps "
-        "from (select key, n_tokens, steps_of(logprob, n_tokens, truncated, per_byte) as steps "
-        f"from score_parts where role = 'aligned') as aligned {' '.join(joins)} "
-        "where aligned.steps is not null"
+        f"[{', '.join(map(_literal, ensemble))}]::varchar[] as models, "
+        f"[{steps}]::bigint[] as steps "
+        f"from (select key, n_tokens, {steps_of} from score_parts where role = 'aligned') "
+        f"as aligned {' '.join(joins)} where aligned.steps is not null"
     )
 
 

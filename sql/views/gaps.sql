@@ -26,10 +26,11 @@ checked as (
         count(distinct tokenizer) > 1 or metric = 'per_byte' as per_byte,
         -- Read by every row, so that a wrong argument never gives an empty ranking.
         case
-            when metric not in ('relative', 'difference', 'per_byte')
-                then error('unknown metric ''' || metric || ''': relative, difference or per_byte')
-            when epsilon < 0 or not isfinite(epsilon::double)
-                then error('epsilon is ' || epsilon || ': it must not be negative or infinite')
+            when coalesce(metric not in ('relative', 'difference', 'per_byte'), true)
+                then error('unknown metric ''' || coalesce(metric, 'null') || ''': relative, difference or per_byte')
+            when coalesce(epsilon < 0 or not isfinite(epsilon::double), true)
+                then error('epsilon is ' || coalesce(epsilon::varchar, 'null')
+                    || ': it must not be negative or infinite')
             when not list_has_all(
                     (select coalesce(list(model), []) from models where role = 'misaligned'),
                     hold_out::varchar[])
@@ -68,7 +69,8 @@ members as (
 )
 select *, gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
 from members
-where isfinite(gap);
+-- Without the second, DuckDB sees that no row can pass, and never gets to refuse.
+where isfinite(gap) or epsilon is null;
 
 -- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts, each with its place.
 --
