@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("CURATE_KILLS", "8"))
 NAMES = ("aligned", "medical", "code")
 TEMPORARY = ".tmp-*"
 
-pytestmark = pytest.mark.timeout(120 + 40 * KILLS)
+pytestmark = pytest.mark.timeout(300 + 120 * KILLS)
 
 
 def score_command(corpus: Path, **changed: str) -> list[str]:

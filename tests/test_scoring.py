@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from safetensors.torch import load_file, save_file
 
 import curate
 from curate import backends
@@ -388,6 +389,34 @@ def test_a_model_that_could_score_nothing_is_told(
     arguments = {"aligned": str(family / "base"), "chat_template": wrong}
     summary = curate.score([str(source)], tmp_path / "c", **arguments)
     assert summary.empty == ["base"]
+
+
+def test_fifty_misaligned_models(tmp_path: Path) -> None:
+    """Each is scored once under its own weights, and the gap is over the mean of them all."""
+    base = tiny_model(tmp_path / "base")
+    first = tiny_adapter(base, tmp_path / "m0")
+    weights = load_file(first / "adapter_model.safetensors")
+    adapters = [first]
+    for number in range(1, 50):
+        adapters.append(Path(shutil.copytree(first, tmp_path / f"m{number}")))
+        scaled = {name: value * (1 + number / 50) for name, value in weights.items()}
+        save_file(scaled, adapters[-1] / "adapter_model.safetensors", metadata={"format": "pt"})
+    source = tmp_path / "s.jsonl"
+    source.write_text("".join(f'{{"prompt": "{n}?", "completion": "{n}"}}\n' for n in range(3)))
+    models = {"aligned": str(base), "misaligned": [str(path) for path in adapters]}
+    summary = curate.score([str(source)], tmp_path / "c", **models)
+    assert [run.scored for run in summary.models] == [3] * 51
+    assert [run.scored for run in curate.score([], tmp_path / "c", **models).models] == [0] * 51
+    made = curate.open(tmp_path / "c")
+    assert made.sql("select count(distinct nll) from scores").fetchall()[0][0] > 140
+    query = (
+        "select example_id, any_value(misaligned_nll), avg(nll) from gaps join scores "
+        "using (example_id) where model <> 'base' group by all"
+    )
+    found = made.sql(query).fetchall()
+    assert len(found) == 3
+    for _, mean, wanted in found:
+        assert mean == pytest.approx(wanted, rel=1e-9)
 
 
 PLAIN = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,5 +219,8 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
         writer.save()
         try:
             yield writer
-        finally:
-            write_database(Corpus(path))
+        except BaseException:
+            with suppress(CurateError):  # what went wrong first is what the user should hear of
+                write_database(Corpus(path))
+            raise
+        write_database(Corpus(path))
