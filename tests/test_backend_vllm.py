@@ -110,6 +110,15 @@ def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
     assert len(real.nlls(engine, [real.Rendered([5, 6], 1, 2, False)])) == 1
 
 
+def test_a_call_broken_off_leaves_no_numbers_to_the_next(engine: Backend) -> None:
+    """Those that come late belong to other examples."""
+    rows = np.random.default_rng(4).integers(3, 4096, (8, 40)).tolist()
+    items = [real.Rendered(row, 20 + at, 40, False) for at, row in enumerate(rows)]
+    whole = real.nlls(engine, items)
+    next(engine.score(items[::-1]))
+    np.testing.assert_allclose(real.nlls(engine, items), whole, atol=LIMIT)
+
+
 def test_a_wrong_engine_argument_is_one_line(real_family: real.Family) -> None:
     """It is vLLM's own words and the log's place."""
     with pytest.raises(CurateError, match="no_such_thing") as caught:

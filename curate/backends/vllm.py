@@ -52,6 +52,7 @@ class VllmBackend:
         self._vocabulary = _vocabulary(group[0].path)
         self._merged: Path | None = None
         self._children: list[Child] = []
+        self._sent = 0
         try:
             job, self._merged = job_of(group, compute, note)
             for devices in devices_of_engines(compute):
@@ -71,12 +72,13 @@ class VllmBackend:
         """Score a window, requests for all models mixed; see `Backend.score`."""
         ids = _ids(rendered)
         _check_ids(ids, self._vocabulary, self.group[0])
+        first, self._sent = self._sent, self._sent + len(rendered)
         shares: list[list[Request]] = [[] for _ in self._children]
         loads = [0] * len(shares)
         for index, item in enumerate(rendered):
             least = loads.index(min(loads))
             place = models[index] if models else 0
-            shares[least].append(Request(index, place, ids[index], item.start))
+            shares[least].append(Request(first + index, place, ids[index], item.start))
             loads[least] += item.stop
         left = {}
         for child, share in zip(self._children, shares, strict=True):
@@ -86,12 +88,14 @@ class VllmBackend:
         while left:
             heed()
             for child in answering(left):
-                scored: list[Scored] = self._ask(child)
+                answers: list[Scored] = self._ask(child)
+                # A call that was broken off may have left some to come.
+                scored = [one for one in answers if one.index >= first]
                 left[child] -= len(scored)
                 if not left[child]:
                     del left[child]
                 for one in scored:
-                    yield one.index, one.logprobs
+                    yield one.index - first, one.logprobs
 
     def close(self) -> None:
         """End the engines, which gives all their memory back."""
