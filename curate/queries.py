@@ -51,7 +51,11 @@ def find(name: str, folder: Path | None = None) -> Query:
     Raises:
         CurateError: there is none; the nearest name is said.
     """
+    from curate.storage.views import described
+
     known = named(folder)
+    if name not in known and name in described():
+        raise CurateError(f'{name} is a view and no query: `curate sql "from {name} limit 20"`')
     if name not in known:
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? All: " if near else "see "
@@ -69,7 +73,10 @@ def ask(
     """
     if re.fullmatch(r"[\w-]+", question):
         query = find(question, folder)
-        return corpus.sql(query.text, with_values(query, given))
+        values = with_values(query, given)
+        if "top" in values and not any(item.startswith("top=") for item in given):
+            values["top"] = _within(corpus, values["top"])
+        return corpus.sql(query.text, values)
     if given:
         raise CurateError("-p goes with a named query; write the value into your own SELECT")
     return corpus.sql(question)
@@ -133,6 +140,15 @@ def _parse(name: str, text: str) -> Query:
         key: _value(value.strip()) for key, value in re.findall(r"(\w+) = ([^,]+)", parameters)
     }
     return Query(name, about.strip(), text, defaults)
+
+
+def _within(corpus: Corpus, top: Any) -> Any:
+    """A default `top`, lowered to a tenth of the examples, though not below 20.
+
+    A top that holds the whole corpus agrees with every other.
+    """
+    count = corpus.sql("select count(*) from example_parts").fetchall()[0][0]
+    return min(top, max(20, count // 10))
 
 
 def _speed(corpus: Corpus, model: str) -> int | None:

@@ -365,6 +365,7 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
         (["sql", "top_gaps", "-p", "depth=3"], "no parameter depth; it has: top=20"),
         (["sql", "top_gaps", "-p", "top"], "key=value"),
         (["sql", "top_gaps", "-p", "top=many"], "many"),
+        (["sql", "gaps"], 'gaps is a view and no query: `curate sql "from gaps limit 20"`'),
         (["sql", "select 1", "-p", "top=3"], "-p goes with a named query"),
         (["sql", "select nothing from gaps"], "nothing"),
         (["sql", "select $top"], "top"),

@@ -145,6 +145,14 @@ def test_epsilon_sweep_counts_what_changes(made: Corpus) -> None:
     assert answers(made, "epsilon_sweep", "top=15", "epsilons=1")["overlap"].tolist() == [1]
 
 
+def test_a_default_top_leaves_something_out(made: Corpus) -> None:
+    """Of sixty examples, the usual thousand would be all; one that is given is taken as it is."""
+    usual = answers(made, "epsilon_sweep")
+    assert usual["top"].tolist() == [20] * len(usual)
+    assert usual["overlap"].min() < 1
+    assert set(answers(made, "epsilon_sweep", "top=1000")["overlap"]) == {1}
+
+
 @pytest.mark.parametrize("legal", ["tok", "another"], ids=["per token", "per byte"])
 def test_disagreement_is_the_ends_of_model_gaps(tmp_path: Path, legal: str) -> None:
     """Row by row: widest first, each end with its model; of equal losses the names decide."""
