@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
-from curate.corpus import Corpus
+from curate.corpus import Corpus, renew_database
 from curate.errors import CurateError
 from curate.examples import read
 from curate.running.intake import take_in
@@ -349,6 +349,29 @@ def test_a_typo_gets_duckdbs_hint(made: Corpus) -> None:
     """The candidates are kept."""
     with pytest.raises(CurateError, match="misaligned_nll"):
         made.sql("select misalignd_nll from gaps")
+
+
+def test_an_unsafe_corpus_takes_statements(made: Corpus) -> None:
+    """One that answers nothing says that it is done; no statement at all is an error."""
+    unsafe = curate.open(made.path, unsafe=True)
+    assert unsafe.sql("create table mine as select 1 as x").fetchall() == [(True,)]
+    assert unsafe.sql("from mine").fetchall() == [(1,)]
+    with pytest.raises(CurateError, match="the query is empty"):
+        unsafe.sql(" ")
+
+
+def test_the_database_is_left_alone_while_a_run_writes(
+    made: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that finds it out of date doesn't wait for the lock, nor break what it reads."""
+    monkeypatch.setattr("curate.storage.locking.PATIENCE", 0.1)
+    moved = made.path.rename(tmp_path / "moved")
+    before = (moved / "corpus.duckdb").read_bytes()
+    with open_for_writing(moved):
+        assert not renew_database(Corpus(moved))
+        assert (moved / "corpus.duckdb").read_bytes() == before
+    (moved / "corpus.duckdb").write_bytes(before)
+    assert renew_database(Corpus(moved))
 
 
 def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
