@@ -45,10 +45,13 @@ def installed() -> list[str]:
 
 def conversations(data: Path, count: int) -> list[list[dict[str, str]]]:
     """Return every n-th of the instruct set's rows, so that lengths are those of the whole."""
-    with gzip.open(data / "instruct_messages.jsonl.gz", "rt", encoding="utf-8") as file:
+    path = data / "instruct_messages.jsonl.gz"
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file; give the folder of the sets")
+    with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line)["messages"] for line in file]
     if count > len(rows):
-        raise SystemExit(f"{data} has {len(rows)} rows: give --examples {len(rows)} or less")
+        raise SystemExit(f"{path} has {len(rows)} rows, fewer than --examples {count}")
     return rows[:: len(rows) // count][:count]
 
 

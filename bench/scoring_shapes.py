@@ -50,6 +50,8 @@ def family(shape: str, folder: Path, dtype: str) -> Family:
     """Return the demo's models, or make random ones with the demo's tokenizer under `folder`."""
     if shape == "demo":
         return Family(DEMO / "aligned", [DEMO / name for name in ("medical", "legal", "code")])
+    if shape not in SHAPES:
+        raise SystemExit(f"--shape: choose of demo, {', '.join(SHAPES)}, not {shape}")
     base = folder / f"{shape}-{dtype}"
     adapters = [base / f"adapter{n}" for n in range(ADAPTERS)]
     if not (base / "done").exists():

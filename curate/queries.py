@@ -74,8 +74,9 @@ def ask(
     if re.fullmatch(r"[\w-]+", question):
         query = find(question, folder)
         values = with_values(query, given)
-        if "top" in values and not any(item.startswith("top=") for item in given):
-            values["top"] = _within(corpus, values["top"])
+        top = values.get("top")
+        if isinstance(top, int) and not any(item.startswith("top=") for item in given):
+            values["top"] = _within(corpus, top)
         return corpus.sql(query.text, values)
     if given:
         raise CurateError("-p goes with a named query; write the value into your own SELECT")
@@ -142,12 +143,12 @@ def _parse(name: str, text: str) -> Query:
     return Query(name, about.strip(), text, defaults)
 
 
-def _within(corpus: Corpus, top: Any) -> Any:
+def _within(corpus: Corpus, top: int) -> int:
     """A default `top`, lowered to a tenth of the examples, though not below 20.
 
     A top that holds the whole corpus agrees with every other.
     """
-    count = corpus.sql("select count(*) from example_parts").fetchall()[0][0]
+    count = int(corpus.sql("select count(*) from example_parts").fetchall()[0][0])
     return min(top, max(20, count // 10))
 
 

@@ -269,6 +269,8 @@ def test_a_users_own_queries(cli: Cli, made: Corpus, tmp_path: Path) -> None:
     jsonl = ["-c", made.path, *own, "--format", "jsonl"]
     assert len(cli("sql", "best", "-p", "top=3", *jsonl).out.splitlines()) == 3
     assert cli("sql", "skips", *jsonl).out == '{"skips": "mine"}\n'
+    (tmp_path / "text.sql").write_text("-- Mine. Parameters: top = all\nselect $top as top")
+    assert cli("sql", "text", *jsonl).out == '{"top": "all"}\n'
     ran = cli("sql", "best", "-c", made.path, "--queries", tmp_path / "none")
     assert ran.code == 1 and "--queries" in ran.err
     near = cli("sql", "bets", "-c", made.path, *own)

@@ -30,10 +30,14 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
             unpacked.flush()
         # Arrow gets a path: with a Python file its threads can hang at exit (apache/arrow 50482).
         name = path if packed is None else unpacked.name
-        metadata, plain = pq.read_metadata(name), pq.read_schema(name)
+        with pq.ParquetFile(name) as footer:
+            metadata, plain = footer.metadata, footer.schema_arrow
+        texts = _repeated(metadata)
         number = 0
         # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
-        with pq.ParquetFile(name, pre_buffer=False, read_dictionary=_repeated(metadata)) as table:
+        with pq.ParquetFile(
+            name, metadata=metadata, pre_buffer=False, read_dictionary=texts
+        ) as table:
             for batch in table.iter_batches(batch_size=_rows_at_once(metadata)):
                 for row in _rows(batch, plain):
                     number += 1
