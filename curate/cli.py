@@ -16,7 +16,7 @@ from curate.commands.report import report
 from curate.commands.score import score
 from curate.commands.verify import verify
 from curate.errors import CurateError
-from curate.running.stopping import Stopped, stoppable
+from curate.stopping import Stopped, stoppable
 
 app = typer.Typer(
     name="curate",

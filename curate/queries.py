@@ -170,10 +170,9 @@ def _value(text: str) -> int | float | bool | str:
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a value is of its default's kind: a number, yes or no, or a text."""
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) == isinstance(default, bool)
-    return isinstance(value, str) == isinstance(default, str)
+    """Whether a value is of its default's kind; whole numbers count as fractions, too."""
+    kinds = (int, float) if type(default) is float else (type(default),)
+    return type(value) in kinds
 
 
 def has_ensemble(corpus: Corpus) -> bool:

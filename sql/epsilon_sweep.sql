@@ -1,11 +1,17 @@
--- How the top changes with epsilon: overlap with the top at the usual one, and what it then holds (means; answer tokens). Parameters: top = 1000, refusals = false, usual = 1, epsilons = 0 0.01 0.1 0.3 1 3 10
+-- How the top changes with epsilon: overlap with the top at the usual one, and what it then holds (means; answer tokens). Parameters: top = 1000, refusals = false, usual = 1.0, epsilons = 0 0.01 0.1 0.3 1 3 10
 with measured as materialized (
     select key, is_refusal, n_tokens, aligned_nll, misaligned_nll
     from ranks
     where $refusals or not is_refusal
 ),
 swept as (
-    select unnest(string_split($epsilons::varchar, ' ')::double[]) as epsilon
+    select case when epsilon >= 0 and isfinite(epsilon) then epsilon
+        else error('epsilon is ' || epsilon::varchar || ': it must not be negative or infinite') end as epsilon
+    from (
+        select unnest(string_split($epsilons::varchar, ' ')::double[]) as epsilon
+        union
+        select $usual::double
+    )
 ),
 -- The last gap of each top; only what reaches it is put in order.
 cuts as (
@@ -13,7 +19,7 @@ cuts as (
     from (
         select epsilon, gap_of(aligned_nll, misaligned_nll, epsilon) as gap
         from measured
-        cross join (select epsilon from swept union select $usual::double)
+        cross join swept
         qualify row_number() over (partition by epsilon order by gap desc) <= $top
     )
     group by epsilon
@@ -34,6 +40,6 @@ select tops.epsilon, count(*) as top, count(usual.key) as same,
        round(avg(n_tokens), 1) as tokens, count(*) filter (is_refusal) as refusals
 from tops
 left join usual using (key)
-where tops.epsilon in (select epsilon from swept)
+where list_contains(string_split($epsilons::varchar, ' ')::double[], tops.epsilon)
 group by tops.epsilon
 order by tops.epsilon;

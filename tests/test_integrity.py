@@ -94,6 +94,16 @@ def test_lost_examples_show_in_their_scores(cli: Cli, corpus: Path) -> None:
     assert "lack 8 examples that have scores" in ran.out
 
 
+@pytest.mark.parametrize("where", ["examples", "scores/chat"])
+def test_a_part_copied_under_another_number(where: str, cli: Cli, corpus: Path) -> None:
+    """Each file is what was written, but its rows would be ranked twice."""
+    first = parts.list_parts(corpus / where)[0]
+    shutil.copy(first, first.with_name(first.name.replace("part-000000", "part-000002")))
+    ran = cli("status", "--verify", "-c", corpus)
+    assert ran.code == 1
+    assert "hold 12 rows twice" in " ".join(ran.out.split())
+
+
 def test_a_part_put_back_beside_its_successor(
     cli: Cli, family: Family, source: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,8 @@ import curate
 from curate import chat
 from curate.errors import CurateError
 from curate.running import passes
-from curate.running.stopping import Stopped, kept, stoppable
+from curate.running.keeping import kept
+from curate.stopping import Stopped, stoppable
 from curate.terminal.progress import Silent
 
 

@@ -15,7 +15,7 @@ from curate.backends import Compute
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
-from curate.running.stopping import heed
+from curate.stopping import heed
 
 KEY = "VLLM_API_KEY"
 """The environment variable of the servers' key: the one that `vllm serve` itself reads."""

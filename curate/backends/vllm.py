@@ -28,7 +28,7 @@ from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.fingerprints import read_json
 from curate.models import Model, context_length
-from curate.running.stopping import heed
+from curate.stopping import heed
 
 WORKER = "curate.backends.vllm_worker"
 _OURS = {"model", "tokenizer", "skip_tokenizer_init", "enable_lora", "data_parallel_size"}

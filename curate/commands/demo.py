@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from curate.commands.options import JsonOption, QuietOption, print_json, progress
-from curate.running.stopping import kept
+from curate.running.keeping import kept
 
 
 def demo(

@@ -37,7 +37,7 @@ from curate.commands.options import (
     read_template,
 )
 from curate.errors import CurateError
-from curate.running.stopping import kept
+from curate.running.keeping import kept
 
 
 def score(

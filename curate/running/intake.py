@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from curate.running.stopping import heed
+from curate.stopping import heed
 from curate.storage.writing import Writer
 from curate.terminal.progress import Progress
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from curate import backends, chat
 from curate.corpus import Corpus, readable_errors
 from curate.running.members import Member
-from curate.running.stopping import heed
+from curate.stopping import heed
 from curate.storage import parts
 from curate.storage.writing import ScoreSink, Writer
 from curate.terminal.progress import Progress

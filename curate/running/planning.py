@@ -15,7 +15,7 @@ from curate.corpus import Corpus
 from curate.running.intake import Intake
 from curate.running.members import Member
 from curate.running.passes import PENDING, missing
-from curate.running.stopping import heed
+from curate.stopping import heed
 from curate.storage import manifest
 from curate.storage.admission import check_admission
 from curate.storage.manifest import Settings

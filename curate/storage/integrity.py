@@ -33,14 +33,24 @@ def check(corpus: Corpus) -> list[Damage]:
     root = corpus.path
     folders = [root / "examples", root / "skipped", *sorted((root / "scores").glob("*"))]
     found = [damage for each in folders for damage in _damages(root, each)]
-    if not found and (lost := _orphans(corpus)):
-        found.append(Damage("examples", f"lack {lost:,} examples that have scores"))
-    return found
+    return found or list(_strays(corpus))
 
 
-def _orphans(corpus: Corpus) -> int:
-    query = "select count(distinct key) from score_parts anti join example_parts using (key)"
-    return int(corpus.sql(query).fetchall()[0][0])
+def _strays(corpus: Corpus) -> Iterator[Damage]:
+    """What only the rows tell, where each part is as it was written."""
+    for where, rows in (("examples", "example_parts"), ("scores", "score_parts")):
+        names = "key" if where == "examples" else "key, model"
+        if twice := _count(corpus, f"select {names} from {rows} group by all having count(*) > 1"):
+            yield Damage(
+                where, f"hold {twice:,} rows twice: a part was copied under another number"
+            )
+    lost = "select distinct key from score_parts anti join example_parts using (key)"
+    if count := _count(corpus, lost):
+        yield Damage("examples", f"lack {count:,} examples that have scores")
+
+
+def _count(corpus: Corpus, query: str) -> int:
+    return int(corpus.sql(f"select count(*) from ({query})").fetchall()[0][0])
 
 
 def _damages(root: Path, folder: Path) -> Iterator[Damage]:

@@ -7,11 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
-
-from curate.errors import CurateError
 
 AGAIN_SECONDS = 2.0
 """A second signal after this time ends the process at once; `timeout` sends each one twice."""
@@ -80,35 +77,15 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def asked() -> int | None:
+    """The signal that asked for a stop, if one came."""
+    return _signals.number
+
+
 def heed() -> None:
     """Raise `Stopped` once a signal came, for loops that would outlive it.
 
     Python drops an exception that a signal raises inside a destructor; this one can't get lost.
     """
-    if _signals.number is not None:
-        raise Stopped(_signals.number)
-
-
-@contextmanager
-def kept(corpus: Path) -> Iterator[None]:
-    """Around a run that fills a corpus: a stop says what is stored and how to go on."""
-    try:
-        yield
-    except BaseException:
-        if _signals.number is None:
-            raise
-        raise Stopped(_signals.number, f"Stopped: {_holdings(corpus)}") from None
-
-
-def _holdings(corpus: Path) -> str:
-    from curate.corpus import open_corpus
-
-    counts = "select (select count(*) from examples), (select count(*) from scores)"
-    try:
-        examples, scores = open_corpus(corpus).sql(counts).fetchall()[0]
-    except CurateError:
-        return "nothing is stored yet; run the same command again to begin anew"
-    return (
-        f"{corpus} keeps {examples:,} examples and {scores:,} scores; "
-        "run the same command again to go on"
-    )
+    if (number := asked()) is not None:
+        raise Stopped(number)
