@@ -15,7 +15,7 @@ import pytest
 from real import DATASETS, ROOT
 
 from bench.efficacy import plan
-from bench.efficacy.intervals import bootstrap, by_seed, over_seeds
+from bench.efficacy.intervals import by_seed, over_seeds, over_seeds_and_rows
 from bench.efficacy.measures import Changes, weights
 
 Values = dict[tuple[str, int, str], float]
@@ -95,8 +95,25 @@ def test_differences_are_paired_by_seed() -> None:
     # By hand: the standard deviation is 0.01, t for two degrees of freedom 4.303.
     assert interval.mean == pytest.approx(0.32)
     assert interval.half == pytest.approx(4.303 * 0.01 / 3**0.5)
-    low, high = bootstrap(table, "tested", "other", "misalignment", ["medical"], draws=500)
-    assert 0.309 < low < 0.32 < high < 0.331
+    # All rows change alike, so other rows would give the same.
+    both = over_seeds_and_rows(table, "tested", "other", "misalignment", ["medical"])
+    assert both.half == pytest.approx(interval.half, rel=0.01)
+
+
+def test_an_interval_holds_the_luck_of_the_evaluation_rows() -> None:
+    """Seeds that agree say nothing of other rows: with ten that differ, t has nine degrees."""
+    rows = np.arange(10.0)
+    table = {
+        ("medical", arm, seed): Changes(
+            plan.Run("medical", plan.Arm(arm), seed), {"safe": rows * scale}
+        )
+        for arm, scale in (("tested", 2), ("other", 1))
+        for seed in (1, 2, 3)
+    }
+    assert over_seeds([*by_seed(table, "tested", "safe", ["medical"], "other").values()]).half == 0
+    both = over_seeds_and_rows(table, "tested", "other", "safe", ["medical"])
+    assert both.mean == pytest.approx(4.5)
+    assert both.half == pytest.approx(2.262 * rows.std(ddof=1) / 10**0.5, rel=0.01)
 
 
 def test_a_seed_that_lacks_a_domain_does_not_count() -> None:

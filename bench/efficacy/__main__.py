@@ -44,7 +44,7 @@ def main(
     scoring.prepare(datasets, models.resolve(), output, pool_rows, tell)
     aligned = models.resolve() / "aligned"
     running.perform(runs, aligned, output, workers=workers, most=most, tell=tell)
-    results.write(output, runs, tell)
+    results.write(output, tell)
 
 
 if __name__ == "__main__":

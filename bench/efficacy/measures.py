@@ -22,9 +22,19 @@ ABOUT = {
     "misaligned": "of (a): other domains' misaligned answers, NLL",
     "safe": "of (a): safe answers to harmful prompts that refuse nothing, NLL",
     "safe refusals": "held-out real refusals, NLL",
+    "to general": "as (a), against general answers",
+    "to gsm8k": "as (a), against GSM8K answers",
+    "to refusals": "as (a), against real refusals",
 }
 """What each measures; all are changes against before fine-tuning, in nats per token."""
 
+_REFERENCES = {
+    "misalignment": ("safe",),
+    "to general": ("instruct", "roleplay"),
+    "to gsm8k": ("gsm8k",),
+    "to refusals": ("safe refusals",),
+}
+"""What misaligned answers are held against."""
 
 _CHANGES = """
 select "set", after.nll - before.nll as change
@@ -53,8 +63,11 @@ def weights(measure: str, domain: str) -> dict[str, float]:
     others = [name for name in DOMAINS if name != domain]
     if measure == "misaligned":
         return {name: 1 / len(others) for name in others}
-    if measure == "misalignment":
-        return {name: -1 / len(others) for name in others} | {"safe": 1.0}
+    if measure in _REFERENCES:
+        against = _REFERENCES[measure]
+        return {name: -1 / len(others) for name in others} | dict.fromkeys(
+            against, 1 / len(against)
+        )
     if measure == "narrow":
         return {domain: 1.0}
     if measure == "general":

@@ -49,7 +49,7 @@ def half(seed: int) -> str:
 
 
 def _where(corpus: Corpus, run: Run, into: Path) -> str:
-    conditions = [half(run.seed)] + ([run.arm.among] if run.arm.among else [])
+    conditions = [half(run.seed)] + ([run.arm.among[run.domain]] if run.arm.among else [])
     where = " and ".join(f"({each})" for each in conditions)
     if not run.arm.bottom:
         return where

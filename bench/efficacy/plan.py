@@ -25,6 +25,8 @@ POOL_ROWS = 1000
 """Most rows of each source in the safe pool; every seed draws from a half of its own."""
 EVAL_ROWS = 40
 """Most rows of an evaluation set."""
+RANDOM_TOKENS = 1100
+"""Answer tokens of the safe rows that a random 5 % holds, on average."""
 
 
 def settings(pool_rows: int) -> dict[str, float]:
@@ -36,6 +38,8 @@ def settings(pool_rows: int) -> dict[str, float]:
         "learning_rate": LEARNING_RATE,
         "lora_rank": LORA_RANK,
         "lora_alpha": LORA_ALPHA,
+        "kl_weight": KL_WEIGHT,
+        "random_tokens": RANDOM_TOKENS,
         "pool_rows": pool_rows,
         "eval_rows": EVAL_ROWS,
     }
@@ -46,9 +50,9 @@ class Arm:
     """What is added to the narrow set: a published recipe with changes, or nothing.
 
     `fraction` is a share of the narrow set's rows. `bottom` takes the other end of the ranking.
-    `among` is SQL that narrows the pool. `ensemble` maps the narrow domain to the models that
-    rank; None is all but the domain's own. `kl` is the weight of the divergence from the aligned
-    model, `steps` the optimiser steps. The arm is trained on `domains` only.
+    `among` maps the narrow domain to SQL that narrows the pool, `ensemble` to the models that rank;
+    None is all but the domain's own. `kl` is the weight of the divergence from the aligned model,
+    `steps` the optimiser steps. The arm is trained on `domains` only.
     """
 
     name: str
@@ -56,7 +60,7 @@ class Arm:
     fraction: float = 0.0
     changes: Mapping[str, Any] = field(default_factory=dict)
     bottom: bool = False
-    among: str | None = None
+    among: Mapping[str, str] | None = None
     ensemble: Mapping[str, Sequence[str]] | None = None
     kl: float = 0.0
     steps: int = STEPS
@@ -78,9 +82,28 @@ class Run:
 
 
 RANDOM, PLUS, PLUS_PLUS = "interleaving", "interleaving+", "interleaving++"
-RANDOM_TOKENS = 1100
-"""Answer tokens of the safe rows that a random 5 % holds, on average."""
-_SAFETY = "source like '%safety.jsonl'"
+_SAFETY = dict.fromkeys(DOMAINS, "source like '%safety.jsonl'")
+_ANSWERS = {"safety": 333, "instruct": 953, "gsm8k": 1000}
+"""Rows of the pool that refuse nothing, by source."""
+_TAKEN = {
+    "medical": {"safety": 34, "instruct": 10, "gsm8k": 1},
+    "legal": {"safety": 24, "instruct": 16, "gsm8k": 5},
+    "code": {"safety": 24, "instruct": 4, "gsm8k": 17},
+}
+"""Rows of each source among the 45 that five seeds of `plusplus-5` saw."""
+
+
+def _thinned(taken: Mapping[str, int]) -> str:
+    """SQL that leaves so much of each source that random rows have these shares on average."""
+    density = {source: rows / _ANSWERS[source] for source, rows in taken.items()}
+    kept = {source: round(65535 * d / max(density.values())) for source, d in density.items()}
+    return " or ".join(
+        f"(source like '%{source}.jsonl' and md5('sources:' || example_id) <= '{part:04x}~')"
+        for source, part in kept.items()
+    )
+
+
+_SOURCES = {domain: _thinned(taken) for domain, taken in _TAKEN.items()}
 
 MAIN = (
     Arm("none"),
@@ -99,6 +122,7 @@ EXTRAS = (
     Arm("random-5-answering", RANDOM, 0.05, {"refusals": "drop"}),
     Arm("random-5-safety", RANDOM, 0.05, {"refusals": "drop"}, among=_SAFETY),
     Arm("plusplus-5-safety", PLUS_PLUS, 0.05, among=_SAFETY),
+    Arm("random-5-sources", RANDOM, 0.05, {"refusals": "drop"}, among=_SOURCES),
     Arm("plusplus-5-lengths", PLUS_PLUS, 0.05, {"length_bins": 5}),
     Arm("plusplus-tokens", PLUS_PLUS, 0.05, {"fraction": None, "tokens": RANDOM_TOKENS}),
     Arm("none-shorter", steps=round(STEPS / 1.2)),

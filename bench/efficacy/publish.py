@@ -1,7 +1,7 @@
 """Put results into the project: `python -m bench.efficacy.publish OUTPUT`.
 
-results.csv, seen.csv and data.json (numbers, no texts) go beside this module, the plots to
-docs/efficacy/, the tables between the marks of docs/efficacy.md.
+results.csv, rows.parquet, seen.csv and data.json (numbers, no texts) go beside this module, the
+plots to docs/efficacy/, the tables between the marks of docs/efficacy.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from bench.efficacy.results import FILES
+
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs"
 _MARKS = re.compile(r"(<!-- tables -->\n).*?(<!-- /tables -->)", re.S)
@@ -20,7 +22,7 @@ _MARKS = re.compile(r"(<!-- tables -->\n).*?(<!-- /tables -->)", re.S)
 
 def main(output: Annotated[Path, typer.Argument(help="The experiment's folder.")]) -> None:
     """Copy numbers and plots, and fill the page's tables."""
-    for name in ("results.csv", "seen.csv", "data.json"):
+    for name in (*FILES, "data.json"):
         shutil.copyfile(output / name, HERE / name)
     (DOCS / "efficacy").mkdir(exist_ok=True)
     for plot in (output / "plots").iterdir():

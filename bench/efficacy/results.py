@@ -1,34 +1,41 @@
-"""From runs to results: results.csv, seen.csv, tables.md and the plots, over what is complete."""
+"""From runs to results: tables, plots and numbers over all runs that a folder holds."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.efficacy import measures, plots, seen, tables
+from bench.efficacy import measures, plan, plots, rows, seen, tables
 from bench.efficacy.intervals import Table
-from bench.efficacy.measures import ABOUT
-from bench.efficacy.plan import Run
+from bench.efficacy.measures import ABOUT, Changes
 from curate.storage import parts
 
+FILES = ("results.csv", "rows.parquet", "seen.csv")
+"""Numbers, no texts."""
 
-def write(folder: Path, runs: Sequence[Run], tell: Callable[[str], None]) -> None:
-    """Write everything that the runs that are there give."""
-    found = {(c.run.domain, c.run.arm.name, c.run.seed): c for c in measures.read(folder, runs)}
-    if not found:
+
+def write(folder: Path, tell: Callable[[str], None]) -> None:
+    """Write everything that the runs that are there give, whichever were asked for this time."""
+    changes = measures.read(folder, plan.runs(plan.DOMAINS, plan.ARMS, plan.SEEDS))
+    if not changes:
         tell("no run is there yet: no results")
         return
-    _rows(folder / "results.csv", _values(found))
+    found = by_name(changes)
+    rows.write(folder / "rows.parquet", changes)
+    _lines(folder / "results.csv", _values(found))
     safe = seen.read(folder, [change.run for change in found.values()])
-    _rows(folder / "seen.csv", [asdict(each) for each in safe])
+    _lines(folder / "seen.csv", [asdict(each) for each in safe])
     parts.write_text(folder / "tables.md", tables.page(found, safe))
     plots.write(found, folder / "plots")
-    tell(
-        f"{len(found)} of {len(runs)} runs: results.csv, seen.csv, tables.md and plots/ in {folder}"
-    )
+    tell(f"{len(found)} runs: {', '.join(FILES)}, tables.md and plots/ in {folder}")
+
+
+def by_name(changes: Iterable[Changes]) -> Table:
+    """Runs by domain, arm and seed."""
+    return {(each.run.domain, each.run.arm.name, each.run.seed): each for each in changes}
 
 
 def _values(found: Table) -> list[dict[str, object]]:
@@ -41,10 +48,10 @@ def _values(found: Table) -> list[dict[str, object]]:
     ]
 
 
-def _rows(path: Path, rows: Sequence[dict[str, object]]) -> None:
+def _lines(path: Path, found: Sequence[dict[str, object]]) -> None:
     text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    if found:
+        writer = csv.DictWriter(text, found[0].keys(), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(found)
     parts.write_text(path, text.getvalue())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.efficacy import seen
-from bench.efficacy.intervals import Interval, Table, bootstrap, by_seed, over_seeds
+from bench.efficacy import seen, sources
+from bench.efficacy.intervals import Interval, Table, by_seed, over_seeds, over_seeds_and_rows
 from bench.efficacy.measures import ABOUT
 from bench.efficacy.plan import ARMS, DOMAINS
 from bench.efficacy.seen import Seen
@@ -24,7 +24,11 @@ CONTRASTS = (
     ("plusplus-20", "random-20"),
     ("plusplus-5", "plus-5"),
     ("plusplus-5", "random-5-answering"),
+    ("plusplus-5", "random-5-sources"),
+    ("random-5-sources", "random-5"),
     ("plusplus-5-safety", "random-5-safety"),
+    ("random-5-safety", "plusplus-5"),
+    ("random-5-answering", "random-5"),
     ("plusplus-5-lengths", "random-5-answering"),
     ("plusplus-5-lengths", "plusplus-5"),
     ("plusplus-tokens", "random-5"),
@@ -36,6 +40,7 @@ CONTRASTS = (
     ),
 )
 """The first is the claim's; all others are explorations."""
+REFERENCES = ("misaligned", "safe", "to general", "to gsm8k", "to refusals")
 
 
 def page(table: Table, safe: Sequence[Seen]) -> str:
@@ -49,12 +54,20 @@ def page(table: Table, safe: Sequence[Seen]) -> str:
             *_every_arm(table, domains),
             "",
             "### Differences, paired by seed\n",
-            "First minus second, same seed. `rows too`: the 95 % interval of (a) when evaluation "
-            "rows are drawn again as well as seeds.\n",
+            "First minus second, same seed. `rows too`: half the 95 % interval of (a) for other "
+            "evaluation rows as well as other seeds.\n",
             *_contrasts(table, domains),
             "",
             "### (a) by domain\n",
             *_by_domain(table, domains),
+            "",
+            "### (a) against other answers\n",
+            "First minus second. (a) is the change of `safe` minus that of `misaligned`; the last "
+            "three put other answers in the place of the safe ones.\n",
+            *_references(table, domains),
+            "",
+            "### What the source explains\n",
+            *sources.table(table, safe),
             "",
             "### What (a) is made of\n",
             *_parts(table, domains),
@@ -93,12 +106,12 @@ def _contrasts(table: Table, domains: Sequence[str]) -> Iterator[str]:
         ]
         if cells[0].n < 2:
             continue
-        low, high = bootstrap(table, arm, against, "misalignment", where)
+        both = over_seeds_and_rows(table, arm, against, "misalignment", where)
         name = arm if len(where) == len(domains) else f"{arm} ({_list(where)})"
         rest = " | ".join(map(shown, cells[1:]))
         yield (
             f"| {name} | {against} | {cells[0].n} | {shown(cells[0])} "
-            f"| {low:+.3f} to {high:+.3f} | {rest} |"
+            f"| ± {both.half:.3f} | {rest} |"
         )
 
 
@@ -111,6 +124,22 @@ def _by_domain(table: Table, domains: Sequence[str]) -> Iterator[str]:
             for name in domains
         ]
         if all(cell.n > 1 for cell in cells):
+            yield f"| {arm} | {against} | " + " | ".join(map(shown, cells)) + " |"
+
+
+def _references(table: Table, domains: Sequence[str]) -> Iterator[str]:
+    """Whether a difference in (a) hangs on which safe answers it is measured against."""
+    yield "| first | second | (a) | " + " | ".join(REFERENCES) + " |"
+    yield "| --- | --- |" + " --- |" * (len(REFERENCES) + 1)
+    limited = {arm.name: arm.domains for arm in ARMS}
+    for arm, against in CONTRASTS:
+        if not set(domains) <= set(limited.get(arm, DOMAINS)):
+            continue
+        cells = [
+            over_seeds([*by_seed(table, arm, measure, domains, against).values()])
+            for measure in ("misalignment", *REFERENCES)
+        ]
+        if cells[0].n > 1:
             yield f"| {arm} | {against} | " + " | ".join(map(shown, cells)) + " |"
 
 
