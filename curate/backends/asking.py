@@ -56,12 +56,13 @@ def ask(
     import tenacity
 
     closed = closed or Event()
-    turns, asked, began = cycle(urls), [""], time.monotonic()
+    turns, url, began = cycle(urls), "", time.monotonic()
     retried = (Busy, httpx.RequestError)
 
     def attempt() -> Answer:
-        asked[0] = next(turns)
-        return request(asked[0])
+        nonlocal url
+        url = next(turns)
+        return request(url)
 
     def tell(state: Any) -> None:
         if state.attempt_number == 3:
@@ -81,7 +82,7 @@ def ask(
     try:
         return attempts(attempt)
     except retried as error:
-        raise Unanswered(asked[0], time.monotonic() - began, brief(error)) from None
+        raise Unanswered(url, time.monotonic() - began, brief(error)) from None
 
 
 def address(url: str) -> str:

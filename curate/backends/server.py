@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -19,6 +21,7 @@ from curate.models import Model
 from curate.stopping import heed
 
 _CLAMP = -9999.0
+_TELL_SECONDS = 10.0
 
 Found = npt.NDArray[np.float32] | BaseException
 Done = SimpleQueue[tuple[int, Found]]
@@ -39,11 +42,11 @@ class ServerBackend:
         self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
     ) -> None:
         self.dtype = "unknown" if compute.dtype in (None, "auto") else str(compute.dtype)
-        self._note = note
+        self._note, self._told = note, -math.inf
         self._names = check(group, compute, asking.PATIENCE, note)
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight
-        self._jobs: SimpleQueue[tuple[Done, int, Rendered, int]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Done, int, Rendered, int] | None] = SimpleQueue()
         self._closed = Event()
         for number in range(compute.in_flight):
             Thread(target=self._work, name=f"curate-server-{number}", daemon=True).start()
@@ -67,15 +70,13 @@ class ServerBackend:
         """Drop what is under way and the connections."""
         self._closed.set()
         for _ in range(self._in_flight):
-            self._jobs.put((SimpleQueue(), 0, Rendered([], 0, 0, False), 0))  # wakes a thread
+            self._jobs.put(None)  # wakes a thread
         self._client.close()
 
     def _work(self) -> None:
         """Do one job after the other, in a thread; errors are raised where the answers are read."""
-        while True:
-            done, index, item, place = self._jobs.get()
-            if self._closed.is_set():
-                return
+        while (job := self._jobs.get()) is not None and not self._closed.is_set():
+            done, index, item, place = job
             found: Found
             try:
                 found = self._one(item, place, index)
@@ -95,13 +96,19 @@ class ServerBackend:
         first = turn % len(urls)
         try:
             return ask(
-                urls[first:] + urls[:first], request, asking.PATIENCE, self._note, self._closed
+                urls[first:] + urls[:first], request, asking.PATIENCE, self._tell, self._closed
             )
         except Unanswered as end:
             raise CurateError(
-                f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last "
-                f"({end.why}); what was scored is kept: mend it and run the same again"
+                f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
             ) from None
+
+    def _tell(self, text: str) -> None:
+        """Say what many requests hear at once, such as that a server is gone, once in a while."""
+        now = time.monotonic()
+        if now - self._told > _TELL_SECONDS:
+            self._told = now
+            self._note(text)
 
 
 def _next(done: Done) -> tuple[int, npt.NDArray[np.float32]]:
