@@ -16,6 +16,7 @@ from typing import IO, Any
 
 HOST = "127.0.0.1"
 _CPU_TOKENS = 256  # of a batch: with adapters vLLM's CPU kernels copy factors for each of them
+_CPU_CACHE = 2 << 30  # bytes of keys and values, as curate's own engines have
 
 
 @contextmanager
@@ -61,7 +62,9 @@ def _options(job: dict[str, Any]) -> list[str]:
     options += ["--enable-lora", "--max-lora-rank", str(kernel_rank(adapters, Engine()))]
     # On a CPU the last slot must stay empty, and compiling takes longer than it saves.
     options += ["--max-loras", str(len(adapters) + on_cpu)]
-    options += ["--enforce-eager", "--max-num-batched-tokens", str(_CPU_TOKENS)] * on_cpu
+    if on_cpu:
+        options += ["--enforce-eager", "--max-num-batched-tokens", str(_CPU_TOKENS)]
+        options += ["--kv-cache-memory-bytes", str(_CPU_CACHE)]
     return [*options, "--lora-modules", *(f"{path.name}={path}" for path in adapters)]
 
 
