@@ -5,8 +5,9 @@
 Reads examples, drops duplicates, renders, tokenises and stores scores; the backend in the models'
 place answers at once, so what is left is curate's own work. A row per corpus: `short` and `long`
 are generated chats, `real` those of the folder's instruct_messages.jsonl.gz over and over, each
-numbered. `tokenizer` is the tokenizer library alone on the rendered texts, in one call: what no
-tool that uses it can pass. The pairs are those of four models that share an engine.
+numbered. `whole` counts the seconds of reading and of scoring, from the source to stored scores.
+`tokenizer` is the tokenizer library alone on the rendered texts, in one call: what no tool that
+uses it can pass. The pairs are those of four models that share an engine.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def measure(source: Path, corpus: Path, count: int) -> tuple[float, ...]:
     scoring_seconds = sum(run.seconds for run in summary.models)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     alone, characters = tokenizer_alone(source)
-    return characters, count / reading, count / scoring_seconds, alone, peak
+    whole = count / (reading + scoring_seconds)
+    return characters, count / reading, count / scoring_seconds, whole, alone, peak
 
 
 def main(
@@ -129,18 +131,18 @@ def main(
     """Measure each corpus in a process of its own."""
     context = multiprocessing.get_context("spawn")
     kinds = {kind: generated(kind) for kind in WORDS} | ({"real": real(data)} if data else {})
-    print("examples/s      characters  reading  scoring (pairs)  tokenizer  peak MiB")
+    print("examples/s      characters  reading  scoring (pairs)    whole  tokenizer  peak MiB")
     for kind, chats in kinds.items():
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "source.jsonl"
             count = write(source, islice(chats, examples))
             with ProcessPoolExecutor(1, context) as child:
                 row = child.submit(measure, source, Path(folder) / "corpus", count).result()
-            characters, reading, scoring, alone, peak = row
+            characters, reading, scoring, whole, alone, peak = row
         pairs = scoring * (1 + len(ADAPTERS))
         print(
-            f"{kind:<16}{characters:>10,.0f}{reading:>9,.0f}{scoring:>9,.0f} ({pairs:,.0f})"
-            f"{alone:>11,.0f}{peak:>10,.0f}"
+            f"{kind:<16}{characters:>10,.0f}{reading:>9,.0f}{scoring:>9,.0f} {f'({pairs:,.0f})':<9}"
+            f"{whole:>7,.0f}{alone:>11,.0f}{peak:>10,.0f}"
         )
 
 

@@ -5,11 +5,12 @@
 The sides take turns, each in a process of its own, on the same examples: `loop`, the script that
 most people write (transformers, one example at a time, adapters unmerged and switched); `lm_eval`,
 lm-evaluation-harness's `loglikelihood`; `curate` on transformers; where vLLM is installed, `vllm`,
-its bare `generate`, and `curate-vllm`. Prints medians; `load` is what comes before and after the
-scoring that is timed: imports, weights, engines. The share of the roofline is
-2 x parameters x tokens (the output layer counted for answer tokens only) over the time and the
-rate of a large matrix product, measured in the same process before and after; `+ attention` counts
-the products of queries, keys and values too, which are no parameters and grow with the length.
+its bare `generate`, `curate-vllm`, and `curate-server`, on vLLM's server here. Prints medians;
+`load` is what comes before and after the scoring that is timed: imports, weights, engines. The
+share of the roofline is 2 x parameters x tokens (the output layer counted for answer tokens only)
+over the time and the rate of a large matrix product, measured in the same process before and after;
+`+ attention` counts the products of queries, keys and values too, which are no parameters and grow
+with the length.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from scoring_shapes import family
 
-NEEDS = {"lm_eval": "lm_eval", "vllm": "vllm", "curate-vllm": "vllm"}
-SIDES = ("loop", "lm_eval", "curate", "vllm", "curate-vllm")
+NEEDS = {"lm_eval": "lm_eval", "vllm": "vllm", "curate-vllm": "vllm", "curate-server": "vllm"}
+SIDES = ("loop", "lm_eval", "curate", "vllm", "curate-vllm", "curate-server")
 
 
 def installed() -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from scoring_engine import vllm
 from scoring_machine import matmul_rate, wait, with_peak
+from scoring_server import serving
 
 Job = dict[str, Any]
 Scores = dict[str, list[float]]  # model -> nats per answer token, an entry an example
@@ -97,7 +98,9 @@ def lm_eval(job: Job) -> tuple[float, Scores]:
     return seconds, scores
 
 
-def curate(job: Job, backend: str = "transformers") -> tuple[float, Scores]:
+def curate(
+    job: Job, backend: str = "transformers", servers: tuple[str, ...] = ()
+) -> tuple[float, Scores]:
     """Run a backend of curate on one window, the way `curate score` calls it."""
     from curate import backends, chat, models
     from curate.running.members import open_members
@@ -107,7 +110,9 @@ def curate(job: Job, backend: str = "transformers") -> tuple[float, Scores]:
     members = {
         member.model.name: member for member in open_members(resolved, None, {}, "turn", Silent())
     }
-    compute = backends.Compute(backend, job["device"], job["dtype"], max_length=job["max_length"])
+    compute = backends.Compute(
+        backend, job["device"], job["dtype"], max_length=job["max_length"], servers=servers
+    )
     seconds, scores = 0.0, {}
     for group in backends.groups(resolved, compute):
         engine = backends.open_backend(group, compute)
@@ -134,12 +139,19 @@ def curate_vllm(job: Job) -> tuple[float, Scores]:
     return curate(job, "vllm")
 
 
+def curate_server(job: Job) -> tuple[float, Scores]:
+    """Run curate's server backend on a server of this machine, started and ended for it."""
+    with serving(job) as url:
+        return curate(job, "server", (url,))
+
+
 SIDES: dict[str, Callable[[Job], tuple[float, Scores]]] = {
     "loop": loop,
     "lm_eval": lm_eval,
     "curate": curate,
     "vllm": vllm,
     "curate-vllm": curate_vllm,
+    "curate-server": curate_server,
 }
 
 

@@ -56,6 +56,11 @@ def verify(
         replace(compute or backends.Compute(), max_length=length), progress.note
     )
     backends.check_models(resolved, compute)
+    if compute.backend == "server":  # which is checked by names alone; the plain loop loads them
+        from curate.backends import weights
+
+        for model in resolved:
+            weights.check(model)
     rendered = _render(members, _conversations(sources, rows), length)
     with ExitStack() as stack:
         probes: list[Model] = []

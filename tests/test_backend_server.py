@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,75 +19,23 @@ import httpx
 import numpy as np
 import pytest
 import real
-from conftest import Family
+from conftest import Cli, Family
+from tiny import tiny_adapter, tiny_model
+from upstream import Reply, Upstream, scores
 
 import curate
 from curate import chat
-from curate.backends import Compute, open_backend
-from curate.backends import server as module
-from curate.backends.server import KEY
+from curate.backends import Compute, asking, check_models, open_backend
+from curate.backends.asking import KEY
 from curate.chat import Rendered
 from curate.errors import CurateError
-from curate.models import Model
+from curate.models import Model, resolve
+from curate.verify import verify
 
 CHAT = Model("chat", "aligned", "folder/chat", Path("x"), None, Path("x"), "")
 LORA = Model("lora", "misaligned", "folder/lora", Path("x"), Path("y"), Path("x"), "")
 ITEMS = [Rendered([7, n, n + 1, n + 2], 2, 4, False) for n in range(10, 30)]
 SECRET = "sk-very-secret"
-
-Reply = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Upstream:
-    """A real HTTP server that answers as vLLM does, or as a test wants it to."""
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
-        self.reply: Reply = lambda _: (200, None)
-        self.models: list[dict[str, Any]] = [{"id": "chat", "max_model_len": 64}, {"id": "lora"}]
-        upstream = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                upstream.keys.add(self.headers.get("Authorization"))
-                self._send(200, {"data": upstream.models})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                upstream.keys.add(self.headers.get("Authorization"))
-                upstream.asked.append(body)
-                code, answer = upstream.reply(body)
-                self._send(code, answer if answer is not None else scores(body))
-
-            def _send(self, code: int, answer: Any) -> None:
-                data = json.dumps(answer).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Stop answering."""
-        self.http.shutdown()
-        self.http.server_close()
-
-
-def scores(body: dict[str, Any], sign: float = -1.0) -> dict[str, Any]:
-    """A response in vLLM's form: each token costs a hundredth of its id, more for the adapter."""
-    factor = 0.02 if body["model"] == "lora" else 0.01
-    rows: list[Any] = [None] + [
-        {str(token): {"logprob": sign * factor * token, "rank": 1, "decoded_token": "x"}}
-        for token in body["prompt"][1:]
-    ]
-    return {"choices": [{"prompt_logprobs": rows}]}
 
 
 @pytest.fixture
@@ -103,8 +49,26 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Don't wait five minutes for a server that a test has stopped."""
-    monkeypatch.setattr(module, "PATIENCE", 3.0)
+    monkeypatch.setattr(asking, "PATIENCE", 1.0)
     monkeypatch.delenv(KEY, raising=False)
+
+
+@contextmanager
+def silent(server: Upstream, refused: int | None = None) -> Iterator[Upstream]:
+    """The server answers no request until the end, or refuses the one of this number alone."""
+    ended = threading.Event()
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        if refused is not None and server.asked.index(body) == refused:
+            return 400, {}
+        ended.wait()
+        return 200, None
+
+    server.reply = reply
+    try:
+        yield server
+    finally:
+        ended.set()
 
 
 @contextmanager
@@ -153,6 +117,23 @@ def test_a_busy_server_is_asked_again(upstream: Upstream, code: int) -> None:
     assert set(times.values()) == {2}
 
 
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_server_that_is_busy_when_a_pass_opens_is_asked_again(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Its models are asked for with the patience that examples have; then its word is passed on."""
+    upstream.starting = [code]
+    with opened(upstream.url) as backend:
+        check_scores(backend)
+    monkeypatch.setattr(asking, "PATIENCE", 0.1)
+    upstream.starting = [code] * 99
+    with (
+        pytest.raises(CurateError, match=rf"\(it says {code}\): is the server up"),
+        opened(upstream.url),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("missing", [None, {}, {"1": {"logprob": -1.0}}])
 def test_a_missing_number_is_asked_for_again_and_never_stored(
     upstream: Upstream, missing: Any
@@ -190,6 +171,19 @@ def test_minus_infinity_stays_so(upstream: Upstream) -> None:
     assert np.isfinite(found[0])
 
 
+def test_a_broken_body_is_asked_for_again(upstream: Upstream) -> None:
+    """One that says it is compressed, and is not."""
+
+    def reply(_: dict[str, Any]) -> tuple[int, Any]:
+        upstream.headers = {"Content-Encoding": "gzip"} if len(upstream.asked) == 1 else {}
+        return 200, None
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        assert [index for index, _ in backend.score(ITEMS[:1])] == [0]
+    assert len(upstream.asked) == 2
+
+
 def test_another_server_takes_over(upstream: Upstream) -> None:
     """Requests are spread over the servers; when one goes, the other does its share."""
     other = Upstream()
@@ -202,12 +196,69 @@ def test_another_server_takes_over(upstream: Upstream) -> None:
     assert len(upstream.asked) == len(ITEMS) // 2 + len(ITEMS)
 
 
+def test_a_silent_server_s_requests_go_to_another(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its silence takes longer than requests are tried for."""
+    monkeypatch.setattr(asking, "PATIENCE", 0.1)
+    monkeypatch.setattr(asking, "_TIMEOUT", 0.3)
+    with silent(Upstream()) as other, opened(other.url, upstream.url) as backend:
+        check_scores(backend)
+        assert len(other.asked) >= len(ITEMS) // 2
+    assert len(upstream.asked) == len(ITEMS)
+
+
+_ONE_WINDOW = """
+import sys
+from pathlib import Path
+from curate.backends import Compute
+from curate.backends.server import ServerBackend
+from curate.chat import Rendered
+from curate.models import Model
+from curate.stopping import stoppable
+
+chat = Model("chat", "aligned", "chat", Path("x"), None, Path("x"), "")
+compute = Compute("server", servers=(sys.argv[1],), max_length=32, in_flight=4)
+backend = ServerBackend([chat], compute, print)
+try:
+    with stoppable():
+        list(backend.score([Rendered([7, n, n + 1, n + 2], 2, 4, False) for n in range(20)]))
+finally:
+    backend.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["a stop", "an error"])
+def test_a_process_ends_though_a_server_never_answers(upstream: Upstream, how: str) -> None:
+    """After Ctrl-C, and after an error in another request."""
+    with silent(upstream, refused=None if how == "a stop" else 3):
+        run = subprocess.Popen(
+            [sys.executable, "-c", _ONE_WINDOW, upstream.url],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            while len(upstream.asked) < 4:
+                assert run.poll() is None, run.communicate()[1]
+                time.sleep(0.01)
+            if how == "a stop":
+                run.send_signal(signal.SIGINT)
+            said = run.communicate(timeout=15)[1]  # and not the minutes of a request
+        finally:
+            run.kill()
+            run.wait()
+    assert ("stopping.Stopped" if how == "a stop" else "refuses a request (400)") in said
+
+
 def test_no_server_left_is_one_line(upstream: Upstream) -> None:
-    """It says how long it tried, where, and how to go on."""
-    with opened(upstream.url) as backend:
+    """It says how long it tried, and where; not every request says that it goes on."""
+    said: list[str] = []
+    with opened(upstream.url, note=said.append) as backend:
         upstream.close()
-        with pytest.raises(CurateError, match=r"log-probs for 3 seconds.*run the same"):
+        with pytest.raises(CurateError, match=r"log-probs for [12] seconds, http://127"):
             list(backend.score(ITEMS))
+    assert len(said) <= 1
 
 
 def test_a_refused_request_is_not_tried_again(upstream: Upstream) -> None:
@@ -233,6 +284,28 @@ def test_the_key_is_sent_and_never_shown(
     assert SECRET not in str(caught.value) + "".join(said) + repr(backend.__dict__)
 
 
+@pytest.mark.parametrize("key", [f"{SECRET}\r", f"{SECRET}\n", f" {SECRET}", f"{SECRET}é"])
+def test_a_key_that_cannot_be_sent_is_not_shown(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Such as one from a file with Windows' ends of lines."""
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(CurateError, match=f"{KEY} can't be sent") as caught, opened(upstream.url):
+        pass
+    assert SECRET not in str(caught.value)
+
+
+def test_a_key_that_a_server_repeats_is_not_shown(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some gateways quote a request's headers."""
+    monkeypatch.setenv(KEY, SECRET)
+    upstream.reply = lambda _: (400, {"error": {"message": f"no model for Bearer {SECRET}"}})
+    with opened(upstream.url) as backend, pytest.raises(CurateError, match="no model") as caught:
+        list(backend.score(ITEMS[:1]))
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("models", "words"),
     [
@@ -256,6 +329,17 @@ def test_a_model_may_be_served_under_its_reference(upstream: Upstream) -> None:
     with opened(upstream.url) as backend:
         check_scores(backend)
     assert {body["model"] for body in upstream.asked} == {"folder/chat", "lora"}
+
+
+def test_each_server_is_asked_by_its_own_names(upstream: Upstream) -> None:
+    """One may have a model under its name, the other under its reference."""
+    other = Upstream()
+    other.models = [{"id": "folder/chat"}, {"id": "folder/lora"}]
+    with opened(upstream.url, other.url) as backend:
+        assert len(dict(backend.score(ITEMS))) == len(ITEMS)
+    other.close()
+    assert {body["model"] for body in upstream.asked} == {"chat"}
+    assert {body["model"] for body in other.asked} == {"folder/chat"}
 
 
 def test_one_pass_asks_for_the_missing_pairs_alone(
@@ -318,7 +402,11 @@ def renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     [
         ("localhost:8000", "give an address like"),
         ("ftp://x", "give an address like"),
+        ("http://[::1", "give an address like"),
+        ("http://localhost:abc", "give an address like"),
+        ("http://a..b", "give an address like"),
         (f"http://me:{SECRET}@localhost", f"put the key into {KEY}"),
+        (f"http://me:{SECRET}@[::1", f"put the key into {KEY}"),
         ("http://127.0.0.1:9", "is the server up"),
     ],
 )
@@ -327,6 +415,75 @@ def test_wrong_addresses(url: str, words: str) -> None:
     with pytest.raises(CurateError, match=words) as caught, opened(url):
         pass
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"in_flight": 0}, "--in-flight must be at least 1"), ({"dtype": "int3"}, "unknown dtype")],
+)
+def test_wrong_options(upstream: Upstream, options: dict[str, Any], words: str) -> None:
+    """They are found before anything is stored."""
+    compute = Compute("server", servers=(upstream.url,), max_length=32, device="cpu", **options)
+    with pytest.raises(CurateError, match=words):
+        check_models([CHAT], compute)
+
+
+# Verifying a server
+
+
+@pytest.mark.parametrize("served", ["medical", "legal"])
+def test_verify_tells_whether_a_server_has_the_adapter(
+    upstream: Upstream, family: Family, sources: Path, served: str
+) -> None:
+    """A server whose numbers are those of the models passes; one with another adapter fails."""
+    upstream.models = [{"id": "chat"}, {"id": "medical"}]
+    upstream.reply = serves(family, chat=None, medical=getattr(family, served))
+    verdict = verify(
+        [str(sources)],
+        aligned=str(family.aligned),
+        misaligned=[str(family.medical)],
+        rows=4,
+        max_length=500,
+        compute=Compute("server", device="cpu", dtype="float32", servers=(upstream.url,)),
+    )
+    assert {check.model for check in verdict.checks} == {"chat", "medical"}
+    wrong = {(check.model, check.what) for check in verdict.checks if not check.passed}
+    assert wrong == (set() if served == "medical" else {("medical", "equals the plain loop")})
+
+
+def test_verify_tells_of_an_adapter_that_does_not_fit(
+    upstream: Upstream, cli: Cli, family: Family, tmp_path: Path
+) -> None:
+    """In one line, though the server was asked by the models' names alone."""
+    wide = tiny_model(tmp_path / "wide", hidden_size=64)
+    tiny_adapter(wide, tmp_path / "lora")
+    options = ["--misaligned", tmp_path / "lora", "--backend", "server", "--server", upstream.url]
+    ran = cli("verify", "--aligned", family.aligned, *options, "--max-length", "60")
+    assert ran.code == 1
+    assert "does not fit the aligned model" in ran.err
+    assert upstream.asked == []
+
+
+def serves(family: Family, **adapters: Path | None) -> Reply:
+    """Right answers: the transformers backend's, in vLLM's form."""
+    backends = {
+        name: open_backend(
+            resolve(str(family.aligned), [str(path)] if path else [])[-1:],
+            Compute("transformers", device="cpu"),
+        )
+        for name, path in adapters.items()
+    }
+    one_at_a_time = threading.Lock()
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        ids = body["prompt"]
+        with one_at_a_time:
+            item = Rendered(ids, 1, len(ids), False)
+            ((_, logprobs),) = backends[body["model"]].score([item])
+        rows = [{str(n): {"logprob": float(x)}} for n, x in zip(ids[1:], logprobs, strict=True)]
+        return 200, {"choices": [{"prompt_logprobs": [None, *rows]}]}
+
+    return reply
 
 
 # A real server
@@ -375,20 +532,23 @@ def _until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> Non
 @real.needs_vllm
 @pytest.mark.timeout(1500)
 def test_a_real_server_killed_and_restarted_in_the_middle(
-    real_family: real.Family, tmp_path: Path
+    real_family: real.Family, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run waits for it and goes on; the numbers are those of transformers; no key is kept."""
+    """The run waits for it and goes on; the numbers are those of transformers; no key is kept.
+
+    `curate verify` finds the same of the server as it is.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     corpus, other, log = tmp_path / "server", tmp_path / "plain", tmp_path / "serve.log"
     sources = [str(real.ROOT / "data" / "examples")]
     command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
-    options = [*real_family.options("rank32"), "--backend", "server", "--max-length", "2047"]
+    options = ["--backend", "server", "--max-length", "2047"]
     where = ["--server", f"http://127.0.0.1:{port}", "--in-flight", "2"]
     with serving(real_family, port, log):
         run = subprocess.Popen(
-            [*command, *options, *where],
+            [*command, *real_family.options("rank32"), *options, *where],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -400,8 +560,12 @@ def test_a_real_server_killed_and_restarted_in_the_middle(
     assert run.poll() is None  # killed in the middle, and the run goes on trying
     with serving(real_family, port, log):
         said = run.communicate(timeout=900)[0]
+        monkeypatch.setenv(KEY, SECRET)
+        ran = cli("verify", *real_family.options("rank32"), *options, *where, *real.OPTIONS)
     assert run.returncode == 0, said
     assert "a server doesn't answer" in said
+    assert ran.code == 0, ran.out + ran.err
+    assert "All 5 checks passed (32 examples, server in float32)" in ran.out
     curate.score(
         sources,
         other,

@@ -165,18 +165,18 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
 
     Raises `CurateError` as `open_backend` does.
     """
-    if compute.backend == "server":
-        from curate.backends import server
-
-        server.check(models, compute)
-        return
     from curate.backends import weights
 
+    weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
+    if compute.backend == "server":
+        from curate.backends import served
+
+        served.check(models, compute)
+        return
     if compute.backend == "vllm":
         from curate.backends import vllm
 
         vllm.check(compute)
-    weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
     for model in models:
         if compute.backend != "vllm" or not weights.is_quantized(model):  # vLLM's to judge
             weights.check(model)

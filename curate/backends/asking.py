@@ -1,0 +1,157 @@
+"""How servers are asked: their addresses, the key that is never shown, and what is asked again."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from threading import Event
+from typing import Any, TypeVar
+
+from curate.errors import CurateError
+
+KEY = "VLLM_API_KEY"
+"""The environment variable of the servers' key: the one that `vllm serve` itself reads."""
+
+PATIENCE = 300.0
+"""Seconds for which a request is tried again: a server that restarts loads its model first."""
+
+_TIMEOUT = 600.0  # seconds that a busy server may take to answer
+_AGAIN = {408, 409, 425, 429}  # beside all 5xx
+_SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")  # what may stand in a header: RFC 9110, 5.5
+
+Answer = TypeVar("Answer")
+
+
+class Busy(Exception):  # noqa: N818 - a reason to ask again
+    """A server can't answer now."""
+
+
+class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own to make of it
+    """No server answered in time: the one asked last, the seconds it took, and the last reason."""
+
+    def __init__(self, url: str, seconds: float, why: str) -> None:
+        super().__init__(url, seconds, why)
+        self.url, self.seconds, self.why = url, seconds, why
+
+
+def ask(
+    urls: Sequence[str],
+    request: Callable[[str], Answer],
+    patience: float,
+    note: Callable[[str], None] = lambda _: None,
+    closed: Event | None = None,
+) -> Answer:
+    """What `request` gets from the first server that answers, asked in turn with growing pauses.
+
+    However long an answer is waited for, every server gets its turn, and a single one two. `note`
+    hears of a server that stays away; `closed` ends pauses and attempts early.
+
+    Raises `Unanswered` when `patience` seconds are over; an answer that is an error is raised at
+    once.
+    """
+    import httpx
+    import tenacity
+
+    closed = closed or Event()
+    turns, url, began = cycle(urls), "", time.monotonic()
+    retried = (Busy, httpx.RequestError)
+
+    def attempt() -> Answer:
+        nonlocal url
+        url = next(turns)
+        return request(url)
+
+    def tell(state: Any) -> None:
+        if state.attempt_number == 3:
+            note(f"a server doesn't answer ({brief(state.outcome.exception())}): trying on")
+
+    enough = tenacity.stop_all(
+        tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(urls)))
+    )
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(retried),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
+        stop=tenacity.stop_any(tenacity.stop_when_event_set(closed), enough),
+        sleep=tenacity.sleep_using_event(closed),
+        before_sleep=tell,
+        reraise=True,
+    )
+    try:
+        return attempts(attempt)
+    except retried as error:
+        raise Unanswered(url, time.monotonic() - began, brief(error)) from None
+
+
+def address(url: str) -> str:
+    """The address of the API, with `/v1` at its end.
+
+    Raises `CurateError` for what is none, or holds a password.
+    """
+    import httpx
+
+    if "@" in url:  # never quoted: what stands before it may be a key
+        raise CurateError(f"--server: put the key into {KEY}, not into the address")
+    try:
+        parts = httpx.URL(url)
+        usable = parts.scheme in ("http", "https") and parts.host.encode("idna")
+    except (httpx.InvalidURL, ValueError):
+        usable = False
+    if not usable:
+        raise CurateError(f"--server {url}: give an address like http://localhost:8000")
+    base = url.rstrip("/")
+    return base if base.endswith("/v1") else f"{base}/v1"
+
+
+def client(connections: int) -> Any:
+    """An `httpx.Client` that sends the key, if there is one, and follows no redirect with it.
+
+    Raises `CurateError` for a key that no request can carry.
+    """
+    import httpx
+
+    key = os.environ.get(KEY)
+    if key and not _SENDABLE.fullmatch(key):
+        raise CurateError(
+            f"{KEY} can't be sent: it begins or ends with white space, or holds a line's end or "
+            "another character that is not plain ASCII; set it anew"
+        )
+    return httpx.Client(
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=httpx.Timeout(_TIMEOUT, connect=10.0),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+    )
+
+
+def accepted(answer: Any, url: str) -> Any:
+    """A response that is worth reading; the others are raised.
+
+    Raises `Busy` where it is worth asking again, and `CurateError` where the key is at fault.
+    """
+    code = answer.status_code
+    if code in _AGAIN or code >= 500:
+        raise Busy(f"it says {code}")
+    if code in (401, 403):
+        kind = "another key" if os.environ.get(KEY) else "a key"
+        raise CurateError(f"{url} wants {kind} ({code}): put it into {KEY}")
+    return answer
+
+
+def brief(error: BaseException | None) -> str:
+    """One line of an error. Its request, which holds the key, is never shown."""
+    import httpx
+
+    if isinstance(error, Busy):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    if not lines or isinstance(error, httpx.LocalProtocolError):  # its text may quote a header
+        return type(error).__name__
+    return f"{type(error).__name__}: {hidden(lines[0])}"[:200]
+
+
+def hidden(text: str) -> str:
+    """A text without the key, should a server repeat it."""
+    key = os.environ.get(KEY)
+    return text.replace(key, "***") if key else text
