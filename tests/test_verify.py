@@ -135,7 +135,8 @@ def test_short_answers_in_half_precision_and_nan() -> None:
 @pytest.mark.timeout(1200)
 def test_real_vllm_passes(cli: Cli, real_family: real.Family, tmp_path: Path) -> None:
     """Adapters of rank 1 and 32 in one engine, a full checkpoint and a merged head in their own."""
-    full = merge(real_family.models("rank1")[1], "float32").rename(tmp_path / "full")
+    full = tmp_path / "full"
+    merge(real_family.models("rank1")[1], "float32", full)
     models = [*real_family.options("rank1", "rank32"), "--misaligned", full]
     options = ["--backend", "vllm", *real.OPTIONS, "--rows", "24", "--max-length", "512"]
     cache = ["--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
