@@ -14,7 +14,7 @@ def plain_nlls(
     model: Model,
     rendered: Sequence[Rendered],
     device: str | None,
-    dtype: str,
+    dtype: str | None,
     told: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """Nats per answer token of each example, by transformers' own loss over labels.
