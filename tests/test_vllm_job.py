@@ -157,6 +157,16 @@ def test_a_merge_that_fails_leaves_no_folder(
     assert list(temporary.iterdir()) == []
 
 
+def test_a_merge_that_the_machine_ends_says_which_option_to_turn(
+    odd: Model, temporary: Path, once_merging: Callable[[Callable[[int], None]], None]
+) -> None:
+    """Where memory runs out, SIGKILL is all that is heard."""
+    once_merging(lambda pid: os.kill(pid, signal.SIGKILL))
+    with pytest.raises(CurateError, match=r"SIGKILL, perhaps out of memory: .* smaller --dtype"):
+        open_backend([odd], CPU)
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_stop_in_a_merge_leaves_no_folder(
     odd: Model, temporary: Path, once_merging: Callable[[Callable[[int], None]], None]
 ) -> None:

@@ -6,12 +6,18 @@ As a program: `python -m curate.backends.merging BASE ADAPTER DTYPE FOLDER`.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from curate.errors import CurateError
 from curate.models import Model
+
+_MEMORY_HINT = (
+    "out of memory: the whole model is in it while it is merged; give a smaller --dtype, or merge "
+    "the adapter on a larger machine and name the result"
+)
 
 
 def merge(model: Model, dtype: str, folder: Path) -> None:
@@ -28,7 +34,9 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
     )
     if ran.returncode:
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
-        why = lines[-1] if lines else f"the process ended with {ran.returncode}, out of memory?"
+        why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
+        if ran.returncode == -signal.SIGKILL:
+            why = f"its process was ended by SIGKILL, perhaps {_MEMORY_HINT}"
         raise CurateError(f"{model.name} can't be merged into a checkpoint: {why}")
 
 
