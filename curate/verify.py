@@ -46,6 +46,8 @@ def verify(
     Raises:
         CurateError: a model or a source can't be used, or there is nothing to score in it.
     """
+    from curate.backends.plain import check_plain
+
     progress = progress or Silent()
     resolved = models.resolve(aligned, misaligned)
     members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
@@ -56,6 +58,7 @@ def verify(
         replace(compute or backends.Compute(), max_length=length), progress.note
     )
     backends.check_models(resolved, compute)
+    check_plain(resolved)
     rendered = _render(members, _conversations(sources, rows), length)
     with ExitStack() as stack:
         probes: list[Model] = []

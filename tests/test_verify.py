@@ -18,6 +18,7 @@ from curate import backends
 from curate.backends import Backend, Compute
 from curate.backends.merging import merge
 from curate.checks import COARSE_LIMIT, compare
+from curate.errors import CurateError
 from curate.verify import verify
 
 
@@ -129,6 +130,21 @@ def test_short_answers_in_half_precision_and_nan() -> None:
     assert not compare(["m"], "bfloat16", [20, 20, 30], a, a, b)[0].passed
     nan = {"m": np.array([np.nan, 2.0, 3.0])}
     assert not compare(["m"], "float32", [2, 20, 30], nan, nan, a)[0].passed
+
+
+def test_a_quantised_checkpoint_needs_transformers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What vLLM could score can't be compared here: the line says what is missing, and why."""
+    monkeypatch.setattr("curate.backends.vllm_job.find_spec", lambda _: object())
+    aligned = tiny_model(tmp_path / "chat")
+    path = aligned / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    path.write_text(json.dumps(config))
+    told = r"cannot be loaded: .*; verify compares with transformers, .* install what"
+    with pytest.raises(CurateError, match=told):
+        verify(aligned=str(aligned), compute=Compute("vllm", device="cpu"))
 
 
 @real.needs_vllm
