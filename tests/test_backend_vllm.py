@@ -18,6 +18,7 @@ import real
 import curate
 from curate.backends import Backend, Compute, Engine, open_backend
 from curate.backends.processes import MEMORY_HINT
+from curate.backends.vllm_worker import Request, sampling
 from curate.errors import CurateError
 
 pytestmark = [real.needs_vllm, pytest.mark.timeout(1200)]
@@ -111,6 +112,15 @@ def test_the_whole_context_and_the_shortest_answer(
         np.testing.assert_allclose(found, real.nlls(plain, items), atol=LIMIT)
 
 
+def test_vllm_knows_what_it_is_asked_on_a_gpu() -> None:
+    """The token-id form runs on GPUs alone; here its parameters are seen to be taken."""
+    request = Request(0, 0, np.array([5, 6, 7, 8], np.int32), 2)
+    params = sampling(request, token_ids=True, attempt=2)
+    assert np.asarray(params.prompt_logprob_token_ids).tolist() == [[7], [8]]
+    assert params.prompt_logprob_start == 1
+    assert params.skip_reading_prefix_cache
+
+
 @whole
 def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
     """They are a user's error, and the engine goes on."""
@@ -187,7 +197,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
 
 def _unlink_log(message: str) -> None:
     """Remove the log that an error keeps and names."""
-    Path(re.findall(r"its log is (\S+);", message)[0]).unlink()
+    Path(re.findall(r"its log is ([^\s;]+)", message)[0]).unlink()
 
 
 def _wait_for_scores(corpus: Path, run: subprocess.Popen[str]) -> None:
