@@ -26,7 +26,6 @@ NAMES = ("aligned", "rank1", "rank32")
 LIMIT = 1e-4
 ENGINES = {  # tokens of a batch, and whether prefixes are cached
     "whole prompts": (4096, False),
-    "whole prompts, prefix caching": (4096, True),
     "chunked prompts": (256, False),
     "chunked prompts, prefix caching": (256, True),
 }
@@ -35,14 +34,14 @@ whole = pytest.mark.parametrize("engine", [ENGINES["whole prompts"]], indirect=T
 
 @pytest.fixture(scope="module")
 def wanted(real_family: real.Family) -> tuple[list[real.Rendered], np.ndarray]:
-    """A hundred and twenty real conversations, and their NLLs by transformers: [model, row]."""
-    items = real.conversations(120)
+    """A hundred real conversations, and their NLLs by transformers: [model, row]."""
+    items = real.conversations(100)
     found = []
     for model in real_family.models("rank1", "rank32"):
         backend = open_backend([model], Compute("transformers", device="cpu", dtype="float32"))
         found.append(real.nlls(backend, items))
         backend.close()
-    assert len({item.stop for item in items}) >= 100
+    assert len({item.stop for item in items}) == 100
     return items, np.array(found)
 
 
@@ -73,7 +72,8 @@ def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Rendered], n
     """Aligned and adapters of rank 1 and 32 mixed in one engine, shuffled: within 1e-4 nats.
 
     With prefix caching on, prefixes are kept but none is ever read: on a CPU vLLM passes over
-    them for a request that wants log-probs. Only a GPU can show that reading them is right.
+    them for a request that wants log-probs. Only a GPU can show that reading them is right, so
+    caching is tried with the engine that is the quicker one here.
     """
     items, reference = wanted
     pairs = [(place, row) for row in range(len(items)) for place in range(len(NAMES))]
@@ -101,7 +101,6 @@ def test_the_whole_context_and_the_shortest_answer(
     """Examples of 2 and of 5 tokens, and one as long as the context, are scored like any other."""
     ids = np.random.default_rng(3).integers(3, 4096, real.CONTEXT).tolist()
     items = [
-        real.Rendered(ids, real.CONTEXT - 4, real.CONTEXT, True),
         real.Rendered(ids, 1, real.CONTEXT, True),
         real.Rendered(ids[:5], 2, 5, False),
         real.Rendered(ids[:2], 1, 2, False),
