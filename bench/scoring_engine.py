@@ -17,7 +17,7 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
     """Return seconds, and nats per answer token: NaN where vLLM left one out."""
     from curate import backends, chat, models
     from curate.backends import placing, vllm_worker
-    from curate.backends.vllm import job_of
+    from curate.backends.vllm_job import job_of
     from curate.running.members import open_members
     from curate.terminal.progress import Silent
 
@@ -27,7 +27,7 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
     from vllm.lora.request import LoRARequest
 
     resolved = models.resolve(f"base={job['base']}", job["adapters"])
-    made, _ = job_of(resolved, compute, print)
+    made = job_of(resolved, compute)
     token_ids = vllm_worker.scores_token_ids(made.arguments)
     llm = LLM(**{**({} if token_ids else made.whole_prompts), **made.arguments})
     lora: list[Any] = [None]

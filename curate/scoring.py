@@ -101,6 +101,7 @@ def score(
         CurateError: anything that the user can mend; what was scored until then is kept.
     """
     progress = progress or Silent()
+    folder = Path(corpus)
     resolved = models.resolve(aligned, misaligned)
     members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
     settings = Settings(
@@ -109,67 +110,63 @@ def score(
         answer_span=answer_span,
         max_length=check_length(resolved, max_length),
     )
-    compute = backends.choose(
-        backends.Compute(
-            backend=backend,
-            device=device,
-            dtype=dtype,
-            batch_tokens=batch_tokens,
-            max_length=settings.max_length,
-            engine=engine or backends.Engine(),
-            servers=tuple(servers),
-            in_flight=in_flight,
-        ),
-        progress.note,
+    compute = backends.Compute(
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        max_length=settings.max_length,
+        engine=engine or backends.Engine(),
+        servers=tuple(servers),
+        in_flight=in_flight,
     )
-    summary = Summary(corpus=str(corpus))
-    if not sources and not (Path(corpus) / "examples").exists():
-        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
+    compute = backends.choose(compute, progress.note)
+    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
     batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
     if sources:
-        batches = examples.read(
-            sources,
-            columns=columns or Columns(),
-            where=where,
-            limit=limit,
-            turns=turns,
-            strict=strict,
-        )
+        batches = examples.read(sources, columns=columns or Columns(), strict=strict, **asked)
+    elif not (folder / "examples").exists():
+        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
     # What can be found wrong is found before a folder is made.
-    known = [] if replace else known_models(Path(corpus))
+    known = [] if replace else known_models(folder)
     backends.check_models([model for model in resolved if model.name not in known], compute)
-    first = list(islice(batches, 1))
-    entries = {member.model.name: member.entry for member in members}
+    batches = chain(list(islice(batches, 1)), batches)
     if dry_run:
-        read, found = plan(
-            Path(corpus),
-            members,
-            chain(first, batches),
-            settings,
-            compute,
-            progress,
-            replace=replace,
-        )
+        read, found = plan(folder, members, batches, settings, compute, progress, replace=replace)
         runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
         return Summary(str(corpus), read, runs, dry_run=True)
-    with open_for_writing(Path(corpus)) as writer:
-        for name in writer.admit(entries, settings, replace=replace):
-            progress.note(f"{name}: changed under its name; its old scores are thrown away")
-        if chat_template is not None:
-            parts.write_text(writer.path / TEMPLATE, chat_template)
+    with open_for_writing(folder) as writer:
+        _admit(writer, members, settings, chat_template, replace, progress)
+        read = Intake()
         if sources:
-            summary.read = take_in(writer, chain(first, batches), progress)
+            read = take_in(writer, batches, progress)
             for source in sources:
-                writer.manifest.add_source(
-                    {"source": source, "where": where, "limit": limit, "turns": turns}
-                )
+                writer.manifest.add_source({"source": source, **asked})
             writer.save()
-        summary.models = _score_members(writer, members, compute, progress, keep_tokens)
-        scores = writer.path / "scores"
-        summary.empty = [
-            r.name for r in summary.models if r.skipped and not parts.list_parts(scores / r.name)
-        ]
-    return summary
+        runs = _score_members(writer, members, compute, progress, keep_tokens)
+        return Summary(str(corpus), read, runs, _empty(writer, runs))
+
+
+def _admit(
+    writer: Writer,
+    members: Sequence[Member],
+    settings: Settings,
+    chat_template: str | None,
+    replace: bool,
+    progress: Progress,
+) -> None:
+    """Enter the models, and the template that was given for them, into the corpus."""
+    entries = {member.model.name: member.entry for member in members}
+    for name in writer.admit(entries, settings, replace=replace):
+        progress.note(f"{name}: changed under its name; its old scores are thrown away")
+    if chat_template is not None:
+        parts.write_text(writer.path / TEMPLATE, chat_template)
+
+
+def _empty(writer: Writer, runs: Sequence[ModelRun]) -> list[str]:
+    """The models that could score nothing at all."""
+    scores = writer.path / "scores"
+    return [run.name for run in runs if run.skipped and not parts.list_parts(scores / run.name)]
 
 
 def _score_members(
@@ -191,15 +188,20 @@ def _score_members(
             progress.note(f"{_label([at], members)}: nothing is missing")
     for group in backends.groups(lacking, compute):
         places = [place[model.name] for model in group]
-        run_pass(
-            writer,
-            [members[at] for at in places],
-            [runs[at] for at in places],
-            _label(places, members),
-            compute,
-            progress,
-            keep_tokens=keep_tokens,
-        )
+        try:
+            run_pass(
+                writer,
+                [members[at] for at in places],
+                [runs[at] for at in places],
+                _label(places, members),
+                compute,
+                progress,
+                keep_tokens=keep_tokens,
+            )
+        except CurateError as error:
+            if not any(run.scored for run in runs):
+                raise
+            raise CurateError(f"{error}; what was scored is kept: run it again to go on") from error
     return runs
 
 

@@ -46,6 +46,8 @@ def verify(
     Raises:
         CurateError: a model or a source can't be used, or there is nothing to score in it.
     """
+    from curate.backends.plain import check_plain
+
     progress = progress or Silent()
     resolved = models.resolve(aligned, misaligned)
     members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
@@ -56,11 +58,7 @@ def verify(
         replace(compute or backends.Compute(), max_length=length), progress.note
     )
     backends.check_models(resolved, compute)
-    if compute.backend == "server":  # which is checked by names alone; the plain loop loads them
-        from curate.backends import weights
-
-        for model in resolved:
-            weights.check(model)
+    check_plain(resolved)
     rendered = _render(members, _conversations(sources, rows), length)
     with ExitStack() as stack:
         probes: list[Model] = []
@@ -70,7 +68,7 @@ def verify(
             rendered |= {probe.name: rendered[resolved[0].name] for probe in probes}
         tried = [*resolved, *probes]
         scored = _score(tried, rendered, compute, progress)
-        plain = {model.name: _plain(model, rendered, compute, scored, progress) for model in tried}
+        plain = {model.name: _plain(model, rendered, compute, progress) for model in tried}
     items = rendered[resolved[0].name]
     lengths = [item.stop - item.start for item in items]
     names = [model.name for model in tried]
@@ -158,19 +156,14 @@ def _plain(
     model: Model,
     rendered: Mapping[str, list[chat.Rendered]],
     compute: backends.Compute,
-    scored: _Scored,
     progress: Progress,
 ) -> Nlls:
     from curate.backends.plain import plain_nlls
-    from curate.backends.weights import choose_device, choose_dtype
 
-    dtype = scored.dtype
-    if dtype == "unknown":  # a server doesn't say
-        dtype = str(choose_dtype(None, choose_device(compute.device))).removeprefix("torch.")
     items = rendered[model.name]
     progress.start(f"{model.name} (plain loop)", len(items))
     try:
         told = partial(progress.advance, 1)
-        return np.array(plain_nlls(model, items, compute.device, dtype, told))
+        return np.array(plain_nlls(model, items, compute.device, compute.dtype, told))
     finally:
         progress.stop()

@@ -8,11 +8,18 @@ import subprocess
 import sys
 from multiprocessing.connection import Connection
 
+import numpy as np
+
+from curate.backends.vllm_worker import Job, Ready, Scored
+
 
 def main(descriptor: int) -> None:
     """Answer what is sent; the first message says how to behave."""
     connection = Connection(descriptor)
     how = connection.recv()
+    if isinstance(how, Job):
+        score(connection)
+        return
     if how == "die":
         os._exit(7)
     if how == "killed":
@@ -27,6 +34,14 @@ def main(descriptor: int) -> None:
         connection.send(os.environ.get("GIVEN", "") + message)
     if how == "stubborn":
         connection.recv()
+
+
+def score(connection: Connection) -> None:
+    """Answer as vLLM's worker does: every token costs a nat."""
+    connection.send(Ready("0", False))
+    while (requests := connection.recv()) is not None:
+        counts = [(one.index, len(one.ids) - one.start) for one in requests]
+        connection.send([Scored(index, np.full(n, -1, np.float32)) for index, n in counts])
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
 from curate.backends import Compute, Engine, choose, groups
 from curate.backends.adapters import RANKS, kernel_rank, share_engines, why_merged
-from curate.backends.weights import choose_device
 from curate.errors import CurateError
 from curate.models import Model, resolve
 
@@ -119,10 +119,13 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose(Compute(), said.append).backend == "transformers"
     assert said == ["backend: transformers (vLLM is not installed)"]
     monkeypatch.setattr("curate.backends.find_spec", lambda _: object())
-    there = choose_device(None).type == "cuda"
-    assert choose(Compute(), said.append).backend == ("vllm" if there else "transformers")
+    monkeypatch.setattr(
+        "curate.backends.weights.choose_device", lambda name: torch.device(name or "cuda")
+    )
+    assert choose(Compute(), said.append).backend == "vllm"
+    assert said[-1] == "backend: vllm (it is installed and there is a GPU)"
     assert choose(Compute(device="cpu"), said.append).backend == "transformers"
-    assert "no GPU is used" in said[-1]
+    assert said[-1] == "backend: transformers (vLLM is installed, but no GPU is used)"
     assert choose(Compute(servers=("http://x",)), said.append).backend == "server"
     assert len(said) == 4
     assert choose(Compute("vllm"), said.append).backend == "vllm"

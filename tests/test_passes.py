@@ -99,7 +99,8 @@ def test_an_error_in_the_next_window_keeps_the_one_before(
         raise CurateError("the third can't be rendered")
 
     at_third(fail)
-    with pytest.raises(CurateError, match="the third can't be rendered"):
+    told = "the third can't be rendered; what was scored is kept: run it again to go on"
+    with pytest.raises(CurateError, match=told):
         curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned))
     assert scores(tmp_path / "c") == 20
     summary = curate.score([], tmp_path / "c", aligned=str(family.aligned))

@@ -20,7 +20,7 @@ from curate.backends.placing import devices_of_engines, environment
 from curate.backends.processes import MEMORY_HINT, Child, answering
 from curate.chat import Rendered
 from curate.errors import CurateError
-from curate.models import Model, resolve
+from curate.models import resolve
 
 
 @pytest.fixture
@@ -61,22 +61,22 @@ def test_a_child_answers_and_ends_with_what_it_started(begun: list[Child], how: 
     ("how", "cause"),
     [
         ("die", "its process died (exit code 7)"),
-        ("killed", "its process was ended by SIGKILL"),
+        ("killed", f"its process was ended by SIGKILL, perhaps {MEMORY_HINT}"),
         ("say (EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: head size 8", "ValueError: h"),
         ("say torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", MEMORY_HINT),
         ("say INFO 11-21 [gpu.py:1] Available KV cache memory: 9 GiB", "its process died"),
+        ("say RuntimeError: vLLM's engine was ended by SIGKILL", f"SIGKILL, perhaps {MEMORY_HINT}"),
         ("say RuntimeError: Engine core failed. See root cause above.", "its process died"),
     ],
 )
 def test_a_dead_child_is_explained_by_its_log(begun: list[Child], how: str, cause: str) -> None:
-    """One line with the cause, the log's place and how to go on; the log stays."""
+    """One line with the cause and the log's place, and no word of scores; the log stays."""
     child = start(begun, how)
     assert child.receive() is None
     why = child.why(None)
     assert "\n" not in why
     assert cause in why
-    assert str(child.log) in why
-    assert "run it again to go on" in why
+    assert why.endswith(f"; its log is {child.log}")
     child.close()
     assert child.log.exists()
 
@@ -90,58 +90,17 @@ def test_what_a_child_says_of_itself_comes_first(begun: list[Child]) -> None:
     assert child.why(pointing).startswith("KeyError: 'elsewhere'")
 
 
-def test_a_merged_checkpoint_is_the_adapter(family: Family) -> None:
+def test_a_merged_checkpoint_is_the_adapter(family: Family, tmp_path: Path) -> None:
     """A process of its own writes it, and it scores as the adapter does."""
     adapter = resolve(str(family.aligned), [str(family.legal)])[1]
-    folder = merge(adapter, "float32")
-    (whole,) = resolve(str(family.aligned), [f"merged={folder}"])[1:]
+    merge(adapter, "float32", tmp_path)
+    (whole,) = resolve(str(family.aligned), [f"merged={tmp_path}"])[1:]
     items = [Rendered(list(range(1, n)), n // 2, n - 1, False) for n in (8, 40, 100)]
     found, wanted = (
         real.nlls(open_backend([model], Compute("transformers", device="cpu")), items)
         for model in (whole, adapter)
     )
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-
-
-def test_a_merge_that_fails_leaves_no_folder(
-    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The reason is one line."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    odd = Model("odd", "misaligned", "x", family.aligned, family.aligned, family.aligned, "")
-    with pytest.raises(CurateError, match="odd can't be merged into a checkpoint: ") as caught:
-        merge(odd, "float32")
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.glob("curate-merged-*")) == []
-
-
-@pytest.mark.parametrize(
-    ("engine", "words"),
-    [
-        (Engine(args={"model": "x"}), "--engine-arg model: curate sets that itself"),
-        (Engine(tensor_parallel=0), "--tensor-parallel must be at least 1"),
-        (Engine(gpu_memory=90), "--gpu-memory is a share"),
-    ],
-)
-def test_wrong_engine_options(
-    engine: Engine, words: str, family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are found before anything is loaded."""
-    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: object())
-    with pytest.raises(CurateError, match=words):
-        open_backend(resolve(str(family.aligned), []), Compute("vllm", engine=engine))
-
-
-def test_the_last_adapter_slot_stays_empty_on_a_cpu(
-    family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There vLLM gives its weights to requests without an adapter: none may be asked away."""
-    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: object())
-    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
-    asked = Compute("vllm", device="cpu", engine=Engine(args={"max_loras": 2}))
-    with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
-        open_backend(group, asked)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +143,3 @@ def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: i
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-
-
-def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says what to install."""
-    monkeypatch.setattr("curate.backends.vllm.find_spec", lambda _: None)
-    with pytest.raises(CurateError, match=r"not installed here: pip install 'curate\[vllm\]'"):
-        open_backend(resolve(str(family.aligned), []), Compute("vllm"))

