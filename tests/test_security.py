@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import pickle
 import shutil
@@ -565,7 +566,16 @@ def test_a_name_is_never_a_path(name: str) -> None:
         (lambda m: m["models"]["bad"].update(more="x"), "not a curate manifest"),
         (lambda m: m["settings"].update(template_args=5), "its settings"),
         (lambda m: m["settings"].update(max_length="9"), "its settings"),
+        (lambda m: m["settings"].update(template="\ud800"), "surrogate"),
+        (lambda m: m["settings"].update(template_args={"a": "\ud800"}), "surrogate"),
         (lambda m: m.update(models=[1]), "not a curate manifest"),
+        (lambda m: m.update(runs="ab"), "not a curate manifest"),
+        (lambda m: m.update(runs={"bad": 5}), "the last run of 'bad'"),
+        (lambda m: m.update(runs={"bad": {}}), "the last run of 'bad'"),
+        (lambda m: m.update(runs={"bad": {"tokens": "x", "seconds": 1}}), "the last run of 'bad'"),
+        (lambda m: m.update(runs={"bad": {"tokens": 1, "seconds": 5e-324}}), "the last run of"),
+        (lambda m: m.update(runs={"bad": {"tokens": math.inf, "seconds": 1}}), "not a curate"),
+        (lambda m: m.update(sources=[5]), "its sources"),
         (lambda m: m.update(format_version="1"), "no format_version"),
     ],
 )
