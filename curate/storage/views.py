@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError
 from curate.storage import parts
 from curate.storage.manifest import ModelEntry
+from curate.storage.promises import OF_EXAMPLES, OF_SCORES, checked
 from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
 
 _FILES = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
@@ -43,8 +44,12 @@ def define_views(
         for name, entry in models.items()
     } or {"''::varchar as model, ''::varchar as role": []}
     numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
-    whole = [f"select {of}, {_KEYED} from ({_read_scored(p)})" for of, p in known.items()]
-    connection.execute(f"create view example_parts as select {_KEYED} from ({examples})")
+    columns = f"{_KEYED} replace ({checked(OF_SCORES, root / 'scores')})"
+    whole = [f"select {of}, {columns} from ({_read_scored(p)})" for of, p in known.items()]
+    connection.execute(
+        f"create view example_parts as select {_KEYED} "
+        f"replace ({checked(OF_EXAMPLES, root / 'examples')}) from ({examples})"
+    )
     connection.execute(f"create view skipped as select distinct * from ({skipped})")
     connection.execute(f"create view score_parts as {' union all '.join(numbers)}")
     connection.execute(f"create view token_parts as {' union all '.join(whole)}")
