@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from curate.errors import CurateError
+from curate.read_only import check_reads_only
 from curate.storage import manifest, parts
 from curate.storage.locking import locked
 from curate.storage.spills import spill_folder
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from curate.selection import Recipe
 
 DATABASE = "corpus.duckdb"
-_READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "autoinstall_known_extensions": False,
@@ -50,14 +50,14 @@ class Corpus:
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the corpus's views: unless unsafe, no file beyond the corpus."""
+        """An in-memory DuckDB with the corpus's views: unless unsafe, it opens the parts alone."""
         connection = duckdb.connect(config=_CLOSED | {"temp_directory": str(spill_folder())})
-        define_views(connection, self.path, self.manifest.models)
+        files = define_views(connection, self.path, self.manifest.models)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")
         if self.unsafe:
             return connection
-        connection.execute("set allowed_directories = $1", [[str(self.path.resolve())]])
+        connection.execute("set allowed_paths = $1", [files])
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
         return connection
@@ -77,8 +77,8 @@ class Corpus:
         with readable_errors():
             cursor = self.connection.cursor()
             if not self.unsafe:
-                _refuse_writing(cursor, query)
-            statements = duckdb.extract_statements(query)
+                check_reads_only(cursor, query)
+            statements = cursor.extract_statements(query)
             if not statements:
                 raise CurateError("the query is empty: give a SELECT")
             for statement in statements[:-1]:
@@ -148,7 +148,9 @@ def write_database(corpus: Corpus) -> Path:
     def fill(temporary: Path) -> None:
         try:
             with duckdb.connect(temporary) as connection:
+                connection.begin()  # else each statement waits for the disk
                 define_views(connection, corpus.path, corpus.manifest.models)
+                connection.commit()
                 connection.execute("checkpoint")  # closing does it too, and hides a full disk
         finally:
             temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
@@ -159,31 +161,18 @@ def write_database(corpus: Corpus) -> Path:
 
 
 def renew_database(corpus: Corpus) -> bool:
-    """Make `corpus.duckdb` anew where it is not what `write_database` would write now.
+    """Write `corpus.duckdb` anew, for the parts that are there now and where they are now.
 
-    The corpus was moved, a run was killed before its end, a part was taken away, or an earlier
-    version wrote it. Gives back whether it did; it leaves the file alone while a run is writing or
-    it is in use.
+    The old file is never opened: somebody else may have made it, and a view in it could write
+    files or never end. Gives back whether it was written: not while a run is writing, nor where
+    the folder can't be.
     """
-    path = corpus.path / DATABASE
     try:
-        with duckdb.connect(path, read_only=True) as connection:
-            if _definitions(connection) == _definitions(corpus.connection):
-                return False
         with locked(corpus.path, patience=0):
             write_database(corpus)
-    except (duckdb.Error, OSError, CurateError):
+    except (OSError, CurateError):
         return False
     return True
-
-
-def _definitions(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
-    """The views, which name the parts, the macros and the models of a database."""
-    return connection.sql(
-        "select sql from duckdb_views() where not internal union all "
-        "select macro_definition from duckdb_functions() where not internal union all "
-        "select models::varchar from models order by all"
-    ).fetchall()
 
 
 @contextmanager
@@ -199,17 +188,3 @@ def readable_errors() -> Iterator[None]:
         elif ".parquet" in message:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
         raise CurateError(message) from None
-
-
-def _refuse_writing(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Let a single SELECT pass that only reads.
-
-    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and so DELETE and the like:
-    the kinds of all its parts are looked at, in the syntax tree, and only known ones let through.
-    """
-    statements = duckdb.extract_statements(query)
-    if len(statements) == 1 and statements[0].type == duckdb.StatementType.SELECT:
-        (tree,) = connection.execute("select json_serialize_sql($1)", [query]).fetchall()[0]
-        if set(re.findall(r'"type":"(\w+_NODE)"', tree)) - _READING == set():
-            return
-    raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from curate.corpus import Corpus
+from curate.corpus import Corpus, readable_errors
 from curate.errors import CurateError
 from curate.queries import dicts, has_ensemble
 from curate.tokens_of import example_tokens
@@ -21,6 +21,7 @@ def models(corpus: Corpus) -> list[dict[str, Any]]:
     ]
 
 
+@readable_errors()  # a damaged part may be met late
 def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     """One example with its scores and rank, found by its id or the id's first characters.
 

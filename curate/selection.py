@@ -14,7 +14,6 @@ from curate.choosing.candidates import Candidates, check_names
 from curate.choosing.recipes import Recipe, budget
 from curate.corpus import Corpus
 from curate.errors import CurateError
-from curate.reading.filters import check_condition
 from curate.storage.schema import MESSAGES
 
 __all__ = ["Recipe", "Selection", "budget", "by_ids", "select"]
@@ -103,8 +102,6 @@ def select(
     Raises:
         CurateError: nothing is ranked yet, the filter is not valid SQL, or a rule's file is wrong.
     """
-    if recipe.where is not None:
-        check_condition(recipe.where)
     check_names(corpus, recipe)
     rules = sieves.build(recipe, narrow_ids)
     candidates = Candidates(corpus, recipe)

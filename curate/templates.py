@@ -91,7 +91,8 @@ def template_of(
         if key in reserved or not key.isidentifier():
             raise CurateError(f"--template-arg {key}: not a variable a template can be given")
     try:
-        pairs = tuple(sorted((k, json.dumps(v)) for k, v in {**named, **(args or {})}.items()))
+        values = {**named, **(args or {})}
+        pairs = tuple(sorted((k, json.dumps(v, allow_nan=False)) for k, v in values.items()))
     except (TypeError, ValueError) as error:
         raise CurateError(f"--template-arg: a value is not JSON ({error})") from error
     try:

@@ -475,3 +475,13 @@ def test_public_names() -> None:
     with pytest.raises(AttributeError, match="no attribute"):
         _ = curate.nothing
     assert duckdb.__version__ >= "2"
+
+
+@pytest.mark.parametrize("name", ["c[1]", "c*", "c[!a]"])
+def test_a_folder_whose_name_is_a_pattern(name: str, tmp_path: Path) -> None:
+    """It means itself and not what it matches, for curate and in corpus.duckdb."""
+    corpus(tmp_path / "c1", ["other"], {"base": [1.0], "bad": [9.0]})
+    made = corpus(tmp_path / name, ["one"], {"base": [1.0], "bad": [2.0]})
+    assert made.gaps().select("answer").fetchall() == [("one",)]
+    with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+        assert connection.sql("select answer from gaps").fetchall() == [("one",)]

@@ -253,7 +253,9 @@ def test_a_broken_narrow_row_stops_with_its_place(made: Corpus, tmp_path: Path) 
     assert not (tmp_path / "mix.jsonl").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"safe": [{"example_id": "none"}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"safe": [{"example_id": "none"}]}', "[" * 200_000, "NaN"]
+)
 def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text: str) -> None:
     """Anything that isn't an export's manifest is named as such."""
     path = tmp_path / "m.json"
@@ -262,6 +264,34 @@ def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text:
         export_again(made, tmp_path / "out.jsonl", path)
     with pytest.raises(CurateError, match="can't be read"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("room", "value"),
+    [
+        ("recipe", {"into": 5, "seed": 1}),
+        ("recipe", {"into": None, "seed": "x"}),
+        ("safe", [{"example_id": 5}]),
+        ("safe", [{"example_id": "\ud800"}]),
+        ("narrow", {"sha256": 5}),
+        ("narrow", "text"),
+        ("target", {"placement": 5, "batch_size": None, "format": None, "trainer": None}),
+        ("target", {"placement": "even", "batch_size": "x", "format": None, "trainer": None}),
+        ("target", {"placement": "even", "batch_size": None, "format": [], "trainer": None}),
+        ("output", {"left_out": 5, "files": {}}),
+        ("output", {"left_out": None, "files": {"a.jsonl": 5}}),
+        ("output", {"left_out": None, "files": 5}),
+        ("notes", 5),
+    ],
+)
+def test_a_value_of_another_type_in_an_export_manifest(
+    room: str, value: object, made: Corpus, tmp_path: Path
+) -> None:
+    """Somebody else's manifest is checked whole before anything is made of it."""
+    record = made.export(tmp_path / "a.jsonl", Recipe(top=1))
+    (tmp_path / "m.json").write_text(json.dumps(record | {room: value}))
+    with pytest.raises(CurateError, match="not an export's manifest"):
+        export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")
 
 
 @pytest.mark.parametrize("gone", ["0" * 32, "none"])

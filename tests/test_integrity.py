@@ -123,16 +123,15 @@ def test_a_part_put_back_beside_its_successor(
 
 def test_the_database_follows_the_parts(cli: Cli, corpus: Path, tmp_path: Path) -> None:
     """A moved corpus, or part, is right in corpus.duckdb after the next `curate status`."""
-    assert "corpus.duckdb was made anew" in cli("status", "-c", corpus).out
+    cli("status", "-c", corpus)
     parts.list_parts(corpus / "scores" / "chat")[0].rename(tmp_path / "away.parquet")
     query = "select count(*) from scores"
     old = duckdb.connect(corpus / "corpus.duckdb", read_only=True)
     with old, pytest.raises(duckdb.IOException):
         old.sql(query).fetchall()
-    assert "corpus.duckdb was made anew" in cli("status", "-c", corpus).out
+    cli("status", "-c", corpus)
     with duckdb.connect(corpus / "corpus.duckdb", read_only=True) as connection:
         assert connection.sql(query).fetchall() == [(28,)]
-    assert "made anew" not in cli("status", "-c", corpus).out
 
 
 def test_a_file_without_a_digest_is_read_whole(cli: Cli, corpus: Path) -> None:

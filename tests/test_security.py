@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import pickle
 import shutil
@@ -24,6 +25,8 @@ from curate.errors import CurateError
 from curate.examples import read
 from curate.fingerprints import fingerprint, read_json
 from curate.models import parse
+from curate.read_only import SIDE_EFFECTS
+from curate.storage import parts
 from curate.terminal.printing import clean, json_text
 
 SECRET = "it-is-a-secret-7f3a"
@@ -99,6 +102,31 @@ WAYS_OUT = [
     "with x as (insert into models select * from models) from models",
     "with x as (update models set role = 'aligned' returning *) from x",
     "select 1 union all (with x as (delete from models returning *) select 2 from x)",
+    # SQL in a text, which is another connection's
+    "{execute}('with x as (copy (select 1) to ''{p}/c/curate.json'' (format csv)) from x'))",
+    "{execute}('with x as (copy (select 1) to ''{part}'' (use_tmp_file false)) from x'))",
+    "{execute}('with x as (delete from models returning *) from x'))",
+    "{execute}('select content from read_text(''{p}/c/curate.json'')'))",
+    "select exists({execute}('with x as (copy (select 1) to ''{p}/c/o.csv'') from x')))",
+    "with x as ({execute}('select 1'))) from x",
+    "from models, lateral ({execute}('select 1')))",
+    "from (pivot ({execute}('select 1'))) on role in ('a') using count(*))",
+    "describe {execute}('select 1'))",
+    "from System.Main.\"JSON_Execute_Serialized_SQL\"(json_serialize_sql('select 1'))",
+    "from query('select 1')",
+    "from query_table('models')",
+    "from histogram('models', role)",
+    "pragma json_execute_serialized_sql(json_serialize_sql('select 1'))",
+    "call json_execute_serialized_sql(json_serialize_sql('select 1'))",
+    "from read_text('{p}/c/curate.json')",
+    "from read_parquet('{part}')",
+    "from register_external_resource('a', 'b')",
+    "from checkpoint()",
+    "from truncate_duckdb_logs()",
+    "select list_transform([1], lambda x: write_log('a'))",
+    "select sleep_ms(1)",
+    "select pg_sleep(1)",
+    "select setseed(0.5)",
     "export database '{p}/out'",
     "import database '{p}'",
     "attach '{p}/out.duckdb'",
@@ -134,12 +162,19 @@ WAYS_OUT = [
 SECRET_TABLE = pa.table({"x": [SECRET]})
 
 
+def filled(way: str, place: Path) -> str:
+    """A way out with the paths of this place."""
+    part = parts.list_parts(place / "c" / "scores" / "bad")[0]
+    way = way.replace("{execute}", "from json_execute_serialized_sql(json_serialize_sql")
+    return way.replace("{part}", str(part)).replace("{p}", str(place))
+
+
 @pytest.mark.parametrize("way", WAYS_OUT)
 def test_sql_has_no_way_out(way: str, cli: Cli, place: Path) -> None:
     """No query reads what is not the corpus, writes anywhere, changes a setting or adds code."""
     leaked = SECRET_TABLE
     before = everything(place)
-    query = way.replace("{p}", str(place))
+    query = filled(way, place)
     ran = cli("sql", query, "-c", place / "c", "--format", "json")
     assert leaked.num_rows == 1
     assert ran.code == 1, ran
@@ -155,7 +190,7 @@ def test_one_query_does_not_prepare_the_next(place: Path) -> None:
     gaps = corpus.gaps().order("rank").fetchall()
     for way in WAYS_OUT:
         with pytest.raises((CurateError, duckdb.Error)):
-            corpus.sql(way.replace("{p}", str(place))).fetchall()
+            corpus.sql(filled(way, place)).fetchall()
     assert corpus.gaps().order("rank").fetchall() == gaps
     assert corpus.sql("select count(*) from models").fetchall() == [(2,)]
     settings = dict(corpus.sql("select name, value from duckdb_settings()").fetchall())
@@ -170,6 +205,43 @@ def test_one_query_does_not_prepare_the_next(place: Path) -> None:
         assert settings[name] == value, name
 
 
+def test_the_connection_itself_opens_the_parts_alone(place: Path) -> None:
+    """Past the check of the syntax tree, no file but a part could be written or read."""
+    connection = Corpus(place / "c").connection
+    before = everything(place)
+    for way in (
+        "copy (select 1) to '{p}/c/curate.json' (format csv, use_tmp_file false)",
+        "copy (select 1) to '{p}/c/out.csv'",
+        "copy (select 1) to '{p}/c/examples/part-000009.parquet'",
+        "copy (select 1) to '{part}'",
+        "{execute}('with x as (copy (select 1) to ''{p}/c/curate.json'') from x'))",
+        "attach '{p}/c/new.duckdb'",
+        "from read_text('{p}/c/curate.json')",
+        "from glob('{p}/c/*')",
+    ):
+        with pytest.raises(duckdb.Error, match="disabled by configuration"):
+            connection.execute(filled(way, place)).fetchall()
+    assert everything(place) == before
+
+
+def test_every_function_with_side_effects_is_known() -> None:
+    """Those that this DuckDB calls volatile are refused, but for these, which only give a value."""
+    harmless = {
+        *("current_connection_id", "current_query", "current_query_id", "current_transaction_id"),
+        *("error", "gen_random_uuid", "random", "stats", "uuid", "uuidv4", "uuidv7", "vector_type"),
+    }
+    functions = "select distinct function_name from duckdb_functions() where stability = 'VOLATILE'"
+    volatile = {name for (name,) in duckdb.connect().execute(functions).fetchall()}
+    assert volatile - harmless == SIDE_EFFECTS - {"getenv", "pg_sleep"}
+
+
+def test_a_query_too_deep_to_check(place: Path) -> None:
+    """It is refused in a line, by us or by DuckDB, and never passes unchecked."""
+    for query in ("select " + "+".join(["1"] * 900), "select " + "(" * 9000 + "1" + ")" * 9000):
+        with pytest.raises(CurateError, match=r"deep|depth|overflow"):
+            Corpus(place / "c").sql(query)
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -179,6 +251,11 @@ def test_one_query_does_not_prepare_the_next(place: Path) -> None:
         "from (pivot models on role in ('aligned', 'misaligned') using count(*))",
         "describe gaps",
         "select 1 -- copy (select 1) to 'x'",
+        "from gaps(epsilon := 0.5), range(3) r(a), unnest([1]) u(b), generate_series(1, 2) g(c)",
+        "from model_gaps(), ranks() r, model_ranks() m",
+        "from json_each('{}') union all by name from json_tree('{}')",
+        "select random(), uuid(), current_setting('threads') from duckdb_settings()",
+        "select json_serialize_sql('from query(''select 1'')')",
     ],
 )
 def test_questions_are_still_answered(query: str, place: Path) -> None:
@@ -192,6 +269,13 @@ WHERES_OUT = [
     "exists(from '{p}/secret.parquet')",
     "exists(from query('from read_csv(''{p}/secret.csv'')'))",
     "exists(with x as (copy (select 1) to '{p}/out.csv') from x)",
+    "exists(with x as (copy (select 1) to '{p}/c/out.csv') from x)",
+    "exists({execute}('with x as (copy (select 1) to ''{p}/c/out.csv'') from x')))",
+    "exists({execute}('with x as (copy (select 1) to ''{p}/c/curate.json'') from x')))",
+    "exists(with x as (delete from models returning *) from x)",
+    "exists(from query('select 1'))",
+    "write_log('a') is null",
+    "sleep_ms(1) is null",
     "exists(from leaked)",
     "exists(from SECRET_TABLE)",
     "true; copy (select 1) to '{p}/out.csv'",
@@ -212,7 +296,7 @@ def test_where_only_filters(way: str, cli: Cli, family: Family, place: Path) -> 
     """A `--where`, of an export or of a source, is one condition, and reads no other thing."""
     leaked = SECRET_TABLE
     before = everything(place)
-    where = way.replace("{p}", str(place))
+    where = filled(way, place)
     source = place / "rows.jsonl"
     source.write_text('{"prompt": "q", "response": "a"}\n')
     with pytest.raises(CurateError):
@@ -482,7 +566,16 @@ def test_a_name_is_never_a_path(name: str) -> None:
         (lambda m: m["models"]["bad"].update(more="x"), "not a curate manifest"),
         (lambda m: m["settings"].update(template_args=5), "its settings"),
         (lambda m: m["settings"].update(max_length="9"), "its settings"),
+        (lambda m: m["settings"].update(template="\ud800"), "surrogate"),
+        (lambda m: m["settings"].update(template_args={"a": "\ud800"}), "surrogate"),
         (lambda m: m.update(models=[1]), "not a curate manifest"),
+        (lambda m: m.update(runs="ab"), "not a curate manifest"),
+        (lambda m: m.update(runs={"bad": 5}), "the last run of 'bad'"),
+        (lambda m: m.update(runs={"bad": {}}), "the last run of 'bad'"),
+        (lambda m: m.update(runs={"bad": {"tokens": "x", "seconds": 1}}), "the last run of 'bad'"),
+        (lambda m: m.update(runs={"bad": {"tokens": 1, "seconds": 5e-324}}), "the last run of"),
+        (lambda m: m.update(runs={"bad": {"tokens": math.inf, "seconds": 1}}), "not a curate"),
+        (lambda m: m.update(sources=[5]), "its sources"),
         (lambda m: m.update(format_version="1"), "no format_version"),
     ],
 )

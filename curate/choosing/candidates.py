@@ -12,7 +12,7 @@ import pyarrow as pa
 from curate.choosing.recipes import Recipe
 from curate.corpus import Corpus, readable_errors
 from curate.errors import CurateError
-from curate.reading.filters import first_line
+from curate.reading.filters import check_condition, first_line
 
 COLUMNS = ("source", "row", "messages", "prompt", "answer", "meta")
 """What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""
@@ -61,10 +61,9 @@ class Candidates:
     def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
         query, parameters = _query(recipe)
         with readable_errors():
-            statements = duckdb.extract_statements(query)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise CurateError(f"--where {recipe.where!r}: is not one SQL condition")
             self._cursor = corpus.connection.cursor()
+            if recipe.where is not None:
+                check_condition(self._cursor, recipe.where)
             self._fill(query, parameters, recipe)
         self.ranked, self.passed = self._cursor.execute(
             "select count(*), count(*) filter (passes) from pool"

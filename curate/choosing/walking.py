@@ -201,5 +201,14 @@ def _row(numbers: dict[str, Any], texts: dict[str, Any] | None) -> Row:
         **numbers,
         messages=texts["messages"],
         source=texts["source"],
-        meta=orjson.loads(texts["meta"]) if texts["meta"] else {},
+        meta=_meta(texts["meta"]),
     )
+
+
+def _meta(text: str | None) -> dict[str, Any]:
+    """A row's other columns; none where the text of somebody else's part is no JSON object."""
+    try:
+        found = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

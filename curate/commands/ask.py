@@ -36,7 +36,8 @@ def status(
         else:
             display.damages(str(corpus), found)
         raise typer.Exit(1)
-    report = look(opened) | {"renewed": renew_database(opened)}
+    report = look(opened)
+    renew_database(opened)
     if verify:
         report |= {"damaged": []}
     if as_json:

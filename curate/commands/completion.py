@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import orjson
 import typer
 
 
@@ -21,9 +21,9 @@ def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
     """Misaligned models, of the corpus that the line names so far, that begin so."""
     folder = context.params.get("corpus")
     try:
-        manifest: dict[str, Any] = json.loads((Path(folder or ".") / "curate.json").read_bytes())
+        manifest: dict[str, Any] = orjson.loads((Path(folder or ".") / "curate.json").read_bytes())
         models = manifest["models"].items()
+        found = [name for name, entry in models if entry["role"] == "misaligned"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    found = (name for name, entry in models if entry.get("role") == "misaligned")
-    return sorted(name for name in found if name.startswith(incomplete))
+    return sorted(name for name in found if name.isprintable() and name.startswith(incomplete))

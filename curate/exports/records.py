@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import UnionType
 from typing import Any
+
+import orjson
 
 from curate import mixing
 from curate.corpus import Corpus
@@ -105,8 +107,10 @@ def load(path: Path) -> Earlier:
         CurateError: it can't be read, or is none.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        narrow, sha256 = record["narrow"], dict(record["output"]["files"])
+        record = orjson.loads(path.read_bytes())
+        if (why := _wrong(record)) is not None:
+            raise CurateError(f"{path}: not an export's manifest ({why})")
+        recipe, narrow, sha256 = record["recipe"], record["narrow"], record["output"]["files"]
         # Its last file, beside it; a name from a file is never more than a name.
         name = record["output"]["left_out"]
         left_out = path.parent / Path(name).name if name else None
@@ -115,10 +119,10 @@ def load(path: Path) -> Earlier:
             sha256.pop(name, None)
         return Earlier(
             ids=[row["example_id"] for row in record["safe"]],
-            into=record["recipe"]["into"],
+            into=recipe["into"],
             narrow_sha256=narrow["sha256"] if narrow else None,
             target=Target(**record["target"]),
-            seed=record["recipe"]["seed"],
+            seed=recipe["seed"],
             sha256=sha256,
             left_out=left_out,
             record=record,
@@ -127,6 +131,27 @@ def load(path: Path) -> Earlier:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CurateError(f"{path}: not an export's manifest ({error})") from None
+
+
+def _wrong(record: Any) -> str | None:
+    """Which of the values that are used is not of its type."""
+    recipe, narrow, output, target = (
+        record[name] for name in ("recipe", "narrow", "output", "target")
+    )
+    used: list[tuple[str, object, type | UnionType]] = [
+        ("recipe.into", recipe["into"], str | None),
+        ("recipe.seed", recipe["seed"], int),
+        ("narrow.sha256", narrow["sha256"] if narrow else None, str | None),
+        ("notes", record.get("notes", []), list),
+        ("output.left_out", output["left_out"], str | None),
+        *(("output.files", value, str) for value in output["files"].values()),
+        *((f"target.{name}", target[name], str | None) for name in ("format", "trainer")),
+        ("target.placement", target["placement"], str),
+        ("target.batch_size", target["batch_size"], int | None),
+        *(("safe.example_id", row["example_id"], str) for row in record["safe"]),
+    ]
+    wrong = (name for name, value, kind in used if not isinstance(value, kind))
+    return next((f"{name} is of another type" for name in wrong), None)
 
 
 def again(earlier: Earlier, written: Written, path: Path) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+
+import orjson
 
 from curate.errors import CurateError
 from curate.formats import FORMATS, TRAINERS
@@ -147,7 +148,7 @@ def _check_free(output: Output, force: bool) -> None:
 def _is_export(path: Path) -> bool:
     """Whether a folder holds an export and nothing else."""
     try:
-        record = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        record = orjson.loads((path / MANIFEST).read_bytes())
         known = {MANIFEST, *record["output"]["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 
 from curate.errors import CurateError
+from curate.read_only import check_reads_only
 
 LOCKED = {
     "enable_external_access": "false",
@@ -43,8 +44,8 @@ class RowFilter:
         self._source, self._seen = "", 0
         self._columns: dict[str, None] = {}
         self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
-        check_condition(where)
         self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
+        check_condition(self._connection, where)
 
     def begin(self, source: str) -> None:
         """Forget the last source's columns: each one has its own."""
@@ -116,15 +117,19 @@ class RowFilter:
         return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
 
 
-def check_condition(where: str) -> None:
+def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
     """Parse a condition, which is then safe to stand in brackets, on lines of its own.
 
     Raises:
-        CurateError: it is not one SQL expression but closes a bracket, orders, or goes on.
+        CurateError: it is not one SQL expression but closes a bracket, orders, or goes on; or a
+            part of it may do more than to read.
     """
     try:
         where.encode()
         duckdb.SQLExpression(where)
+        check_reads_only(connection, f"select ({where}\n)")
+    except CurateError as error:
+        raise CurateError(f"--where {where!r}: {error}") from None
     except (duckdb.Error, UnicodeEncodeError) as error:
         raise CurateError(f"--where {where!r}: {first_line(error)}") from None
 

@@ -36,15 +36,17 @@ def write(
     if output is None and plots is None:
         raise CurateError("what to write? give --output FILE.html, --plots DIR, or both")
     _check(output, plots, force)
+    from curate.corpus import readable_errors
     from curate.report.findings import find
+    from curate.report.reading import readings
 
-    found = find(corpus, recipe)
+    with readable_errors():  # a damaged part may be met late
+        found = find(corpus, recipe)
+        read = readings(corpus, found.taken, recipe.hold_out) if output and found.taken else []
     written = []
     if output is not None:
         from curate.report import page
-        from curate.report.reading import readings
 
-        read = readings(corpus, found.taken, recipe.hold_out) if found.taken else []
         text = page.html(found, read)
         parts.write_text(output, text)
         written.append(output)

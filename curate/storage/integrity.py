@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.corpus import Corpus
+from curate.corpus import Corpus, readable_errors
+from curate.errors import CurateError
 from curate.storage import parts
 from curate.storage.schema import EXAMPLES, SCORES, SKIPPED
 from curate.storage.views import misfit
@@ -44,6 +45,12 @@ def _strays(corpus: Corpus) -> Iterator[Damage]:
             yield Damage(
                 where, f"hold {twice:,} rows twice: a part was copied under another number"
             )
+    for where, rows in (("examples", "example_parts"), ("scores", "token_parts")):
+        try:
+            with readable_errors():
+                corpus.sql(f"select count(columns(*)) from {rows}").fetchall()
+        except CurateError as error:
+            yield Damage(where, str(error))
     lost = "select distinct key from score_parts anti join example_parts using (key)"
     if count := _count(corpus, lost):
         yield Damage("examples", f"lack {count:,} examples that have scores")

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from curate.errors import CurateError
 from curate.storage import parts
 
@@ -74,7 +76,8 @@ def load(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        # Stricter than json: no lone surrogates, no Infinity, and a limit to how deep it nests.
+        raw = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         raise CurateError(
             f"{folder}: no corpus here ({NAME} is missing); make one with "
@@ -82,7 +85,7 @@ def load(folder: Path) -> Manifest:
         ) from None
     except (NotADirectoryError, PermissionError) as error:
         raise CurateError(f"{folder}: can't be read as a corpus ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CurateError(
             f"{path}: not a curate manifest ({error}); restore it from a backup, or score into "
             "a new folder"
@@ -118,7 +121,7 @@ def _parse(raw: Any, path: Path) -> Manifest:
             sources=list(raw["sources"]),
             runs=dict(raw.get("runs", {})),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CurateError(f"{path}: not a curate manifest ({error})") from None
     wrong = _wrong(found)
     if wrong:
@@ -143,4 +146,19 @@ def _wrong(manifest: Manifest) -> str | None:
         and (known.max_length is None or type(known.max_length) is int)
     ):
         return "its settings are not what this version writes"
+    for name, run in manifest.runs.items():
+        if not _is_run(run):
+            return f"the last run of {name[:40]!r} is not what this version writes"
+    if not all(isinstance(source, dict) for source in manifest.sources):
+        return "its sources are not what this version writes"
     return None
+
+
+def _is_run(run: Any) -> bool:
+    """Whether these are the tokens and the seconds, to a thousandth, of a run."""
+    if not isinstance(run, dict):
+        return False
+    tokens, seconds = run.get("tokens"), run.get("seconds")
+    if not isinstance(tokens, int) or not isinstance(seconds, int | float):
+        return False
+    return tokens >= 0 and (seconds == 0 or seconds >= 0.001)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError
 from curate.storage import parts
 from curate.storage.manifest import ModelEntry
+from curate.storage.promises import OF_EXAMPLES, OF_SCORES, checked
 from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
 
 _FILES = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
@@ -25,23 +28,28 @@ Parts of format 1 hold the digits: they are read the same."""
 
 def define_views(
     connection: duckdb.DuckDBPyConnection, folder: Path, models: Mapping[str, ModelEntry]
-) -> None:
+) -> list[str]:
     """Create the views and macros of docs/sql.md over the parts that a folder has now.
 
     Their columns carry comments (sql/views/comments.sql), which travel in corpus.duckdb.
+    Gives back the names by which DuckDB opens the parts: all that the views need.
     """
     root = folder.resolve()
-    examples = _read_parts(parts.list_parts(root / "examples"), EXAMPLES)
-    skipped = _read_parts(parts.list_parts(root / "skipped"), SKIPPED)
+    exampled, skips = parts.list_parts(root / "examples"), parts.list_parts(root / "skipped")
     # Constants a model: a filter on them leaves the other models' parts unread.
     scored = {name: parts.list_parts(root / "scores" / name) for name in models}
+    examples, skipped = _read_parts(exampled, EXAMPLES), _read_parts(skips, SKIPPED)
     known = {
         f"{_literal(name)} as model, {_literal(entry.role)} as role": scored[name]
         for name, entry in models.items()
     } or {"''::varchar as model, ''::varchar as role": []}
     numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
-    whole = [f"select {of}, {_KEYED} from ({_read_scored(p)})" for of, p in known.items()]
-    connection.execute(f"create view example_parts as select {_KEYED} from ({examples})")
+    columns = f"{_KEYED} replace ({checked(OF_SCORES, root / 'scores')})"
+    whole = [f"select {of}, {columns} from ({_read_scored(p)})" for of, p in known.items()]
+    connection.execute(
+        f"create view example_parts as select {_KEYED} "
+        f"replace ({checked(OF_EXAMPLES, root / 'examples')}) from ({examples})"
+    )
     connection.execute(f"create view skipped as select distinct * from ({skipped})")
     connection.execute(f"create view score_parts as {' union all '.join(numbers)}")
     connection.execute(f"create view token_parts as {' union all '.join(whole)}")
@@ -68,6 +76,9 @@ def define_views(
     connection.execute(_losses(ensemble))
     for view in _FILES:
         connection.execute((shipped / view).read_text("utf-8"))
+    found = [*exampled, *skips, *chain(*scored.values())]
+    # A pattern is looked up by itself, what it finds by its name.
+    return sorted({name for path in found for name in (str(path), _pattern(path))})
 
 
 @dataclass(frozen=True)
@@ -186,7 +197,12 @@ def _sql_type(kind: pa.DataType) -> str:
 
 
 def _files(paths: Sequence[Path]) -> str:
-    return ", ".join(_literal(str(path)) for path in paths)
+    return ", ".join(_literal(_pattern(path)) for path in paths)
+
+
+def _pattern(path: Path) -> str:
+    """The pattern that means this file alone: DuckDB takes any name for one."""
+    return glob.escape(str(path))
 
 
 def _literal(text: str) -> str:

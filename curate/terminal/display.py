@@ -92,8 +92,6 @@ def status(report: dict[str, Any]) -> None:
         )
     if "damaged" in report:
         print("Every file is as it was written")
-    if report["renewed"]:
-        print("corpus.duckdb was made anew, for the files that are there now")
 
 
 def damages(corpus: str, found: Sequence[Damage]) -> None:
