@@ -102,7 +102,7 @@ def _is_dead(tagged: str, name: str) -> bool:
 
 
 def _lives(pid: int) -> bool:
-    if sys.platform == "win32":  # there, asking would end it
+    if sys.platform == "win32":  # pragma: no cover - there, asking would end it
         return True
     try:
         os.kill(pid, 0)
