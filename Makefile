@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TRAINERS ?= .trainers
 # Rooms through which all data goes: lines and branches that no test reaches are few.
 CLOSELY := curate/corpus.py curate/examples.py curate/chat.py $(addprefix curate/storage/, \
-	admission.py integrity.py leftovers.py locking.py parts.py skips.py spills.py writing.py)
+	admission.py integrity.py leftovers.py parts.py skips.py spills.py writing.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
