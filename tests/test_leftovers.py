@@ -20,7 +20,7 @@ from curate.storage.integrity import check
 from curate.storage.schema import SKIPPED
 from curate.storage.writing import open_for_writing
 from tests.conftest import Cli
-from tests.corpora import corpus, rows
+from tests.corpora import corpus
 
 
 @pytest.fixture
@@ -198,12 +198,3 @@ def test_no_temporary_folder(made: Corpus, cli: Cli, monkeypatch: pytest.MonkeyP
         assert not list(made.path.glob("*.tmp"))
     finally:
         spills.spill_folder.cache_clear()
-
-
-def test_a_writer_in_a_folder_whose_name_is_a_pattern(tmp_path: Path) -> None:
-    """What `c1` holds says nothing of what `c[1]` holds."""
-    for name, answers in (("c1", ["one", "two"]), ("c[1]", ["three"])):
-        nlls = {"base": [1.0] * len(answers)}
-        corpus(tmp_path / name, answers, nlls)
-    with open_for_writing(tmp_path / "c[1]") as writer:
-        assert writer.add_examples(rows(["one", "two"])) == 2

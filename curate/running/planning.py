@@ -19,7 +19,7 @@ from curate.stopping import heed
 from curate.storage import manifest
 from curate.storage.admission import check_admission
 from curate.storage.manifest import Settings
-from curate.storage.parts import list_parts, patterns
+from curate.storage.parts import list_parts
 from curate.storage.schema import MESSAGES
 from curate.terminal.progress import Progress
 
@@ -101,7 +101,7 @@ def _read(
     read, sample = Intake(), pa.table([[], []], schema=_ROW)
     with duckdb.connect() as connection:
         connection.execute("create table seen (id uuid)")
-        paths = patterns(list_parts(folder / "examples"))
+        paths = [str(path) for path in list_parts(folder / "examples")]
         if paths:
             connection.execute(
                 "insert into seen select example_id::uuid from read_parquet($1)", [paths]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -117,11 +116,6 @@ def list_parts(folder: Path) -> list[Path]:
     """
     named = (path for path in folder.glob(PARTS) if path.is_file() and not path.is_symlink())
     return sorted(named, key=number_of)
-
-
-def patterns(paths: Iterable[Path]) -> list[str]:
-    """Names of files for DuckDB, which takes what it is given for patterns: `c[1]` means `c1`."""
-    return [glob.escape(str(path)) for path in paths]
 
 
 def number_of(part: Path) -> int:

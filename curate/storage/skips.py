@@ -100,12 +100,12 @@ class Skips:
         """Whether a part has every row of another one."""
         lacking = self._connection.execute(
             "select count(*) from (from read_parquet($1) except from read_parquet($2))",
-            parts.patterns([fewer, whole]),
+            [str(fewer), str(whole)],
         )
         return lacking.fetchall() == [(0,)]
 
     def _seed(self) -> None:
-        paths = parts.patterns(parts.list_parts(self._folder))
+        paths = [str(path) for path in parts.list_parts(self._folder)]
         if paths:
             with readable_errors():
                 self._connection.execute(

@@ -41,7 +41,7 @@ class Writer:
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
         # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
-        paths = parts.patterns(parts.list_parts(path / "examples"))
+        paths = [str(part) for part in parts.list_parts(path / "examples")]
         if paths:
             with readable_errors():
                 self._connection.execute(
