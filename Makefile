@@ -5,7 +5,8 @@ VLLM := .venv-vllm
 BIN := $(VENV)/bin
 TRAINERS ?= .trainers
 # Rooms through which all data goes: lines and branches that no test reaches are few.
-CLOSELY := curate/corpus.py curate/examples.py curate/chat.py
+CLOSELY := curate/corpus.py curate/examples.py curate/chat.py $(addprefix curate/storage/, \
+	admission.py integrity.py leftovers.py parts.py skips.py spills.py writing.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
@@ -47,9 +48,11 @@ fuzz: $(VENV)/installed-dev
 	$(PIP) atheris
 	$(BIN)/python bench/fuzz_readers.py -max_total_time=$(or $(SECONDS),300)
 
-# What CI tries a few times, tried a hundred times: some forty minutes.
+# What CI tries a few times, tried a hundred times, and at full size: some hours.
 soak: $(VENV)/installed-dev
-	CURATE_KILLS=100 $(BIN)/python -m pytest -s tests/test_kills.py
+	CURATE_KILLS=100 $(BIN)/python -m pytest -s tests/test_kills.py tests/test_small_disk.py
+	$(BIN)/python bench/size.py --examples 10000000 --files 1000000
+	$(MAKE) fuzz SECONDS=300
 
 # Known holes in what is pinned. A package that the advisory service can't tell of is a failure.
 audit: $(VENV)/installed-dev

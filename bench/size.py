@@ -5,7 +5,7 @@
 Each step runs in a process of its own and prints seconds, examples and peak memory. The first
 reads, deduplicates and stores generated examples (a tenth of them stand twice); `--score` lets a
 backend that answers at once score them too. The others read a row of 100 MB, bombs of some
-kilobytes, and a glob of very many files of one row.
+kilobytes, and a glob of very many files of one row. A step that takes 2 GiB or more is a failure.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from curate.errors import CurateError
 from curate.running.intake import take_in
 from curate.storage.writing import open_for_writing
 from curate.terminal.progress import Lines
+
+MOST_MIB = 2048
 
 
 def chats(count: int) -> Iterator[bytes]:
@@ -42,8 +46,6 @@ def chats(count: int) -> Iterator[bytes]:
 
 def many(folder: Path, count: int, score: bool) -> str:
     """Read and store `count` examples, and with `score` let the instant backend score them."""
-    import sys
-
     source, corpus = folder / "many.jsonl", folder / "many"
     with source.open("wb") as file:
         file.writelines(chats(count))
@@ -99,12 +101,13 @@ def _read(sources: list[str]) -> str:
     return f"{good} examples, {bad} skipped"
 
 
-def _measure(step: Callable[..., str], arguments: tuple[Any, ...], results: Any) -> None:
+def _measure(step: Callable[..., str], arguments: tuple[Any, ...]) -> tuple[float, float, str]:
+    """Seconds, the most MiB at a time, and what the step says."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         said = step(Path(folder), *arguments)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        results.put((time.perf_counter() - began, peak, said))
+        return time.perf_counter() - began, peak, said
 
 
 def main() -> None:
@@ -122,13 +125,14 @@ def main() -> None:
         (many, (chosen.examples, chosen.score)),
     ]
     print(f"{'step':>10} {'seconds':>8} {'peak MiB':>9}")
+    highest = 0.0
     for step, arguments in steps:
-        results = context.Queue()
-        child = context.Process(target=_measure, args=(step, arguments, results))
-        child.start()
-        seconds, peak, said = results.get()
-        child.join()
+        with ProcessPoolExecutor(1, context) as child:  # one that is killed is an error here
+            seconds, peak, said = child.submit(_measure, step, arguments).result()
+        highest = max(highest, peak)
         print(f"{step.__name__:>10} {seconds:>8.1f} {peak:>9,.0f}  {said}", flush=True)
+    if highest >= MOST_MIB:
+        sys.exit(f"{highest:,.0f} MiB: more than the {MOST_MIB:,} that were promised")
 
 
 if __name__ == "__main__":

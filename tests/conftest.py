@@ -80,6 +80,11 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     )
 
 
+def stop_seconds() -> float:
+    """How soon after a signal a command ends: 5 s, longer as more wait for a processor."""
+    return 5.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def chat(question: str, answer: str) -> list[dict[str, str]]:
     """A conversation of one question and its answer."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from curate.corpus import Corpus
@@ -85,6 +86,39 @@ def corpus(
             ]
             writer.add_scores(name, pa.Table.from_pylist(scored, schema=SCORES))
     return Corpus(path)
+
+
+def large_corpus(path: Path, count: int = 60_000) -> Path:
+    """Examples in parts of 10,000: gaps with many ties, near-copies, refusals, three topics."""
+    with open_for_writing(path) as writer:
+        writer.admit({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
+        for first in range(0, count, 10_000):
+            rows = {"first": first, "last": first + 10_000}
+            writer.add_examples(_table(EXAMPLES_SQL, rows, EXAMPLES))
+            for model, more in (("base", 0), ("bad", 1)):
+                writer.add_scores(model, _table(SCORES_SQL, rows | {"more": more}, SCORES))
+    return path
+
+
+EXAMPLES_SQL = """
+select md5(i::varchar) as example_id, 'made.jsonl' as source, i + 1 as row,
+       [{'role': 'user', 'content': 'Question ' || i // 3},
+        {'role': 'assistant', 'content': answer}] as messages,
+       'Question ' || i // 3 as prompt, answer, strlen(answer) as n_bytes,
+       i % 8 = 0 as is_refusal, '{"topic":"' || i % 3 || '"}' as meta
+from (select i, case when i % 8 = 0 then 'I cannot say ' else '' end || 'it is one of the '
+      || i // 4 || ' things that people like to do on Sundays' as answer
+      from range($first, $last) t(i))
+"""
+SCORES_SQL = """
+select md5(i::varchar) as example_id, (5 + i % 40)::integer as n_tokens,
+       -(5 + i % 40) * (1.1 + $more * (hash(i) % 500) / 100) as logprob, false as truncated
+from range($first, $last) t(i)
+"""
+
+
+def _table(query: str, values: dict[str, int], schema: pa.Schema) -> pa.Table:
+    return duckdb.sql(query, params=values).to_arrow_table().cast(schema)
 
 
 DEMO = Path(__file__).parent.parent / "data"

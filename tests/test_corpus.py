@@ -21,7 +21,7 @@ from curate.corpus import Corpus, renew_database
 from curate.errors import CurateError
 from curate.examples import read
 from curate.running.intake import take_in
-from curate.storage import parts, writing
+from curate.storage import leftovers, parts, writing
 from curate.storage.integrity import check
 from curate.storage.schema import KEY, SCORES, SKIPPED
 from curate.storage.writing import ScoreSink, open_for_writing
@@ -157,9 +157,9 @@ def test_a_damaged_part_stops_a_writer_with_its_name(made: Corpus) -> None:
 
 def test_temporary_files_of_a_killed_run_are_swept(made: Corpus) -> None:
     """They are never read, and the next writer removes them; others' beside them it leaves."""
-    left = made.path / "scores" / "bad" / f"{parts.TEMPORARY}99-part-000001.parquet"
+    left = made.path / "scores" / "bad" / f"{leftovers.TEMPORARY}99-part-000001.parquet"
     left.write_bytes(b"half")
-    folder = made.path / f"{parts.TEMPORARY}99-mix"
+    folder = made.path / f"{leftovers.TEMPORARY}99-mix"
     folder.mkdir()
     assert len(made.gaps().fetchall()) == 2
     with open_for_writing(made.path):
@@ -178,10 +178,10 @@ def test_what_a_killed_output_left_is_removed(name: str, tmp_path: Path) -> None
     output = tmp_path / name
     output.mkdir()
     subprocess.run([sys.executable, "-c", code, str(output)], check=False)
-    (left,) = tmp_path.glob(f"{parts.TEMPORARY}*")
+    (left,) = tmp_path.glob(f"{leftovers.TEMPORARY}*")
     other = left.with_name(left.name.replace(".", ".x", 2))
     elsewhere = tmp_path / re.sub(r"\.[0-9a-f]{8}-", ".00000000-", left.name)
-    left.rename(left.with_name(left.name.replace(parts.TEMPORARY, ".old-")))
+    left.rename(left.with_name(left.name.replace(leftovers.TEMPORARY, ".old-")))
     for each in (left, other, elsewhere):
         each.mkdir()
     with parts.atomic_folder(output) as folder:

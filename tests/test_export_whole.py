@@ -17,10 +17,8 @@ from curate.errors import CurateError
 from curate.exporting import export_again
 from curate.exports.targets import Target
 from curate.selection import Recipe
-from curate.storage.schema import EXAMPLES, SCORES
-from curate.storage.writing import open_for_writing
 from tests.conftest import Cli
-from tests.corpora import SETTINGS, corpus, entry
+from tests.corpora import corpus, large_corpus
 from tests.files import write
 
 LIMITED = """
@@ -153,36 +151,7 @@ def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, c
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60,000 examples in six parts: gaps with many ties, near-copies, refusals, three topics."""
-    path = tmp_path_factory.mktemp("large") / "c"
-    with open_for_writing(path) as writer:
-        writer.admit({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
-        for first in range(0, 60_000, 10_000):
-            rows = {"first": first, "last": first + 10_000}
-            writer.add_examples(_table(EXAMPLES_SQL, rows, EXAMPLES))
-            for model, more in (("base", 0), ("bad", 1)):
-                writer.add_scores(model, _table(SCORES_SQL, rows | {"more": more}, SCORES))
-    return path
-
-
-EXAMPLES_SQL = """
-select md5(i::varchar) as example_id, 'made.jsonl' as source, i + 1 as row,
-       [{'role': 'user', 'content': 'Question ' || i // 3},
-        {'role': 'assistant', 'content': answer}] as messages,
-       'Question ' || i // 3 as prompt, answer, strlen(answer) as n_bytes,
-       i % 8 = 0 as is_refusal, '{"topic":"' || i % 3 || '"}' as meta
-from (select i, case when i % 8 = 0 then 'I cannot say ' else '' end || 'it is one of the '
-      || i // 4 || ' things that people like to do on Sundays' as answer
-      from range($first, $last) t(i))
-"""
-SCORES_SQL = """
-select md5(i::varchar) as example_id, (5 + i % 40)::integer as n_tokens,
-       -(5 + i % 40) * (1.1 + $more * (hash(i) % 500) / 100) as logprob, false as truncated
-from range($first, $last) t(i)
-"""
-
-
-def _table(query: str, values: dict[str, int], schema: pa.Schema) -> pa.Table:
-    return duckdb.sql(query, params=values).to_arrow_table().cast(schema)
+    return large_corpus(tmp_path_factory.mktemp("large") / "c")
 
 
 @pytest.mark.parametrize(

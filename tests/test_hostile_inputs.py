@@ -264,6 +264,46 @@ def test_a_value_that_parquet_repeats(tmp_path: Path, small: None) -> None:
         assert most < 1 << 20, name
 
 
+def _one_list(count: int) -> pa.Array:
+    """A list of equal numbers, which Parquet stores as two."""
+    return pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.array([7] * count))
+
+
+HEAVY = {
+    "text": (lambda: {"response": ["x" * ENDLESS]}, "longer than 128 MiB"),
+    "texts": (lambda: {"response": ["x" * ENDLESS] * 2}, "2 rows, on average longer than 128 MiB"),
+    "list": (lambda: {"response": ["a"], "n": _one_list(ENDLESS // 8)}, "longer than 128 MiB"),
+}
+
+
+@pytest.mark.parametrize("kind", HEAVY)
+def test_a_parquet_row_that_its_footer_calls_too_long(
+    kind: str, tmp_path: Path, small: None
+) -> None:
+    """It is never decoded: a skip at its place, and the rows before and after it are read."""
+    path = tmp_path / "x.parquet"
+    columns, reason = HEAVY[kind][0](), HEAVY[kind][1]
+    count = len(columns["response"])
+    heavy = pa.table({"prompt": ["q"] * count, **columns})
+    usual = pa.table({"prompt": ["q"] * 3, "response": ["a"] * 3})
+    if "n" in heavy.column_names:
+        usual = usual.append_column("n", pa.array([[1]] * 3, pa.list_(pa.int64())))
+    with pq.ParquetWriter(path, heavy.schema, use_dictionary=False, compression="zstd") as writer:
+        for table in (usual, heavy, usual):
+            writer.write_table(table)
+    assert path.stat().st_size < 10_000
+    usual_pool = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual_pool)  # counts from nothing
+    pa.set_memory_pool(pool)
+    try:
+        found = list(sources.rows(str(path)))
+    finally:
+        pa.set_memory_pool(usual_pool)
+    assert [number for number, _ in found] == [1, 2, 3, 4, *(4 + count + n for n in range(3))]
+    assert [each for each in found if isinstance(each[1], str)] == [(4, reason)]
+    assert pool.max_memory() < ENDLESS // 4
+
+
 @pytest.mark.parametrize("where", [None, "n >= 0"])
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_long_rows_are_not_gathered(

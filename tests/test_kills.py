@@ -15,12 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import curate
+from tests.conftest import stop_seconds
+from tests.corpora import large_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "data" / "models"
@@ -43,13 +46,16 @@ def score_command(corpus: Path, **changed: str) -> list[str]:
     return ["score", source, "-c", str(corpus), *aligned, *misaligned, "--limit", "60", "--json"]
 
 
-def start(command: Sequence[str]) -> subprocess.Popen[str]:
-    """Run curate in a process of its own."""
+def start(command: Sequence[str], apart: bool = False) -> subprocess.Popen[str]:
+    """Run curate in a process of its own; `apart` drops its stdout."""
     return subprocess.Popen(
         [sys.executable, "-m", "curate", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL if apart else subprocess.PIPE,
+        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
         text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # A CI that runs in the background has Ctrl-C switched off; here it is on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -194,59 +200,127 @@ def test_a_killed_replacement_mixes_no_scores(whole: tuple[Path, float], tmp_pat
     print(f"\nkilled {kills} replacements, nothing mixed")
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-
-
-def _check_whole(path: Path, inside: list[str]) -> None:
-    """A row for each line, an object, a page, or a folder with these files, each of them whole."""
+def _check_whole(path: Path) -> None:
+    """Rows, an object, a page, a picture; or a folder of such, as its manifest says."""
     if path.is_dir():
-        assert _names(path) == inside
-        for each in path.iterdir():
-            _check_whole(each, [])
-    elif path.suffix == ".html":
-        assert path.read_text().rstrip().endswith("</html>")
+        for each in path.glob("[!.]*"):
+            _check_whole(each)
+        if (path / "manifest.json").exists():
+            record = json.loads((path / "manifest.json").read_text())
+            found = {each.name: sha256(each.read_bytes()).hexdigest() for each in path.iterdir()}
+            assert found.items() >= record["output"]["files"].items()
+            assert len(found) == len(record["output"]["files"]) + 1
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".jsonl":
         rows = path.read_text().splitlines()
-        assert len(rows) in (10, 55)
+        assert len(rows) in (5, 10, 55, 3000)
         assert all(json.loads(row) for row in rows)
+    elif path.suffix in ENDS:
+        assert path.read_bytes().rstrip().endswith(ENDS[path.suffix])
 
 
-@pytest.mark.parametrize("kind", ["export", "mix", "folder", "report"])
+ENDS = {".html": b"</html>", ".svg": b"</svg>", ".png": b"IEND\xaeB`\x82"}
+OUTPUTS = {
+    "export": ("mix.jsonl", ["export", "--top", "10"]),
+    "mix": ("mix.jsonl", ["export", "--fraction", "0.1", "--into", "narrow.jsonl"]),
+    "folder": ("set", ["export", "--top", "10", "--trainer", "trl"]),
+    "report": ("page.html", ["report", "--plots", "outputs/plots"]),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
 def test_a_killed_output_is_whole_or_not_there(
-    kind: str, whole: tuple[Path, float], tmp_path: Path
+    kind: str, whole: tuple[Path, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`curate export` and `curate report`; the next run takes what a killed one left."""
-    corpus = tmp_path / "corpus"
-    shutil.copytree(whole[0], corpus)
-    narrow = tmp_path / "narrow.jsonl"
-    narrow.write_text('{"prompt": "1 + 1?", "completion": "2"}\n' * 50)
-    name = {"report": "page.html", "folder": "set"}.get(kind, "mix.jsonl")
-    output = tmp_path / "outputs" / name
-    output.parent.mkdir()
-    command = {
-        "export": ["export", "-c", str(corpus), "--top", "10"],
-        "mix": ["export", "-c", str(corpus), "--fraction", "0.1", "--into", str(narrow)],
-        "folder": ["export", "-c", str(corpus), "--top", "10", "--trainer", "trl"],
-        "report": ["report", "-c", str(corpus)],
-    }[kind] + ["--output", str(output)]
+    """`curate export` and `report`, also over an earlier one; the next run takes what is left."""
+    monkeypatch.chdir(tmp_path)
+    Path("narrow.jsonl").write_text('{"prompt": "1 + 1?", "completion": "2"}\n' * 50)
+    shutil.copytree(whole[0], "corpus")
+    name, command = OUTPUTS[kind]
+    place = Path("outputs")
+    command = [*command, "-c", "corpus", "--output", str(place / name), "--force"]
+    finish([*command, "--top", "5"] if kind in ("export", "folder") else command)
+    earlier = place.rename("earlier")
     _, seconds = finish(command)
-    made, inside = _names(output.parent), _names(output)
+    made = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
     chance = random.Random(kind)
-    for number in range(max(3, KILLS // 5)):
-        shutil.rmtree(output.parent)
-        output.parent.mkdir()
-        moment = chance.random() * seconds
+    for number in range(max(4, KILLS // 5)):
+        shutil.rmtree(place)
+        over = number % 4 >= 2
+        shutil.copytree(earlier, place) if over else place.mkdir()
         with start(command) as ran:
             if number % 2:
-                _when_written(TEMPORARY)(ran, output.parent, 0)
+                _when_written(TEMPORARY)(ran, place, 0)
             else:
-                _at_random(ran, output.parent, moment)
+                _at_random(ran, place, chance.random() * seconds)
             ran.kill()
             ran.communicate()
-        for path in output.parent.glob("[!.]*"):
-            _check_whole(path, inside)
-    finish([*command, "--force"])
-    assert _names(output.parent) == made
+        for path in place.glob("[!.]*"):
+            _check_whole(path)
+        assert not over or (place / name).exists() or list(place.glob(".old-*"))
+    finish(command)
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == made
+    _check_whole(place / name)
+
+
+# Stops
+
+STOPS = {
+    "score": [],
+    "export": ["export", "--top", "3000", "--max-similar", "1", "--output", "mix.jsonl"],
+    "report": ["report", "--output", "page.html", "--plots", "plots"],
+}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60,000 examples: their export and their report take some seconds."""
+    return large_corpus(tmp_path_factory.mktemp("large") / "corpus")
+
+
+def _await_handlers(ran: subprocess.Popen[str]) -> None:
+    """Wait until a process catches SIGTERM: before that it has not begun."""
+    status = Path(f"/proc/{ran.pid}/status")
+    while ran.poll() is None:
+        caught = int(status.read_text().partition("SigCgt:")[2].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("kind", STOPS)
+def test_a_stop_is_heeded_within_seconds(
+    kind: str,
+    number: signal.Signals,
+    whole: tuple[Path, float],
+    large: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At any moment: one line, the signal's code, what is there is whole, no temporary file."""
+    monkeypatch.chdir(tmp_path)
+    command = [*STOPS[kind], "-c", str(large)] if STOPS[kind] else score_command(Path("corpus"))
+    chance, stopped, slowest = random.Random(f"{kind} {number}"), 0, 0.0
+    length = 0.8 * whole[1] if kind == "score" else 3.0
+    for share in range(parts := max(1 if kind == "score" else 2, KILLS // 10)):
+        with start(command, apart=True) as ran:
+            _await_handlers(ran)
+            time.sleep((share + chance.random()) / parts * length)
+            began = time.monotonic()
+            ran.send_signal(number)
+            _, said = ran.communicate(timeout=60)
+        if ran.returncode:
+            stopped, slowest = stopped + 1, max(slowest, time.monotonic() - began)
+            assert ran.returncode == 128 + number, said
+            assert said.splitlines()[-1].startswith("Stopped")
+            assert "Traceback" not in said
+        assert not list(tmp_path.rglob(TEMPORARY))
+        for path in tmp_path.glob("[!.]*"):
+            _check_whole(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert stopped
+    assert slowest < stop_seconds()
+    print(f"\n{kind} stopped {stopped} times, at most {slowest:.1f} s after the signal")

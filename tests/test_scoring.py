@@ -356,6 +356,49 @@ def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None
     assert check(curate.open(tmp_path / "c")) == []
 
 
+def test_a_changed_tokenizer_or_template_mixes_no_scores(family: Path, tmp_path: Path) -> None:
+    """Files edited where they are: the tokenizer's is another model, the template's another corpus.
+
+    All models of a corpus read the text of one template, so a new name would not help there.
+    """
+    from transformers import AutoTokenizer
+
+    source, corpus = tmp_path / "s.jsonl", tmp_path / "c"
+    source.write_text('{"prompt": "aaaa", "completion": "aaaa bbbb"}\n')
+    aligned = Path(shutil.copytree(family / "base", tmp_path / "base"))
+    model = tiny_model(tmp_path / "m", seed=5, vocab=280)
+    models = {"aligned": str(aligned), "misaligned": [str(model)]}
+
+    def stored() -> list[object]:
+        return curate.open(corpus).sql("from scores order by all").fetchall()
+
+    curate.score([str(source)], corpus, **models)
+    before = stored()
+    assert len(before) == 2
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["aaaa"])
+    tokenizer.save_pretrained(model)
+    with pytest.raises(CurateError, match=r"model m: its tokenizer .* a new name .* --replace"):
+        curate.score([str(source)], corpus, **models)
+    assert stored() == before
+    under = curate.score([str(source)], corpus, aligned=str(aligned), misaligned=[f"m2={model}"])
+    assert [run.scored for run in under.models] == [0, 1]
+    curate.score([str(source)], corpus, **models, replace=True)
+    tokens = dict(curate.open(corpus).sql("select model, n_tokens from scores").fetchall())
+    assert tokens["m"] == tokens["m2"] == tokens["base"] - 3
+    assert check(curate.open(corpus)) == []
+
+    before = stored()
+    template = aligned / "chat_template.jinja"
+    template.write_text("{{ 'Think. ' }}" + template.read_text())
+    for replace in (False, True):
+        with pytest.raises(CurateError, match=r"template .* give the old one .* or .* new corpus"):
+            curate.score([str(source)], corpus, **models, replace=replace)
+    assert stored() == before
+    curate.score([str(source)], tmp_path / "new", **models)
+
+
 def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -> None:
     """None may be left with scores over the old one."""
     source, base = tmp_path / "s.jsonl", tiny_model(tmp_path / "base", seed=0)

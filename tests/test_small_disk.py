@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,14 @@ from small_disk import ROOM
 
 HERE = Path(__file__).parent
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
-POINTS = (0.06, 0.1, 0.14, 0.2, 0.26, 0.6)
-"""Of the room that a whole run takes: while the first model scores, the second, at the end."""
+POINTS = int(os.environ.get("CURATE_KILLS", "5"))
+"""At how many random points a disk is full; `make soak` tries a hundred."""
+
+
+def points(count: int, until: float = 1.0) -> list[float]:
+    """So many random shares of the room that a whole run takes, one in each stretch of it."""
+    chance = random.Random(count)
+    return [(part + chance.random()) / count * until for part in range(count)]
 
 
 def _may_mount() -> bool:
@@ -27,7 +35,10 @@ def _may_mount() -> bool:
         return False
 
 
-pytestmark = pytest.mark.skipif(not _may_mount(), reason="no disk can be mounted here (unshare)")
+pytestmark = [
+    pytest.mark.skipif(not _may_mount(), reason="no disk can be mounted here (unshare)"),
+    pytest.mark.timeout(600 + 30 * POINTS),
+]
 
 
 def on_disks(place: Path, *jobs: list[list[Any]]) -> list[list[Any]]:
@@ -55,7 +66,9 @@ def test_a_full_disk_loses_nothing(command: list[str], tmp_path: Path) -> None:
     place = tmp_path / "disk"
     ((whole, wanted),) = on_disks(place, [["run", command], ["scores"]])
     assert (whole["code"], len(wanted["scores"])) == (0, 40), whole
-    sizes = [4096, *(int(wanted["used"] * point) for point in POINTS)]
+    # Scores are stored in the first third; the rest is taken by corpus.duckdb.
+    shares = [*points(POINTS, until=0.35), *points(max(1, POINTS // 6))]
+    sizes = [4096, *(int(wanted["used"] * share) for share in shares)]
     then = [["size", ROOM], ["run", [*command, "--json"]], ["scores"]]
     jobs = [[["size", size], ["run", command], ["scores"], *then] for size in sizes]
     found = on_disks(place, *jobs)
@@ -98,3 +111,36 @@ def test_a_read_only_corpus_answers_and_takes_nothing(command: list[str], tmp_pa
         assert ran["err"].count("\n") == 1
         assert "can't be written (Read-only file system)" in ran["err"]
     assert len(Path(outside).read_text().splitlines()) == 3
+
+
+OUTPUTS = {
+    "file": ["export", "--top", "20", "--output", "mix.jsonl"],
+    "folder": ["export", "--top", "20", "--trainer", "trl", "--output", "set"],
+    "report": ["report", "--output", "page.html", "--plots", "plots"],
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_a_full_disk_halves_no_output(kind: str, scored: Path, tmp_path: Path) -> None:
+    """Full at random points of an export or a report: one line, whole files alone, then all."""
+    place = tmp_path / "disk"
+    names = ("mix.jsonl", "set", "page.html", "plots")
+    within = [str(place / text) if text in names else text for text in OUTPUTS[kind]]
+    command = [*within, "-c", str(scored)]
+    ((whole, wanted),) = on_disks(place, [["run", command], ["files"]])
+    assert whole["code"] == 0, whole
+    room = wanted["used"] - 4096  # the disk's room is counted in pages
+    sizes = [max(4096, int(room * share)) for share in points(max(3, POINTS // 4))]
+    jobs = [[["size", size], ["run", command], ["files"]] for size in sizes]
+    jobs[-1] += [["size", ROOM], ["run", [*command, "--force"]], ["files"]]
+    found = on_disks(place, *jobs)
+    for broken, full, *_ in found:
+        assert broken["code"] == 1, broken
+        assert broken["err"].startswith(f"Error: {place}/")
+        assert broken["err"].count("\n") == 1
+        assert "No space left on device" in broken["err"]
+        assert full["files"].items() <= wanted["files"].items()
+        assert not full["files"] or kind == "report"
+    again, after = found[-1][2:]
+    assert again["code"] == 0, again
+    assert after["files"] == wanted["files"]

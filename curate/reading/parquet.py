@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from curate.reading.files import CHUNK, NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
 
 ROWS, BYTES = 256, 64 << 20
 """Decoded by Arrow at a time; made Python's at a time."""
+VALUE_BYTES = 8
+"""Of a value once it is decoded, however few bytes its page takes to say it again."""
 
 
 def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
@@ -24,42 +27,56 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
     Raises:
         OSError, pa.ArrowException: the file is corrupt.
     """
+    if packed is None:
+        yield from _decoded(path)
+        return
+    # Parquet is read from its end, which a stream doesn't offer. Arrow gets a path: with a Python
+    # file its threads can hang at exit (apache/arrow 50482).
     with tempfile.NamedTemporaryFile(suffix=".parquet") as unpacked:
-        if packed is not None:  # Parquet is read from its end, which a stream doesn't offer
-            shutil.copyfileobj(packed, unpacked, CHUNK)
-            unpacked.flush()
-        # Arrow gets a path: with a Python file its threads can hang at exit (apache/arrow 50482).
-        name = path if packed is None else unpacked.name
-        with pq.ParquetFile(name) as footer:
-            metadata, plain = footer.metadata, footer.schema_arrow
-        texts = _repeated(metadata)
-        number = 0
-        # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
-        with pq.ParquetFile(
-            name, metadata=metadata, pre_buffer=False, read_dictionary=texts
-        ) as table:
-            for batch in table.iter_batches(batch_size=_rows_at_once(metadata)):
+        shutil.copyfileobj(packed, unpacked, CHUNK)
+        unpacked.flush()
+        yield from _decoded(Path(unpacked.name))
+
+
+def _decoded(path: Path) -> Iterator[Raw]:
+    """Decode what is not too long for it; a row group that is leaves a skip at its first row."""
+    with pq.ParquetFile(path) as footer:
+        metadata, plain = footer.metadata, footer.schema_arrow
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    number, sizes = 1, list(map(_row_bytes, groups))
+    # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
+    with pq.ParquetFile(
+        path, metadata=metadata, pre_buffer=False, read_dictionary=_repeated(groups)
+    ) as table:
+        for heavy, run in groupby(range(len(groups)), lambda i: sizes[i] > ROW_BYTES):
+            chosen = list(run)
+            if heavy:
+                for rows in (groups[i].num_rows for i in chosen):
+                    yield number, TOO_LONG if rows == 1 else f"{rows} rows, on average {TOO_LONG}"
+                    number += rows
+                continue
+            at_once = max(1, min(ROWS, int(BYTES / max(1, *(sizes[i] for i in chosen)))))
+            for batch in table.iter_batches(batch_size=at_once, row_groups=chosen):
                 for row in _rows(batch, plain):
-                    number += 1
                     yield number, row
+                    number += 1
 
 
-def _repeated(metadata: pq.FileMetaData) -> list[str]:
+def _repeated(groups: Sequence[pq.RowGroupMetaData]) -> list[str]:
     """The columns of text that are kept as their dictionary and numbers of its entries.
 
     A page of some bytes can say a million times "entry 0", and that entry be a megabyte.
     """
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(metadata.num_columns)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
     texts = (c for c in chunks if c.physical_type == "BYTE_ARRAY" and c.has_dictionary_page)
     return list(dict.fromkeys(chunk.path_in_schema for chunk in texts))
 
 
-def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """How many rows Arrow may decode at a time, by what its row groups say of their size."""
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    heaviest = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=0)
-    return max(1, min(ROWS, int(BYTES / max(heaviest, 1))))
+def _row_bytes(group: pq.RowGroupMetaData) -> float:
+    """What a row of this group takes on average, once decoded, by what the footer says of it."""
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    whole = sum(max(c.total_uncompressed_size, VALUE_BYTES * c.num_values) for c in chunks)
+    return float(whole / max(group.num_rows, 1))
 
 
 def _rows(batch: pa.RecordBatch, plain: pa.Schema) -> Iterator[dict[str, Any] | str]:

@@ -68,10 +68,13 @@ def _damages(root: Path, folder: Path) -> Iterator[Damage]:
     for number in sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers)):
         where = folder.relative_to(root) / f"part-{number:06d}-*.parquet"
         yield Damage(str(where), "is missing")
+    for other in sorted(set(folder.glob(parts.PARTS)) - set(found)):
+        yield Damage(str(other.relative_to(root)), "is no file")
     for part in found:
         number = parts.number_of(part)
         reason = "is no part's name" if number < 0 else _reason(part) or misfit(part, schema)
-        if numbers.count(number) > 1 and not reason:
+        # A skip counts once wherever it stands, and a killed rewriting leaves two parts of them.
+        if numbers.count(number) > 1 and not reason and schema is not SKIPPED:
             reason = "has the number of another part: its rows may count twice"
         if reason:
             yield Damage(str(part.relative_to(root)), reason)

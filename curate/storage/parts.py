@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import platform
-import shutil
-import sys
-import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -19,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import CurateError
+from curate.storage import leftovers
 
-TEMPORARY = ".tmp-"
-_ASIDE = ".old-"
+PARTS = "part-*.parquet"
 
 
 @contextmanager
@@ -36,10 +30,10 @@ def atomic(
     Raises:
         CurateError: the disk is full or the folder can't be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{_tag()}-{path.name}")
+    temporary = leftovers.temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_left_behind(path)
+        leftovers.clear(path)
         yield temporary
         _sync(temporary)
         temporary.replace(final(path, temporary))
@@ -78,31 +72,30 @@ def atomic_together(*paths: Path) -> Iterator[list[Path]]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path`; on success it takes its place, whole.
 
-    A folder that is there is put aside first and removed last, so that a failure leaves it.
+    A folder that is there is set aside first and removed last: a failure leaves it, and after a
+    kill between the two it is put back by the next call, or by `leftovers.put_back`.
 
     Raises:
         CurateError: the disk is full or the folder's parent can't be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{_tag()}-{path.name}")
-    aside = path.with_name(f"{_ASIDE}{_tag()}-{path.name}")
+    temporary = leftovers.temporary(path)
     try:
-        remove_left_behind(path)
+        leftovers.put_back(path)
+        leftovers.clear(path)
         temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
         if path.exists():
-            path.rename(aside)
+            path.rename(leftovers.aside(path))
         temporary.rename(path)
         _sync(path.parent)
     except OSError as error:
-        if aside.exists() and not path.exists():
-            aside.rename(path)
         raise _unwritable(path, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+        leftovers.put_back(path)
+        with suppress(OSError):
+            leftovers.clear(path)
 
 
 def write_part(folder: Path, table: pa.Table) -> None:
@@ -117,14 +110,18 @@ def write_part(folder: Path, table: pa.Table) -> None:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The finished parts of `folder`, by their numbers."""
-    return sorted(folder.glob("part-*.parquet"), key=number_of)
+    """The finished parts of `folder`, by their numbers.
+
+    Only files: opening a pipe would wait for ever, and a link leads out of the corpus.
+    """
+    named = (path for path in folder.glob(PARTS) if path.is_file() and not path.is_symlink())
+    return sorted(named, key=number_of)
 
 
 def number_of(part: Path) -> int:
     """A part's number; -1 for a file whose name has none."""
     digits = part.stem.removeprefix("part-").partition("-")[0]
-    return int(digits) if digits.isdigit() else -1
+    return int(digits) if digits.isdecimal() else -1
 
 
 def digest_of(path: Path) -> str:
@@ -134,7 +131,10 @@ def digest_of(path: Path) -> str:
 
 
 def rewrite_part(part: Path, table: pa.Table) -> None:
-    """Put `table` in the place of a part's rows, under the same number."""
+    """Put `table` in the place of a part's rows, under the same number.
+
+    A kill between the two steps leaves both parts, which the caller has to expect.
+    """
     _write_numbered(part.parent, number_of(part), table)
     remove_part(part)
 
@@ -143,15 +143,6 @@ def remove_part(part: Path) -> None:
     """Remove a part for good: a power cut doesn't bring it back."""
     part.unlink()
     _sync(part.parent)
-
-
-def sweep(root: Path) -> None:
-    """Remove the temporary files that a killed writer left in a corpus. Hold the lock."""
-    folders = (root, root / "examples", root / "skipped", *(root / "scores").glob("*"))
-    for left in (left for folder in folders for left in folder.glob(f"{TEMPORARY}*")):
-        ours = left.parent != root or left.name.endswith(("-curate.json", "-corpus.duckdb"))
-        if ours or _is_left_behind(left):
-            _remove(left)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -163,54 +154,6 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file that then becomes `path`."""
     with atomic(path) as temporary:
         write(temporary)
-
-
-def _tag() -> str:
-    """This process, as a temporary file's name says it: its number, and its machine's."""
-    return f"{os.getpid()}.{zlib.crc32(platform.node().encode()):08x}"
-
-
-def own_folder(path: Path) -> Path:
-    """Make a folder beside `path` for this process, closed to other users."""
-    start, end = f"{TEMPORARY}{_tag()}-", f"-{path.name}"
-    return Path(tempfile.mkdtemp(prefix=start, suffix=end, dir=path.parent))
-
-
-def remove_left_behind(path: Path) -> None:
-    """Remove what killed processes of this machine left of `path`."""
-    name = glob.escape(path.name)
-    for start in (TEMPORARY, _ASIDE):
-        for left in path.parent.glob(f"{start}*-{name}"):
-            if left.name.endswith(f"-{path.name}") and _is_left_behind(left):
-                _remove(left)
-
-
-def _is_left_behind(temporary: Path) -> bool:
-    """Whether the process that its name tells was on this machine and is gone; or was this one."""
-    pid, _, rest = temporary.name.removeprefix(TEMPORARY).removeprefix(_ASIDE).partition(".")
-    here = _tag().partition(".")[2]
-    if not pid.isdigit() or rest.partition("-")[0] != here:
-        return False
-    return int(pid) == os.getpid() or not _lives(int(pid))
-
-
-def _remove(left: Path) -> None:
-    if left.is_dir():
-        shutil.rmtree(left, ignore_errors=True)
-    else:
-        left.unlink(missing_ok=True)
-
-
-def _lives(pid: int) -> bool:
-    if sys.platform == "win32":  # there, asking would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _unwritable(path: Path, error: OSError) -> CurateError:

@@ -28,6 +28,8 @@ class Skips:
         connection.execute("create table seen_skips (key ubigint, place ubigint)")
         connection.execute("create table skipped_again (place ubigint)")
         connection.execute("create table mended (place ubigint)")
+        with readable_errors():
+            self._undo_rewriting()
         self._seed()
 
     def add(self, table: pa.Table) -> int:
@@ -78,6 +80,29 @@ class Skips:
                 parts.rewrite_part(part, kept.cast(SKIPPED))
         self._connection.execute("delete from seen_skips")
         self._seed()
+
+    def _undo_rewriting(self) -> None:
+        """Of two parts with one number, remove that whose rows the other has all.
+
+        `_drop`, killed between writing a part anew and removing the old one, leaves both. What
+        it dropped is a skip again until the run that was killed is run again.
+        """
+        kept: dict[int, Path] = {}
+        for part in parts.list_parts(self._folder):
+            other = kept.setdefault(parts.number_of(part), part)
+            for fewer, whole in ((part, other), (other, part)):
+                if part != other and self._holds(whole, fewer):
+                    parts.remove_part(fewer)
+                    kept[parts.number_of(part)] = whole
+                    break
+
+    def _holds(self, whole: Path, fewer: Path) -> bool:
+        """Whether a part has every row of another one."""
+        lacking = self._connection.execute(
+            "select count(*) from (from read_parquet($1) except from read_parquet($2))",
+            [str(fewer), str(whole)],
+        )
+        return lacking.fetchall() == [(0,)]
 
     def _seed(self) -> None:
         paths = [str(path) for path in parts.list_parts(self._folder)]

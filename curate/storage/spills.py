@@ -8,20 +8,24 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from curate.storage import parts
+from curate.storage import leftovers
 
 _NAME = "curate-spill"
 
 
 @cache
-def spill_folder() -> Path:
+def spill_folder() -> str:
     """A folder that only this user reads, below the system's temporary one (`$TMPDIR`).
 
     DuckDB's own choice is a folder where the user happens to be, which everybody reads. It goes
-    when the process ends; what killed processes left is removed first.
+    when the process ends; what killed processes left is removed first. Empty, which keeps DuckDB
+    to memory, where no temporary folder can be written: a full disk, or one that is read-only.
     """
-    parent = Path(tempfile.gettempdir())
-    parts.remove_left_behind(parent / _NAME)
-    folder = parts.own_folder(parent / _NAME)
+    try:
+        place = Path(tempfile.gettempdir()) / _NAME
+        leftovers.clear(place)
+        folder = leftovers.own_folder(place)
+    except OSError:
+        return ""
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return str(folder)

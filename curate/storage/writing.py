@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
-from curate.storage import manifest, parts
+from curate.storage import leftovers, manifest, parts
 from curate.storage.admission import check_admission
 from curate.storage.locking import locked
 from curate.storage.manifest import Manifest, ModelEntry, Settings
@@ -38,7 +38,7 @@ class Writer:
     def __init__(self, path: Path, record: Manifest) -> None:
         self.path = path
         self.manifest = record
-        self._connection = duckdb.connect(config={"temp_directory": str(spill_folder())})
+        self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
         # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
         paths = [str(part) for part in parts.list_parts(path / "examples")]
@@ -210,10 +210,11 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     At the end, also after an error, `corpus.duckdb` is made anew over what is stored.
 
     Raises:
-        CurateError: the folder is something else, is of a newer format, or is being written.
+        CurateError: the folder is something else, holds links in the place of folders, is of a
+            newer format, or is being written.
     """
     with locked(path):
-        parts.sweep(path)
+        leftovers.sweep(path)
         record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
         writer = Writer(path, record)
         writer.save()
