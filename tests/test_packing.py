@@ -1,7 +1,11 @@
 """Linear layers in oneDNN's order: the same products, weights that can be had back."""
 
+import mmap
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from curate.backends.packing import Packed, pack, unpack
 
@@ -45,6 +49,32 @@ def test_unpacking_gives_the_weights_back_bit_for_bit(net: Pair) -> None:
     after = net.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_packing_takes_no_second_copy(tmp_path: Path) -> None:
+    """A checkpoint's file stays mapped, with what was written there; its pages are given back."""
+    weights = {f"{n}.weight": torch.randn(2048, 2048) for n in range(8)}
+    save_file(weights | {"kept": torch.randn(64)}, tmp_path / "w.safetensors")
+    mapped = load_file(tmp_path / "w.safetensors")
+    net = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(8)))
+    for n, layer in enumerate(net):
+        layer.weight = torch.nn.Parameter(mapped.pop(f"{n}.weight"), requires_grad=False)
+        layer.weight.data.add_(1)  # as merging an adapter does
+    before = _resident()
+    if not pack(net):
+        pytest.skip("this processor or torch can't pack")
+    assert _resident() - before < 64 << 20  # of 128 MiB
+    wanted = weights["0.weight"] + 1
+    assert torch.equal(net[0].weight.to_dense(), wanted)
+    assert mapped["kept"].isfinite().all()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("the system tells of no process's memory in /proc")
+    return int(status.read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_layers_that_share_weights_or_are_not_float32_stay(net: Pair) -> None:

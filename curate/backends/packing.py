@@ -7,7 +7,10 @@ faster (measured with torch 2.13). torch's compiler does the same when it freeze
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import platform
+import sys
 from collections import Counter
 from typing import Any
 
@@ -42,7 +45,8 @@ def pack(net: Any) -> list[Place]:
     """
     if not _works():
         return []
-    users = Counter(id(p) for module in net.modules() for p in module._parameters.values())
+    held = [p for module in net.modules() for p in module._parameters.values() if p is not None]
+    users = Counter(p.data_ptr() for p in held)
     places = [
         (module, name)
         for module in list(net.modules())
@@ -50,11 +54,28 @@ def pack(net: Any) -> list[Place]:
         if type(child) is torch.nn.Linear
         and child.weight.dtype == torch.float32
         and child.weight.device.type == "cpu"
-        and users[id(child.weight)] == 1
+        and users[child.weight.data_ptr()] == 1
     ]
     for module, name in places:
-        setattr(module, name, Packed(getattr(module, name)))
+        plain = getattr(module, name)
+        setattr(module, name, Packed(plain))
+        _give_back(plain.weight)
     return places
+
+
+def _give_back(weight: torch.Tensor) -> None:
+    """Let the system have the memory of a weight that nothing will read again.
+
+    To free it is not enough: a checkpoint's file is mapped into memory as a whole, and what stays
+    unpacked (the embeddings) keeps every page of it, with all that merging an adapter wrote there.
+    """
+    if sys.platform != "linux":
+        return
+    page, begin = mmap.PAGESIZE, weight.data_ptr()
+    start, stop = -(-begin // page) * page, (begin + weight.nbytes) // page * page
+    if start < stop:  # whole pages of its own; on failure they only stay
+        size = ctypes.c_size_t(stop - start)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), size, mmap.MADV_DONTNEED)
 
 
 def unpack(places: list[Place]) -> None:

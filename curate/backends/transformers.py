@@ -24,6 +24,7 @@ from curate.models import Model
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
+_TURNS = 4  # batches that each CPU core gets, or at the end all wait for the last one
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -108,7 +109,11 @@ class TransformersBackend:
 
     def _plan(self, rendered: Sequence[Rendered], indices: Sequence[int]) -> list[list[int]]:
         lengths = {i: rendered[i].stop for i in indices}
-        return batches(lengths, self.batch_tokens, self._alone_above)
+        budget = self.batch_tokens
+        if self._pool:
+            turns = _TURNS * torch.get_num_threads()
+            budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // turns))
+        return batches(lengths, budget, self._alone_above)
 
     def _attempt(self, batch: Sequence[Rendered]) -> list[npt.NDArray[np.float32]] | None:
         """Score a batch; None if the device ran out of memory."""
