@@ -24,7 +24,7 @@ from curate.models import Model
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
-_TURNS = 4  # batches that each CPU core gets, or at the end all wait for the last one
+_BATCHES = 16  # at least, in a window: or cores would wait for the one with the last batch
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -110,9 +110,8 @@ class TransformersBackend:
     def _plan(self, rendered: Sequence[Rendered], indices: Sequence[int]) -> list[list[int]]:
         lengths = {i: rendered[i].stop for i in indices}
         budget = self.batch_tokens
-        if self._pool:
-            turns = _TURNS * torch.get_num_threads()
-            budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // turns))
+        if self.device.type == "cpu":  # however many cores: batches decide the last bits
+            budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // _BATCHES))
         return batches(lengths, budget, self._alone_above)
 
     def _attempt(self, batch: Sequence[Rendered]) -> list[npt.NDArray[np.float32]] | None:
