@@ -373,7 +373,7 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
         (["sql", "drop view gaps"], "read-only"),
         (["sql", "select 1; select 2"], "read-only"),
         (["sql", ""], "SELECT"),
-        (["sql", "from read_text('/etc/hostname')"], "ermission"),
+        (["sql", "from read_text('/etc/hostname')"], "can't be asked"),
         (["show", "zzz"], "no example"),
         (["show", ""], "more than one example"),
         (["export", "-o", "x.jsonl"], "give --top N, or --fraction F --into NARROW"),
