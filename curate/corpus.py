@@ -152,6 +152,8 @@ def write_database(corpus: Corpus) -> Path:
                 define_views(connection, corpus.path, corpus.manifest.models)
                 connection.commit()
                 connection.execute("checkpoint")  # closing does it too, and hides a full disk
+            # What a client that died, or a stranger, left there would be played over the new file.
+            path.with_name(f"{DATABASE}.wal").unlink(missing_ok=True)
         finally:
             temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
 
@@ -185,6 +187,8 @@ def readable_errors() -> Iterator[None]:
         message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
         if "No space left" in message:
             message += "; free some space, then run the same command again"
+        elif "disabled by configuration" in message:
+            message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
         elif ".parquet" in message:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
         raise CurateError(message) from None

@@ -69,6 +69,22 @@ def test_packing_takes_no_second_copy(tmp_path: Path) -> None:
     assert mapped["kept"].isfinite().all()
 
 
+def test_memory_that_others_read_is_not_given_back() -> None:
+    """Two halves of one weight, and a buffer that looks into another."""
+    whole = torch.randn(1024, 2048)
+    net = torch.nn.Sequential(*(torch.nn.Linear(1024, 1024, bias=False) for _ in range(3)))
+    for layer, half in zip(net, whole.chunk(2, dim=1), strict=False):
+        layer.weight = torch.nn.Parameter(half, requires_grad=False)
+    seen = net[2].weight.detach()
+    net[2].register_buffer("seen", seen)
+    before = [tensor.clone() for tensor in (whole, seen)]
+    if not pack(net):
+        pytest.skip("this processor or torch can't pack")
+    assert torch.equal(whole, before[0])
+    assert torch.equal(seen, before[1])
+    assert torch.equal(net[1].weight.to_dense(), before[0][:, 1024:])
+
+
 def _resident() -> int:
     """Bytes of memory that this process holds."""
     status = Path("/proc/self/statm")

@@ -198,6 +198,17 @@ def test_a_truncated_file_is_never_just_shorter(
         objects(path)
 
 
+@pytest.mark.parametrize("group", [100, 250, 256, 1000])
+def test_nested_rows_over_row_groups(group: int, tmp_path: Path) -> None:
+    """Lists of messages, as trainers and hubs write them, in row groups of any size."""
+    rows = [
+        {"messages": [{"role": "user", "content": f"q {n}"}], "tags": {"a": ["x", str(n)]}}
+        for n in range(1_100)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=group)
+    assert objects(tmp_path / "x.parquet") == rows
+
+
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.zst", "x.parquet", "x.parquet.gz"])
 def test_a_file_that_is_something_else(name: str, tmp_path: Path) -> None:
     """A wrong ending is an error that names the file."""

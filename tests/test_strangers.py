@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,34 @@ def corpus(tmp_path: Path) -> Path:
 
 
 # corpus.duckdb
+
+
+def test_what_a_client_left_unwritten_is_not_played_over_the_new_database(
+    cli: Cli, corpus: Path
+) -> None:
+    """One that died, or a stranger, leaves a log of changes that DuckDB would take up."""
+    path = corpus / "corpus.duckdb"
+    died = (
+        "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]);"
+        "c.execute('create view mine as select 1'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", died, str(path)], check=True)
+    log = path.with_name("corpus.duckdb.wal")
+    assert log.exists()
+    assert cli("status", "-c", corpus).code == 0
+    assert not log.exists()
+    with duckdb.connect(path, read_only=True) as connection:
+        assert connection.sql("select count(*) from gaps").fetchall() == [(3,)]
+
+
+def test_a_manifest_that_is_no_file(cli: Cli, corpus: Path) -> None:
+    """Nobody writes into the pipe, so to read it would wait for ever."""
+    (corpus / "curate.json").unlink()
+    os.mkfifo(corpus / "curate.json")
+    ran = cli("status", "-c", corpus)
+    assert (ran.code, ran.out) == (1, "")
+    assert "curate.json: is no file" in ran.err
+
 
 EVIL = "with x as (copy (select ''owned'') to ''{mark}'' (format csv)) from x"
 RUN = f"from json_execute_serialized_sql(json_serialize_sql('{EVIL}'))"

@@ -12,6 +12,7 @@ import mmap
 import platform
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,8 +46,8 @@ def pack(net: Any) -> list[Place]:
     """
     if not _works():
         return []
-    held = [p for module in net.modules() for p in module._parameters.values() if p is not None]
-    users = Counter(p.data_ptr() for p in held)
+    users = Counter(id(p) for module in net.modules() for p in module._parameters.values())
+    alone = _alone([*net.parameters(), *net.buffers()])
     places = [
         (module, name)
         for module in list(net.modules())
@@ -54,13 +55,30 @@ def pack(net: Any) -> list[Place]:
         if type(child) is torch.nn.Linear
         and child.weight.dtype == torch.float32
         and child.weight.device.type == "cpu"
-        and users[child.weight.data_ptr()] == 1
+        and users[id(child.weight)] == 1
     ]
     for module, name in places:
         plain = getattr(module, name)
         setattr(module, name, Packed(plain))
-        _give_back(plain.weight)
+        if plain.weight.data_ptr() in alone:
+            _give_back(plain.weight)
     return places
+
+
+def _alone(held: Sequence[torch.Tensor]) -> set[int]:
+    """The addresses of those tensors whose memory no other has a part of."""
+    spans = []
+    for each in (tensor for tensor in held if tensor.numel()):
+        steps = zip(each.shape, each.stride(), strict=True)
+        extent = each.element_size() * (1 + sum((size - 1) * step for size, step in steps))
+        spans.append((each.data_ptr(), each.data_ptr() + extent, each.is_contiguous()))
+    found, reached = set(), 0
+    spans.sort()
+    for (start, stop, whole), (after, *_) in zip(spans, [*spans[1:], (sys.maxsize,)], strict=True):
+        if whole and reached <= start and stop <= after:
+            found.add(start)
+        reached = max(reached, stop)
+    return found
 
 
 def _give_back(weight: torch.Tensor) -> None:

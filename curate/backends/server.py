@@ -149,7 +149,7 @@ def _read(answer: Any, item: Rendered, url: str) -> npt.NDArray[np.float32]:
         if len(rows) != item.stop or any(value is None for value in found):
             raise ValueError("some are missing")
         numbers = np.array(found, dtype=np.float32)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise Busy(f"an answer lacks prompt_logprobs ({brief(error)})") from None
     return np.where(numbers <= _CLAMP, -np.inf, numbers).astype(np.float32)
 

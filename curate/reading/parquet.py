@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,19 +43,20 @@ def _decoded(path: Path) -> Iterator[Raw]:
         metadata, plain = footer.metadata, footer.schema_arrow
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     number, sizes = 1, list(map(_row_bytes, groups))
+    counts = [group.num_rows for group in groups]
     # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
     with pq.ParquetFile(
         path, metadata=metadata, pre_buffer=False, read_dictionary=_repeated(groups)
     ) as table:
-        for heavy, run in groupby(range(len(groups)), lambda i: sizes[i] > ROW_BYTES):
-            chosen = list(run)
-            if heavy:
-                for rows in (groups[i].num_rows for i in chosen):
-                    yield number, TOO_LONG if rows == 1 else f"{rows} rows, on average {TOO_LONG}"
-                    number += rows
+        for group, (rows, size) in enumerate(zip(counts, sizes, strict=True)):
+            if size > ROW_BYTES:
+                yield number, TOO_LONG if rows == 1 else f"{rows} rows, on average {TOO_LONG}"
+                number += rows
                 continue
-            at_once = max(1, min(ROWS, int(BYTES / max(1, *(sizes[i] for i in chosen)))))
-            for batch in table.iter_batches(batch_size=at_once, row_groups=chosen):
+            # One row group at a time: a batch of two has its texts in pieces, which Arrow can't
+            # bring into lists and structs.
+            at_once = max(1, min(ROWS, int(BYTES / max(1, size))))
+            for batch in table.iter_batches(batch_size=at_once, row_groups=[group]):
                 for row in _rows(batch, plain):
                     yield number, row
                     number += 1

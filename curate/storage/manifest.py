@@ -75,6 +75,8 @@ def load(folder: Path) -> Manifest:
         CurateError: there is none, it is broken, or a newer version wrote it.
     """
     path = folder / NAME
+    if path.exists() and not path.is_file():
+        raise CurateError(f"{path}: is no file, so {folder} is no corpus")
     try:
         # Stricter than json: no lone surrogates, no Infinity, and a limit to how deep it nests.
         raw = orjson.loads(path.read_bytes())
