@@ -96,6 +96,13 @@ def _give_back(weight: torch.Tensor) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), size, mmap.MADV_DONTNEED)
 
 
+def trim() -> None:
+    """Let the system have what was freed: glibc keeps some that the next model can not use."""
+    give = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if give is not None:
+        give(0)
+
+
 def unpack(places: list[Place]) -> None:
     """Put plain linear layers back."""
     for module, name in places:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from curate.backends.batching import batches, rope_limit
-from curate.backends.packing import pack, unpack
+from curate.backends.packing import pack, trim, unpack
 from curate.backends.weights import choose_device, choose_dtype, load
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -248,3 +248,5 @@ def _empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+    else:
+        trim()
