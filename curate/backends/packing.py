@@ -97,7 +97,7 @@ def _give_back(weight: torch.Tensor) -> None:
 
 
 def trim() -> None:
-    """Let the system have what was freed: glibc keeps some that the next model can not use."""
+    """Let the system have what was freed, some of which glibc keeps from the next model."""
     give = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if give is not None:
         give(0)
