@@ -125,7 +125,8 @@ def _pair(row: Row, columns: Columns) -> tuple[str, str]:
 
 def _names(row: Row) -> str:
     """Return a row's columns for a message; broken data may have very many, or very long ones."""
-    names = ", ".join(map(str, islice(row, MAX_NAMES)))[:MAX_NAMES_LENGTH] or "none"
+    words = (" ".join(str(name).split()) or repr(name) for name in islice(row, MAX_NAMES))
+    names = ", ".join(words)[:MAX_NAMES_LENGTH] or "none"
     return names + (f" and others ({len(row)} in all)" if len(row) > MAX_NAMES else "")
 
 
