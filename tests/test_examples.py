@@ -179,7 +179,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
             "non-text content (text)",
         ),
         ({"question": "q", "answer": "a"}, "unknown format: the columns are question, answer"),
-        ({"a\n b": "q", "\n": "a"}, r"unknown format: the columns are a b, '\\n'"),
+        ({"a\n b": "q", "\n": "a"}, r"unknown format: the columns are a b, '\n'"),
     ],
 )
 def test_rows_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:
