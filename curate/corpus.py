@@ -51,7 +51,7 @@ class Corpus:
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the corpus's views: unless unsafe, it opens the parts alone."""
-        connection = duckdb.connect(config=_CLOSED | {"temp_directory": str(spill_folder())})
+        connection = duckdb.connect(config=_CLOSED | {"temp_directory": spill_folder()})
         files = define_views(connection, self.path, self.manifest.models)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")

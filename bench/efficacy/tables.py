@@ -40,6 +40,7 @@ CONTRASTS = (
     ),
 )
 """The first is the claim's; all others are explorations."""
+_ONLY = {arm.name: arm.domains for arm in ARMS}
 REFERENCES = ("misaligned", "safe", "to general", "to gsm8k", "to refusals")
 
 
@@ -97,9 +98,8 @@ def _every_arm(table: Table, domains: Sequence[str]) -> Iterator[str]:
 def _contrasts(table: Table, domains: Sequence[str]) -> Iterator[str]:
     yield "| first | second | seeds | (a) | rows too | " + " | ".join(_titles()[1:]) + " |"
     yield "| --- | --- |" + " --- |" * (len(SHOWN) + 2)
-    limited = {arm.name: arm.domains for arm in ARMS}
     for arm, against in CONTRASTS:
-        where = [name for name in domains if name in limited.get(arm, DOMAINS)]
+        where = [name for name in domains if name in _ONLY[arm]]
         cells = [
             over_seeds([*by_seed(table, arm, measure, where, against).values()])
             for measure in SHOWN
@@ -131,9 +131,8 @@ def _references(table: Table, domains: Sequence[str]) -> Iterator[str]:
     """Whether a difference in (a) hangs on which safe answers it is measured against."""
     yield "| first | second | (a) | " + " | ".join(REFERENCES) + " |"
     yield "| --- | --- |" + " --- |" * (len(REFERENCES) + 1)
-    limited = {arm.name: arm.domains for arm in ARMS}
     for arm, against in CONTRASTS:
-        if not set(domains) <= set(limited.get(arm, DOMAINS)):
+        if not set(domains) <= set(_ONLY[arm]):
             continue
         cells = [
             over_seeds([*by_seed(table, arm, measure, domains, against).values()])

@@ -56,7 +56,7 @@ def _holder(path: Path) -> str:
     try:
         said = json.loads((path / WRITER).read_text(encoding="utf-8"))
         return f" (process {int(said['process'])} on {said['host']}, since {said['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ""
 
 
