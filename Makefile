@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 	for room in $(CLOSELY); do $(BIN)/python -m coverage report --include=$$room --fail-under=95 || exit 1; done
 
 # Against real vLLM, built for CPUs, in an environment of its own: it pins another transformers.
