@@ -303,12 +303,13 @@ def test_a_stop_is_heeded_within_seconds(
     """At any moment: one line, the signal's code, what is there is whole, no temporary file."""
     monkeypatch.chdir(tmp_path)
     command = [*STOPS[kind], "-c", str(large)] if STOPS[kind] else score_command(Path("corpus"))
-    chance, stopped, slowest = random.Random(f"{kind} {number}"), 0, 0.0
+    chance, tries, stopped, slowest = random.Random(f"{kind} {number}"), 0, 0, 0.0
     length = 0.8 * whole[1] if kind == "score" else 3.0
-    for share in range(parts := max(1 if kind == "score" else 2, KILLS // 10)):
+    while stopped < (wanted := max(1 if kind == "score" else 2, KILLS // 10)):
+        assert (tries := tries + 1) < 3 * wanted + 5, "it ends before it can be stopped"
         with start(command, apart=True) as ran:
             _await_handlers(ran)
-            time.sleep((share + chance.random()) / parts * length)
+            time.sleep((stopped + chance.random()) / wanted * length)
             began = time.monotonic()
             ran.send_signal(number)
             _, said = ran.communicate(timeout=60)
@@ -319,10 +320,11 @@ def test_a_stop_is_heeded_within_seconds(
             assert ran.returncode == 128 + number, said
             assert said.splitlines()[-1].startswith("Stopped")
             assert "Traceback" not in said
+        else:
+            length *= 0.7  # the machine is faster than it was
         assert not list(tmp_path.rglob(TEMPORARY))
         for path in made:
             _check_whole(path)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert stopped
     assert slowest < stop_seconds()
     print(f"\n{kind} stopped {stopped} times, at most {slowest:.1f} s after the signal")
