@@ -107,6 +107,15 @@ def test_the_last_adapter_slot_stays_empty_on_a_cpu(family: Family) -> None:
     assert job_of(group, CPU).arguments["max_loras"] == 3
 
 
+@pytest.mark.usefixtures("temporary")
+def test_a_multimodal_checkpoint_is_loaded_for_its_text(family: Family) -> None:
+    """Its processor wants the tokenizer that an engine does without; the user has the last word."""
+    group = resolve(str(family.aligned), [])
+    asked = replace(CPU, engine=Engine(args={"language_model_only": False}))
+    assert job_of(group, CPU).arguments["language_model_only"] is True
+    assert job_of(group, asked).arguments["language_model_only"] is False
+
+
 ROPES = {
     "in the settings": {"rope_parameters": {"rope_type": "longrope", ORIGINAL: 64}},
     "beside them": {"rope_scaling": {"type": "su"}, ORIGINAL: 64},

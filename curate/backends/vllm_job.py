@@ -180,6 +180,8 @@ def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": str(path),
         "skip_tokenizer_init": True,
+        # Without a tokenizer a multimodal checkpoint's processor can't start; others don't mind.
+        "language_model_only": True,
         "dtype": dtype_of(compute),
         "seed": 0,
         "generation_config": "vllm",
