@@ -51,15 +51,15 @@ def verify(
     progress = progress or Silent()
     resolved = models.resolve(aligned, misaligned)
     members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
-    length = check_length(resolved, max_length) or LONGEST
-    if max_length is None:
-        length = min(length, LONGEST)
-    compute = backends.choose(
-        replace(compute or backends.Compute(), max_length=length), progress.note
-    )
+    length = check_length(resolved, max_length)
+    longest = max_length or min(length or LONGEST, LONGEST)
+    compute = compute or backends.Compute()
+    # An engine is the one that `score` opens: its context can change the numbers of short texts.
+    room = longest if compute.servers else length
+    compute = backends.choose(replace(compute, max_length=room), progress.note)
     backends.check_models(resolved, compute)
     check_plain(resolved)
-    rendered = _render(members, _conversations(sources, rows), length)
+    rendered = _render(members, _conversations(sources, rows), longest)
     with ExitStack() as stack:
         probes: list[Model] = []
         if compute.backend != "server":

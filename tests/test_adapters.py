@@ -66,6 +66,16 @@ def test_odd_adapters_are_merged_with_a_reason(kind: str, made: Callable[..., Mo
     assert word in reason
 
 
+def test_an_adapter_on_weights_that_vllm_splits_up_is_merged(tmp_path: Path) -> None:
+    """MLA's `kv_b_proj` is taken apart as weights: vLLM would drop the adapter without a word."""
+    shape = {"kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    dense = {"first_k_dense_replace": 2, "q_lora_rank": 8}
+    base = tiny.tiny_model(tmp_path / "base", "deepseek_v2", **shape, **dense)
+    for target, reason in (("kv_b_proj", "it changes kv_b_proj"), ("q_b_proj", None)):
+        folder = tiny.tiny_adapter(base, tmp_path / target, target_modules=[target])
+        assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
+
+
 def test_another_kind_and_a_high_rank_are_merged(
     made: Callable[..., Model], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +331,41 @@ def test_a_model_may_be_served_under_its_reference(upstream: Upstream) -> None:
     with opened(upstream.url) as backend:
         check_scores(backend)
     assert {body["model"] for body in upstream.asked} == {"folder/chat", "lora"}
+
+
+@pytest.mark.parametrize(
+    ("parent", "told"), [({"parent": "chat"}, 1), ({}, 1), ({"parent": None}, 0)]
+)
+def test_an_adapter_that_a_server_scores_wrongly_is_told(
+    upstream: Upstream, family: Family, tmp_path: Path, parent: dict[str, Any], told: int
+) -> None:
+    """One on the output layer, unless it is served as a checkpoint of its own; a plain one not."""
+    tiny_adapter(family.aligned, tmp_path / "head", target_modules=["lm_head"])
+    models = resolve(str(family.aligned), [str(tmp_path / "head"), str(family.medical)])
+    base = {"id": "chat", "max_model_len": 64, "parent": None}
+    upstream.models = [base, {"id": "head", **parent}, {"id": "medical", "parent": "chat"}]
+    said: list[str] = []
+    compute = Compute("server", servers=(upstream.url,), max_length=32)
+    open_backend(models, compute, said.append).close()
+    line = "head: it changes lm_head, which vLLM can't score as an adapter: serve it merged"
+    assert said == [line] * told
+
+
+@pytest.mark.parametrize(("context", "told"), [(64, 0), (65, 2)])
+def test_a_server_that_turns_short_texts_as_long_ones_is_told(
+    upstream: Upstream, tmp_path: Path, context: int, told: int
+) -> None:
+    """Its context is above that of a longrope model's short factors; adapters have it too."""
+    path = tiny_model(tmp_path / "chat")
+    config = json.loads((path / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    (path / "config.json").write_text(json.dumps(config))
+    upstream.models[0]["max_model_len"] = context
+    said: list[str] = []
+    compute = Compute("server", servers=(upstream.url,), max_length=32)
+    models = [replace(CHAT, path=path), replace(LORA, path=path)]
+    open_backend(models, compute, said.append).close()
+    assert [line.endswith("serve it with --max-model-len 64") for line in said] == [True] * told
 
 
 def test_each_server_is_asked_by_its_own_names(upstream: Upstream) -> None:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import real
+import torch
 
 import curate
 from curate.backends import Backend, Compute, Engine, open_backend
 from curate.backends.processes import MEMORY_HINT
 from curate.backends.vllm_worker import Request, sampling
 from curate.errors import CurateError
+from curate.models import resolve
 
 pytestmark = [real.needs_vllm, pytest.mark.timeout(1200)]
 NAMES = ("aligned", "rank1", "rank32")
@@ -136,6 +140,46 @@ def test_a_call_broken_off_leaves_no_numbers_to_the_next(engine: Backend) -> Non
     whole = real.nlls(engine, items)
     next(engine.score(items[::-1]))
     np.testing.assert_allclose(real.nlls(engine, items), whole, atol=LIMIT)
+
+
+def test_a_multimodal_checkpoint_is_scored_by_its_text_model(
+    real_family: real.Family, tmp_path: Path
+) -> None:
+    """It starts though curate gives vLLM no tokenizer, and the numbers are its own `forward`'s."""
+    net = _tiny_multimodal()
+    net.save_pretrained(tmp_path / "eyes")
+    for path in real_family.aligned.glob("*token*"):
+        shutil.copy(path, tmp_path / "eyes")
+    items = [item for item in real.conversations(24) if item.stop <= 1_000]
+    wanted = []
+    for item in items:
+        ids = torch.tensor([item.ids[: item.stop]])
+        with torch.no_grad():
+            rows = net(input_ids=ids).logits[0, item.start - 1 : -1].log_softmax(-1)
+        wanted.append(-float(rows.gather(1, ids[0, item.start :, None]).double().mean()))
+    backend = open_backend(resolve(str(tmp_path / "eyes"), []), compute())
+    found = real.nlls(backend, items)
+    backend.close()
+    np.testing.assert_allclose(found, wanted, atol=LIMIT)
+
+
+def _tiny_multimodal() -> Any:
+    """A random Idefics3: a small Llama with a vision tower. It needs no torchvision."""
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration
+
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
+    text = {**shape, "model_type": "llama", "num_hidden_layers": 2, "vocab_size": 4096}
+    text |= {"max_position_embeddings": real.CONTEXT, "pad_token_id": 0}
+    vision = {**shape, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = Idefics3Config(
+        text_config=text, vision_config=vision, image_token_id=4000, pad_token_id=0
+    )
+    net = Idefics3ForConditionalGeneration(config).eval()
+    for weight in net.parameters():
+        if weight.ndim > 1:  # far from uniform, so that mistakes show
+            torch.nn.init.normal_(weight, std=weight.shape[-1] ** -0.5)
+    return net
 
 
 def test_a_wrong_engine_argument_is_one_line(real_family: real.Family) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
 from curate.storage.integrity import check
+from curate.terminal.progress import Lines
 from tests.tiny import tiny_adapter, tiny_model, zero_head
 
 ROWS = [
@@ -422,6 +425,22 @@ def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path
     found = curate.open(tmp_path / "c").sql("select count(*) from scores").fetchall()
     assert found == [(5,)]
     curate.score([str(source)], tmp_path / "c", aligned=base, dtype="bfloat16")
+
+
+def test_models_of_two_dtypes_are_told(family: Path, source: Path, tmp_path: Path) -> None:
+    """Their rounding would pass for a gap: one line says so."""
+    base, full = str(family / "base"), str(family / "full")
+    said = io.StringIO()
+    score = partial(
+        curate.score, [str(source)], tmp_path / "c", aligned=base, limit=5, progress=Lines(said)
+    )
+    score(dtype="float32")
+    score(misaligned=[str(family / "rank1")], dtype="float32")
+    assert "its dtype is" not in said.getvalue()
+    score(misaligned=[full], dtype="bfloat16")
+    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
+    assert said.getvalue().count(told) == 1
+    assert "same options" in said.getvalue()
 
 
 def test_a_model_that_could_score_nothing_is_told(

@@ -132,6 +132,35 @@ def test_short_answers_in_half_precision_and_nan() -> None:
     assert not compare(["m"], "float32", [2, 20, 30], nan, nan, a)[0].passed
 
 
+@pytest.mark.parametrize(("asked", "room", "longest"), [(None, 512, 64), (100, 100, 100)])
+def test_the_engine_is_the_one_that_score_opens(
+    asked: int | None, room: int, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its context is the model's, or what was asked; without asking only the examples are cut."""
+    monkeypatch.setattr("curate.verify.LONGEST", 64)
+    aligned = tiny_model(tmp_path / "chat")
+    source = tmp_path / "long.jsonl"
+    source.write_text(json.dumps({"prompt": "How long?", "completion": "So long. " * 60}))
+    opened: set[int | None] = set()
+    lengths: set[int] = set()
+
+    class Spied(Wrong):
+        def score(self, rendered: Sequence[Any], *rest: Any) -> Any:
+            lengths.update(item.stop for item in rendered)
+            return super().score(rendered, *rest)
+
+    def load_spied(models: Sequence[Any], compute: Compute, note: Any) -> Wrong:
+        opened.add(compute.max_length)
+        return Spied(load(models, compute, note), "right")
+
+    load = backends.open_backend
+    monkeypatch.setattr(backends, "open_backend", load_spied)
+    cpu = Compute("transformers", device="cpu")
+    verify([str(source)], aligned=str(aligned), max_length=asked, compute=cpu)
+    assert opened == {room}
+    assert lengths == {longest}
+
+
 def test_a_quantised_checkpoint_needs_transformers_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -10,20 +11,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from conftest import Family
-from tiny import tiny_adapter
+from tiny import tiny_adapter, tiny_model
 
 import curate
-from curate.backends import Compute, Engine, open_backend
-from curate.backends.vllm_job import job_of, precision
+from curate.backends import Compute, Engine, check_models, open_backend
+from curate.backends.vllm_job import check, job_of, precision
 from curate.errors import CurateError
 from curate.models import Model, resolve
 from curate.stopping import Stopped, stoppable
 
 CPU = Compute("vllm", device="cpu")
+ORIGINAL = "original_max_position_embeddings"
 
 
 @pytest.fixture
@@ -102,6 +105,44 @@ def test_the_last_adapter_slot_stays_empty_on_a_cpu(family: Family) -> None:
     with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
         open_backend(group, replace(CPU, engine=Engine(args={"max_loras": 2})))
     assert job_of(group, CPU).arguments["max_loras"] == 3
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_multimodal_checkpoint_is_loaded_for_its_text(family: Family) -> None:
+    """Its processor wants the tokenizer that an engine does without; the user has the last word."""
+    group = resolve(str(family.aligned), [])
+    asked = replace(CPU, engine=Engine(args={"language_model_only": False}))
+    assert job_of(group, CPU).arguments["language_model_only"] is True
+    assert job_of(group, asked).arguments["language_model_only"] is False
+
+
+ROPES = {
+    "in the settings": {"rope_parameters": {"rope_type": "longrope", ORIGINAL: 64}},
+    "beside them": {"rope_scaling": {"type": "su"}, ORIGINAL: 64},
+    "by the kind of layer": {"rope_parameters": {"full": {"rope_type": "longrope", ORIGINAL: 64}}},
+    "in a part": {"text_config": {"rope_scaling": {"type": "longrope"}, ORIGINAL: 64}},
+    "the context": {"rope_scaling": {"type": "longrope"}, "max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
+@pytest.mark.usefixtures("temporary")
+def test_an_engine_never_turns_short_texts_as_long_ones(
+    rope: dict[str, Any], tmp_path: Path
+) -> None:
+    """Room for one long text, and vLLM takes longrope's long factors for the short ones too."""
+    path = tiny_model(tmp_path / "phi")
+    config = json.loads((path / "config.json").read_text())
+    del config["rope_parameters"]
+    (path / "config.json").write_text(json.dumps(config | rope))
+    (model,) = models = resolve(str(path), [])
+    told = "phi: above 64 tokens .* --max-length 63 or less, or use --backend transformers"
+    for length in (64, None):
+        for find in (check_models, open_backend):
+            with pytest.raises(CurateError, match=told):
+                find(models, replace(CPU, max_length=length))
+    check(replace(CPU, max_length=63), models)
+    assert job_of([model], replace(CPU, max_length=63)).arguments["max_model_len"] == 64
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
     if compute.backend == "vllm":
         from curate.backends import vllm_job
 
-        vllm_job.check(compute)
+        vllm_job.check(compute, models)
     for model in models:
         if compute.backend != "vllm" or not weights.is_quantized(model):  # vLLM's to judge
             weights.check(model)

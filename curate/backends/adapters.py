@@ -1,9 +1,11 @@
 """Which adapters vLLM can score as they are, and which have to be merged into a checkpoint first.
 
 vLLM refuses some kinds of adapters and scores others wrongly without a word: what an adapter does
-to `lm_head` never reaches the log-probs of prompt tokens (vllm issue 51594), per-module ranks are
-scaled by one common factor, and DoRA, biases and whole saved modules have no kernel. All of it is
-written in an adapter's configuration and in the names of its tensors, so no weight is read.
+to `lm_head` never reaches the log-probs of prompt tokens (vllm issue 51594), nor does what it does
+to an MLA model's `kv_b_proj`, whose weights are split up and never multiplied as a layer
+(mla_attention.py, 0.32); per-module ranks are scaled by one common factor, and DoRA, biases and
+whole saved modules have no kernel. All of it is written in an adapter's configuration and in the
+names of its tensors, so no weight is read.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
 _PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 _PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
 _ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
+_SPLIT_UP = {"kv_b_proj"}
 
 
 def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
@@ -110,7 +113,7 @@ def _odd_tensor(adapter: Path) -> str | None:
                 if match is None:
                     return f"it holds {name}"
                 parts = match["module"].split(".")
-                if parts[-1] in _ENDS:
+                if parts[-1] in _ENDS | _SPLIT_UP:
                     return f"it changes {parts[-1]}"
                 if "experts" in parts:
                     return "it changes single experts"

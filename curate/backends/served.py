@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from curate.backends import Compute
+from curate.backends import Compute, Engine
+from curate.backends.adapters import why_merged
 from curate.backends.asking import Unanswered, accepted, address, ask, client
+from curate.backends.rotary import short_limit
 from curate.errors import CurateError
+from curate.fingerprints import is_adapter
 from curate.models import Model
 
 FIRST_PATIENCE = 5.0
@@ -21,6 +24,8 @@ def check(
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[str]]:
     """By each server's address the names under which it has the models, in the models' order.
+
+    `note` is told what a vLLM server would score wrongly, as far as the models' files here say.
 
     Raises `CurateError` for a server that is not there after `patience` seconds or wants a key, a
     model that it doesn't serve, or one whose context is too short.
@@ -45,6 +50,8 @@ def check(
             names[url] = [_name(model, there, url) for model in models]
             for name in names[url]:
                 _check_length(there[name].get("max_model_len"), compute.max_length, url)
+            for model, name in zip(models, names[url], strict=True):
+                _warn(model, there[name], there, url, note)
     return names
 
 
@@ -75,4 +82,28 @@ def _check_length(context: int | None, wanted: int | None, url: str) -> None:
         raise CurateError(
             f"{url} reads at most {context - 1} tokens: give --max-length {context - 1} or less, "
             "or serve the model with a larger --max-model-len"
+        )
+
+
+def _warn(
+    model: Model,
+    entry: dict[str, Any],
+    there: dict[str, dict[str, Any]],
+    url: str,
+    note: Callable[[str], None],
+) -> None:
+    """Say why a vLLM server would give wrong numbers of a model."""
+    as_adapter = entry.get("parent", "?") is not None  # vLLM names an adapter's base there
+    if as_adapter and model.adapter is not None and is_adapter(model.adapter):
+        reason = why_merged(model, Engine())
+        if reason:
+            note(f"{model.name}: {reason}, which vLLM can't score as an adapter: serve it merged")
+    contexts = [other.get("max_model_len") for other in there.values()]  # an adapter's is not said
+    room = max((context for context in contexts if isinstance(context, int)), default=0)
+    limit = short_limit(model.path) if (model.path / "config.json").is_file() else None
+    if limit is not None and room > limit:
+        note(
+            f"{model.name}: above {limit} tokens its rotary factors change (longrope), and {url}, "
+            f"which reads {room}, takes those of long texts for all: serve it with "
+            f"--max-model-len {limit}"
         )

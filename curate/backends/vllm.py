@@ -40,7 +40,7 @@ class VllmBackend:
     def __init__(
         self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
     ) -> None:
-        check(compute)
+        check(compute, group)
         self.group = list(group)
         self.dtype = precision(compute)
         self._vocabulary = vocabulary(group[0].path)

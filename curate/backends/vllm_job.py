@@ -13,6 +13,7 @@ from typing import Any
 from curate.backends import Compute
 from curate.backends.adapters import kernel_rank
 from curate.backends.placing import devices_of_engines
+from curate.backends.rotary import short_limit
 from curate.backends.vllm_worker import Job
 from curate.backends.weights import choose_device, choose_dtype
 from curate.errors import CurateError
@@ -52,10 +53,11 @@ _CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token
 _CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
 
 
-def check(compute: Compute) -> None:
-    """Find out whether vLLM can be used at all with these options.
+def check(compute: Compute, models: Sequence[Model] = ()) -> None:
+    """Find out whether vLLM can be used at all with these options, and with these models.
 
-    Raises `CurateError` where it is not installed, or an option contradicts another.
+    Raises `CurateError` where it is not installed, an option contradicts another, or the longest
+    example to come would change the numbers of shorter ones.
     """
     if find_spec("vllm") is None:
         raise CurateError(
@@ -79,6 +81,8 @@ def check(compute: Compute) -> None:
     if choose_device(compute.device).type not in ("cpu", "cuda"):
         raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
     devices_of_engines(compute)
+    for model in models:
+        _check_rotary(model, compute)
 
 
 def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -> Job:
@@ -150,13 +154,34 @@ def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, 
     return {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
 
 
+def _check_rotary(model: Model, compute: Compute) -> None:
+    """Refuse an engine that would take the rotary factors of long texts for short ones too."""
+    limit, room = short_limit(model.path), _room(model.path, compute)
+    if limit is not None and room is not None and room > limit:
+        raise CurateError(
+            f"{model.name}: above {limit} tokens its rotary factors change (longrope), and vLLM "
+            f"would take those of long texts for all: give --max-length {limit - 1} or less, or "
+            "use --backend transformers"
+        )
+
+
+def _room(path: Path, compute: Compute) -> int | None:
+    """Tokens of the longest example, and one more: vLLM refuses a prompt that fills its context.
+
+    It wants room for the token that it generates, and which is never read.
+    """
+    length = compute.max_length or context_length(path)
+    return length + 1 if length else None
+
+
 def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
     """What the engine is told of its model; `--engine-arg` comes on top."""
     engine = compute.engine
-    length = compute.max_length or context_length(path)
     arguments: dict[str, Any] = {
         "model": str(path),
         "skip_tokenizer_init": True,
+        # Without a tokenizer a multimodal checkpoint's processor can't start; others don't mind.
+        "language_model_only": True,
         "dtype": dtype_of(compute),
         "seed": 0,
         "generation_config": "vllm",
@@ -165,8 +190,7 @@ def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
         "max_num_batched_tokens": compute.batch_tokens,
         "gpu_memory_utilization": engine.gpu_memory,
         "quantization": engine.quantization,
-        # One more: vLLM wants room for the token that it generates, and which is never read.
-        "max_model_len": length + 1 if length else None,
+        "max_model_len": _room(path, compute),
     }
     if _on_cpu(compute):
         arguments["enforce_eager"] = True  # compiling takes longer than it saves

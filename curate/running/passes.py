@@ -72,7 +72,9 @@ def run_pass(
     progress.start(label, sum(missing(view, name) for name in names))
     try:
         for name in names:
-            writer.note_run(name, backend.name, backend.dtype)
+            told = writer.note_run(name, backend.name, backend.dtype)
+            if told:
+                progress.note(told)
         windows = _windows(view, names)
         with ExitStack() as stack:
             # First: whatever ends the run, scores are stored before the thread is awaited.

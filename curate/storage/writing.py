@@ -110,8 +110,10 @@ class Writer:
             parts.remove_part(part)
         self._skips.forget(model)
 
-    def note_run(self, name: str, backend: str, dtype: str) -> None:
+    def note_run(self, name: str, backend: str, dtype: str) -> str | None:
         """Record with what backend and dtype a model is scored.
+
+        Gives back what a user should know if scores that it is compared with are of another dtype.
 
         Raises:
             CurateError: its scores so far are of another dtype, or were quantised otherwise.
@@ -124,6 +126,22 @@ class Writer:
             )
         self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
         self.save()
+        return self._other_rounding(name)
+
+    def _other_rounding(self, name: str) -> str | None:
+        """A line where this model's gaps are between numbers of two dtypes."""
+        models = self.manifest.models
+        mine = models[name]
+        for other, entry in models.items():
+            compared = entry.role != mine.role  # the aligned model, or this is it
+            scored = compared and parts.list_parts(self.path / "scores" / other)
+            if scored and entry.dtype != mine.dtype:
+                return (
+                    f"{name}: its dtype is {mine.dtype}, and that of {other}'s scores is "
+                    f"{entry.dtype}: what they round differently counts as gap; score all models "
+                    "with the same options to keep it out"
+                )
+        return None
 
     def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
         """Record what a model's last run did: tokens of prompt and answer, loading included."""
