@@ -177,6 +177,23 @@ def test_a_quantised_checkpoint_needs_transformers_too(
         verify(aligned=str(aligned), compute=Compute("vllm", device="cpu"))
 
 
+@pytest.mark.parametrize("where", ["_load", "_score"])  # the weights, or one example
+def test_no_room_for_the_plain_loop_is_one_line(
+    where: str, cli: Cli, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an engine could split may not fit here: the error that a GPU then raises is told."""
+    import torch
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 130.00 GiB.")
+
+    monkeypatch.setattr(f"curate.backends.plain.{where}", full)
+    ran = cli("verify", "--aligned", family.aligned, "--device", "cpu", "--rows", "2")
+    assert ran.code == 1
+    assert "chat: out of memory on cpu in the plain loop" in ran.err
+    assert "lower --max-length" in ran.err
+
+
 @real.needs_vllm
 @pytest.mark.timeout(1200)
 def test_real_vllm_passes(cli: Cli, real_family: real.Family, tmp_path: Path) -> None:
