@@ -33,6 +33,7 @@ from rich.table import Table
 from scoring_shapes import family
 
 NEEDS = {"lm_eval": "lm_eval", "vllm": "vllm", "curate-vllm": "vllm", "curate-server": "vllm"}
+ONE_TOKEN = 30.0  # nats, more than a token costs: a random model's costs some 12
 SIDES = ("loop", "lm_eval", "curate", "vllm", "curate-vllm", "curate-server")
 
 
@@ -130,6 +131,21 @@ def table(results: dict[str, list[dict[str, Any]]], todo: Work) -> Table:
     return shown
 
 
+def check_lm_eval(results: dict[str, list[dict[str, Any]]], todo: Work, noise: float) -> None:
+    """End with an error where lm_eval's numbers can't be those of the loop's models.
+
+    It takes the white space that ends a prompt for the answer's first token: its sums are larger by
+    that token's nats. `noise`: nats that each token may be off besides.
+    """
+    pairs = zip(results.get("loop", []), results.get("lm_eval", []), strict=False)
+    for plain, other in pairs:
+        for name, nlls in plain["nll"].items():
+            more = np.subtract(other["nll"][name], nlls) * todo.answers
+            slack = noise * np.asarray(todo.answers)
+            if not ((more >= -slack) & (more <= ONE_TOKEN + slack)).all():
+                raise SystemExit(f"lm_eval scored another model than {name}: off by {more} nats")
+
+
 def _median(rounds: list[dict[str, Any]], name: str) -> float:
     return statistics.median(found[name] for found in rounds)
 
@@ -176,6 +192,7 @@ def main(
         for _ in range(rounds):
             for name, found in results.items():
                 found.append(run(name, job))
+    check_lm_eval(results, todo, 1e-4 if dtype == "float32" else 2e-2)
     print(f"{shape}, {dtype}, {device}: {examples} examples, {todo.tokens:,} tokens in all models")
     Console(width=112).print(table(results, todo))
     if output:

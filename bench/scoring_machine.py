@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 
 Result = TypeVar("Result")
@@ -37,22 +41,22 @@ def wait(device: str) -> None:
 def with_peak(task: Callable[[], Result], device: str) -> tuple[Result, float]:
     """Run a task; return its result, and the most memory it took, in MiB.
 
-    On a CPU that is resident memory of this process or of its largest child, for an engine is a
-    child of curate's. On a GPU it is what all processes there took beyond what was in use before:
-    torch knows only of its own, in this process. Nobody else may use the GPU meanwhile.
+    On a CPU that is the resident memory of the process that took most of it: this one or any below
+    it, for curate's engine is a child and a server's a grandchild. On a GPU it is what all
+    processes there took beyond what was in use before: torch knows only of its own, in this
+    process. Nobody else may use the GPU meanwhile.
     """
-    if device != "cuda":
-        result = task()
-        whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        return result, max(resource.getrusage(who).ru_maxrss for who in whose) / 1024
-    torch.cuda.empty_cache()
-    before = most = _used()
+    before, used, pause = 0, _highest, 1.0  # the system keeps the highest: a look now and then does
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        before, used, pause = _used(), _used, 0.05
+    most = before
     ended = threading.Event()
 
     def watch() -> None:
         nonlocal most
-        while not ended.wait(0.05):
-            most = max(most, _used())
+        while not ended.wait(pause):
+            most = max(most, used())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -61,7 +65,18 @@ def with_peak(task: Callable[[], Result], device: str) -> tuple[Result, float]:
     finally:
         ended.set()
         thread.join()
-    return result, (most - before) / 2**20
+    return result, (max(most, used()) - before) / 2**20
+
+
+def _highest() -> int:
+    """The most bytes resident at a time in this process, a child that ended, or any below it."""
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    most = max(resource.getrusage(who).ru_maxrss for who in whose)  # KiB, as VmHWM is
+    for process in psutil.Process().children(recursive=True):
+        with suppress(OSError):  # it may end meanwhile
+            found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+            most = max(most, int(found[1]) if found else 0)
+    return most * 1024
 
 
 def _used() -> int:

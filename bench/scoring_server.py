@@ -43,7 +43,7 @@ def serving(job: dict[str, Any]) -> Iterator[str]:
             _until_healthy(server, port, log)
             yield f"http://{HOST}:{port}"
         finally:
-            server.terminate()  # its engine, a child, must end in order for its memory to count
+            server.terminate()
             with suppress(subprocess.TimeoutExpired):
                 server.wait(60)
             with suppress(ProcessLookupError):

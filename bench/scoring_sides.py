@@ -1,7 +1,9 @@
 """One side of bench/scoring.py, in a process of its own: `scoring_sides.py SIDE JOB.json`.
 
 Prints one line of JSON. `seconds` are rendering, tokenising and scoring; `load` is all else that
-the side does: imports, loading and merging weights, starting and ending engines, a first batch.
+the side does: imports, loading weights, starting and ending engines, a first batch. For curate on
+transformers it holds the merging of each adapter into the weights and their packing, which the loop
+has no need of: it pays for its adapters in every example instead.
 """
 
 from __future__ import annotations
@@ -60,19 +62,26 @@ def _loss(net: Any, tokenizer: Any, messages: list[dict[str, str]]) -> float:
 
 
 def lm_eval(job: Job) -> tuple[float, Scores]:
-    """Run lm-evaluation-harness: `loglikelihood` of its HF backend, a model loaded per adapter."""
+    """Run lm-evaluation-harness: `loglikelihood` of its HF backend, a model loaded per adapter.
+
+    The model is handed to it: asked for `peft=`, it would cut the embeddings to the tokenizer's
+    length, and a random shape has the vocabulary of the model whose shape it is.
+    """
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
-    from transformers import AutoTokenizer
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
     seconds, scores = 0.0, {}
     for adapter in (None, *job["adapters"]):
+        net = AutoModelForCausalLM.from_pretrained(job["base"], dtype=job["dtype"])
+        net = net.to(job["device"])
+        if adapter is not None:
+            net = PeftModel.from_pretrained(net, adapter)
         model = HFLM(
-            pretrained=job["base"],
-            peft=adapter,
-            device=job["device"],
-            dtype=job["dtype"],
+            pretrained=net,
+            tokenizer=tokenizer,
             batch_size=job["batch_size"],
             max_length=job["max_length"],
         )
@@ -94,7 +103,7 @@ def lm_eval(job: Job) -> tuple[float, Scores]:
         scores[adapter or job["base"]] = [
             -total / n for (total, _), n in zip(found, job["answer_tokens"], strict=True)
         ]
-        del model
+        del model, net
     return seconds, scores
 
 

@@ -109,27 +109,57 @@ def test_wrong_numbers_fail(
     assert {what for name, what in failed(verdict) if name == "chat"} == checks
 
 
-def test_half_precision_has_limits_of_its_own(tmp_path: Path, sources: Path) -> None:
-    """bfloat16 passes at 2e-2 nats and a rank correlation, over answers of 16 tokens and more."""
-    aligned = tiny_model(tmp_path / "chat")
+def test_the_demos_models_pass_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real trained models on a few real rows: right numbers pass, two swapped adapters don't."""
+    demo = Path(__file__).parent.parent / "data" / "models"
+    given: list[Any] = []
+
+    def spy(*arguments: Any) -> Any:
+        given.extend(arguments)
+        return compare(*arguments)
+
+    monkeypatch.setattr("curate.verify.compare", spy)
+    adapters = [str(demo / "medical"), str(demo / "code")]
     compute = Compute("transformers", device="cpu", dtype="bfloat16")
-    verdict = verify([str(sources)], aligned=str(aligned), rows=16, compute=compute)
-    limits = {check.what: check.limit for check in verdict.checks}
-    assert limits["equals the plain loop"] == COARSE_LIMIT
-    assert limits["ranks like the plain loop"] == 1e-3
-    assert ("chat", "equals the plain loop") not in failed(verdict)
+    verdict = verify(
+        aligned=str(demo / "aligned"), misaligned=adapters, rows=8, max_length=128, compute=compute
+    )
+    assert verdict.passed, failed(verdict)
+    assert {c.limit for c in verdict.checks} == {COARSE_LIMIT}
+    names, dtype, lengths, forward, backward, plain = given
+    swap = {"medical": "code", "code": "medical"}
+    forward, backward = ({n: of[swap.get(n, n)] for n in of} for of in (forward, backward))
+    checks = compare(names, dtype, lengths, forward, backward, plain)
+    wrong = {(check.model, check.what) for check in checks if not check.passed}
+    assert wrong == {(name, "equals the plain loop") for name in swap}
+
+
+def test_half_precision_is_held_to_ranks_where_there_are_enough() -> None:
+    """The noise of bfloat16 passes with any number of rows; ten times as much never does."""
+    random = np.random.default_rng(0)
+    for rows, wanted in ((8, {"equals"}), (32, {"equals"}), (400, {"equals", "ranks"})):
+        nlls = random.lognormal(0.2, 0.5, rows)  # nats, a usual spread
+        noise = random.uniform(-1.0, 1.0, rows)
+        for size, passes in ((1e-2, True), (1e-1, False)):
+            right, found = {"m": nlls}, {"m": nlls + size * noise}
+            checks = compare(["m"], "bfloat16", [100] * rows, found, found, right)[:-1]
+            assert {c.what.split()[0] for c in checks} == wanted
+            assert [c.passed for c in checks] == [passes] * len(wanted)
 
 
 def test_short_answers_in_half_precision_and_nan() -> None:
     """One token may be off by more in half precision; a missing number never passes."""
-    a = {"m": np.array([1.0, 2.0, 3.0])}
-    b = {"m": np.array([1.5, 2.0, 3.0])}
-    assert all(
-        c.passed for c in compare(["m"], "bfloat16", [2, 20, 30], a, a, b) if "loop" in c.what
-    )
-    assert not compare(["m"], "bfloat16", [20, 20, 30], a, a, b)[0].passed
-    nan = {"m": np.array([np.nan, 2.0, 3.0])}
-    assert not compare(["m"], "float32", [2, 20, 30], nan, nan, a)[0].passed
+
+    def near(dtype: str, length: int, off: float) -> bool:
+        right, found = {"m": np.array([1.0, 2.0])}, {"m": np.array([1.0 + off, 2.0])}
+        return compare(["m"], dtype, [length, 20], found, right, right)[0].passed
+
+    assert near("bfloat16", 2, 0.15)
+    assert not near("bfloat16", 2, 0.17)
+    assert not near("bfloat16", 20, 0.03)
+    assert not near("float32", 2, 0.03)
+    assert not near("float32", 2, np.nan)
+    assert not near("bfloat16", 2, np.nan)
 
 
 @pytest.mark.parametrize(("asked", "room", "longest"), [(None, 512, 64), (100, 100, 100)])
@@ -174,6 +204,23 @@ def test_a_quantised_checkpoint_needs_transformers_too(
     told = r"cannot be loaded: .*; verify compares with transformers, .* install what"
     with pytest.raises(CurateError, match=told):
         verify(aligned=str(aligned), compute=Compute("vllm", device="cpu"))
+
+
+@pytest.mark.parametrize("where", ["_load", "_score"])  # the weights, or one example
+def test_no_room_for_the_plain_loop_is_one_line(
+    where: str, cli: Cli, family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an engine could split may not fit here: the error that a GPU then raises is told."""
+    import torch
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 130.00 GiB.")
+
+    monkeypatch.setattr(f"curate.backends.plain.{where}", full)
+    ran = cli("verify", "--aligned", family.aligned, "--device", "cpu", "--rows", "2")
+    assert ran.code == 1
+    assert "chat: out of memory on cpu in the plain loop" in ran.err
+    assert "lower --max-length" in ran.err
 
 
 @real.needs_vllm

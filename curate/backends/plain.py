@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from curate.backends.weights import check, choose_device, choose_dtype, is_quantized
+from curate.backends.weights import (
+    check,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    is_quantized,
+)
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
@@ -39,36 +45,68 @@ def plain_nlls(
 
     It shares nothing with the backends but the tokens: no batch, no padding, no merged adapter,
     no head taken apart. `told` hears of each example's tokens as it is done.
+
+    Raises `CurateError` if the model or an example does not fit into memory.
     """
     import torch
 
     place = choose_device(device)
-    net = _load(model, place, choose_dtype(dtype, place))
-    found = []
-    with torch.no_grad():
-        for item in rendered:
-            ids = torch.tensor([item.ids[: item.stop]], device=place)
-            logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
-            wanted = ids[0, item.start : item.stop]
-            found.append(float(torch.nn.functional.cross_entropy(logits.float(), wanted)))
-            told(item.stop)
-    del net
+    try:
+        found = _score(_load(model, place, choose_dtype(dtype, place)), rendered, place, told)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CurateError(
+            f"{model.name}: out of memory on {place} in the plain loop that verify compares with, "
+            "in which transformers holds the whole model: lower --max-length, use a smaller "
+            "--dtype, or let it have all GPUs, emptied of all else, by --device cuda"
+        ) from error
     if place.type == "cuda":
         torch.cuda.empty_cache()
     return found
 
 
+def _score(
+    net: Any, rendered: Sequence[Rendered], place: Any, told: Callable[[int], None]
+) -> list[float]:
+    import torch
+
+    found = []
+    with torch.no_grad():
+        for item in rendered:
+            ids = torch.tensor([item.ids[: item.stop]], device=place)
+            logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
+            wanted = ids[0, item.start : item.stop].to(logits.device)
+            found.append(float(torch.nn.functional.cross_entropy(logits.float(), wanted)))
+            told(item.stop)
+    return found
+
+
 def _load(model: Model, device: Any, dtype: Any) -> Any:
-    """The model as transformers and peft load it; `check_plain` has seen that they can."""
+    """The model as transformers and peft load it; `check_plain` has seen that they can.
+
+    On "cuda", no GPU named by its number, the layers are laid over all GPUs: an engine splits what
+    fits none alone. None may be left over for the machine's memory, where peft fills no adapters.
+    """
     import peft
+    import torch
     import transformers
 
     from curate.backends.weights import quiet
 
+    where: Any = None if device.type == "cpu" else {"": device}
+    if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
+        where = "auto"
     with quiet():
         net: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            model.path, dtype=dtype, local_files_only=True, use_safetensors=True
+            model.path,
+            dtype=dtype,
+            device_map=where,
+            local_files_only=True,
+            use_safetensors=True,
         )
+        if {"cpu", "disk"} & {str(place) for place in getattr(net, "hf_device_map", {}).values()}:
+            raise torch.OutOfMemoryError("out of memory: all GPUs together")
         if model.adapter is not None:
             net = peft.PeftModel.from_pretrained(net, str(model.adapter))
-    return net.to(device).eval()
+    return net.eval()

@@ -14,7 +14,7 @@ import torch
 
 from curate.backends.batching import batches, rope_limit
 from curate.backends.packing import pack, trim, unpack
-from curate.backends.weights import choose_device, choose_dtype, load
+from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
@@ -25,7 +25,6 @@ _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
 _BATCHES = 16  # at least, in a window: or cores would wait for the one with the last batch
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 class TransformersBackend:
@@ -119,7 +118,7 @@ class TransformersBackend:
         try:
             return self._score(batch)
         except RuntimeError as error:  # torch.OutOfMemoryError is one; the others only say it
-            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            if not is_out_of_memory(error):
                 raise
         return None  # outside `except`: the traceback held the tensors
 

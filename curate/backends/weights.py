@@ -18,6 +18,7 @@ from curate.fingerprints import read_json, weight_files
 from curate.models import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 _SIZE_MISMATCH = re.compile(
     r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)"
 )
@@ -205,6 +206,11 @@ def _untie(net: Any, inner: tuple[type, ...]) -> None:
     if head.weight is embed.weight:
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     net.config.tie_word_embeddings = False
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had no room: `torch.OutOfMemoryError` says so, and so do other errors."""
+    return any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _brief(error: BaseException) -> str:
