@@ -7,6 +7,7 @@ from typing import Any
 
 from curate.backends import Compute
 from curate.backends.asking import Unanswered, accepted, address, ask, client
+from curate.backends.turns import Turns
 from curate.errors import CurateError
 from curate.models import Model
 
@@ -39,7 +40,7 @@ def check(
     with client(1) as http:
         for url in urls:
             try:
-                there = ask([url], lambda url: _list(http, url), patience, note)
+                there = ask(Turns([url]), lambda url, _: _list(http, url), patience, note)
             except Unanswered as end:
                 raise CurateError(f"{url} doesn't answer ({end.why}): is the server up?") from None
             names[url] = [_name(model, there, url) for model in models]

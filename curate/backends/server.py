@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.backends import Compute, asking
-from curate.backends.asking import Busy, Unanswered, accepted, ask, brief, hidden
+from curate.backends.asking import Unanswered, accepted, ask, brief, hidden
 from curate.backends.served import check
+from curate.backends.turns import Busy, Turns
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
@@ -30,9 +31,9 @@ Done = SimpleQueue[tuple[int, Found]]
 class ServerBackend:
     """Models behind one address or several, with `in_flight` requests under way at a time.
 
-    A request that a server can't answer now (429, 5xx, no connection) goes to the next server,
-    and round again with growing pauses. The threads that wait for answers are daemons: a stop or
-    an error ends the process whether or not a server ever answers.
+    A request that a server can't answer now (429, 5xx, no connection) goes to another server, and
+    round again with growing pauses; `curate.backends.turns` says which. The threads that wait for
+    answers are daemons: a stop or an error ends the process whether or not a server ever answers.
     """
 
     name = "server"
@@ -44,6 +45,7 @@ class ServerBackend:
         self.dtype = "unknown" if compute.dtype in (None, "auto") else str(compute.dtype)
         self._note, self._told = note, -math.inf
         self._names = check(group, compute, asking.PATIENCE, note)
+        self._turns = Turns(list(self._names))
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight
         self._jobs: SimpleQueue[tuple[Done, int, Rendered, int] | None] = SimpleQueue()
@@ -79,25 +81,22 @@ class ServerBackend:
             done, index, item, place = job
             found: Found
             try:
-                found = self._one(item, place, index)
+                found = self._one(item, place)
             except BaseException as error:
                 found = error
             done.put((index, found))
 
-    def _one(self, item: Rendered, place: int, turn: int) -> npt.NDArray[np.float32]:
+    def _one(self, item: Rendered, place: int) -> npt.NDArray[np.float32]:
         """One example's log-probs, asked until a server gives them."""
 
-        def request(url: str) -> npt.NDArray[np.float32]:
+        def request(url: str, seconds: float) -> npt.NDArray[np.float32]:
             body = _body(item, self._names[url][place])
-            return _read(self._client.post(f"{url}/completions", json=body), item, url)
+            timeout = asking.timeout(seconds)
+            answer = self._client.post(f"{url}/completions", json=body, timeout=timeout)
+            return _read(answer, item, url)
 
-        # Neighbours go to different servers, and each next attempt to another one.
-        urls = list(self._names)
-        first = turn % len(urls)
         try:
-            return ask(
-                urls[first:] + urls[:first], request, asking.PATIENCE, self._tell, self._closed
-            )
+            return ask(self._turns, request, asking.PATIENCE, self._tell, self._closed)
         except Unanswered as end:
             raise CurateError(
                 f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
