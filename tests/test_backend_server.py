@@ -60,7 +60,7 @@ def silent(server: Upstream, refused: int | None = None) -> Iterator[Upstream]:
 
     def reply(body: dict[str, Any]) -> tuple[int, Any]:
         if refused is not None and server.asked.index(body) == refused:
-            return 400, {}
+            return 404, {}
         ended.wait()
         return 200, None
 
@@ -283,7 +283,7 @@ def test_a_process_ends_though_a_server_never_answers(upstream: Upstream, how: s
         finally:
             run.kill()
             run.wait()
-    assert ("stopping.Stopped" if how == "a stop" else "refuses a request (400)") in said
+    assert ("stopping.Stopped" if how == "a stop" else "refuses a request (404)") in said
 
 
 def test_no_server_left_is_one_line(upstream: Upstream) -> None:
@@ -296,10 +296,26 @@ def test_no_server_left_is_one_line(upstream: Upstream) -> None:
     assert len(said) <= 1
 
 
-def test_a_refused_request_is_not_tried_again(upstream: Upstream) -> None:
-    """A 400 is an error at once, with the server's own words."""
-    upstream.reply = lambda _: (400, {"error": {"message": "prompt too long"}})
-    with opened(upstream.url) as backend, pytest.raises(CurateError, match=r"400.*prompt too long"):
+def test_a_refused_example_has_a_reason(upstream: Upstream) -> None:
+    """A 400 is not tried again, and the server's own words are kept; the others are scored."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        said = {"error": {"message": "prompt too long"}}
+        return (400, said) if body["prompt"] == ITEMS[3].ids else (200, None)
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        found = dict(backend.score(ITEMS))
+    assert found.pop(3) == "the server refuses it (400): prompt too long"
+    assert len(found) == len(ITEMS) - 1
+    assert not any(isinstance(one, str) for one in found.values())
+    assert len(upstream.asked) == len(ITEMS)
+
+
+def test_a_model_that_is_gone_is_an_error_at_once(upstream: Upstream) -> None:
+    """Its examples are not at fault."""
+    upstream.reply = lambda _: (404, {"error": {"message": "no such model"}})
+    with opened(upstream.url) as backend, pytest.raises(CurateError, match=r"404.*no such model"):
         list(backend.score(ITEMS[:1]))
     assert len(upstream.asked) == 1
 
@@ -336,9 +352,10 @@ def test_a_key_that_a_server_repeats_is_not_shown(
     """Some gateways quote a request's headers."""
     monkeypatch.setenv(KEY, SECRET)
     upstream.reply = lambda _: (400, {"error": {"message": f"no model for Bearer {SECRET}"}})
-    with opened(upstream.url) as backend, pytest.raises(CurateError, match="no model") as caught:
-        list(backend.score(ITEMS[:1]))
-    assert SECRET not in str(caught.value)
+    with opened(upstream.url) as backend:
+        ((_, reason),) = backend.score(ITEMS[:1])
+    assert "no model" in reason
+    assert SECRET not in reason
 
 
 @pytest.mark.parametrize(

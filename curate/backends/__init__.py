@@ -14,6 +14,9 @@ from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
 
+Found = npt.NDArray[np.float32] | str
+"""An example's log-probs, or the reason why it has none while others may have theirs."""
+
 NAMES = ("auto", "transformers", "vllm", "server")
 MOST_MODELS = 60
 """In one group: a pass over a corpus keeps track of them with the bits of a number."""
@@ -74,7 +77,7 @@ class Backend(Protocol):
         rendered: Sequence[Rendered],
         models: Sequence[int] = (),
         known: Collection[int] = (),
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, Found]]:
         """Score a window of examples, in whatever order and batches suit the backend.
 
         `models` says for each of them which model is to score it, by its place in the group that
@@ -84,8 +87,8 @@ class Backend(Protocol):
 
         Yields, as batches finish, the index into `rendered` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on as they are; a number that the engine failed
-        to give is an error, never a value.
+        comes once. NaN and infinities are passed on as they are. An example that the engine fails
+        to score, time and again, or refuses by itself has a reason in their place, never a value.
 
         Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
         or an engine or a server is gone.

@@ -10,9 +10,8 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from curate.backends import Compute, asking
+from curate.backends import Compute, Found, asking
 from curate.backends.asking import Unanswered, accepted, ask, brief, hidden
 from curate.backends.served import check
 from curate.backends.turns import Busy, Turns
@@ -24,8 +23,9 @@ from curate.stopping import heed
 _CLAMP = -9999.0
 _TELL_SECONDS = 10.0
 
-Found = npt.NDArray[np.float32] | BaseException
-Done = SimpleQueue[tuple[int, Found]]
+_REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
+
+Done = SimpleQueue[tuple[int, Found | BaseException]]
 
 
 class ServerBackend:
@@ -58,7 +58,7 @@ class ServerBackend:
         rendered: Sequence[Rendered],
         models: Sequence[int] = (),
         known: Collection[int] = (),
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, Found]]:
         """Score a window, a request for each example and model; see `Backend.score`."""
         done: Done = SimpleQueue()
         for index, item in enumerate(rendered):
@@ -79,17 +79,17 @@ class ServerBackend:
         """Do one job after the other, in a thread; errors are raised where the answers are read."""
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
             done, index, item, place = job
-            found: Found
+            found: Found | BaseException
             try:
                 found = self._one(item, place)
             except BaseException as error:
                 found = error
             done.put((index, found))
 
-    def _one(self, item: Rendered, place: int) -> npt.NDArray[np.float32]:
-        """One example's log-probs, asked until a server gives them."""
+    def _one(self, item: Rendered, place: int) -> Found:
+        """One example's log-probs, asked for until a server gives or refuses them."""
 
-        def request(url: str, seconds: float) -> npt.NDArray[np.float32]:
+        def request(url: str, seconds: float) -> Found:
             body = _body(item, self._names[url][place])
             timeout = asking.timeout(seconds)
             answer = self._client.post(f"{url}/completions", json=body, timeout=timeout)
@@ -110,7 +110,7 @@ class ServerBackend:
             self._note(text)
 
 
-def _next(done: Done) -> tuple[int, npt.NDArray[np.float32]]:
+def _next(done: Done) -> tuple[int, Found]:
     """The next answer that comes; what it can't be is raised."""
     while True:
         heed()
@@ -133,12 +133,15 @@ def _body(item: Rendered, served: str) -> dict[str, Any]:
     }
 
 
-def _read(answer: Any, item: Rendered, url: str) -> npt.NDArray[np.float32]:
-    """The answer tokens' log-probs from a server's response.
+def _read(answer: Any, item: Rendered, url: str) -> Found:
+    """The answer tokens' log-probs from a server's response, or why it refuses this example.
 
-    Raises `Busy` where it is worth asking again, a missing number included.
+    Raises `Busy` where it is worth asking again, a missing number included, and `CurateError`
+    where it refuses more than this example.
     """
     code = accepted(answer, url).status_code
+    if code in _REFUSED:
+        return f"the server refuses it ({code}): {_message(answer)}"
     if code != 200:
         raise CurateError(f"{url} refuses a request ({code}): {_message(answer)}")
     try:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends import Compute
+from curate.backends import Compute, Found
 from curate.backends.adapters import why_merged
 from curate.backends.merging import merge
 from curate.backends.placing import devices_of_engines, environment
@@ -60,7 +60,7 @@ class VllmBackend:
         rendered: Sequence[Rendered],
         models: Sequence[int] = (),
         known: Collection[int] = (),
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, Found]]:
         """Score a window, requests for all models mixed; see `Backend.score`."""
         ids = _ids(rendered)
         _check_ids(ids, self._vocabulary, self.group[0])
@@ -87,7 +87,7 @@ class VllmBackend:
                 if not left[child]:
                     del left[child]
                 for one in scored:
-                    yield one.index - first, one.logprobs
+                    yield one.index - first, one.found
 
     def close(self) -> None:
         """End the engines, which gives all their memory back, and remove a merged checkpoint."""
