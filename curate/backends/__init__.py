@@ -101,7 +101,7 @@ class Backend(Protocol):
 
 
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
-    """Settle which backend is used, and say what `auto` chose and why.
+    """Settle which backend is used; say what `auto` chose and why, and what GPUs are left idle.
 
     Raises `CurateError` for an unknown backend, and for options that belong to another one.
     """
@@ -120,6 +120,11 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
             "--tensor-parallel, --data-parallel, --gpu-memory, --max-lora-rank, --quantization and "
             f"--engine-arg are vLLM's: they go with --backend vllm, not {compute.backend}"
         )
+    if compute.backend == "vllm":
+        from curate.backends.placing import spare_gpus
+
+        if spare := spare_gpus(compute):
+            note(spare)
     return compute
 
 
@@ -145,7 +150,9 @@ def open_backend(
 
     Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
     """
-    compute = choose(compute or Compute(), note)
+    compute = compute or Compute()
+    settled = compute.backend != "auto"  # then `choose` has said all there is to say
+    compute = choose(compute, (lambda _: None) if settled else note)
     if compute.backend == "vllm":
         from curate.backends.vllm import VllmBackend
 
