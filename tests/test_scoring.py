@@ -92,7 +92,7 @@ def test_stored_nlls_are_those_of_the_plain_loop(
 class Counting:
     """A backend that says the same of every token and counts what it is asked."""
 
-    name, dtype, whole_windows = "counting", "float32", False
+    name, dtype, whole_windows, engines = "counting", "float32", False, 1
 
     def __init__(self, value: float = -1.0) -> None:
         self.value, self.asked = value, 0

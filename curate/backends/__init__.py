@@ -71,6 +71,8 @@ class Backend(Protocol):
     """The number type, and behind it the options that change the numbers further, if any."""
     whole_windows: bool
     """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
+    engines: int
+    """How many share a window, which is so many times as large, unless `whole_windows` fixes it."""
 
     def score(
         self,

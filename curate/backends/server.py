@@ -45,6 +45,7 @@ class ServerBackend:
         self.dtype = "unknown" if compute.dtype in (None, "auto") else str(compute.dtype)
         self._note, self._told = note, -math.inf
         self._names = check(group, compute, asking.PATIENCE, note)
+        self.engines = len(self._names)
         self._turns = Turns(list(self._names))
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight

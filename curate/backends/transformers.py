@@ -41,6 +41,7 @@ class TransformersBackend:
 
     name = "transformers"
     whole_windows = True
+    engines = 1
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class VllmBackend:
             for child in self._children:
                 self._ask(child)
             self._held = stack.pop_all()
+        self.engines = len(self._children)
 
     def score(
         self,

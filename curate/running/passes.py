@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WINDOW = 2_048
-"""Examples, at most, rendered and handed to a backend at a time; it sorts them into batches."""
+"""Examples, at most, rendered and handed to an engine at a time; it sorts them into batches."""
 WINDOW_CHARACTERS = 8 << 20
 """Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
 
@@ -56,7 +56,7 @@ def run_pass(
     try:
         for name in names:
             writer.note_run(name, backend.name, backend.dtype)
-        windows = _windows(view, names)
+        windows = _windows(view, names, 1 if backend.whole_windows else backend.engines)
         with ExitStack() as stack:
             # First: whatever ends the run, scores are stored before the thread is awaited.
             thread = stack.enter_context(ThreadPoolExecutor(1, "render"))
@@ -81,11 +81,11 @@ def run_pass(
             writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
 
 
-def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
+def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.Table]:
     """Slices of the parts of examples in which a model lacks one, as a table.
 
-    They depend on the parts alone and not on what is missing: a run that was broken off goes on
-    with the windows, and so the batches and the last bits, of one that was not.
+    They depend on the parts and the engines alone and not on what is missing: a run that was broken
+    off goes on with the windows, and so the batches and the last bits, of one that was not.
     """
     cursor = view.connection.cursor()
     cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
@@ -93,17 +93,21 @@ def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
     for part in parts.list_parts(view.path / "examples"):
         with readable_errors():
             rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
-        for start, stop in _cuts(rows["characters"].to_pylist()):
+        for start, stop in _cuts(rows["characters"].to_pylist(), engines):
             window = rows.slice(start, stop - start)
             if any(done != everything for done in window["done"].to_pylist()):
                 yield window
 
 
-def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where windows over examples of these sizes, in characters, start and stop."""
+def _cuts(sizes: Sequence[int], engines: int = 1) -> Iterator[tuple[int, int]]:
+    """Where windows over examples of these sizes, in characters, start and stop.
+
+    So many engines that share a window run out of work at its end no more often than one would.
+    """
+    most, room = WINDOW * engines, WINDOW_CHARACTERS * engines
     start = held = 0
     for at, size in enumerate(sizes):
-        if at > start and (at - start == WINDOW or held + size > WINDOW_CHARACTERS):
+        if at > start and (at - start == most or held + size > room):
             yield start, at
             start, held = at, 0
         held += size
