@@ -36,7 +36,7 @@ TOKENISED = 10_000
 class Instant:
     """Log-probs of -1 for every token, at once."""
 
-    name, dtype, whole_windows = "instant", "float32", False
+    name, dtype, whole_windows, engines = "instant", "float32", False, 1
 
     def score(
         self, rendered: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()

@@ -15,8 +15,9 @@ from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.examples import Columns
 from curate.running.intake import Intake, take_in
+from curate.running.lanes import ModelRun
 from curate.running.members import Member, check_length, open_members
-from curate.running.passes import ModelRun, missing, run_pass
+from curate.running.passes import missing, run_pass
 from curate.running.planning import plan
 from curate.storage import parts
 from curate.storage.manifest import TEMPLATE, Settings, known_models

@@ -142,9 +142,11 @@ def _score(
             for order, into in ((pairs, result.forward), (pairs[::-1], result.backward)):
                 into |= {name: np.full(len(rendered[name]), np.nan) for name in names}
                 items = [rendered[names[place]][row] for place, row in order]
-                for index, logprobs in backend.score(items, [place for place, _ in order]):
+                for index, found in backend.score(items, [place for place, _ in order]):
                     place, row = order[index]
-                    into[names[place]][row] = -logprobs.mean(dtype="float64")
+                    if isinstance(found, str):
+                        raise CurateError(f"{names[place]} can't score an example: {found}")
+                    into[names[place]][row] = -found.mean(dtype="float64")
                     progress.advance(1, items[index].stop)
         finally:
             backend.close()

@@ -37,11 +37,12 @@ def main(descriptor: int) -> None:
 
 
 def score(connection: Connection) -> None:
-    """Answer as vLLM's worker does: every token costs a nat."""
+    """Answer as vLLM's worker does: every token costs a nat, or the process's number of them."""
+    cost = os.getpid() if "COST_IS_PID" in os.environ else 1
     connection.send(Ready("0", False))
     while (requests := connection.recv()) is not None:
         counts = [(one.index, len(one.ids) - one.start) for one in requests]
-        connection.send([Scored(index, np.full(n, -1, np.float32)) for index, n in counts])
+        connection.send([Scored(index, np.full(n, -cost, np.float32)) for index, n in counts])
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ def nlls(
     found = np.full(len(items), np.nan)
     for index, logprobs in backend.score(items, places or [0] * len(items)):
         assert np.isnan(found[index])
+        assert not isinstance(logprobs, str), logprobs
         assert len(logprobs) == items[index].stop - items[index].start
         found[index] = -logprobs.mean(dtype="float64")
     assert not np.isnan(found).any()

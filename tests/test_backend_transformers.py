@@ -270,6 +270,36 @@ def test_threads(
     backend.close()
 
 
+@pytest.mark.parametrize(
+    ("arch", "config", "beside"),
+    [
+        (
+            "recurrent_gemma",
+            {"lru_width": 32, "num_hidden_layers": 3, "head_dim": 8, "attention_window_size": 16},
+            False,
+        ),
+        ("mamba", {"state_size": 4}, True),
+        ("llama", {}, True),
+    ],
+)
+def test_modules_with_a_state_score_one_batch_after_the_other(
+    tmp_path: Path,
+    window: list[Rendered],
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
+    config: dict[str, Any],
+    beside: bool,
+) -> None:
+    """Threads would share what RecurrentGemma's layers remember; Mamba's remember nothing."""
+    tiny.tiny_model(tmp_path, arch, **config)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    backend = TransformersBackend(models(tmp_path), device="cpu", batch_tokens=300)
+    assert bool(backend._pool) == beside
+    for _ in range(3):
+        assert nll_error(scored(backend, window), plain(tmp_path, window)) < 1e-4
+    backend.close()
+
+
 def test_no_memory_at_all(
     made: Callable[..., Path], window: list[Rendered], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from conftest import Family
 
 import curate
 from curate import chat
+from curate.backends.transformers import TransformersBackend
 from curate.errors import CurateError
 from curate.running import passes
 from curate.running.keeping import kept
@@ -40,6 +41,36 @@ def test_windows_end_at_their_examples_or_characters(
     monkeypatch.setattr(passes, "WINDOW", 3)
     monkeypatch.setattr(passes, "WINDOW_CHARACTERS", 10)
     assert list(passes._cuts(sizes)) == cuts
+
+
+@pytest.mark.parametrize(
+    ("engines", "whole_windows", "windows"),
+    [(1, False, [10] * 4), (3, False, [30, 10]), (3, True, [10] * 4)],
+)
+def test_engines_that_share_a_window_get_larger_ones(
+    family: Family,
+    narrow: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engines: int,
+    whole_windows: bool,
+    windows: list[int],
+) -> None:
+    """As many times as large, but where windows decide the numbers' last bits."""
+    monkeypatch.setattr(passes, "WINDOW", 10)
+    monkeypatch.setattr(TransformersBackend, "engines", engines)
+    monkeypatch.setattr(TransformersBackend, "whole_windows", whole_windows)
+    handed: list[int] = []
+    score = TransformersBackend.score
+
+    def scoring(self: Any, rendered: Any, *rest: Any) -> Any:
+        handed.append(len(rendered))
+        return score(self, rendered, *rest)
+
+    monkeypatch.setattr(TransformersBackend, "score", scoring)
+    curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned), device="cpu")
+    assert handed == windows
+    assert scores(tmp_path / "c") == 40
 
 
 class Watching(Silent):

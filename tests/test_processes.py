@@ -14,7 +14,7 @@ import real
 import torch
 from conftest import Family
 
-from curate.backends import Compute, Engine, open_backend, processes
+from curate.backends import Compute, Engine, choose, open_backend, processes
 from curate.backends.merging import merge
 from curate.backends.placing import devices_of_engines, environment
 from curate.backends.processes import MEMORY_HINT, Child, answering
@@ -135,6 +135,33 @@ def test_too_few_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     _pretend_gpus(monkeypatch, "0,1", 2)
     with pytest.raises(CurateError, match="--tensor-parallel 2 times --data-parallel 2 needs 4"):
         devices_of_engines(Compute("vllm", device="cuda", engine=Engine(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "engine", "told"),
+    [
+        (None, "cuda", Engine(), ["1 of 8 GPUs is used: --data-parallel 8 uses all"]),
+        ("5,7", "cuda", Engine(), ["1 of 2 GPUs is used: --data-parallel 2 uses all"]),
+        ("5", "cuda", Engine(), []),
+        (None, "cuda:2", Engine(), []),
+        (None, "cpu", Engine(), []),
+        (None, "cuda", Engine(tensor_parallel=8), []),
+        (None, "cuda", Engine(data_parallel=4), []),
+        (None, "cuda", Engine(args={"pipeline_parallel_size": 8}), []),
+    ],
+)
+def test_gpus_left_idle_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+    engine: Engine,
+    told: list[str],
+) -> None:
+    """In one line, unless somebody has asked for so many. Eight GPUs are pretended here."""
+    _pretend_gpus(monkeypatch, visible, 8)
+    said: list[str] = []
+    choose(Compute("vllm", device=device, engine=engine), said.append)
+    assert said == told
 
 
 def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:

@@ -95,7 +95,7 @@ def test_stored_nlls_are_those_of_the_plain_loop(
 class Counting:
     """A backend that says the same of every token and counts what it is asked."""
 
-    name, dtype, whole_windows = "counting", "float32", False
+    name, dtype, whole_windows, engines = "counting", "float32", False, 1
 
     def __init__(self, value: float = -1.0) -> None:
         self.value, self.asked = value, 0
@@ -188,6 +188,79 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
         "select count(*), count(distinct example_id) from scores"
     )
     assert counts.fetchall() == [(39, 39)]
+
+
+class Refusing(Counting):
+    """Gives a reason for some of the examples it is asked for, by their number from 1."""
+
+    def __init__(self, *refused: int) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def score(  # type: ignore[override]
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
+        """As the others, but for the refused."""
+        for index, found in super().score(rendered):
+            yield index, "too odd" if self.asked in self.refused else found
+
+
+@pytest.mark.parametrize("refused", [(1, 2), (20, 39), tuple(range(1, 20)), tuple(range(5, 24))])
+def test_refused_examples_are_skipped_with_their_reason(
+    family: Path,
+    source: Path,
+    tmp_path: Path,
+    counting: dict[str, Counting],
+    refused: tuple[int, ...],
+) -> None:
+    """The first, the last, or many in a row: the run goes on, and the next has nothing to do."""
+    counting["base"] = Refusing(*refused)
+    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    assert (summary.models[0].scored, summary.models[0].skipped) == (
+        39 - len(refused),
+        len(refused),
+    )
+    told = "select reason, count(*) from skipped where model is not null group by all"
+    assert curate.open(tmp_path / "c").sql(told).fetchall() == [("too odd", len(refused))]
+    curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert counting["base"].asked == 39
+
+
+@pytest.mark.parametrize(
+    ("first", "limit", "count"), [(1, None, 20), (15, None, 20), (1, 5, "[345]")]
+)
+def test_a_model_that_refuses_all_ends_the_run(
+    family: Path,
+    source: Path,
+    tmp_path: Path,
+    counting: dict[str, Counting],
+    first: int,
+    limit: int | None,
+    count: object,
+) -> None:
+    """From the start or later, in a large corpus or a small one; no example is to blame."""
+    counting["base"] = Refusing(*range(first, 99))
+    with pytest.raises(CurateError, match=f"base: none of {count} examples .*: too odd"):
+        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"), limit=limit)
+    counting["base"] = Refusing()
+    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert summary.models[0].skipped == 0
+    assert summary.models[0].scored == counting["base"].asked
+
+
+def test_an_example_that_alone_is_left_may_be_refused(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """The model has scores of an earlier run, so that it can't be all wrong."""
+    curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    with source.open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
+    counting["base"] = Refusing(1)
+    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    assert (summary.models[0].scored, summary.models[0].skipped) == (0, 1)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])

@@ -67,7 +67,7 @@ def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_p
 class Wrong:
     """A real backend whose numbers are spoilt on their way."""
 
-    name, dtype, whole_windows = "transformers", "float32", False
+    name, dtype, whole_windows, engines = "transformers", "float32", False, 1
 
     def __init__(self, real_one: Backend, how: str) -> None:
         self.real_one, self.how, self.calls = real_one, how, 0

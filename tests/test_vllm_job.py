@@ -21,6 +21,7 @@ from tiny import tiny_adapter, tiny_model
 import curate
 from curate.backends import Compute, Engine, check_models, open_backend
 from curate.backends.vllm_job import check, job_of, precision
+from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model, resolve
 from curate.stopping import Stopped, stoppable
@@ -184,6 +185,34 @@ def test_scores_are_not_mixed_with_quantised_ones(
     assert score(engine=Engine(quantization="fp8")).models[0].scored == 35
     found = curate.open(tmp_path / "c").sql("select dtype from models").fetchall()
     assert found == [("float32 --quantization fp8",)]
+
+
+@pytest.mark.usefixtures("temporary")
+def test_engines_side_by_side_share_a_window_in_order(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes: as many tokens for each, an example's models and its neighbours together."""
+    monkeypatch.setattr("curate.backends.vllm.WORKER", "children")
+    monkeypatch.setenv("COST_IS_PID", "1")
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    rows = [Rendered([7] * length, 1, length, False) for length in [90] * 5 + [10] * 60]
+    items = [row for row in rows for _ in group]
+    places = [place for _ in rows for place in range(len(group))]
+    backend = open_backend(group, replace(CPU, engine=Engine(data_parallel=2)))
+    try:
+        for start in (0, 0, 90):  # a window has what is its own, however often there is one
+            window = items[start:]
+            found = list(backend.score(window, places[start:]))
+            assert sorted(index for index, _ in found) == list(range(len(window)))
+            costs = {index: float(logprobs[0]) for index, logprobs in found}  # type: ignore[arg-type]
+            engine = [costs[index] for index in range(len(window))]
+            cut = engine.index(engine[-1])
+            assert engine == [engine[0]] * cut + [engine[-1]] * (len(window) - cut)
+            tokens = [sum(r.stop for r in part) for part in (window[:cut], window[cut:])]
+            assert abs(tokens[0] - tokens[1]) <= 90
+        assert list(backend.score([])) == []
+    finally:
+        backend.close()
 
 
 def test_a_merge_that_fails_leaves_no_folder(

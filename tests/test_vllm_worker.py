@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from curate.backends.vllm_worker import Job, Request, Scorer, read_logprobs
+from curate.backends.vllm_worker import Job, Request, Scored, Scorer, read_logprobs
 
 REQUEST = Request(7, 1, np.array([5, 6, 7, 8], np.int32), 2)
 TRUTH = [-0.7, -0.8]  # nats of the answer, tokens 7 and 8
@@ -121,8 +121,8 @@ def test_missing_scores_are_asked_for_again(
     assert scorer.busy()
     (scored,) = scorer.step()
     assert scored.index == REQUEST.index
-    assert scored.logprobs.dtype == np.float32
-    np.testing.assert_allclose(scored.logprobs, TRUTH, atol=1e-6)
+    assert scored.found.dtype == np.float32
+    np.testing.assert_allclose(scored.found, TRUTH, atol=1e-6)
     assert not scorer.busy()
     if token_ids:
         assert [params.skip_reading_prefix_cache for params in engine.asked] == [False, True]
@@ -134,11 +134,11 @@ def test_missing_scores_are_asked_for_again(
 
 
 @pytest.mark.parametrize("token_ids", [True, False])
-def test_scores_that_stay_away_are_an_error(opened: Any, token_ids: bool) -> None:
-    """After three attempts; nothing is stored in their place."""
+def test_scores_that_stay_away_are_a_reason(opened: Any, token_ids: bool) -> None:
+    """After three attempts; the engine goes on with others."""
     scorer, engine = opened(lambda _: None, token_ids)
     scorer.add(REQUEST)
     assert scorer.step() == scorer.step() == []
-    with pytest.raises(RuntimeError, match="no log-probs for a prompt in 3 attempts"):
-        scorer.step()
+    assert scorer.step() == [Scored(REQUEST.index, "vLLM gave no log-probs in 3 attempts")]
     assert len(engine.asked) == 3
+    assert not scorer.busy()

@@ -14,6 +14,9 @@ from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
 
+Found = npt.NDArray[np.float32] | str
+"""An example's log-probs, or the reason why it has none while others may have theirs."""
+
 NAMES = ("auto", "transformers", "vllm", "server")
 MOST_MODELS = 60
 """In one group: a pass over a corpus keeps track of them with the bits of a number."""
@@ -68,13 +71,15 @@ class Backend(Protocol):
     """The number type, and behind it the options that change the numbers further, if any."""
     whole_windows: bool
     """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
+    engines: int
+    """How many share a window, which is so many times as large, unless `whole_windows` fixes it."""
 
     def score(
         self,
         rendered: Sequence[Rendered],
         models: Sequence[int] = (),
         known: Collection[int] = (),
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, Found]]:
         """Score a window of examples, in whatever order and batches suit the backend.
 
         `models` says for each of them which model is to score it, by its place in the group that
@@ -84,8 +89,8 @@ class Backend(Protocol):
 
         Yields, as batches finish, the index into `rendered` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on as they are; a number that the engine failed
-        to give is an error, never a value.
+        comes once. NaN and infinities are passed on as they are. An example that the engine fails
+        to score, time and again, or refuses by itself has a reason in their place, never a value.
 
         Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
         or an engine or a server is gone.
@@ -98,7 +103,7 @@ class Backend(Protocol):
 
 
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
-    """Settle which backend is used, and say what `auto` chose and why.
+    """Settle which backend is used; say what `auto` chose and why, and what GPUs are left idle.
 
     Raises `CurateError` for an unknown backend, and for options that belong to another one.
     """
@@ -117,6 +122,11 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
             "--tensor-parallel, --data-parallel, --gpu-memory, --max-lora-rank, --quantization and "
             f"--engine-arg are vLLM's: they go with --backend vllm, not {compute.backend}"
         )
+    if compute.backend == "vllm":
+        from curate.backends.placing import spare_gpus
+
+        if spare := spare_gpus(compute):
+            note(spare)
     return compute
 
 
@@ -142,7 +152,9 @@ def open_backend(
 
     Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
     """
-    compute = choose(compute or Compute(), note)
+    compute = compute or Compute()
+    settled = compute.backend != "auto"  # then `choose` has said all there is to say
+    compute = choose(compute, (lambda _: None) if settled else note)
     if compute.backend == "vllm":
         from curate.backends.vllm import VllmBackend
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from itertools import cycle
+from collections import Counter
+from collections.abc import Callable
 from threading import Event
 from typing import Any, TypeVar
 
+from curate.backends.turns import TIMEOUT, Busy, Turns
 from curate.errors import CurateError
 
 KEY = "VLLM_API_KEY"
@@ -18,15 +19,11 @@ KEY = "VLLM_API_KEY"
 PATIENCE = 300.0
 """Seconds for which a request is tried again: a server that restarts loads its model first."""
 
-_TIMEOUT = 600.0  # seconds that a busy server may take to answer
+_CONNECT = 10.0  # seconds that a connection may take
 _AGAIN = {408, 409, 425, 429}  # beside all 5xx
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")  # what may stand in a header: RFC 9110, 5.5
 
 Answer = TypeVar("Answer")
-
-
-class Busy(Exception):  # noqa: N818 - a reason to ask again
-    """A server can't answer now."""
 
 
 class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own to make of it
@@ -38,16 +35,17 @@ class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own
 
 
 def ask(
-    urls: Sequence[str],
-    request: Callable[[str], Answer],
+    turns: Turns,
+    request: Callable[[str, float], Answer],
     patience: float,
     note: Callable[[str], None] = lambda _: None,
     closed: Event | None = None,
 ) -> Answer:
     """What `request` gets from the first server that answers, asked in turn with growing pauses.
 
-    However long an answer is waited for, every server gets its turn, and a single one two. `note`
-    hears of a server that stays away; `closed` ends pauses and attempts early.
+    It is given an address and the seconds that an answer may take. However long that is, as many
+    attempts are made as there are servers, and two at least. `note` hears of a server that stays
+    away; `closed` ends pauses and attempts early.
 
     Raises `Unanswered` when `patience` seconds are over; an answer that is an error is raised at
     once.
@@ -56,20 +54,21 @@ def ask(
     import tenacity
 
     closed = closed or Event()
-    turns, url, began = cycle(urls), "", time.monotonic()
+    tried: Counter[str] = Counter()
+    url, began = "", time.monotonic()
     retried = (Busy, httpx.RequestError)
 
     def attempt() -> Answer:
         nonlocal url
-        url = next(turns)
-        return request(url)
+        with turns.turn(tried) as (url, seconds):
+            return request(url, seconds)
 
     def tell(state: Any) -> None:
         if state.attempt_number == 3:
             note(f"a server doesn't answer ({brief(state.outcome.exception())}): trying on")
 
     enough = tenacity.stop_all(
-        tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(urls)))
+        tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(turns.urls)))
     )
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(retried),
@@ -120,9 +119,16 @@ def client(connections: int) -> Any:
         )
     return httpx.Client(
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=httpx.Timeout(_TIMEOUT, connect=10.0),
+        timeout=timeout(TIMEOUT),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
+
+
+def timeout(seconds: float) -> Any:
+    """So long an answer is waited for."""
+    import httpx
+
+    return httpx.Timeout(seconds, connect=_CONNECT)
 
 
 def accepted(answer: Any, url: str) -> Any:

@@ -1,8 +1,10 @@
-"""Which examples share a padded batch, and which models need one alone."""
+"""Which examples share a padded batch, and which models need one alone or one after the other."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 
 def batches(
@@ -34,6 +36,32 @@ def rope_limit(net: Any) -> int | None:
         if any(k and ("dynamic" in k or k == "longrope") for k in kinds):
             limits.append(_original_length(module.config))
     return min(limits, default=None)
+
+
+Kept = dict[tuple[str, str], tuple[torch.Tensor, int]]
+
+
+def kept(net: Any) -> Kept:
+    """The tensors that modules hold beside their weights, and how often each was written.
+
+    Modules that hold others after a call remember it, with no cache asked for, as RecurrentGemma's
+    do: batches beside each other would mix that up. (transformers' `_is_stateful` says it of more
+    models than these, such as Mamba, whose state is all in the cache.)
+    """
+    return {
+        (name, key): (value, 0 if value.is_inference() else value._version)
+        for name, module in net.named_modules()
+        for key, value in {**vars(module), **module._buffers}.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def same(before: Kept, after: Kept) -> bool:
+    """Whether these are the same tensors, not written in between."""
+    return before.keys() == after.keys() and all(
+        after[key][0] is value and after[key][1] == version
+        for key, (value, version) in before.items()
+    )
 
 
 def _original_length(config: Any) -> int:

@@ -24,13 +24,10 @@ def environment(compute: Compute, devices: str | None) -> dict[str, str]:
 
 def devices_of_engines(compute: Compute) -> list[str | None]:
     """CUDA_VISIBLE_DEVICES of each engine; None leaves it as it is."""
-    import torch
-
     engine, device = compute.engine, choose_device(compute.device)
     if device.type != "cuda":
         return [None] * engine.data_parallel
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]
+    there = _visible()
     if device.index is not None:
         there = [there[device.index]]
     size, wanted = engine.tensor_parallel, engine.tensor_parallel * engine.data_parallel
@@ -42,3 +39,22 @@ def devices_of_engines(compute: Compute) -> list[str | None]:
     if engine.data_parallel == 1 and device.index is None:
         return [None]
     return [",".join(there[n : n + size]) for n in range(0, wanted, size)]
+
+
+def spare_gpus(compute: Compute) -> str | None:
+    """What to say where one GPU of several is used, and nobody asked for that."""
+    engine = compute.engine
+    device = choose_device(compute.device)
+    asked = device.index is not None or any("parallel" in name for name in engine.args)
+    if device.type != "cuda" or asked or engine.tensor_parallel * engine.data_parallel != 1:
+        return None
+    count = len(_visible())
+    return f"1 of {count} GPUs is used: --data-parallel {count} uses all" if count > 1 else None
+
+
+def _visible() -> list[str]:
+    """The GPUs that this process may see, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]

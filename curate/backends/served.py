@@ -9,6 +9,7 @@ from curate.backends import Compute, Engine
 from curate.backends.adapters import why_merged
 from curate.backends.asking import Unanswered, accepted, address, ask, client
 from curate.backends.rotary import short_limit
+from curate.backends.turns import Turns
 from curate.errors import CurateError
 from curate.fingerprints import is_adapter
 from curate.models import Model
@@ -44,7 +45,7 @@ def check(
     with client(1) as http:
         for url in urls:
             try:
-                there = ask([url], lambda url: _list(http, url), patience, note)
+                there = ask(Turns([url]), lambda url, _: _list(http, url), patience, note)
             except Unanswered as end:
                 raise CurateError(f"{url} doesn't answer ({end.why}): is the server up?") from None
             names[url] = [_name(model, there, url) for model in models]

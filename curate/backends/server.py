@@ -10,11 +10,11 @@ from threading import Event, Thread
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from curate.backends import Compute, asking
-from curate.backends.asking import Busy, Unanswered, accepted, ask, brief, hidden
+from curate.backends import Compute, Found, asking
+from curate.backends.asking import Unanswered, accepted, ask, brief, hidden
 from curate.backends.served import check
+from curate.backends.turns import Busy, Turns
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
@@ -23,16 +23,17 @@ from curate.stopping import heed
 _CLAMP = -9999.0
 _TELL_SECONDS = 10.0
 
-Found = npt.NDArray[np.float32] | BaseException
-Done = SimpleQueue[tuple[int, Found]]
+_REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
+
+Done = SimpleQueue[tuple[int, Found | BaseException]]
 
 
 class ServerBackend:
     """Models behind one address or several, with `in_flight` requests under way at a time.
 
-    A request that a server can't answer now (429, 5xx, no connection) goes to the next server,
-    and round again with growing pauses. The threads that wait for answers are daemons: a stop or
-    an error ends the process whether or not a server ever answers.
+    A request that a server can't answer now (429, 5xx, no connection) goes to another server, and
+    round again with growing pauses; `curate.backends.turns` says which. The threads that wait for
+    answers are daemons: a stop or an error ends the process whether or not a server ever answers.
     """
 
     name = "server"
@@ -44,6 +45,8 @@ class ServerBackend:
         self.dtype = "unknown" if compute.dtype in (None, "auto") else str(compute.dtype)
         self._note, self._told = note, -math.inf
         self._names = check(group, compute, asking.PATIENCE, note)
+        self.engines = len(self._names)
+        self._turns = Turns(list(self._names))
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight
         self._jobs: SimpleQueue[tuple[Done, int, Rendered, int] | None] = SimpleQueue()
@@ -56,7 +59,7 @@ class ServerBackend:
         rendered: Sequence[Rendered],
         models: Sequence[int] = (),
         known: Collection[int] = (),
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, Found]]:
         """Score a window, a request for each example and model; see `Backend.score`."""
         done: Done = SimpleQueue()
         for index, item in enumerate(rendered):
@@ -77,27 +80,24 @@ class ServerBackend:
         """Do one job after the other, in a thread; errors are raised where the answers are read."""
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
             done, index, item, place = job
-            found: Found
+            found: Found | BaseException
             try:
-                found = self._one(item, place, index)
+                found = self._one(item, place)
             except BaseException as error:
                 found = error
             done.put((index, found))
 
-    def _one(self, item: Rendered, place: int, turn: int) -> npt.NDArray[np.float32]:
-        """One example's log-probs, asked until a server gives them."""
+    def _one(self, item: Rendered, place: int) -> Found:
+        """One example's log-probs, asked for until a server gives or refuses them."""
 
-        def request(url: str) -> npt.NDArray[np.float32]:
+        def request(url: str, seconds: float) -> Found:
             body = _body(item, self._names[url][place])
-            return _read(self._client.post(f"{url}/completions", json=body), item, url)
+            timeout = asking.timeout(seconds)
+            answer = self._client.post(f"{url}/completions", json=body, timeout=timeout)
+            return _read(answer, item, url)
 
-        # Neighbours go to different servers, and each next attempt to another one.
-        urls = list(self._names)
-        first = turn % len(urls)
         try:
-            return ask(
-                urls[first:] + urls[:first], request, asking.PATIENCE, self._tell, self._closed
-            )
+            return ask(self._turns, request, asking.PATIENCE, self._tell, self._closed)
         except Unanswered as end:
             raise CurateError(
                 f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
@@ -111,7 +111,7 @@ class ServerBackend:
             self._note(text)
 
 
-def _next(done: Done) -> tuple[int, npt.NDArray[np.float32]]:
+def _next(done: Done) -> tuple[int, Found]:
     """The next answer that comes; what it can't be is raised."""
     while True:
         heed()
@@ -134,12 +134,15 @@ def _body(item: Rendered, served: str) -> dict[str, Any]:
     }
 
 
-def _read(answer: Any, item: Rendered, url: str) -> npt.NDArray[np.float32]:
-    """The answer tokens' log-probs from a server's response.
+def _read(answer: Any, item: Rendered, url: str) -> Found:
+    """The answer tokens' log-probs from a server's response, or why it refuses this example.
 
-    Raises `Busy` where it is worth asking again, a missing number included.
+    Raises `Busy` where it is worth asking again, a missing number included, and `CurateError`
+    where it refuses more than this example.
     """
     code = accepted(answer, url).status_code
+    if code in _REFUSED:
+        return f"the server refuses it ({code}): {_message(answer)}"
     if code != 200:
         raise CurateError(f"{url} refuses a request ({code}): {_message(answer)}")
     try:

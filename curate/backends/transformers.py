@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curate.backends.batching import batches, rope_limit
+from curate.backends.batching import batches, kept, rope_limit, same
 from curate.backends.packing import pack, trim, unpack
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
 from curate.chat import Rendered
@@ -40,6 +40,7 @@ class TransformersBackend:
 
     name = "transformers"
     whole_windows = True
+    engines = 1
 
     def __init__(
         self,
@@ -64,8 +65,9 @@ class TransformersBackend:
         self._body: Any = self._net.base_model
         self._rows: _Rows | None = None
         self._probe()
-        # A model with changing rotary frequencies has a state, which batches can't share.
-        self._pool = _workers() if self.device.type == "cpu" and not self._alone_above else None
+        # A model with changing rotary frequencies has a state too, which batches can't share.
+        alone = self._stateful or self._alone_above
+        self._pool = _workers() if self.device.type == "cpu" and not alone else None
         self._map: Any = self._pool.map if self._pool else map
 
     def score(
@@ -174,7 +176,9 @@ class TransformersBackend:
         generator = np.random.default_rng(0)
         long = generator.integers(0, self._vocabulary, 24).tolist()
         probes = [Rendered(ids, 1, len(ids), False) for ids in (long, long[:9])]
+        before = kept(self._net)
         plain = [self._score([r])[0] for r in probes]
+        self._stateful = not same(before, kept(self._net))
         close = 1e-3 if self.dtype == "float32" else 0.1
         name = f"{type(self._net).__name__} ({self.model.path})"
         if not all(np.isfinite(p).all() for p in plain):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends import Compute
+from curate.backends import Compute, Found
 from curate.backends.adapters import why_merged
 from curate.backends.merging import merge
 from curate.backends.placing import devices_of_engines, environment
@@ -54,24 +54,23 @@ class VllmBackend:
             for child in self._children:
                 self._ask(child)
             self._held = stack.pop_all()
+        self.engines = len(self._children)
 
     def score(
         self,
         rendered: Sequence[Rendered],
         models: Sequence[int] = (),
         known: Collection[int] = (),
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, Found]]:
         """Score a window, requests for all models mixed; see `Backend.score`."""
         ids = _ids(rendered)
         _check_ids(ids, self._vocabulary, self.group[0])
         first, self._sent = self._sent, self._sent + len(rendered)
         shares: list[list[Request]] = [[] for _ in self._children]
-        loads = [0] * len(shares)
-        for index, item in enumerate(rendered):
-            least = loads.index(min(loads))
+        for index, engine in enumerate(_engines([item.stop for item in rendered], len(shares))):
             place = models[index] if models else 0
-            shares[least].append(Request(first + index, place, ids[index], item.start))
-            loads[least] += item.stop
+            request = Request(first + index, place, ids[index], rendered[index].start)
+            shares[engine].append(request)
         left = {}
         for child, share in zip(self._children, shares, strict=True):
             if share:
@@ -87,7 +86,7 @@ class VllmBackend:
                 if not left[child]:
                     del left[child]
                 for one in scored:
-                    yield one.index - first, one.logprobs
+                    yield one.index - first, one.found
 
     def close(self) -> None:
         """End the engines, which gives all their memory back, and remove a merged checkpoint."""
@@ -117,6 +116,18 @@ def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack:
     folder = Path(stack.enter_context(TemporaryDirectory(prefix="curate-merged-")))
     merge(model, dtype_of(compute), folder)
     return folder
+
+
+def _engines(sizes: Sequence[int], count: int) -> list[int]:
+    """Which engine each example of so many tokens goes to: as many tokens to each, in order.
+
+    Neighbours stay together, as they may share a prompt, and an example's models its ids.
+    """
+    if not sizes:
+        return []
+    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
+    engines: list[int] = (middles * count // sum(sizes)).astype(int).tolist()
+    return engines
 
 
 def _ids(rendered: Sequence[Rendered]) -> list[npt.NDArray[np.int32]]:

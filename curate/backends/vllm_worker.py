@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 ATTEMPTS = 3
-"""How often a request is scored before a missing number is an error."""
+"""How often a request is scored before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Scored:
-    """The log-probs of a request's answer tokens in nats, float32 [answer tokens]."""
+    """The log-probs of a request's answer tokens in nats, float32 [answer tokens], or why not."""
 
     index: int
-    logprobs: npt.NDArray[np.float32]
+    found: npt.NDArray[np.float32] | str
 
 
 class Scorer:
@@ -120,7 +120,8 @@ class Scorer:
             elif attempt < ATTEMPTS:
                 self.add(request, attempt + 1)
             else:
-                raise RuntimeError(f"no log-probs for a prompt in {ATTEMPTS} attempts")
+                why = f"vLLM gave no log-probs in {ATTEMPTS} attempts"
+                done.append(Scored(request.index, why))
         return done
 
     def close(self) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from curate import backends, chat
 from curate.corpus import Corpus, readable_errors
+from curate.running.lanes import Lane, ModelRun
 from curate.running.members import Member
 from curate.stopping import heed
 from curate.storage import parts
@@ -22,26 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WINDOW = 2_048
-"""Examples, at most, rendered and handed to a backend at a time; it sorts them into batches."""
+"""Examples, at most, rendered and handed to an engine at a time; it sorts them into batches."""
 WINDOW_CHARACTERS = 8 << 20
 """Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
-
-
-@dataclass
-class ModelRun:
-    """What one model did in this run.
-
-    `tokens` counts prompt and answer. `seconds` is all the time it took, loading included; models
-    that share an engine divide its time by their tokens.
-    """
-
-    name: str
-    role: str
-    scored: int = 0
-    skipped: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 def missing(view: Corpus, model: str) -> int:
@@ -62,7 +44,8 @@ def run_pass(
     """Load a group of models and score what each lacks, window by window; counts go into `runs`.
 
     Raises:
-        CurateError: a model can't be loaded or fails; what was scored until then is stored.
+        CurateError: a model can't be loaded, fails or refuses all; what was scored until then is
+            stored.
     """
     names = [member.model.name for member in members]
     view = Corpus(writer.path)
@@ -75,17 +58,23 @@ def run_pass(
             told = writer.note_run(name, backend.name, backend.dtype)
             if told:
                 progress.note(told)
-        windows = _windows(view, names)
+        windows = _windows(view, names, 1 if backend.whole_windows else backend.engines)
         with ExitStack() as stack:
             # First: whatever ends the run, scores are stored before the thread is awaited.
             thread = stack.enter_context(ThreadPoolExecutor(1, "render"))
             rendered = _rendered_ahead(thread, windows, members, compute.max_length, keep_tokens)
             lanes = [
-                (stack.enter_context(ScoreSink(writer, name, keep_tokens=keep_tokens)), run)
-                for name, run in zip(names, runs, strict=True)
+                Lane(
+                    stack.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
+                    run,
+                    bool(parts.list_parts(writer.path / "scores" / run.name)),
+                )
+                for run in runs
             ]
             for pairs in rendered:
                 _score_window(pairs, lanes, backend, progress)
+            for lane in lanes:
+                lane.end()
     finally:
         backend.close()
         progress.stop()
@@ -94,11 +83,11 @@ def run_pass(
             writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
 
 
-def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
+def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.Table]:
     """Slices of the parts of examples in which a model lacks one, as a table.
 
-    They depend on the parts alone and not on what is missing: a run that was broken off goes on
-    with the windows, and so the batches and the last bits, of one that was not.
+    They depend on the parts and the engines alone and not on what is missing: a run that was broken
+    off goes on with the windows, and so the batches and the last bits, of one that was not.
     """
     cursor = view.connection.cursor()
     cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
@@ -106,17 +95,21 @@ def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
     for part in parts.list_parts(view.path / "examples"):
         with readable_errors():
             rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
-        for start, stop in _cuts(rows["characters"].to_pylist()):
+        for start, stop in _cuts(rows["characters"].to_pylist(), engines):
             window = rows.slice(start, stop - start)
             if any(done != everything for done in window["done"].to_pylist()):
                 yield window
 
 
-def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where windows over examples of these sizes, in characters, start and stop."""
+def _cuts(sizes: Sequence[int], engines: int = 1) -> Iterator[tuple[int, int]]:
+    """Where windows over examples of these sizes, in characters, start and stop.
+
+    So many engines that share a window run out of work at its end no more often than one would.
+    """
+    most, room = WINDOW * engines, WINDOW_CHARACTERS * engines
     start = held = 0
     for at, size in enumerate(sizes):
-        if at > start and (at - start == WINDOW or held + size > WINDOW_CHARACTERS):
+        if at > start and (at - start == most or held + size > room):
             yield start, at
             start, held = at, 0
         held += size
@@ -124,7 +117,6 @@ def _cuts(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-_Lane = tuple[ScoreSink, ModelRun]
 _Pair = tuple[int, str, chat.Rendered | str, bool]
 
 
@@ -152,7 +144,7 @@ def _rendered_ahead(
 
 def _score_window(
     pairs: Sequence[_Pair],
-    lanes: Sequence[_Lane],
+    lanes: Sequence[Lane],
     backend: backends.Backend,
     progress: Progress,
 ) -> None:
@@ -165,29 +157,19 @@ def _score_window(
                 known.add(len(todo))
                 todo.append((example_id, place, item))
         elif isinstance(item, str):
-            sink, run = lanes[place]
-            sink.skip(example_id, item)
-            run.skipped += 1
+            lanes[place].skip(example_id, item)
             progress.advance(1)
         else:
             todo.append((example_id, place, item))
-    for index, logprobs in backend.score([t[2] for t in todo], [t[1] for t in todo], known):
+    for index, found in backend.score([t[2] for t in todo], [t[1] for t in todo], known):
         heed()
         if index in known:
             continue
         example_id, place, item = todo[index]
-        sink, run = lanes[place]
-        total = float(logprobs.sum(dtype="float64"))
-        if math.isfinite(total):
-            length = item.stop - item.start
-            texts = item.texts if run.role == "aligned" else None  # once an example is enough
-            sink.add(example_id, length, total, item.truncated, logprobs, texts)
-            run.scored += 1
-            run.truncated += item.truncated
+        if isinstance(found, str):
+            lanes[place].refuse(example_id, found)
         else:
-            sink.skip(example_id, f"the log-prob is not finite ({total}) in {backend.dtype}")
-            run.skipped += 1
-        run.tokens += item.stop
+            lanes[place].add(example_id, item, found, backend.dtype)
         progress.advance(1, item.stop)
 
 
