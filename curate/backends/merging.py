@@ -5,12 +5,12 @@ As a program: `python -m curate.backends.merging BASE ADAPTER DTYPE FOLDER`.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from curate.backends.processes import command, surroundings
 from curate.errors import CurateError
 from curate.models import Model
 
@@ -25,13 +25,8 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
 
     Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
     """
-    command = [sys.executable, "-m", __name__, str(model.path), str(model.adapter), dtype]
-    ran = subprocess.run(
-        [*command, str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+    asked = command(__name__, str(model.path), str(model.adapter), dtype, str(folder))
+    ran = subprocess.run(asked, capture_output=True, text=True, env=surroundings())
     if ran.returncode:
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
         why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"

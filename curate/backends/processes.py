@@ -47,7 +47,6 @@ class Child:
 
     def __init__(self, module: str, job: Any, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, sys.path))  # a checkout need not be installed
         with (
             tempfile.NamedTemporaryFile(
                 prefix="curate-engine-", suffix=".log", delete=False
@@ -56,12 +55,12 @@ class Child:
         ):
             self.log = Path(log.name)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
+                command(module, str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **environment, "PYTHONPATH": path},
+                env=surroundings(environment),
                 start_new_session=True,
             )
         self.connection = Connection(ours.detach())
@@ -120,6 +119,23 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         return code
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """What runs a module in a Python of its own, which imports nothing from the current folder.
+
+    That may hold data from anywhere, and in it files called like modules. See `surroundings`.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def surroundings(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child: ours, `more`, and the places that we import from.
+
+    A checkout need not be installed. What the child starts keeps off the current folder too.
+    """
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, **(more or {}), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def answering(children: Iterable[Child]) -> list[Child]:
