@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from curate.backends.processes import Child
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.exports.targets import Target
@@ -184,17 +185,22 @@ def test_no_temporary_folder(made: Corpus, cli: Cli, monkeypatch: pytest.MonkeyP
     """Where none can be written, as in a read-only container, what fits the memory still works."""
     import tempfile
 
+    from curate import scratch
     from curate.storage import spills
 
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
 
-    spills.spill_folder.cache_clear()
+    for each in (spills.spill_folder, scratch._own):
+        each.cache_clear()
     monkeypatch.setattr(tempfile, "gettempdir", none)
     try:
+        with pytest.raises(CurateError, match=r"no temporary folder can be written \(No usable"):
+            Child("children", "kind", {})
         assert cli("sql", "select count(*) from gaps", "-c", made.path).code == 0
         with open_for_writing(made.path):
             pass
         assert not list(made.path.glob("*.tmp"))
     finally:
-        spills.spill_folder.cache_clear()
+        for each in (spills.spill_folder, scratch._own):
+            each.cache_clear()

@@ -1,16 +1,19 @@
 """An adapter merged into a checkpoint of its own on disk, by a process that gives its memory back.
 
-As a program: `python -m curate.backends.merging BASE ADAPTER DTYPE FOLDER`.
+As a program: `python -m curate.backends.merging PARENT BASE ADAPTER DTYPE FOLDER`. It ends with its
+parent, the process of that number.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from curate.backends.processes import command, surroundings
+from curate.backends.processes import command, end_with, surroundings
 from curate.errors import CurateError
 from curate.models import Model
 
@@ -25,8 +28,14 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
 
     Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
     """
-    asked = command(__name__, str(model.path), str(model.adapter), dtype, str(folder))
-    ran = subprocess.run(asked, capture_output=True, text=True, env=surroundings())
+    arguments = (os.getpid(), model.path, model.adapter, dtype, folder)
+    ran = subprocess.run(
+        command(__name__, *map(str, arguments)),
+        capture_output=True,
+        text=True,
+        env=surroundings(),
+        start_new_session=True,
+    )
     if ran.returncode:
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
         why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
@@ -52,4 +61,5 @@ def main(base: str, adapter: str, dtype: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    main(*sys.argv[2:])

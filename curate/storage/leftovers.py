@@ -18,7 +18,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -38,12 +37,6 @@ def temporary(path: Path) -> Path:
 def aside(path: Path) -> Path:
     """Where this process puts the folder whose place a new one takes."""
     return path.with_name(f"{_ASIDE}{_tag()}-{path.name}")
-
-
-def own_folder(path: Path) -> Path:
-    """Make a temporary folder beside `path` for this process, closed to other users."""
-    start, end = f"{TEMPORARY}{_tag()}.", f"-{path.name}"
-    return Path(tempfile.mkdtemp(prefix=start, suffix=end, dir=path.parent))
 
 
 def put_back(path: Path) -> None:
