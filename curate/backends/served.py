@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from curate.backends import Compute
@@ -44,22 +44,28 @@ def check(
                 raise CurateError(f"{url} doesn't answer ({end.why}): is the server up?") from None
             names[url] = [_name(model, there, url) for model in models]
             for name in names[url]:
-                _check_length(there[name].get("max_model_len"), compute.max_length, url)
+                _check_length(there[name], compute.max_length, url)
     return names
 
 
-def _list(http: Any, url: str) -> dict[str, dict[str, Any]]:
-    """What a server says of the models it has, by their served names."""
+def _list(http: Any, url: str) -> dict[str, int | None]:
+    """The context lengths of the models that a server has, by their served names."""
     answer = accepted(http.get(f"{url}/models", timeout=30.0), url)
     try:
-        return {entry["id"]: entry for entry in answer.json()["data"]}
-    except (ValueError, KeyError, TypeError):
+        found = {one["id"]: one.get("max_model_len") for one in answer.json()["data"]}
+        if any(type(name) is not str for name in found):
+            raise TypeError
+        if any(n is not None and (type(n) is not int or n < 2) for n in found.values()):
+            raise TypeError
+        return found
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CurateError(
-            f"{url} is no OpenAI-compatible server: /models gave {answer.status_code}"
+            f"{url} is no OpenAI-compatible server: /models gave {answer.status_code}, "
+            "and no list of models with their lengths"
         ) from None
 
 
-def _name(model: Model, there: dict[str, dict[str, Any]], url: str) -> str:
+def _name(model: Model, there: Iterable[str], url: str) -> str:
     for name in (model.name, model.reference):
         if name in there:
             return name
