@@ -63,8 +63,7 @@ def run_pass(
     """Load a group of models and score what each lacks, window by window; counts go into `runs`.
 
     Raises:
-        CurateError: a model can't be loaded, changed since its fingerprint was taken, or fails;
-            what was scored until then is stored.
+        CurateError: a model can't be loaded, changed before, or fails; what is scored is stored.
     """
     names = [member.model.name for member in members]
     view = Corpus(writer.path)
