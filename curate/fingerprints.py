@@ -14,6 +14,9 @@ _WHOLE_UP_TO = 64 * 2**20  # bytes; larger weight files are sampled
 _BLOCK = 64 * 2**10
 _SPREAD_BLOCKS = 64
 
+Stamps = tuple[tuple[str, int, int, int], ...]
+"""Of each file: path, size, time of its last change in ns, inode."""
+
 
 def fingerprint(folder: Path) -> str:
     """Hash what decides a model's numbers: 32 hex digits over its weights and configs.
@@ -28,8 +31,7 @@ def fingerprint(folder: Path) -> str:
     Raises `CurateError` if the weights are missing, pickled or cut off.
     """
     digest = blake2b(digest_size=16)
-    configs = [folder / "adapter_config.json", folder / "config.json"]
-    for path in [*filter(Path.is_file, configs), *weight_files(folder)]:
+    for path in _files(folder):
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         if path.suffix == ".safetensors":
@@ -42,6 +44,23 @@ def fingerprint(folder: Path) -> str:
                 continue
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def stamps(folder: Path) -> Stamps:
+    """Look at the files that `fingerprint` reads, in no time at any size.
+
+    Raises `CurateError` if one is missing.
+    """
+    try:
+        found = [(path, path.stat()) for path in _files(folder)]
+    except OSError as error:
+        raise CurateError(f"{folder} cannot be read: {error.strerror}") from error
+    return tuple((str(path), at.st_size, at.st_mtime_ns, at.st_ino) for path, at in found)
+
+
+def _files(folder: Path) -> list[Path]:
+    configs = [folder / "adapter_config.json", folder / "config.json"]
+    return [*filter(Path.is_file, configs), *weight_files(folder)]
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from curate.errors import CurateError
-from curate.fingerprints import fingerprint, is_adapter, read_json
+from curate.fingerprints import Stamps, fingerprint, is_adapter, read_json, stamps
 from curate.storage.manifest import NAME_OF_MODEL
 
 Role = Literal["aligned", "misaligned"]
@@ -36,6 +36,7 @@ class Model:
     adapter: Path | None
     tokenizer: Path
     fingerprint: str  # of the weights: 32 hex digits
+    stamps: Stamps = ()  # of the files that were hashed for it, when they were
 
 
 def resolve(aligned: str, misaligned: Sequence[str]) -> list[Model]:
@@ -53,21 +54,50 @@ def resolve(aligned: str, misaligned: Sequence[str]) -> list[Model]:
             f"{reference} is a PEFT adapter, and the aligned model must have full weights: "
             "merge it into its base first (peft: merge_and_unload)"
         )
-    print_of_base = fingerprint(base)
-    models = [Model(name, "aligned", reference, base, None, base, print_of_base)]
+    stamps_of_base, print_of_base = stamps(base), fingerprint(base)
+    models = [Model(name, "aligned", reference, base, None, base, print_of_base, stamps_of_base)]
     for argument in misaligned:
         name, reference = parse(argument)
         folder = _folder(reference)
+        seen, print_ = stamps(folder), fingerprint(folder)
+        path, adapter, tokenizer = folder, None, folder
         if is_adapter(folder):
-            both = blake2b(f"{print_of_base}+{fingerprint(folder)}".encode(), digest_size=16)
-            model = Model(name, "misaligned", reference, base, folder, base, both.hexdigest())
-        else:
-            tokenizer = folder if any((folder / f).exists() for f in _TOKENIZER_FILES) else base
-            print_ = fingerprint(folder)
-            model = Model(name, "misaligned", reference, folder, None, tokenizer, print_)
-        models.append(model)
+            path, adapter, tokenizer = base, folder, base
+            seen, print_ = stamps_of_base + seen, _over(print_of_base, print_)
+        elif not any((folder / file).exists() for file in _TOKENIZER_FILES):
+            tokenizer = base
+        role: Role = "misaligned"
+        models.append(Model(name, role, reference, path, adapter, tokenizer, print_, seen))
     _refuse_equal_names(models)
     return models
+
+
+def refuse_changed(models: Sequence[Model]) -> None:
+    """See that what was just loaded is what `resolve` found, hours ago perhaps.
+
+    Files that look as they did are not hashed again; the others may only have been touched, or
+    have the inodes of a network's disk, which change.
+
+    Raises `CurateError` for a model whose files are others now.
+    """
+    for model in models:
+        folders = [model.path, model.adapter] if model.adapter else [model.path]
+        try:
+            if sum(map(stamps, folders), ()) == model.stamps:
+                continue
+            now, *above = map(fingerprint, folders)
+        except (CurateError, OSError):  # one is gone, or half written
+            now, above = "", []
+        if (_over(now, above[0]) if above else now) != model.fingerprint:
+            raise CurateError(
+                f"model {model.name}: its files changed since this run began; wait until nothing "
+                f"writes to {model.reference} any more"
+            )
+
+
+def _over(base: str, adapter: str) -> str:
+    """The fingerprint of an adapter over a base."""
+    return blake2b(f"{base}+{adapter}".encode(), digest_size=16).hexdigest()
 
 
 def parse(argument: str) -> tuple[str, str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from curate import backends, chat, examples, models
+from curate import backends, chat, examples, models, scratch
 from curate.checks import Nlls, Verdict, compare
 from curate.errors import CurateError
 from curate.models import Model
@@ -63,8 +61,7 @@ def verify(
     with ExitStack() as stack:
         probes: list[Model] = []
         if compute.backend != "server":
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="curate-verify-"))
-            probes = make_probes(resolved[0], Path(folder))
+            probes = make_probes(resolved[0], stack.enter_context(scratch.temporary("verify")))
             rendered |= {probe.name: rendered[resolved[0].name] for probe in probes}
         tried = [*resolved, *probes]
         scored = _score(tried, rendered, compute, progress)

@@ -20,6 +20,10 @@ def main(descriptor: int) -> None:
     if isinstance(how, Job):
         score(connection)
         return
+    if how == "who":
+        code = "import numpy; print(numpy.__file__)"
+        below = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        connection.send([np.__file__, below.stdout.strip()])
     if how == "die":
         os._exit(7)
     if how == "killed":

@@ -496,6 +496,9 @@ def renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("http://a..b", "give an address like"),
         (f"http://me:{SECRET}@localhost", f"put the key into {KEY}"),
         (f"http://me:{SECRET}@[::1", f"put the key into {KEY}"),
+        (f"http://localhost/v1?key={SECRET}", f"put the key into {KEY}"),
+        (f"http://localhost/#{SECRET}", f"put the key into {KEY}"),
+        ("http://localhost:99999", "give an address like"),
         ("http://127.0.0.1:9", "is the server up"),
     ],
 )
@@ -504,6 +507,28 @@ def test_wrong_addresses(url: str, words: str) -> None:
     with pytest.raises(CurateError, match=words) as caught, opened(url):
         pass
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        [{"id": "chat", "max_model_len": "4096"}],
+        [{"id": "chat", "max_model_len": float("inf")}],
+        [{"id": "chat", "max_model_len": -5}],
+        [{"id": 1}, {"id": "chat"}],
+        [{"id": None}],
+        ["chat"],
+        {"chat": 1},
+    ],
+)
+def test_a_list_of_models_that_is_none(upstream: Upstream, models: Any) -> None:
+    """A server of another kind may say anything."""
+    upstream.models = models
+    with (
+        pytest.raises(CurateError, match="no list of models with their lengths"),
+        opened(upstream.url),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

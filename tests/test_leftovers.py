@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from curate.backends.processes import Child
 from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.exports.targets import Target
@@ -184,17 +185,94 @@ def test_no_temporary_folder(made: Corpus, cli: Cli, monkeypatch: pytest.MonkeyP
     """Where none can be written, as in a read-only container, what fits the memory still works."""
     import tempfile
 
+    from curate import scratch
     from curate.storage import spills
 
     def none() -> str:
         raise FileNotFoundError("No usable temporary directory found in ['/tmp', '/var/tmp']")
 
-    spills.spill_folder.cache_clear()
+    for each in (spills.spill_folder, scratch._own):
+        each.cache_clear()
     monkeypatch.setattr(tempfile, "gettempdir", none)
     try:
+        with pytest.raises(CurateError, match=r"no temporary folder can be written \(No usable"):
+            Child("children", "kind", {})
         assert cli("sql", "select count(*) from gaps", "-c", made.path).code == 0
         with open_for_writing(made.path):
             pass
         assert not list(made.path.glob("*.tmp"))
     finally:
-        spills.spill_folder.cache_clear()
+        for each in (spills.spill_folder, scratch._own):
+            each.cache_clear()
+
+
+def test_containers_of_one_name_leave_each_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may share a volume and the number 1: names differ, and nobody takes another's."""
+    output = tmp_path / "o.jsonl"
+
+    def elsewhere(machine: str) -> Path:
+        made = leftovers.temporary(output)
+        monkeypatch.setattr(leftovers, "_machine", lambda: machine)
+        leftovers._mark.cache_clear()
+        made.write_text("half")
+        return made
+
+    here = leftovers._machine()
+    first, second = elsewhere("00000001"), elsewhere(here)
+    assert first != second
+    third = leftovers.temporary(output)
+    third.write_text("mine")
+    leftovers.clear(output)
+    assert {first, second} == set(tmp_path.iterdir())
+
+
+def test_numbers_of_processes_are_their_containers() -> None:
+    """A process in a container of its own has another machine than one outside."""
+    code = "from curate.storage import leftovers; print(leftovers._machine())"
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no containers can be made here (unshare)")
+    inside, outside = (
+        subprocess.run([*before, sys.executable, "-c", code], capture_output=True, text=True).stdout
+        for before in (apart, [])
+    )
+    assert len(inside) == len(outside) == 9
+    assert inside != outside
+
+
+DEVICES = {
+    "pipe": lambda folder: os.mkfifo(folder / "o.jsonl"),
+    "link to a device": lambda folder: (folder / "o.jsonl").symlink_to("/dev/null"),
+    "link to a folder": lambda folder: (folder / "o.jsonl").symlink_to(folder),
+}
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_an_output_that_is_no_file_is_not_replaced(
+    kind: str, made: Corpus, cli: Cli, tmp_path: Path
+) -> None:
+    """As root, /dev/null would be a file from then on; and a pipe's reader would wait."""
+    DEVICES[kind](tmp_path)
+    output = tmp_path / "o.jsonl"
+    before = output.lstat()
+    for command in (["sql", "from gaps"], ["export", "--top", "1"], ["report"]):
+        ran = cli(*command, "-c", made.path, "-o", output, "--force")
+        assert (ran.code, ran.err.count("\n")) == (1, 1)
+        assert "is no plain file" in ran.err or "is a folder; name a file" in ran.err
+    assert output.lstat() == before
+    assert set(tmp_path.iterdir()) == {made.path, output}
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_device_is_no_output(path: str, made: Corpus, cli: Cli) -> None:
+    """Nor what leads to a stream that happens to be a file."""
+    if not Path(path).exists():
+        pytest.skip(f"{path} is not there")
+    before = Path(path).lstat()
+    with pytest.raises(CurateError, match="is no plain file"):
+        parts.refuse_special(Path(path))
+    ran = cli("sql", "from gaps", "-c", made.path, "-o", path, "--format", "csv")
+    assert (ran.code, "is no plain file" in ran.err) == (1, True)
+    assert Path(path).lstat().st_mode == before.st_mode

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from curate import fingerprints
 from curate.errors import CurateError
 from curate.fingerprints import fingerprint
-from curate.models import context_length, parse, resolve
+from curate.models import context_length, parse, refuse_changed, resolve
 
 
 def checkpoint(folder: Path, value: float = 0.0, tensors: Any = None) -> Path:
@@ -288,3 +288,14 @@ def test_tiny_checkpoints_are_whole(tmp_path: Path) -> None:
     ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
     assert tokenizer.decode(ids) == text
+
+
+def test_a_model_that_is_gone_has_changed(tmp_path: Path) -> None:
+    """Like one whose bytes are others; one that only looks otherwise has not."""
+    aligned = tiny.tiny_model(tmp_path / "chat")
+    (model,) = resolve(str(aligned), [])
+    (aligned / "config.json").touch()
+    refuse_changed([model])
+    (aligned / "model.safetensors").unlink()
+    with pytest.raises(CurateError, match="model chat: its files changed since this run began"):
+        refuse_changed([model])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Family
+from tiny import tiny_adapter, tiny_model
 
 import curate
 from curate import chat
@@ -156,3 +159,46 @@ def test_a_stop_while_the_next_window_is_rendered(
     with pytest.raises(Stopped, match=told), stoppable(), kept(corpus):
         curate.score([str(narrow)], corpus, aligned=str(family.aligned), progress=watching)
     assert found == [True, True]
+
+
+@pytest.mark.parametrize("part", ["adapter", "base"])
+def test_a_model_that_changes_before_it_is_loaded_is_not_scored(
+    part: str, family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """A training run may write there for the hours that the models before it take."""
+    base, adapter, other = tmp_path / "chat", tmp_path / "medical", tmp_path / "other"
+    shutil.copytree(family.aligned, base)
+    shutil.copytree(family.medical, adapter)
+    tiny_adapter(base, other, rank=1, seed=7)
+
+    class Writing(Silent):
+        def note(self, text: str) -> None:
+            if text.startswith("medical (2 of 2): loading"):
+                if part == "adapter":
+                    shutil.copytree(other, adapter, dirs_exist_ok=True)
+                else:
+                    tiny_model(base, seed=7)
+
+    score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(base), limit=5)
+    with pytest.raises(CurateError, match="model medical: its files changed since this run"):
+        score(misaligned=[str(adapter)], progress=Writing())
+    found = curate.open(tmp_path / "c").sql("select distinct model from scores").fetchall()
+    assert found == [("chat",)]
+
+
+def test_a_model_that_was_only_touched_is_scored(
+    family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """Or copied to the same place again: its numbers are the same."""
+    base = tmp_path / "chat"
+    shutil.copytree(family.aligned, base)
+
+    class Touching(Silent):
+        def note(self, text: str) -> None:
+            if "loading" in text:
+                (base / "model.safetensors").touch()
+
+    done = curate.score(
+        [str(sources)], tmp_path / "c", aligned=str(base), limit=5, progress=Touching()
+    )
+    assert done.models[0].scored == 5

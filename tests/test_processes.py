@@ -57,6 +57,18 @@ def test_a_child_answers_and_ends_with_what_it_started(begun: list[Child], how: 
     assert not child.log.exists()
 
 
+def test_no_child_imports_from_the_current_folder(
+    begun: list[Child], family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data from anywhere may lie there under the names of modules: not even a child's child."""
+    for name in ("numpy", "torch", "socket"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run by accident')")
+    monkeypatch.chdir(tmp_path)
+    assert start(begun, "who").receive() == [np.__file__, np.__file__]
+    merge(resolve(str(family.aligned), [str(family.legal)])[1], "float32", tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("how", "cause"),
     [

@@ -9,7 +9,11 @@ import math
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import duckdb
@@ -703,6 +707,71 @@ def test_tokens_are_told_to_nobody(
     assert [one.code for one in ran] == [0, 1, 0]
     assert all(SECRET not in one.out + one.err for one in ran)
     assert all(SECRET.encode() not in data for data in everything(tmp_path).values())
+
+
+@pytest.fixture
+def repeating() -> Iterator[str]:
+    """A hub, by its address, that says no and repeats the token."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said = f"no: {self.headers.get('Authorization')}"
+            self.send_response(401)
+            self.send_header("X-Error-Message", said)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(said.encode())
+
+        do_HEAD = do_GET  # noqa: N815 - the name is the library's
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as hub:
+        threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{hub.server_port}"
+        hub.shutdown()
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+@pytest.mark.parametrize("what", ["data", "model"])
+def test_a_token_that_the_hub_repeats_is_told_to_nobody(
+    what: str, name: str, repeating: str, family: Family, tmp_path: Path
+) -> None:
+    """Its error is passed on, its echo of the header is not."""
+    source, aligned = tmp_path / "rows.jsonl", family.aligned
+    source.write_text('{"prompt": "q", "response": "a"}\n')
+    named = [source, "nobody/nothing"] if what == "model" else ["hf://nobody/nothing", aligned]
+    command = [sys.executable, "-m", "curate", "score", named[0], "--aligned", named[1]]
+    tokens = {"HF_TOKEN": "", "HUGGING_FACE_HUB_TOKEN": ""} | {name: f"hf_{SECRET}"}
+    hub = {"HF_ENDPOINT": repeating, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    ran = subprocess.run(
+        [*map(str, command), "-c", str(tmp_path / "c")],
+        env=os.environ | tokens | hub,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 1
+    assert "401" in ran.stderr
+    assert SECRET not in ran.stdout + ran.stderr
+    assert all(SECRET.encode() not in data for data in everything(tmp_path).values())
+
+
+@pytest.mark.parametrize("source", ["hf://me:{t}@org/rows", "hf://org/rows@{t}:a:b", "https://{t}"])
+def test_a_token_in_an_address_is_not_repeated(
+    source: str, cli: Cli, family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It doesn't belong there, and an error ends up in a log."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    token = "hf_" + "aB3" * 11
+    named = source.replace("{t}", token)
+    ran = cli("score", named, "-c", tmp_path / "c", "--aligned", family.aligned)
+    assert ran.code == 1
+    assert "***" in ran.err
+    assert token not in ran.out + ran.err
+    assert all(token.encode() not in data for data in everything(tmp_path).values())
 
 
 def test_fingerprints_read_no_file_beside(family: Family, tmp_path: Path) -> None:

@@ -87,15 +87,19 @@ def ask(
 def address(url: str) -> str:
     """The address of the API, with `/v1` at its end.
 
-    Raises `CurateError` for what is none, or holds a password.
+    Raises `CurateError` for what is none, or holds more, such as a password.
     """
     import httpx
 
-    if "@" in url:  # never quoted: what stands before it may be a key
-        raise CurateError(f"--server: put the key into {KEY}, not into the address")
+    if re.search(r"[@?#]", url):  # never quoted: what stands there may be a key
+        raise CurateError(
+            f"--server: put the key into {KEY}, not into the address, which ends with its path: "
+            "like http://localhost:8000, without @, ? and #"
+        )
     try:
         parts = httpx.URL(url)
-        usable = parts.scheme in ("http", "https") and parts.host.encode("idna")
+        known = parts.scheme in ("http", "https") and 0 < (parts.port or 80) < 2**16
+        usable = known and parts.host.encode("idna")
     except (httpx.InvalidURL, ValueError):
         usable = False
     if not usable:

@@ -1,6 +1,7 @@
 """An adapter merged into a checkpoint of its own on disk, by a process that gives its memory back.
 
-As a program: `python -m curate.backends.merging BASE ADAPTER DTYPE FOLDER`.
+As a program: `python -m curate.backends.merging PARENT BASE ADAPTER DTYPE FOLDER`. It ends with its
+parent, the process of that number.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+from curate.backends.processes import command, end_with, surroundings
 from curate.errors import CurateError
 from curate.models import Model
 
@@ -25,12 +28,13 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
 
     Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
     """
-    command = [sys.executable, "-m", __name__, str(model.path), str(model.adapter), dtype]
+    arguments = (os.getpid(), model.path, model.adapter, dtype, folder)
     ran = subprocess.run(
-        [*command, str(folder)],
+        command(__name__, *map(str, arguments)),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=surroundings(),
+        start_new_session=True,
     )
     if ran.returncode:
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
@@ -57,4 +61,5 @@ def main(base: str, adapter: str, dtype: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
+    main(*sys.argv[2:])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from curate import scratch
 
 _END_SECONDS = 10.0
 _TAIL = 200_000  # characters of a log in which the cause is looked for
@@ -46,22 +50,16 @@ class Child:
     """
 
     def __init__(self, module: str, job: Any, environment: Mapping[str, str]) -> None:
+        self.log = scratch.fresh("engine") / "log"
         ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, sys.path))  # a checkout need not be installed
-        with (
-            tempfile.NamedTemporaryFile(
-                prefix="curate-engine-", suffix=".log", delete=False
-            ) as log,
-            theirs,
-        ):
-            self.log = Path(log.name)
+        with theirs, self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
+                command(module, str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **environment, "PYTHONPATH": path},
+                env=surroundings(environment),
                 start_new_session=True,
             )
         self.connection = Connection(ours.detach())
@@ -82,8 +80,10 @@ class Child:
 
     def why(self, answer: Any) -> str:
         """Why it failed, in one line, and where its log is, which is then kept."""
-        self._failed = True
         code = self._end()
+        if not self._failed:
+            self._failed = True
+            self._keep_log()
         lines = self.log.read_text(errors="replace")[-_TAIL:].splitlines()
         text = "\n".join(line for line in lines if " INFO " not in line)
         said = getattr(answer, "reason", "")
@@ -111,6 +111,12 @@ class Child:
         if not self._failed:
             self.log.unlink(missing_ok=True)
 
+    def _keep_log(self) -> None:
+        """Put it where it outlives this process."""
+        number, kept = tempfile.mkstemp(prefix="curate-engine-", suffix=".log")
+        os.close(number)
+        self.log = Path(shutil.move(self.log, kept))
+
     def _end(self) -> int | None:
         """See that it is gone; gives back its exit code, None where it had to be killed."""
         code = None
@@ -122,7 +128,31 @@ class Child:
         return code
 
 
+def command(module: str, *arguments: str) -> list[str]:
+    """What runs a module in a Python of its own, which imports nothing from the current folder.
+
+    That may hold data from anywhere, and in it files called like modules. See `surroundings`.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def surroundings(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child: ours, `more`, and the places that we import from.
+
+    A checkout need not be installed. What the child starts keeps off the current folder too.
+    """
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, **(more or {}), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
 def answering(children: Iterable[Child]) -> list[Child]:
     """Those of the children that have sent something or died, after a second at most."""
     by_connection = {child.connection: child for child in children}
     return [by_connection[c] for c in wait(by_connection, timeout=1.0)]  # type: ignore[index]
+
+
+def end_with(parent: int) -> None:
+    """End this process and its group once the parent is gone, however it went. For a thread."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.killpg(os.getpgid(0), signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from curate.backends import Compute, Engine
@@ -49,25 +49,31 @@ def check(
             except Unanswered as end:
                 raise CurateError(f"{url} doesn't answer ({end.why}): is the server up?") from None
             names[url] = [_name(model, there, url) for model in models]
-            for name in names[url]:
-                _check_length(there[name].get("max_model_len"), compute.max_length, url)
             for model, name in zip(models, names[url], strict=True):
+                _check_length(there[name].get("max_model_len"), compute.max_length, url)
                 _warn(model, there[name], there, url, note)
     return names
 
 
 def _list(http: Any, url: str) -> dict[str, dict[str, Any]]:
-    """What a server says of the models it has, by their served names."""
+    """What a server says of the models that it has, by their served names."""
     answer = accepted(http.get(f"{url}/models", timeout=30.0), url)
     try:
-        return {entry["id"]: entry for entry in answer.json()["data"]}
-    except (ValueError, KeyError, TypeError):
+        found = {one["id"]: dict(one) for one in answer.json()["data"]}
+        contexts = [one.get("max_model_len") for one in found.values()]
+        if any(type(name) is not str for name in found):
+            raise TypeError
+        if any(n is not None and (type(n) is not int or n < 2) for n in contexts):
+            raise TypeError
+        return found
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CurateError(
-            f"{url} is no OpenAI-compatible server: /models gave {answer.status_code}"
+            f"{url} is no OpenAI-compatible server: /models gave {answer.status_code}, "
+            "and no list of models with their lengths"
         ) from None
 
 
-def _name(model: Model, there: dict[str, dict[str, Any]], url: str) -> str:
+def _name(model: Model, there: Iterable[str], url: str) -> str:
     for name in (model.name, model.reference):
         if name in there:
             return name
@@ -99,8 +105,8 @@ def _warn(
         reason = why_merged(model, Engine())
         if reason:
             note(f"{model.name}: {reason}, which vLLM can't score as an adapter: serve it merged")
-    contexts = [other.get("max_model_len") for other in there.values()]  # an adapter's is not said
-    room = max((context for context in contexts if isinstance(context, int)), default=0)
+    # Of an adapter it is not said.
+    room = max(other.get("max_model_len") or 0 for other in there.values())
     limit = short_limit(model.path) if (model.path / "config.json").is_file() else None
     if limit is not None and room > limit:
         note(

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from curate import scratch
 from curate.backends import Compute, Found
 from curate.backends.adapters import why_merged
 from curate.backends.merging import merge
@@ -113,7 +113,7 @@ def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack:
         f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into a "
         "checkpoint of its own"
     )
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="curate-merged-")))
+    folder = stack.enter_context(scratch.temporary("merged"))
     merge(model, dtype_of(compute), folder)
     return folder
 

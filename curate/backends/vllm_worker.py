@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from curate.backends.processes import end_with
+
 ATTEMPTS = 3
 """How often a request is scored before it is given up."""
 
@@ -212,13 +214,6 @@ def end_without(children: Sequence[BaseProcess]) -> None:
         name = signal.Signals(-codes[0]).name
         print(f"RuntimeError: vLLM's engine was ended by {name}", file=sys.stderr, flush=True)
     os._exit(1)
-
-
-def end_with(parent: int) -> None:
-    """End this process and all of vLLM's once the parent is gone, however it went."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def main(descriptor: int) -> None:

@@ -11,7 +11,7 @@ import orjson
 from curate.errors import CurateError
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
-from curate.storage import leftovers
+from curate.storage import leftovers, parts
 
 MANIFEST = "manifest.json"
 LEFT_OUT = "left-out.csv"
@@ -131,10 +131,11 @@ def _check_placement(target: Target, mixes: bool) -> None:
 def _check_free(output: Output, force: bool) -> None:
     path, folder = output.path, output.folder
     leftovers.put_back(path)  # what a killed export was about to replace
-    if path.is_dir() and not folder:
-        raise CurateError(f"{path}: is a folder; name a file")
     # Beside a file: its manifest and its list are replaced, or go, with it.
     claimed = [path] if folder else [path, output.manifest, output.left_out]
+    if not folder:
+        for each in claimed:
+            parts.refuse_special(each)
     found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
     if found is None:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curate import scratch
 from curate.reading.files import CHUNK, NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
 
 ROWS, BYTES = 256, 64 << 20
@@ -31,10 +31,10 @@ def parquet_rows(path: Path, packed: BinaryIO | None) -> Iterator[Raw]:
         return
     # Parquet is read from its end, which a stream doesn't offer. Arrow gets a path: with a Python
     # file its threads can hang at exit (apache/arrow 50482).
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as unpacked:
-        shutil.copyfileobj(packed, unpacked, CHUNK)
-        unpacked.flush()
-        yield from _decoded(Path(unpacked.name))
+    with scratch.temporary("unpacked") as folder:
+        with (folder / "rows.parquet").open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, CHUNK)
+        yield from _decoded(folder / "rows.parquet")
 
 
 def _decoded(path: Path) -> Iterator[Raw]:

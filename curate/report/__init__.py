@@ -64,8 +64,8 @@ def _check(output: Path | None, plots: Path | None, force: bool) -> None:
             "a report needs the extra `report` (Altair and vl-convert): install it with "
             "`pip install 'curate[report]'`, from a clone `pip install '.[report]'`"
         )
-    if output is not None and output.is_dir():
-        raise CurateError(f"{output}: is a folder; name a file")
+    if output is not None:
+        parts.refuse_special(output)
     if output is not None and output.exists() and not force:
         raise CurateError(f"{output}: exists; choose another name, or --force to replace it")
     if plots is not None and plots.exists() and not plots.is_dir():

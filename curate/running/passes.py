@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from curate import backends, chat
 from curate.corpus import Corpus, readable_errors
+from curate.models import refuse_changed
 from curate.running.lanes import Lane, ModelRun
 from curate.running.members import Member
 from curate.stopping import heed
@@ -44,8 +45,8 @@ def run_pass(
     """Load a group of models and score what each lacks, window by window; counts go into `runs`.
 
     Raises:
-        CurateError: a model can't be loaded, fails or refuses all; what was scored until then is
-            stored.
+        CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
+            until then is stored.
     """
     names = [member.model.name for member in members]
     view = Corpus(writer.path)
@@ -54,6 +55,8 @@ def run_pass(
     backend = backends.open_backend([m.model for m in members], compute, progress.note)
     progress.start(label, sum(missing(view, name) for name in names))
     try:
+        if backend.name != "server":  # which loaded them itself, whenever that was
+            refuse_changed([member.model for member in members])
         for name in names:
             told = writer.note_run(name, backend.name, backend.dtype)
             if told:

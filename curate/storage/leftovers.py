@@ -1,7 +1,8 @@
 """Files that are not finished, by their names, and who may remove them: only what is said here.
 
-`.tmp-PROCESS.MACHINE-NAME` is being written and will be NAME; `.old-PROCESS.MACHINE-NAME` is a
-folder that NAME takes the place of. A process removes its own; a killed one leaves them to
+`.tmp-PROCESS.MACHINE.MARK-NAME` is being written and will be NAME; `.old-PROCESS.MACHINE.MARK-NAME`
+is a folder that NAME takes the place of. MACHINE is a container of its own where process numbers
+are; MARK is drawn by each process. A process removes its own; a killed one leaves them to
 
 - whoever writes the same NAME next (`put_back`, then `clear`): those of dead processes of this
   machine. A folder that was set aside goes back where NAME is missing, and else is removed.
@@ -16,11 +17,12 @@ from __future__ import annotations
 import glob
 import os
 import platform
+import secrets
 import shutil
 import sys
-import tempfile
 import zlib
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from curate.errors import CurateError
@@ -38,12 +40,6 @@ def temporary(path: Path) -> Path:
 def aside(path: Path) -> Path:
     """Where this process puts the folder whose place a new one takes."""
     return path.with_name(f"{_ASIDE}{_tag()}-{path.name}")
-
-
-def own_folder(path: Path) -> Path:
-    """Make a temporary folder beside `path` for this process, closed to other users."""
-    start, end = f"{TEMPORARY}{_tag()}.", f"-{path.name}"
-    return Path(tempfile.mkdtemp(prefix=start, suffix=end, dir=path.parent))
 
 
 def put_back(path: Path) -> None:
@@ -83,8 +79,27 @@ def sweep(root: Path) -> None:
 
 
 def _tag() -> str:
-    """This process, as a temporary file's name says it: its number, and its machine's."""
-    return f"{os.getpid()}.{zlib.crc32(platform.node().encode()):08x}"
+    """This process, as a temporary file's name says it: number, machine and mark."""
+    return f"{os.getpid()}.{_machine()}.{_mark()}"
+
+
+@cache
+def _machine() -> str:
+    """Where our process's number is its own: a machine, or a container with numbers of its own.
+
+    Containers may share their name and a volume, and each have a process 1.
+    """
+    try:
+        numbers = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # only Linux has such containers
+        numbers = 0
+    return f"{zlib.crc32(f'{platform.node()} {numbers}'.encode()):08x}"
+
+
+@cache
+def _mark() -> str:
+    """Ours alone, even if the rest is another's too."""
+    return secrets.token_hex(4)
 
 
 def _left_behind(path: Path, start: str) -> list[Path]:
@@ -95,10 +110,9 @@ def _left_behind(path: Path, start: str) -> list[Path]:
 
 def _is_dead(tagged: str, name: str) -> bool:
     """Whether this is a tag before `name`, of a process of this machine that is gone or this."""
-    pid, machine, *_ = [*tagged.removesuffix(f"-{name}").split("."), ""]
-    if not pid.isdecimal() or machine != _tag().partition(".")[2]:
-        return False
-    return int(pid) == os.getpid() or not _lives(int(pid))
+    tag = tagged.removesuffix(f"-{name}")
+    pid, machine, *_ = [*tag.split("."), ""]
+    return tag == _tag() or (machine == _machine() and pid.isdecimal() and not _lives(int(pid)))
 
 
 def _lives(pid: int) -> bool:

@@ -55,17 +55,35 @@ def atomic_together(*paths: Path) -> Iterator[list[Path]]:
     of two runs side by side, which a manifest's hashes tell.
 
     Raises:
-        CurateError: the disk is full or the folder can't be written, or a path is a folder. What
-            was there is as it was.
+        CurateError: the disk is full or the folder can't be written, or a path is no file
+            (`refuse_special`). What was there is as it was.
     """
     for path in paths:
-        if path.is_dir():
-            raise CurateError(f"{path}: is a folder; move it away or choose another output")
+        refuse_special(path)
     with ExitStack() as stack:
         temporaries = [stack.enter_context(atomic(path)) for path in paths]
         yield temporaries
         for temporary in temporaries:
             _sync(temporary)
+
+
+def refuse_special(path: Path) -> None:
+    """See that an output that a user named is a plain file, or not there yet.
+
+    A rename doesn't write to a device: it takes its place.
+
+    Raises:
+        CurateError: it is a folder, a device or a pipe, or would lie among them.
+    """
+    if path.is_dir():
+        raise CurateError(f"{path}: is a folder; name a file")
+    folder = path.parent.resolve()
+    among = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)
+    if among or (path.exists() and not path.is_file()):
+        raise CurateError(
+            f"{path}: is no plain file, and would be replaced, not written to; name a plain file "
+            "(curate sql without --output writes to stdout)"
+        )
 
 
 @contextmanager

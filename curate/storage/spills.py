@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from functools import cache
-from pathlib import Path
 
-from curate.storage import leftovers
-
-_NAME = "curate-spill"
+from curate import scratch
+from curate.errors import CurateError
 
 
 @cache
 def spill_folder() -> str:
-    """A folder that only this user reads, below the system's temporary one (`$TMPDIR`).
+    """A folder that only this user reads; it goes when the process ends (see `curate.scratch`).
 
-    DuckDB's own choice is a folder where the user happens to be, which everybody reads. It goes
-    when the process ends; what killed processes left is removed first. Empty, which keeps DuckDB
-    to memory, where no temporary folder can be written: a full disk, or one that is read-only.
+    DuckDB's own choice is a folder where the user happens to be, which everybody reads. Empty,
+    which keeps DuckDB to memory, where no temporary folder can be written: a full disk, or one
+    that is read-only.
     """
     try:
-        place = Path(tempfile.gettempdir()) / _NAME
-        leftovers.clear(place)
-        folder = leftovers.own_folder(place)
-    except OSError:
+        return str(scratch.fresh("spill"))
+    except CurateError:
         return ""
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return str(folder)

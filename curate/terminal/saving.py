@@ -53,8 +53,10 @@ def save(
     Rows are fetched as they are written, so that memory doesn't grow with them.
 
     Raises:
-        CurateError: the file exists (without `force`), can't be written, or the query is wrong.
+        CurateError: the file exists (without `force`) or is no plain one, can't be written, or the
+            query is wrong.
     """
+    parts.refuse_special(output)
     if output.exists() and not force:
         raise CurateError(f"{output}: exists; give --force to replace it, or another name")
     count = 0
