@@ -21,6 +21,7 @@ from curate.corpus import Corpus, renew_database
 from curate.errors import CurateError
 from curate.examples import read
 from curate.running.intake import take_in
+from curate.running.passes import _windows
 from curate.storage import leftovers, parts, writing
 from curate.storage.integrity import check
 from curate.storage.schema import KEY, SCORES, SKIPPED
@@ -485,3 +486,20 @@ def test_a_folder_whose_name_is_a_pattern(name: str, tmp_path: Path) -> None:
     assert made.gaps().select("answer").fetchall() == [("one",)]
     with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
         assert connection.sql("select answer from gaps").fetchall() == [("one",)]
+
+
+def test_a_folder_whose_name_says_a_value(tmp_path: Path) -> None:
+    """`a=b` is a name, and no column of what lies below, for curate and in corpus.duckdb."""
+    nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0]}
+    names = "n_tokens=1/source=x/is_refusal=true/logprob=-5/example_id=3/row=9/messages=m"
+    made = corpus(tmp_path / names, ["one", "two"], nlls)
+    plain = corpus(tmp_path / "plain", ["one", "two"], nlls)
+    for view in ("gaps", "examples", "scores", "model_gaps"):
+        wanted = plain.sql(f"from {view} order by all").fetchall()
+        assert made.sql(f"from {view} order by all").fetchall() == wanted
+        with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+            assert connection.sql(f"from {view} order by all").fetchall() == wanted
+    with open_for_writing(made.path) as writer:
+        assert writer.add_examples(rows(["one", "two", "three"])) == 1
+    ids = [w["example_id"].to_pylist() for w in _windows(Corpus(made.path), ["base"])]
+    assert ids == [[rows(["", "", "three"])["example_id"][2].as_py()]]

@@ -15,6 +15,7 @@ from curate.corpus import Corpus, readable_errors
 from curate.running.members import Member
 from curate.stopping import heed
 from curate.storage import parts
+from curate.storage.views import read_parquet
 from curate.storage.writing import ScoreSink, Writer
 from curate.terminal.progress import Progress
 
@@ -101,9 +102,10 @@ def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
     cursor = view.connection.cursor()
     cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
     everything = (1 << len(models)) - 1
-    for part in parts.list_parts(view.path / "examples"):
+    for part in parts.list_parts(view.path.resolve() / "examples"):
+        numbered = read_parquet([part], "file_row_number = true")
         with readable_errors():
-            rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
+            rows = cursor.sql(_OF_PART.format(part=numbered)).to_arrow_table()
         for start, stop in _cuts(rows["characters"].to_pylist()):
             window = rows.slice(start, stop - start)
             if any(done != everything for done in window["done"].to_pylist()):
@@ -235,7 +237,7 @@ _FINISHED = """
 _OF_PART = """
     select hex_id(example_id::uuid) as example_id, messages, coalesce(done, 0)::ubigint as done,
         list_sum([length(m.content) for m in messages])::bigint as characters
-    from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = key
+    from {part} left join finished on example_id::uuid = key
     order by file_row_number
 """
 

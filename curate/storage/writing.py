@@ -21,6 +21,7 @@ from curate.storage.manifest import Manifest, ModelEntry, Settings
 from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
 from curate.storage.skips import Skips
 from curate.storage.spills import spill_folder
+from curate.storage.views import read_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +42,10 @@ class Writer:
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
         # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
-        paths = [str(part) for part in parts.list_parts(path / "examples")]
-        if paths:
+        if paths := parts.list_parts(path / "examples"):
             with readable_errors():
                 self._connection.execute(
-                    "insert into seen select example_id::uuid from read_parquet($1)", [paths]
+                    f"insert into seen select example_id::uuid from {read_parquet(paths)}"
                 )
         self._skips = Skips(path / "skipped", self._connection)
 
