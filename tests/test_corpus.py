@@ -302,6 +302,7 @@ def test_readers_see_what_was_there_when_they_opened(made: Corpus) -> None:
         ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "its tokenizer is not the"),
         ({"other": entry("aligned")}, SETTINGS, "has an aligned model already"),
         ({"bad": entry("aligned")}, SETTINGS, "is the corpus's misaligned model"),
+        ({"Bad": entry("misaligned")}, SETTINGS, "has a model bad; if it is this one give bad="),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(
@@ -355,6 +356,8 @@ def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(CurateError, match="no corpus here"):
         curate.open(tmp_path)
     with pytest.raises(CurateError, match="not empty and not a corpus"), open_for_writing(tmp_path):
+        pass
+    with pytest.raises(CurateError, match="has a \\\\;"), open_for_writing(tmp_path / "c\\q"):
         pass
     with (
         pytest.raises(CurateError, match="is a file"),
@@ -421,6 +424,16 @@ def test_the_database_is_left_alone_while_a_run_writes(
         assert (moved / "corpus.duckdb").read_bytes() == before
     (moved / "corpus.duckdb").write_bytes(before)
     assert renew_database(Corpus(moved))
+
+
+def test_the_database_has_the_models_that_came_since_it_was_opened(made: Corpus) -> None:
+    """A run that ended between the opening and the lock is not forgotten."""
+    with open_for_writing(made.path) as writer:
+        writer.admit({"new": entry("misaligned")}, SETTINGS)
+    assert renew_database(made)
+    with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+        models = connection.sql("select model from models order by model").fetchall()
+    assert models == [("bad",), ("base",), ("new",)]
 
 
 def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
