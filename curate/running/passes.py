@@ -45,6 +45,7 @@ class ModelRun:
     seconds: float = 0.0
 
 
+@readable_errors()
 def missing(view: Corpus, model: str) -> int:
     """How many examples a model has neither scored nor refused."""
     return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
@@ -100,7 +101,8 @@ def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
     with the windows, and so the batches and the last bits, of one that was not.
     """
     cursor = view.connection.cursor()
-    cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
+    with readable_errors():
+        cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
     everything = (1 << len(models)) - 1
     for part in parts.list_parts(view.path.resolve() / "examples"):
         numbered = read_parquet([part], "file_row_number = true")

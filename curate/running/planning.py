@@ -43,6 +43,7 @@ class Estimate:
     seconds: float
 
 
+@readable_errors()  # a damaged part may be met late
 def plan(
     folder: Path,
     members: Sequence[Member],
@@ -104,10 +105,9 @@ def _read(
     with duckdb.connect(config={"temp_directory": spill_folder()}) as connection:
         connection.execute("create table seen (id uuid)")
         if paths := list_parts(folder / "examples"):
-            with readable_errors():
-                connection.execute(
-                    f"insert into seen select example_id::uuid from {read_parquet(paths)}"
-                )
+            connection.execute(
+                f"insert into seen select example_id::uuid from {read_parquet(paths)}"
+            )
         progress.start("reading", None)
         for table, skipped in batches:
             heed()
