@@ -105,9 +105,9 @@ def _windows(view: Corpus, models: Sequence[str]) -> Iterator[pa.Table]:
         cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
     everything = (1 << len(models)) - 1
     for part in parts.list_parts(view.path.resolve() / "examples"):
-        numbered = read_parquet([part], "file_row_number = true")
+        query = _OF_PART.format(part=read_parquet([part], "file_row_number = true"))
         with readable_errors():
-            rows = cursor.sql(_OF_PART.format(part=numbered)).to_arrow_table()
+            rows = cursor.sql(query).to_arrow_table()
         for start, stop in _cuts(rows["characters"].to_pylist()):
             window = rows.slice(start, stop - start)
             if any(done != everything for done in window["done"].to_pylist()):
