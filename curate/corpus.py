@@ -171,7 +171,7 @@ def renew_database(corpus: Corpus) -> bool:
     """
     try:
         with locked(corpus.path, patience=0):
-            write_database(corpus)
+            write_database(Corpus(corpus.path))  # a run may have ended since it was opened
     except (OSError, CurateError):
         return False
     return True
@@ -189,6 +189,6 @@ def readable_errors() -> Iterator[None]:
             message += "; free some space, then run the same command again"
         elif "disabled by configuration" in message:
             message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
-        elif ".parquet" in message:
+        elif ".parquet" in message or "column example_id" in message or type(error) is duckdb.Error:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
         raise CurateError(message) from None

@@ -148,7 +148,7 @@ def _within(corpus: Corpus, top: int) -> int:
 
     A top that holds the whole corpus agrees with every other.
     """
-    count = int(corpus.sql("select count(*) from example_parts").fetchall()[0][0])
+    count: int = dicts(corpus.sql("select count(*) as n from example_parts"))[0]["n"]
     return min(top, max(20, count // 10))
 
 

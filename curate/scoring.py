@@ -66,8 +66,8 @@ def score(
     """Read sources into a corpus and score what is missing under every model named.
 
     Running it again computes only missing (example, model) pairs; without sources it scores the
-    examples that the corpus holds. Scores are stored every few seconds, and in long runs every
-    hundredth of the time so far: a killed run loses no more.
+    examples that the corpus holds. Scores are stored every few seconds, in runs of hours every
+    minute: a killed run loses no more.
 
     Args:
         sources: files, folders, globs or hf:// references (see `curate.examples.read`).

@@ -30,12 +30,14 @@ class _Signals:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.held = False
         self._at = 0.0
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
             self.number, self._at = number, time.monotonic()
-            raise Stopped(number)
+            if not self.held:
+                raise Stopped(number)
         if time.monotonic() - self._at > AGAIN_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -75,6 +77,18 @@ def stoppable() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let what runs inside come to its end before a stop is heeded: work of a second or so."""
+    signals = _signals
+    signals.held = True
+    try:
+        yield
+    finally:
+        signals.held = False
+    heed()
 
 
 def asked() -> int | None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -21,6 +22,8 @@ from curate.corpus import Corpus, renew_database
 from curate.errors import CurateError
 from curate.examples import read
 from curate.running.intake import take_in
+from curate.running.passes import _windows
+from curate.stopping import Stopped, stoppable
 from curate.storage import leftovers, parts, writing
 from curate.storage.integrity import check
 from curate.storage.schema import KEY, SCORES, SKIPPED
@@ -118,6 +121,35 @@ def test_scores_are_stored_although_the_run_dies(made: Corpus) -> None:
     assert again.sql("select model, reason from skipped").fetchall() == [("bad", "too long")]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_a_part_is_written_waits_for_it(
+    number: int, made: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the part holds is stored, and once."""
+    write, before = parts.write_part, made.sql("select count(*) from scores").fetchall()[0][0]
+
+    def stopped(folder: Path, table: pa.Table) -> None:
+        signal.raise_signal(number)
+        write(folder, table)
+        signal.raise_signal(number)  # `timeout` sends it twice
+
+    monkeypatch.setattr(parts, "write_part", stopped)
+    with (
+        pytest.raises(Stopped),
+        stoppable(),
+        open_for_writing(made.path) as writer,
+        ScoreSink(writer, "bad") as sink,
+    ):
+        for example in range(100):
+            sink.add(f"{example:032x}", 1, -1.0, False)
+        sink.skip("f" * 32, "too long")
+        sink.flush()
+        pytest.fail("the stop is heeded once the part is stored")
+    again = Corpus(made.path)
+    assert again.sql("select count(*) from scores").fetchall() == [(before + 100,)]
+    assert again.sql("select count(*) from skipped").fetchall() == [(1,)]
+
+
 def test_skips_alone_are_stored_too(made: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that can score nothing keeps no endless list of reasons in memory."""
     monkeypatch.setattr(writing, "FLUSH_ROWS", 2)
@@ -132,19 +164,36 @@ def test_skips_alone_are_stored_too(made: Corpus, monkeypatch: pytest.MonkeyPatc
 def test_a_long_run_stores_fewer_parts_an_hour(
     made: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time between two parts grows with the run: days of scoring stay some hundred files."""
+    """The time between two parts grows to a minute: what a kill loses, and days few files."""
     now = 0.0
     monkeypatch.setattr(writing.time, "monotonic", lambda: now)
     with open_for_writing(made.path) as writer:
         sink = ScoreSink(writer, "bad")
         monkeypatch.setattr(writer, "add_scores", lambda model, table: stored.append(now))
         stored: list[float] = []
-        while now < 100_000:
-            now += 1.0
+        while now < 4 * 86_400:
+            now += 5.0
             sink.add("0" * 32, 1, -1.0, False)
     assert stored[0] == 5.0
-    assert len(stored) < 800
-    assert max(b - a for a, b in pairwise(stored)) <= 0.01 * now + 1
+    assert len(stored) < 6_500
+    assert max(b - a for a, b in pairwise(stored)) <= 60.0
+
+
+def test_kept_tokens_are_stored_before_they_fill_the_memory(
+    made: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few rows may hold millions of texts."""
+    monkeypatch.setattr(writing, "FLUSH_TOKENS", 100)
+    monkeypatch.setattr(writing.time, "monotonic", lambda: 0.0)
+    stored: list[int] = []
+    with open_for_writing(made.path) as writer:
+        monkeypatch.setattr(writer, "add_scores", lambda model, table: stored.append(len(table)))
+        for kept in (True, False):
+            with ScoreSink(writer, "bad", keep_tokens=kept) as sink:
+                for _ in range(8):
+                    sink.add("0" * 32, 40, -1.0, False)
+            stored.append(0)
+    assert stored == [3, 3, 2, 0, 8, 0]
 
 
 def test_a_damaged_part_stops_a_writer_with_its_name(made: Corpus) -> None:
@@ -253,6 +302,7 @@ def test_readers_see_what_was_there_when_they_opened(made: Corpus) -> None:
         ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "its tokenizer is not the"),
         ({"other": entry("aligned")}, SETTINGS, "has an aligned model already"),
         ({"bad": entry("aligned")}, SETTINGS, "is the corpus's misaligned model"),
+        ({"Bad": entry("misaligned")}, SETTINGS, "has a model bad; if it is this one give bad="),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(
@@ -306,6 +356,8 @@ def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(CurateError, match="no corpus here"):
         curate.open(tmp_path)
     with pytest.raises(CurateError, match="not empty and not a corpus"), open_for_writing(tmp_path):
+        pass
+    with pytest.raises(CurateError, match="has a \\\\;"), open_for_writing(tmp_path / "c\\q"):
         pass
     with (
         pytest.raises(CurateError, match="is a file"),
@@ -372,6 +424,16 @@ def test_the_database_is_left_alone_while_a_run_writes(
         assert (moved / "corpus.duckdb").read_bytes() == before
     (moved / "corpus.duckdb").write_bytes(before)
     assert renew_database(Corpus(moved))
+
+
+def test_the_database_has_the_models_that_came_since_it_was_opened(made: Corpus) -> None:
+    """A run that ended between the opening and the lock is not forgotten."""
+    with open_for_writing(made.path) as writer:
+        writer.admit({"new": entry("misaligned")}, SETTINGS)
+    assert renew_database(made)
+    with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+        models = connection.sql("select model from models order by model").fetchall()
+    assert models == [("bad",), ("base",), ("new",)]
 
 
 def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
@@ -485,3 +547,20 @@ def test_a_folder_whose_name_is_a_pattern(name: str, tmp_path: Path) -> None:
     assert made.gaps().select("answer").fetchall() == [("one",)]
     with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
         assert connection.sql("select answer from gaps").fetchall() == [("one",)]
+
+
+def test_a_folder_whose_name_says_a_value(tmp_path: Path) -> None:
+    """`a=b` is a name, and no column of what lies below, for curate and in corpus.duckdb."""
+    nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0]}
+    names = "n_tokens=1/source=x/is_refusal=true/logprob=-5/example_id=3/row=9/messages=m"
+    made = corpus(tmp_path / names, ["one", "two"], nlls)
+    plain = corpus(tmp_path / "plain", ["one", "two"], nlls)
+    for view in ("gaps", "examples", "scores", "model_gaps"):
+        wanted = plain.sql(f"from {view} order by all").fetchall()
+        assert made.sql(f"from {view} order by all").fetchall() == wanted
+        with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+            assert connection.sql(f"from {view} order by all").fetchall() == wanted
+    with open_for_writing(made.path) as writer:
+        assert writer.add_examples(rows(["one", "two", "three"])) == 1
+    ids = [w["example_id"].to_pylist() for w in _windows(Corpus(made.path), ["base"])]
+    assert ids == [[rows(["", "", "three"])["example_id"][2].as_py()]]

@@ -191,3 +191,68 @@ def test_columns_of_other_types(
         assert "Traceback" not in ran.err
         assert ran.err.count("\n") <= 1
     assert (tmp_path / "o.jsonl").exists() == (later and values == 7)
+
+
+def _overwrite(column: str) -> Callable[[Path], None]:
+    """Put nonsense in the place of a column's pages; the file's end stays whole."""
+
+    def damage(part: Path) -> None:
+        found = bytearray(part.read_bytes())
+        group = pq.read_metadata(part).row_group(0)
+        (chunk,) = (
+            c for c in map(group.column, range(group.num_columns)) if column in c.path_in_schema
+        )
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        found[start : start + chunk.total_compressed_size] = b"Z" * chunk.total_compressed_size
+        part.write_bytes(found)
+
+    return damage
+
+
+def _no_ids(part: Path) -> None:
+    """Text that is no id, in a part whose name has the digest of it."""
+    table = pq.read_table(part)
+    parts.rewrite_part(part, table.set_column(0, "example_id", [["no id"] * len(table)]))
+
+
+@pytest.mark.parametrize(
+    ("where", "damage"),
+    [
+        ("examples", _overwrite("example_id")),
+        ("examples", _overwrite("content")),
+        ("examples", _no_ids),
+        ("scores/chat", _overwrite("example_id")),
+        ("scores/chat", _overwrite("logprob")),
+        ("scores/chat", _no_ids),
+    ],
+)
+def test_a_run_over_damaged_rows_ends_in_a_line(
+    where: str,
+    damage: Callable[[Path], None],
+    cli: Cli,
+    family: Family,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    """What is met late, among rows, is told as what is met at once; `--verify` says where."""
+    damage(parts.list_parts(corpus / where)[0])
+    score = ["score", "--quiet", *family.arguments("code", "medical")]
+    commands = [
+        [*score, "--dry-run"],
+        score,
+        ["status"],
+        ["sql", "top_gaps"],
+        ["show", "0"],
+        ["export", "--top", "3", "-o", tmp_path / "o.jsonl"],
+        ["report", "-o", tmp_path / "r.html"],
+    ]
+    ran = [cli(*command, "-c", corpus) for command in commands]
+    errors = [each.err for each in ran if each.code]
+    assert errors
+    assert [e for e in errors if not e.startswith("Error: ") or e.count("\n") != 1] == []
+    true = ("an id that starts with", "no example is ranked yet")  # of what can be read
+    told = [error for error in errors if not any(words in error for words in true)]
+    assert [error for error in told if "curate status --verify" not in error] == []
+    verified = cli("status", "--verify", "-c", corpus)
+    assert (verified.code, verified.err) == (1, "")
+    assert where.partition("/")[0] in verified.out

@@ -22,11 +22,12 @@ def kept(corpus: Path) -> Iterator[None]:
 
 
 def _holdings(corpus: Path) -> str:
-    from curate.corpus import open_corpus
+    from curate.corpus import open_corpus, readable_errors
 
     counts = "select (select count(*) from examples), (select count(*) from scores)"
     try:
-        examples, scores = open_corpus(corpus).sql(counts).fetchall()[0]
+        with readable_errors():
+            examples, scores = open_corpus(corpus).sql(counts).fetchall()[0]
     except CurateError:
         return "nothing is stored yet; run the same command again to begin anew"
     return (

@@ -15,6 +15,7 @@ from curate.running.lanes import Lane, ModelRun
 from curate.running.members import Member
 from curate.stopping import heed
 from curate.storage import parts
+from curate.storage.views import read_parquet
 from curate.storage.writing import ScoreSink, Writer
 from curate.terminal.progress import Progress
 
@@ -27,6 +28,7 @@ WINDOW_CHARACTERS = 8 << 20
 """Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
 
 
+@readable_errors()
 def missing(view: Corpus, model: str) -> int:
     """How many examples a model has neither scored nor refused."""
     return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
@@ -93,11 +95,13 @@ def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.T
     off goes on with the windows, and so the batches and the last bits, of one that was not.
     """
     cursor = view.connection.cursor()
-    cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
+    with readable_errors():
+        cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
     everything = (1 << len(models)) - 1
-    for part in parts.list_parts(view.path / "examples"):
+    for part in parts.list_parts(view.path.resolve() / "examples"):
+        query = _OF_PART.format(part=read_parquet([part], "file_row_number = true"))
         with readable_errors():
-            rows = cursor.sql(_OF_PART, params={"part": str(part.resolve())}).to_arrow_table()
+            rows = cursor.sql(query).to_arrow_table()
         for start, stop in _cuts(rows["characters"].to_pylist(), engines):
             window = rows.slice(start, stop - start)
             if any(done != everything for done in window["done"].to_pylist()):
@@ -222,7 +226,7 @@ _FINISHED = """
 _OF_PART = """
     select hex_id(example_id::uuid) as example_id, messages, coalesce(done, 0)::ubigint as done,
         list_sum([length(m.content) for m in messages])::bigint as characters
-    from read_parquet($part, file_row_number = true) left join finished on example_id::uuid = key
+    from {part} left join finished on example_id::uuid = key
     order by file_row_number
 """
 

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from curate import backends, chat
-from curate.corpus import Corpus
+from curate.corpus import Corpus, readable_errors
 from curate.running.intake import Intake
 from curate.running.members import Member
 from curate.running.passes import PENDING, missing
@@ -21,6 +21,8 @@ from curate.storage.admission import check_admission
 from curate.storage.manifest import Settings
 from curate.storage.parts import list_parts
 from curate.storage.schema import MESSAGES
+from curate.storage.spills import spill_folder
+from curate.storage.views import read_parquet
 from curate.terminal.progress import Progress
 
 SAMPLE = 512
@@ -41,6 +43,7 @@ class Estimate:
     seconds: float
 
 
+@readable_errors()  # a damaged part may be met late
 def plan(
     folder: Path,
     members: Sequence[Member],
@@ -99,12 +102,11 @@ def _read(
 ) -> tuple[Intake, pa.Table]:
     """Count examples that are new to the folder, and keep a sample of them."""
     read, sample = Intake(), pa.table([[], []], schema=_ROW)
-    with duckdb.connect() as connection:
+    with duckdb.connect(config={"temp_directory": spill_folder()}) as connection:
         connection.execute("create table seen (id uuid)")
-        paths = [str(path) for path in list_parts(folder / "examples")]
-        if paths:
+        if paths := list_parts(folder / "examples"):
             connection.execute(
-                "insert into seen select example_id::uuid from read_parquet($1)", [paths]
+                f"insert into seen select example_id::uuid from {read_parquet(paths)}"
             )
         progress.start("reading", None)
         for table, skipped in batches:

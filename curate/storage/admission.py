@@ -52,6 +52,13 @@ def _changed(path: Path, record: Manifest, name: str, entry: ModelEntry) -> str 
     """What of a known model is not as it was; None where nothing is or the model is new."""
     old = record.models.get(name)
     if old is None:
+        # Names are folders', and some disks take `Med` and `med` for the same one.
+        alike = (other for other in record.models if other.casefold() == name.casefold())
+        if (known := next(alike, None)) is not None:
+            raise CurateError(
+                f"{path}: has a model {known}; if it is this one give {known}={entry.reference}, "
+                "else a name that differs from it in more than upper and lower case"
+            )
         others = (other for other, e in record.models.items() if e.role == "aligned")
         aligned = next(others, None)
         if entry.role == "aligned" and aligned is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,25 +40,32 @@ def check(corpus: Corpus) -> list[Damage]:
 
 def _strays(corpus: Corpus) -> Iterator[Damage]:
     """What only the rows tell, where each part is as it was written."""
-    for where, rows in (("examples", "example_parts"), ("scores", "score_parts")):
-        names = "key" if where == "examples" else "key, model"
-        if twice := _count(corpus, f"select {names} from {rows} group by all having count(*) > 1"):
-            yield Damage(
-                where, f"hold {twice:,} rows twice: a part was copied under another number"
-            )
-    for where, rows in (("examples", "example_parts"), ("scores", "token_parts")):
+    readable = True
+    for where, rows, names in (
+        ("examples", "example_parts", "key"),
+        ("scores", "token_parts", "key, model"),
+    ):
+        same = f"select {names} from {rows} group by all having count(*) > 1"
         try:
-            with readable_errors():
-                corpus.sql(f"select count(columns(*)) from {rows}").fetchall()
+            if twice := _count(corpus, same):
+                copied = "a part was copied under another number"
+                yield Damage(where, f"hold {twice:,} rows twice: {copied}")
+            _first(corpus, f"select count(columns(*)) from {rows}")
         except CurateError as error:
+            readable = False
             yield Damage(where, str(error))
     lost = "select distinct key from score_parts anti join example_parts using (key)"
-    if count := _count(corpus, lost):
+    if readable and (count := _count(corpus, lost)):
         yield Damage("examples", f"lack {count:,} examples that have scores")
 
 
 def _count(corpus: Corpus, query: str) -> int:
-    return int(corpus.sql(f"select count(*) from ({query})").fetchall()[0][0])
+    return int(_first(corpus, f"select count(*) from ({query})"))
+
+
+@readable_errors()
+def _first(corpus: Corpus, query: str) -> Any:
+    return corpus.sql(query).fetchall()[0][0]
 
 
 def _damages(root: Path, folder: Path) -> Iterator[Damage]:

@@ -63,8 +63,11 @@ def _holder(path: Path) -> str:
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CurateError(f"{path}: is a file; --corpus names a folder")
-    if "?" in str(path.resolve()):
-        raise CurateError(f"{path}: DuckDB can't write where a name has a ?; choose another folder")
+    for character in "?\\":
+        if character in path.resolve().as_posix():
+            raise CurateError(
+                f"{path}: DuckDB can't write where a name has a {character}; choose another folder"
+            )
     if path.is_dir() and not (path / manifest.NAME).exists():
         # A run killed before its first save leaves only its lock and temporary files.
         others = [item for item in path.iterdir() if not item.name.startswith(".")]

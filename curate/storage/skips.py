@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from curate.corpus import readable_errors
 from curate.storage import parts
 from curate.storage.schema import SKIPPED
+from curate.storage.views import read_parquet
 
 _KEY = "hash(source, row, example_id, model, reason)"
 _PLACE = "hash(source, row)"
@@ -98,16 +99,12 @@ class Skips:
 
     def _holds(self, whole: Path, fewer: Path) -> bool:
         """Whether a part has every row of another one."""
-        lacking = self._connection.execute(
-            "select count(*) from (from read_parquet($1) except from read_parquet($2))",
-            [str(fewer), str(whole)],
-        )
-        return lacking.fetchall() == [(0,)]
+        lacking = f"from {read_parquet([fewer])} except from {read_parquet([whole])} limit 1"
+        return self._connection.sql(lacking).fetchall() == []
 
     def _seed(self) -> None:
-        paths = [str(path) for path in parts.list_parts(self._folder)]
-        if paths:
+        if paths := parts.list_parts(self._folder):
             with readable_errors():
                 self._connection.execute(
-                    f"insert into seen_skips select {_KEY}, {_PLACE} from read_parquet($1)", [paths]
+                    f"insert into seen_skips select {_KEY}, {_PLACE} from {read_parquet(paths)}"
                 )

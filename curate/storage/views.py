@@ -109,6 +109,15 @@ def described() -> dict[str, tuple[str, list[Column]]]:
     }
 
 
+def read_parquet(paths: Sequence[Path], *options: str) -> str:
+    """SQL for the rows of these files and of no others, with the columns that they hold.
+
+    DuckDB takes a name for a pattern, and a folder such as `source=web` for a column's value.
+    """
+    files = ", ".join(_literal(_pattern(path)) for path in paths)
+    return f"read_parquet({', '.join([f'[{files}]', 'hive_partitioning = false', *options])})"
+
+
 def misfit(part: Path, schema: pa.Schema) -> str | None:
     """Which column of a part is not of its type; None where all are, or the file can't be read."""
     try:
@@ -167,7 +176,7 @@ def _read_scored(paths: Sequence[Path]) -> str:
         "default_value: null}"
         for field in (KEY, *list(SCORED)[1:])
     )
-    return f"select * from read_parquet([{_files(paths)}], schema = map {{{columns}}})"
+    return f"select * from {read_parquet(paths, f'schema = map {{{columns}}}')}"
 
 
 def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
@@ -181,7 +190,7 @@ def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
         if (why := misfit(paths[0], schema)) is not None:
             raise CurateError(f"{paths[0]}: {why}; remove the file, or score into a new corpus")
         columns = ", ".join(field.name for field in schema)
-        return f"select {columns} from read_parquet([{_files(paths)}])"
+        return f"select {columns} from {read_parquet(paths)}"
     nulls = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in schema)
     return f"select {nulls} where false"
 
@@ -196,12 +205,8 @@ def _sql_type(kind: pa.DataType) -> str:
     return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
 
 
-def _files(paths: Sequence[Path]) -> str:
-    return ", ".join(_literal(_pattern(path)) for path in paths)
-
-
 def _pattern(path: Path) -> str:
-    """The pattern that means this file alone: DuckDB takes any name for one."""
+    """The pattern that means this file alone."""
     return glob.escape(str(path))
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate.corpus import Corpus, readable_errors, write_database
 from curate.errors import CurateError
+from curate.stopping import held
 from curate.storage import leftovers, manifest, parts
 from curate.storage.admission import check_admission
 from curate.storage.locking import locked
@@ -21,15 +22,17 @@ from curate.storage.manifest import Manifest, ModelEntry, Settings
 from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
 from curate.storage.skips import Skips
 from curate.storage.spills import spill_folder
+from curate.storage.views import read_parquet
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-FLUSH_SECONDS = 5.0
-FLUSH_SHARE = 0.01
-"""Of a model's run so far: four days of scoring are some 800 parts, not 70,000."""
-FLUSH_ROWS = 65_536
+FLUSH_SECONDS, FLUSH_SHARE, FLUSH_SECONDS_MOST = 5.0, 0.01, 60.0
+"""Between two parts: 5 s at first, then a hundredth of a model's run so far, and at most a minute,
+which is what a killed run may lose. Four days of scoring are some 6,000 parts, not 70,000."""
+FLUSH_ROWS, FLUSH_TOKENS = 65_536, 4_000_000
+"""Held at most; a token with its text takes some 50 bytes."""
 
 
 class Writer:
@@ -41,11 +44,10 @@ class Writer:
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
         # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
-        paths = [str(part) for part in parts.list_parts(path / "examples")]
-        if paths:
+        if paths := parts.list_parts(path / "examples"):
             with readable_errors():
                 self._connection.execute(
-                    "insert into seen select example_id::uuid from read_parquet($1)", [paths]
+                    f"insert into seen select example_id::uuid from {read_parquet(paths)}"
                 )
         self._skips = Skips(path / "skipped", self._connection)
 
@@ -165,6 +167,7 @@ class ScoreSink:
         self.keep_tokens = keep_tokens
         self._rows: list[tuple[Any, ...]] = []
         self._skipped: list[tuple[str, str]] = []
+        self._tokens = 0
         self._began = time.monotonic()
         self._due = self._began + FLUSH_SECONDS
 
@@ -189,6 +192,7 @@ class ScoreSink:
         """
         kept = (token_logprobs, texts) if self.keep_tokens else ()
         self._rows.append((example_id, n_tokens, logprob, truncated, *kept))
+        self._tokens += n_tokens if self.keep_tokens else 0
         self._flush_if_due()
 
     def skip(self, example_id: str, reason: str) -> None:
@@ -197,16 +201,19 @@ class ScoreSink:
         self._flush_if_due()
 
     def _flush_if_due(self) -> None:
-        if len(self._rows) + len(self._skipped) >= FLUSH_ROWS or time.monotonic() >= self._due:
+        full = len(self._rows) + len(self._skipped) >= FLUSH_ROWS or self._tokens >= FLUSH_TOKENS
+        if full or time.monotonic() >= self._due:
             self.flush()
 
+    @held()
     def flush(self) -> None:
-        """Store what was collected.
+        """Store what was collected; a stop waits for it.
 
-        It is taken out first: a stop in between may lose rows, and never stores one twice.
+        It is taken out first: an error in between may lose rows, and never stores one twice.
         """
         scores, self._rows = self._rows, []
         skips, self._skipped = self._skipped, []
+        self._tokens = 0
         if scores:
             columns = [list(column) for column in zip(*scores, strict=True)]
             schema = SCORED if self.keep_tokens else SCORES
@@ -218,7 +225,8 @@ class ScoreSink:
             ]
             self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
         now = time.monotonic()
-        self._due = now + max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
+        pause = max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
+        self._due = now + min(pause, FLUSH_SECONDS_MOST)
 
 
 @contextmanager
