@@ -229,7 +229,7 @@ def test_what_a_killed_output_left_is_removed(name: str, tmp_path: Path) -> None
     subprocess.run([sys.executable, "-c", code, str(output)], check=False)
     (left,) = tmp_path.glob(f"{leftovers.TEMPORARY}*")
     other = left.with_name(left.name.replace(".", ".x", 2))
-    elsewhere = tmp_path / re.sub(r"\.[0-9a-f]{8}-", ".00000000-", left.name)
+    elsewhere = tmp_path / re.sub(r"\.[0-9a-f]{8}\.", ".00000000.", left.name)
     left.rename(left.with_name(left.name.replace(leftovers.TEMPORARY, ".old-")))
     for each in (left, other, elsewhere):
         each.mkdir()
