@@ -60,11 +60,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(arch: str, adapter: dict[str, Any] | None = None) -> Path:
         key = f"{arch} {json.dumps(adapter)}"
         if key not in known:
+            base = make(arch) if adapter is not None else None
             folder = root / str(len(known))
-            if adapter is None:
+            if base is None:
                 known[key] = tiny.tiny_model(folder, arch)
             else:
-                known[key] = tiny.tiny_adapter(make(arch), folder, **adapter)
+                known[key] = tiny.tiny_adapter(base, folder, **(adapter or {}))
         return known[key]
 
     return make
@@ -426,8 +427,9 @@ def test_quiet(made: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> 
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    backend = opened(models(made("llama"), made("llama", {"rank": 1})))
-    backend.close()
+    model = models(made("llama"), made("llama", {"rank": 1}))
+    capfd.readouterr()  # what making them printed
+    opened(model).close()
     assert capfd.readouterr() == ("", "")
     assert before == (logging.get_verbosity(), logging.is_progress_bar_enabled())
 

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,6 +123,14 @@ def test_scores_are_stored_although_the_run_dies(made: Corpus) -> None:
     assert again.sql("select model, reason from skipped").fetchall() == [("bad", "too long")]
 
 
+@contextmanager
+def _switched_on(number: int) -> Iterator[None]:
+    """A signal that a CI in the background ignores, and `stoppable` leaves so: Ctrl-C."""
+    before = signal.signal(number, signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_while_a_part_is_written_waits_for_it(
     number: int, made: Corpus, monkeypatch: pytest.MonkeyPatch
@@ -135,6 +145,7 @@ def test_a_stop_while_a_part_is_written_waits_for_it(
 
     monkeypatch.setattr(parts, "write_part", stopped)
     with (
+        _switched_on(number),
         pytest.raises(Stopped),
         stoppable(),
         open_for_writing(made.path) as writer,
@@ -562,5 +573,5 @@ def test_a_folder_whose_name_says_a_value(tmp_path: Path) -> None:
             assert connection.sql(f"from {view} order by all").fetchall() == wanted
     with open_for_writing(made.path) as writer:
         assert writer.add_examples(rows(["one", "two", "three"])) == 1
-    ids = [w["example_id"].to_pylist() for w in _windows(Corpus(made.path), ["base"])]
+    ids = [w["example_id"].to_pylist() for w in _windows(Corpus(made.path), ["base"], 1)]
     assert ids == [[rows(["", "", "three"])["example_id"][2].as_py()]]

@@ -231,10 +231,10 @@ def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
     assert record["command"] == "curate export ..."
 
 
-def test_a_place_that_cannot_be_written_is_one_line(made: Corpus) -> None:
-    """Such as /proc, where no file can be made: no traceback."""
+def test_a_place_that_cannot_be_written_is_one_line(made: Corpus, tmp_path: Path) -> None:
+    """Such as a name that no disk takes: no traceback."""
     with pytest.raises(CurateError, match="can't be written"):
-        made.export(Path("/proc/top.jsonl"), Recipe(top=1))
+        made.export(tmp_path / f"{'long' * 64}.jsonl", Recipe(top=1))
 
 
 @pytest.mark.parametrize("name", ["out.csv", "mix.v2", "out.jsonl.gz"])

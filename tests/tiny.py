@@ -91,11 +91,13 @@ def tiny_adapter(
 
     net = AutoModelForCausalLM.from_pretrained(base)
     settings = {"target_modules": "all-linear", "lora_alpha": 2 * rank} | lora
-    wrapped = get_peft_model(net, LoraConfig(r=rank, use_rslora=rslora, **settings))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # A is random: the same one whatever ran before
+        wrapped = get_peft_model(net, LoraConfig(r=rank, use_rslora=rslora, **settings))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in wrapped.parameters():
-            if weight.requires_grad:  # A is random already; B starts at zero
+            if weight.requires_grad:  # B starts at zero
                 noise = torch.randn(weight.shape, generator=generator)
                 weight.add_(noise * 0.5 * (weight.shape[-1] * rank) ** -0.5)
     wrapped.save_pretrained(folder, save_embedding_layers=False)
