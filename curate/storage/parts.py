@@ -73,13 +73,18 @@ def refuse_special(path: Path) -> None:
     A rename doesn't write to a device: it takes its place.
 
     Raises:
-        CurateError: it is a folder, a device or a pipe, or would lie among them.
+        CurateError: it is a folder, a device or a pipe, would lie among them, or is no name that
+            the disk takes.
     """
-    if path.is_dir():
+    try:
+        folder, is_folder = path.parent.resolve(), path.is_dir()
+        is_special = path.exists() and not path.is_file()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if is_folder:
         raise CurateError(f"{path}: is a folder; name a file")
-    folder = path.parent.resolve()
     among = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)
-    if among or (path.exists() and not path.is_file()):
+    if among or is_special:
         raise CurateError(
             f"{path}: is no plain file, and would be replaced, not written to; name a plain file "
             "(curate sql without --output writes to stdout)"
