@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from io import TextIOWrapper
@@ -42,6 +43,11 @@ def main() -> None:
             app()
     except CurateError as error:
         _say(f"Error: {error}")
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):  # any room may meet such a name
+            raise
+        _say(f"Error: {error.filename}: {error.strerror}; name another place")
         raise SystemExit(1) from None
     except Stopped as stop:
         _say(str(stop))

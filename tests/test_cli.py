@@ -713,3 +713,33 @@ def _imported(arguments: list[str]) -> set[str]:
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
     return set(ran.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export -c CORPUS --top 1 --output NAME",
+        "export -c CORPUS --top 1 --trainer trl --output NAME",
+        "export -c CORPUS --top 1 --output NAME.jsonl",
+        "sql top_gaps -c CORPUS --output NAME.csv",
+        "sql top_gaps -c NAME",
+        "score NAME -c CORPUS --aligned NAME",
+        "score SOURCE -c new --aligned NAME",
+        "report -c CORPUS --output page.html --plots NAME",
+    ],
+)
+def test_a_name_that_no_disk_takes_is_one_line(
+    command: str,
+    cli: Cli,
+    scored: Path,
+    sources: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it stands, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    words = command.replace("NAME", "long" * 100).replace("CORPUS", str(scored))
+    ran = cli(*words.replace("SOURCE", str(sources)).split())
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "File name too long" in ran.err
+    assert not list(tmp_path.iterdir())
