@@ -25,7 +25,8 @@ test: $(VENV)/installed-dev
 
 # Against real vLLM, built for CPUs, in an environment of its own: it pins another transformers.
 test-vllm: $(VLLM)/installed
-	$(VLLM)/bin/python -m pytest tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
+	$(VLLM)/bin/python -m pytest -k "vllm or real_server" \
+		tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
 
 # Trainers whose pins clash with the project's, each in an environment of its own, kept for later.
 test-trainers: $(VENV)/installed-dev $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
