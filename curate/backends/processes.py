@@ -112,10 +112,11 @@ class Child:
             self.log.unlink(missing_ok=True)
 
     def _keep_log(self) -> None:
-        """Put it where it outlives this process."""
-        number, kept = tempfile.mkstemp(prefix="curate-engine-", suffix=".log")
-        os.close(number)
-        self.log = Path(shutil.move(self.log, kept))
+        """Put it where it outlives this process; on a full disk it is lost, and the error told."""
+        with suppress(OSError):
+            number, kept = tempfile.mkstemp(prefix="curate-engine-", suffix=".log")
+            os.close(number)
+            self.log = Path(shutil.move(self.log, kept))
 
     def _end(self) -> int | None:
         """See that it is gone; gives back its exit code, None where it had to be killed."""
