@@ -58,7 +58,9 @@ def real_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Made once."""
     root = tmp_path_factory.mktemp("real")
     shape = {"hidden_size": 128, "intermediate_size": 256, "max_position_embeddings": CONTEXT}
-    aligned = tiny_model(root / "aligned", vocab=4096, tokenizer=False, **shape)
+    # A Llama: vLLM wraps its output layer for adapters too, and Qwen2's not.
+    shape |= {"vocab": 4096, "tie_word_embeddings": True}
+    aligned = tiny_model(root / "aligned", "llama", tokenizer=False, **shape)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(MODELS / "aligned" / name, aligned / name)
     return Family(

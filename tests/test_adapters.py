@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
 
 from curate.backends import Compute, Engine, choose, groups
 from curate.backends.adapters import RANKS, kernel_rank, share_engines, why_merged
@@ -74,6 +76,56 @@ def test_an_adapter_on_weights_that_vllm_splits_up_is_merged(tmp_path: Path) -> 
     for target, reason in (("kv_b_proj", "it changes kv_b_proj"), ("q_b_proj", None)):
         folder = tiny.tiny_adapter(base, tmp_path / target, target_modules=[target])
         assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
+
+
+def test_an_adapter_on_a_layer_that_vllm_wants_in_halves_is_merged(tmp_path: Path) -> None:
+    """GLM-4's `gate_up_proj` is one layer: vLLM refuses its adapter; Phi-3's it takes."""
+    for arch, reason in (("glm4", "it changes gate_up_proj"), ("phi3", None)):
+        base = tiny.tiny_model(tmp_path / arch, arch, num_key_value_heads=2)
+        folder = tiny.tiny_adapter(base, tmp_path / f"{arch}-lora", target_modules=["gate_up_proj"])
+        assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
+
+
+def test_an_adapter_whose_layers_vllm_would_not_find_is_merged(tmp_path: Path) -> None:
+    """Trained on a multimodal checkpoint's text model alone: vLLM gives the aligned numbers."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 64, "pad_token_id": 0}
+    text = {**shape, "num_hidden_layers": 1, "layer_types": ["full_attention"]}
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen3_5Config(text_config=text, vision_config=vision)
+    Qwen3_5ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    tiny.tiny_adapter(tmp_path / "base", tmp_path / "lora", target_modules=["q_proj"])
+    model = resolve(str(tmp_path / "base"), [str(tmp_path / "lora")])[1]
+    layer = "model.layers.0.self_attn.q_proj"
+    told = f"it changes {layer}, a layer of another name in the checkpoint"
+    assert why_merged(model, Engine()) == told
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "adapter"),
+    [
+        ("model.layers.{}.weight", "model.layers.{}"),
+        ("model.layers.{}.qweight", "model.layers.{}"),
+        ("model.language_model.layers.{}.weight", "model.language_model.layers.{}"),
+        ("language_model.model.layers.{}.weight", "model.language_model.layers.{}"),  # before 4.52
+    ],
+)
+def test_layers_that_vllm_finds_by_their_names(
+    checkpoint: str, adapter: str, made: Callable[..., Model], tmp_path: Path
+) -> None:
+    """Quantised weights have other endings, and a wrapped text model's layers names of two ages."""
+    plain = made("rank 1", PLAIN["rank 1"])
+    assert plain.adapter is not None
+    base, folder, layer = tmp_path / "base", tmp_path / "lora", "0.self_attn.q_proj"
+    base.mkdir()
+    shutil.copytree(plain.adapter, folder)
+    factor = f"base_model.model.{adapter.format(layer)}.lora_A.weight"
+    save_file({checkpoint.format(layer): torch.zeros(1)}, base / "model.safetensors")
+    save_file({factor: torch.zeros(1)}, folder / "adapter_model.safetensors")
+    (base / "config.json").write_text("{}")
+    model = Model("other", "misaligned", "o", base, folder, base, "")
+    assert why_merged(model, Engine()) is None
 
 
 def test_another_kind_and_a_high_rank_are_merged(

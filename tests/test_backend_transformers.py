@@ -377,6 +377,29 @@ def misfit_file(base: Path, adapter: Path) -> str:
     return str(caught.value)
 
 
+def test_an_adapter_is_never_rounded_away(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged into four bits, most of it would be lost, and peft only warns."""
+    from curate.backends import weights
+
+    class Quantised(torch.nn.Parameter):
+        """What bitsandbytes has in the place of weights."""
+
+    def load(*given: Any) -> Any:
+        net = unquantised(*given)
+        layer = net.model.layers[1].mlp.up_proj
+        layer.weight = Quantised(layer.weight.detach(), requires_grad=False)
+        return net
+
+    unquantised = weights._load_full
+    monkeypatch.setattr(weights, "_load_full", load)
+    told = r"its model\.layers\.1\.mlp\.up_proj is quantised, .* before quantisation"
+    with pytest.raises(CurateError, match=told):
+        opened(models(made("qwen2"), made("qwen2", {"rank": 4})))
+    opened(models(made("qwen2"))).close()
+
+
 def test_prompt_tuning(made: Callable[..., Path], tmp_path: Path) -> None:
     """An adapter of prompt tokens cannot be merged and is refused."""
     adapter = tiny.tiny_adapter(made("qwen2"), tmp_path)

@@ -19,7 +19,7 @@ import real
 import torch
 
 import curate
-from curate.backends import Backend, Compute, Engine, open_backend
+from curate.backends import Backend, Compute, Engine, check_models, open_backend
 from curate.backends.processes import MEMORY_HINT
 from curate.backends.vllm_worker import Request, sampling
 from curate.errors import CurateError
@@ -157,7 +157,9 @@ def test_a_multimodal_checkpoint_is_scored_by_its_text_model(
         with torch.no_grad():
             rows = net(input_ids=ids).logits[0, item.start - 1 : -1].log_softmax(-1)
         wanted.append(-float(rows.gather(1, ids[0, item.start :, None]).double().mean()))
-    backend = open_backend(resolve(str(tmp_path / "eyes"), []), compute())
+    models = resolve(str(tmp_path / "eyes"), [])
+    check_models(models, compute())  # as a run does first
+    backend = open_backend(models, compute())
     found = real.nlls(backend, items)
     backend.close()
     np.testing.assert_allclose(found, wanted, atol=LIMIT)

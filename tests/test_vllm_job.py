@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,11 +16,14 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from conftest import Family
 from tiny import tiny_adapter, tiny_model
 
 import curate
+from curate import scratch
 from curate.backends import Compute, Engine, check_models, open_backend
+from curate.backends.merging import merge
 from curate.backends.vllm_job import check, job_of, precision
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -36,6 +40,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("curate.backends.vllm_job.find_spec", lambda _: object())
     folder = tmp_path / "temporary"
     folder.mkdir()
+    with scratch.temporary("elsewhere"):  # this process's own folder, which stays, is not in it
+        pass
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
 
@@ -108,6 +114,30 @@ def test_the_last_adapter_slot_stays_empty_on_a_cpu(family: Family) -> None:
     assert job_of(group, CPU).arguments["max_loras"] == 3
 
 
+def test_adapters_in_float32_on_a_gpu_are_refused(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VLLM's kernels there assert half precision; a model without adapters may have any."""
+    monkeypatch.setattr("curate.backends.vllm_job.choose_device", lambda _: torch.device("cuda"))
+    group = resolve(str(family.aligned), [str(family.medical)])
+    single = Compute("vllm", dtype="float32")
+    with pytest.raises(CurateError, match="take no float32 on a GPU: give --dtype bfloat16"):
+        job_of(group, single)
+    assert job_of(group[:1], single).arguments["dtype"] == "float32"
+    assert job_of(group, replace(single, dtype="bfloat16")).arguments["enable_lora"]
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_cpu_is_told_which_layers_have_adapters(family: Family, tmp_path: Path) -> None:
+    """Its kernels fail at a wrapped output layer, and none is wrapped that no adapter changes."""
+    both = [tmp_path / "q", tmp_path / "mlp"]
+    for path, layers in zip(both, (["q_proj"], ["up_proj", "down_proj"]), strict=True):
+        tiny_adapter(family.aligned, path, target_modules=layers)
+    group = resolve(str(family.aligned), [str(path) for path in both])
+    told = job_of(group, CPU).arguments["lora_target_modules"]
+    assert told == ["down_proj", "q_proj", "up_proj"]
+
+
 @pytest.mark.usefixtures("temporary")
 def test_a_multimodal_checkpoint_is_loaded_for_its_text(family: Family) -> None:
     """Its processor wants the tokenizer that an engine does without; the user has the last word."""
@@ -115,6 +145,19 @@ def test_a_multimodal_checkpoint_is_loaded_for_its_text(family: Family) -> None:
     asked = replace(CPU, engine=Engine(args={"language_model_only": False}))
     assert job_of(group, CPU).arguments["language_model_only"] is True
     assert job_of(group, asked).arguments["language_model_only"] is False
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_checkpoint_that_transformers_has_no_causal_model_of_is_left_to_vllm(
+    tmp_path: Path,
+) -> None:
+    """Such as most multimodal ones: vLLM scores their text model."""
+    path = tiny_model(tmp_path / "eyes")
+    (path / "config.json").write_text('{"model_type": "idefics3"}')
+    models = resolve(str(path), [])
+    check_models(models, CPU)
+    with pytest.raises(CurateError, match=r"eyes cannot be loaded: .*Idefics3Config"):
+        check_models(models, Compute("transformers", device="cpu"))
 
 
 ROPES = {
@@ -213,6 +256,18 @@ def test_engines_side_by_side_share_a_window_in_order(
         assert list(backend.score([])) == []
     finally:
         backend.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_merge_does_not_mind_how_a_model_generates(family: Family, tmp_path: Path) -> None:
+    """Published settings contradict themselves, and transformers before 5.20 won't save those."""
+    base = tmp_path / "base"
+    shutil.copytree(family.aligned, base)
+    odd = {"do_sample": False, "temperature": 0.9, "top_p": 0.6}
+    (base / "generation_config.json").write_text(json.dumps(odd))
+    tiny_adapter(base, tmp_path / "head", target_modules=["lm_head"])
+    merge(resolve(str(base), [str(tmp_path / "head")])[1], "float32", tmp_path / "merged")
+    assert "temperature" not in (tmp_path / "merged" / "generation_config.json").read_text()
 
 
 def test_a_merge_that_fails_leaves_no_folder(

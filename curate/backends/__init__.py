@@ -178,7 +178,7 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
 
     Raises `CurateError` as `open_backend` does.
     """
-    from curate.backends import weights
+    from curate.backends import vllm_job, weights
 
     weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
     if compute.backend == "server":
@@ -187,11 +187,9 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         served.check(models, compute)
         return
     if compute.backend == "vllm":
-        from curate.backends import vllm_job
-
         vllm_job.check(compute, models)
     for model in models:
-        if compute.backend != "vllm" or not weights.is_quantized(model):  # vLLM's to judge
+        if compute.backend != "vllm" or not vllm_job.judges(model):
             weights.check(model)
 
 

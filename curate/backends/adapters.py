@@ -3,15 +3,16 @@
 vLLM refuses some kinds of adapters and scores others wrongly without a word: what an adapter does
 to `lm_head` never reaches the log-probs of prompt tokens (vllm issue 51594), nor does what it does
 to an MLA model's `kv_b_proj`, whose weights are split up and never multiplied as a layer
-(mla_attention.py, 0.32); per-module ranks are scaled by one common factor, and DoRA, biases and
-whole saved modules have no kernel. All of it is written in an adapter's configuration and in the
-names of its tensors, so no weight is read.
+(mla_attention.py, 0.32); a layer that it doesn't find under the adapter's name keeps the aligned
+weights (vllm issues 34186 and 48019); per-module ranks are scaled by one common factor, and DoRA,
+biases and whole saved modules have no kernel. All of it is written in an adapter's configuration
+and in the names of tensors, so no weight is read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ _PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 _PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
 _ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
 _SPLIT_UP = {"kv_b_proj"}
+_FUSED = {"glm4": {"gate_up_proj"}}  # by model type: vLLM wants an adapter for each half
+_WRAPPED = "language_model."  # the text model of a multimodal checkpoint, in its layers' names
 
 
 def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
@@ -85,7 +88,7 @@ def why_merged(model: Model, engine: Engine) -> str | None:
     limit = min(engine.max_lora_rank or RANKS[-1], RANKS[-1])
     if rank(model.adapter) > limit:
         return f"its rank {rank(model.adapter)} is above {limit}"
-    return _odd_tensor(model.adapter)
+    return _odd_tensor(model.adapter, model.path)
 
 
 def rank(adapter: Path) -> int:
@@ -102,19 +105,37 @@ def kernel_rank(adapters: Sequence[Path], engine: Engine) -> int:
     return next(size for size in RANKS if size >= largest)
 
 
-def _odd_tensor(adapter: Path) -> str | None:
+def layers(adapters: Sequence[Path]) -> list[str]:
+    """The last parts of the names of the layers that plain adapters change, such as q_proj."""
+    found = (_PLAIN.fullmatch(name) for adapter in adapters for name in _tensors(adapter))
+    return sorted({match["module"].rpartition(".")[2] for match in found if match})
+
+
+def _odd_tensor(adapter: Path, base: Path) -> str | None:
     """A tensor that is no plain LoRA factor of an inner linear layer, as a reason."""
+    known = {name.rpartition(".")[0] for name in _tensors(base)}
+    wrapped = any(_WRAPPED in layer for layer in known)
+    fused = _FUSED.get(str(read_json(base / "config.json").get("model_type")), set())
+    for name in sorted(_tensors(adapter)):
+        match = _PLAIN.fullmatch(name)
+        if match is None:
+            return f"it holds {name}"
+        layer = match["module"]
+        parts = layer.split(".")
+        if parts[-1] in _ENDS | _SPLIT_UP | fused:
+            return f"it changes {parts[-1]}"
+        if "experts" in parts:
+            return "it changes single experts"
+        # Of a wrapped text model vLLM knows the layers by older and newer names alike.
+        if layer not in known and not (wrapped and _WRAPPED in layer):
+            return f"it changes {layer}, a layer of another name in the checkpoint"
+    return None
+
+
+def _tensors(folder: Path) -> Iterator[str]:
+    """The names of the tensors in a folder's weights."""
     from safetensors import safe_open
 
-    for path in weight_files(adapter):
+    for path in weight_files(folder):
         with safe_open(path, framework="np") as file:
-            for name in sorted(file.keys()):
-                match = _PLAIN.fullmatch(name)
-                if match is None:
-                    return f"it holds {name}"
-                parts = match["module"].split(".")
-                if parts[-1] in _ENDS | _SPLIT_UP:
-                    return f"it changes {parts[-1]}"
-                if "experts" in parts:
-                    return "it changes single experts"
-    return None
+            yield from file.keys()

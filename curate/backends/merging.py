@@ -16,6 +16,7 @@ from pathlib import Path
 from curate.backends.processes import command, end_with, surroundings
 from curate.errors import CurateError
 from curate.models import Model
+from curate.stopping import held
 
 _MEMORY_HINT = (
     "out of memory: the whole model is in it while it is merged; give a smaller --dtype, or merge "
@@ -29,17 +30,26 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
     Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
     """
     arguments = (os.getpid(), model.path, model.adapter, dtype, folder)
-    ran = subprocess.run(
-        command(__name__, *map(str, arguments)),
-        capture_output=True,
-        text=True,
-        env=surroundings(),
-        start_new_session=True,
-    )
-    if ran.returncode:
-        lines = [line for line in ran.stderr.splitlines() if line.strip()]
-        why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
-        if ran.returncode == -signal.SIGKILL:
+    child: subprocess.Popen[str] | None = None
+    try:
+        with held():  # a stop in the midst of it would lose hold of the process
+            child = subprocess.Popen(
+                command(__name__, *map(str, arguments)),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=surroundings(),
+                start_new_session=True,
+            )
+        said = child.communicate()[1]
+    finally:
+        if child is not None:
+            child.kill()
+            child.wait()
+    if child.returncode:
+        lines = [line for line in said.splitlines() if line.strip()]
+        why = lines[-1] if lines else f"its process died (exit code {child.returncode})"
+        if child.returncode == -signal.SIGKILL:
             why = f"its process was ended by SIGKILL, perhaps {_MEMORY_HINT}"
         raise CurateError(f"{model.name} can't be merged into a checkpoint: {why}")
 
@@ -47,6 +57,7 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
 def main(base: str, adapter: str, dtype: str, folder: str) -> None:
     """Load, merge and save; an error is the last line of stderr."""
     import torch
+    from transformers import GenerationConfig
 
     from curate.backends.weights import choose_dtype, load
 
@@ -55,6 +66,8 @@ def main(base: str, adapter: str, dtype: str, folder: str) -> None:
     model = Model("merged", "misaligned", adapter, path, Path(adapter), path, "")
     try:
         net = load(model, cpu, choose_dtype(dtype, cpu))
+        # Scores need none, and a published one that contradicts itself is refused when it is saved.
+        net.generation_config = GenerationConfig()
         net.save_pretrained(folder)
     except (CurateError, OSError) as error:
         raise SystemExit(str(error)) from None

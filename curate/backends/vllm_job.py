@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from curate.backends import Compute
-from curate.backends.adapters import kernel_rank
+from curate.backends.adapters import kernel_rank, layers
 from curate.backends.placing import devices_of_engines
 from curate.backends.rotary import short_limit
 from curate.backends.vllm_worker import Job
-from curate.backends.weights import choose_device, choose_dtype
+from curate.backends.weights import choose_device, choose_dtype, is_quantized
 from curate.errors import CurateError
 from curate.fingerprints import read_json
 from curate.models import Model, context_length
@@ -85,6 +85,22 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
         _check_rotary(model, compute)
 
 
+def judges(model: Model) -> bool:
+    """Whether vLLM alone can tell if a checkpoint loads: one that is quantised or multimodal.
+
+    Of many of the latter transformers has no causal language model, and vLLM has.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            model.path, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # a broken configuration, of which `weights.check` tells
+        return is_quantized(model)
+    return is_quantized(model) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+
+
 def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -> Job:
     """What an engine loads: a checkpoint, and the group's adapters unless they are merged in it.
 
@@ -150,8 +166,18 @@ def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, 
         # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
         # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
         raise CurateError(f"--engine-arg max_loras: at least {slots} on a CPU")
+    if not _on_cpu(compute) and dtype_of(compute) == "float32":
+        # They assert it, without a word (vllm/lora/ops/triton_ops/lora_shrink_op.py, 0.32).
+        raise CurateError(
+            "vLLM's kernels for adapters take no float32 on a GPU: give --dtype bfloat16 or "
+            "float16, or use --backend transformers"
+        )
     rank = kernel_rank(adapters, compute.engine)
-    return {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
+    arguments: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
+    if _on_cpu(compute):
+        # Or a Llama's output layer is wrapped too, where the kernels want one row a request.
+        arguments["lora_target_modules"] = layers(adapters)
+    return arguments
 
 
 def _check_rotary(model: Model, compute: Compute) -> None:

@@ -136,6 +136,7 @@ def _merge(net: Any, adapter: Path, base: Path) -> Any:
     inner = (BaseTunerLayer, AuxiliaryTrainingWrapper)
     with _fitting(adapter, base):
         wrapped = _attach(net, adapter)
+        _refuse_quantized(net, base)
         _untie(net, inner)
         merged = wrapped.merge_and_unload()
     left = [name for name, module in merged.named_modules() if isinstance(module, inner)]
@@ -191,6 +192,19 @@ def _refuse_homeless(wrapped: Any, adapter: Path) -> None:
     absent = sorted(taken - saved)
     if absent:
         raise ValueError(f"{absent[0]} is not in its file ({len(absent)} tensors)")
+
+
+def _refuse_quantized(net: Any, base: Path) -> None:
+    """Sums that are rounded to a few bits lose much of an adapter, and peft only warns of it."""
+    for name, module in net.named_modules():
+        weight = getattr(getattr(module, "base_layer", None), "weight", None)
+        # Quantised weights have a type of their own (bitsandbytes) or a byte a number (fp8).
+        if weight is None or (type(weight) is torch.nn.Parameter and weight.dtype.itemsize > 1):
+            continue
+        raise CurateError(
+            f"{base}: its {name} is quantised, and a merged adapter would be rounded away: "
+            "name the checkpoint before quantisation"
+        )
 
 
 def _untie(net: Any, inner: tuple[type, ...]) -> None:
