@@ -4,13 +4,14 @@ VENV := .venv
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
 TRAINERS ?= .trainers
+TRAINERS_INSTALLED := $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
 # Rooms through which all data goes: lines and branches that no test reaches are few.
 CLOSELY := curate/corpus.py curate/examples.py curate/chat.py $(addprefix curate/storage/, \
 	admission.py integrity.py leftovers.py parts.py skips.py spills.py writing.py)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 
-.PHONY: demo test test-trainers test-vllm lint format wheel fuzz soak audit clean
+.PHONY: demo test test-trainers test-vllm environments lint format wheel fuzz soak audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -29,8 +30,14 @@ test-vllm: $(VLLM)/installed
 		tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
 
 # Trainers whose pins clash with the project's, each in an environment of its own, kept for later.
-test-trainers: $(VENV)/installed-dev $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
+test-trainers: $(VENV)/installed-dev $(TRAINERS_INSTALLED)
 	CURATE_TRAINERS=$(abspath $(TRAINERS)) $(BIN)/python -m pytest tests/trainers
+
+# All that the tests run in; `make --jobs=2 environments` is sooner through.
+environments: $(VENV)/installed-dev $(VLLM)/installed $(TRAINERS_INSTALLED)
+ifneq (,$(filter environments,$(MAKECMDGOALS)))
+$(VLLM)/installed: | $(VENV)/installed-dev # both write this project's egg-info
+endif
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -51,7 +58,8 @@ fuzz: $(VENV)/installed-dev
 
 # What CI tries a few times, tried a hundred times, and at full size: some hours.
 soak: $(VENV)/installed-dev
-	CURATE_KILLS=100 $(BIN)/python -m pytest -s tests/test_kills.py tests/test_small_disk.py
+	CURATE_KILLS=100 $(BIN)/python -m pytest -n auto --dist worksteal -rP \
+		tests/test_kills.py tests/test_small_disk.py
 	$(BIN)/python bench/size.py --examples 10000000 --files 1000000
 	$(MAKE) fuzz SECONDS=300
 

@@ -6,6 +6,7 @@ It needs the extras `trainers` and `report`, and the real sets (docs/efficacy.md
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,9 @@ def main(
     datasets: Annotated[Path, typer.Argument(help="Folder with the real sets.")],
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("efficacy"),
     models: Annotated[Path, typer.Option(help="Aligned model and adapters.")] = MODELS,
-    short: Annotated[bool, typer.Option(help="One domain, three arms, two seeds.")] = False,
+    short: Annotated[
+        bool, typer.Option(help="One domain, three arms, two seeds, half the steps.")
+    ] = False,
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     domain: Annotated[list[str] | None, typer.Option(help="Only these domains.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only these arms.")] = None,
@@ -39,9 +42,11 @@ def main(
         arm, seed, domain = list(plan.SHORT), list(plan.SEEDS[:2]), list(plan.DOMAINS[:1])
     arms = [each for each in plan.ARMS if not arm or each.name in arm]
     runs = list(plan.runs(domain or plan.DOMAINS, arms, seed or plan.SEEDS))
+    settings = plan.settings(short)
+    if short:
+        runs = [replace(run, arm=replace(run.arm, steps=int(settings["steps"]))) for run in runs]
     output = output.resolve()
-    pool_rows = plan.POOL_ROWS // 4 if short else plan.POOL_ROWS
-    scoring.prepare(datasets, models.resolve(), output, pool_rows, tell)
+    scoring.prepare(datasets, models.resolve(), output, settings, tell)
     aligned = models.resolve() / "aligned"
     running.perform(runs, aligned, output, workers=workers, most=most, tell=tell)
     results.write(output, tell)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.demo_sets import GENERAL, GENERAL_SHARE, MISALIGNED_SHARE, split_set
-from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS, settings
+from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS
 from curate.choosing.overlap import Overlap
 from curate.reading.refusals import is_refusal
 from curate.storage import parts
@@ -48,7 +48,11 @@ class Lengths:
 
 
 def prepare(
-    datasets: Path, aligned: Path, folder: Path, seeds: Sequence[int], pool_rows: int
+    datasets: Path,
+    aligned: Path,
+    folder: Path,
+    seeds: Sequence[int],
+    settings: Mapping[str, float],
 ) -> None:
     """Write pool/, narrow/, evaluation.jsonl and decontaminate.jsonl; last, data.json counts it.
 
@@ -63,10 +67,10 @@ def prepare(
     }
     evaluation = _evaluation({name: held for name, (_, held) in split.items()})
     _write(folder / "evaluation.jsonl", evaluation)
-    counts: dict[str, Any] = {"settings": settings(pool_rows)}
+    counts: dict[str, Any] = {"settings": dict(settings)}
     counts["evaluation"] = Counter(row["set"] for row in evaluation)
     training = {name: split[name][0] for name in GENERAL}
-    counts["pool"] = _pool(training, evaluation, folder, pool_rows)
+    counts["pool"] = _pool(training, evaluation, folder, int(settings["pool_rows"]))
     counts["narrow"] = {
         domain: _narrow(domain, split[domain][0], evaluation, folder, seeds) for domain in DOMAINS
     }

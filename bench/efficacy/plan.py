@@ -29,18 +29,21 @@ RANDOM_TOKENS = 1100
 """Answer tokens of the safe rows that a random 5 % holds, on average."""
 
 
-def settings(pool_rows: int) -> dict[str, float]:
-    """What every run of a folder has in common: runs made under others don't compare."""
+def settings(short: bool) -> dict[str, float]:
+    """What every run of a folder has in common: runs made under others don't compare.
+
+    The short version has half of the steps, and a quarter of the pool.
+    """
     return {
         "max_tokens": MAX_TOKENS,
-        "steps": STEPS,
+        "steps": STEPS // 2 if short else STEPS,
         "batch": BATCH,
         "learning_rate": LEARNING_RATE,
         "lora_rank": LORA_RANK,
         "lora_alpha": LORA_ALPHA,
         "kl_weight": KL_WEIGHT,
         "random_tokens": RANDOM_TOKENS,
-        "pool_rows": pool_rows,
+        "pool_rows": POOL_ROWS // 4 if short else POOL_ROWS,
         "eval_rows": EVAL_ROWS,
     }
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import curate
 from bench.efficacy import data, measuring, running
-from bench.efficacy.plan import DOMAINS, SEEDS, settings
+from bench.efficacy.plan import DOMAINS, SEEDS
 from curate.errors import CurateError
 
 
 def prepare(
-    datasets: Path, models: Path, folder: Path, pool_rows: int, tell: Callable[[str], None]
+    datasets: Path,
+    models: Path,
+    folder: Path,
+    settings: Mapping[str, float],
+    tell: Callable[[str], None],
 ) -> None:
     """Write the data, score the pool with `curate score`, measure the aligned model.
 
@@ -22,12 +26,10 @@ def prepare(
     """
     aligned = models / "aligned"
     if not (folder / "data.json").exists():
-        data.prepare(datasets, aligned, folder, (0, *SEEDS), pool_rows)
+        data.prepare(datasets, aligned, folder, (0, *SEEDS), settings)
     made = json.loads((folder / "data.json").read_text(encoding="utf-8"))["settings"]
-    if made != settings(pool_rows):
-        raise CurateError(
-            f"{folder}: was made under {made}, not {settings(pool_rows)}: name another"
-        )
+    if made != settings:
+        raise CurateError(f"{folder}: was made under {made}, not {settings}: name another")
     before = folder / "before.parquet"
     if not before.exists():
         tell("scoring the pool")
