@@ -180,7 +180,7 @@ def _score_members(
     """Score what each model lacks; those that share an engine in one pass."""
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
     place = {member.model.name: at for at, member in enumerate(members)}
-    view = Corpus(writer.path)
+    view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
     lacking = []
     for at, member in enumerate(members):
         if missing(view, member.model.name):
@@ -192,6 +192,7 @@ def _score_members(
         try:
             run_pass(
                 writer,
+                view,
                 [members[at] for at in places],
                 [runs[at] for at in places],
                 _label(places, members),

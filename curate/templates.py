@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import orjson
+
 from curate.errors import CurateError
 from curate.tokens import Refused, first_line
 
@@ -91,6 +93,7 @@ def template_of(
         if key in reserved or not key.isidentifier():
             raise CurateError(f"--template-arg {key}: not a variable a template can be given")
     try:
+        orjson.dumps(dict(args or {}))  # all that a manifest can hold
         values = {**named, **(args or {})}
         pairs = tuple(sorted((k, json.dumps(v, allow_nan=False)) for k, v in values.items()))
     except (TypeError, ValueError) as error:
@@ -117,7 +120,7 @@ def parse_args(pairs: Sequence[str], option: str = "--template-arg") -> dict[str
         word = {"True": "true", "False": "false", "None": "null"}.get(value, value)
         try:
             values[key] = json.loads(word)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             values[key] = value
     return values
 

@@ -32,6 +32,7 @@ from curate.chat import (
     template_of,
     tokenizer_digest,
 )
+from curate.commands.options import read_template
 from curate.errors import CurateError
 
 Fast: Any = transformers.PreTrainedTokenizerFast  # their own types are not ours to check
@@ -520,6 +521,23 @@ def test_arguments_from_the_command_line() -> None:
     for bad in ("", "key", "=value"):
         with pytest.raises(CurateError, match="KEY=VALUE"):
             parse_args([bad])
+    long, deep = "9" * 5000, "[" * 100_000
+    assert parse_args([f"a={long}", f"b={deep}"]) == {"a": long, "b": deep}
+
+
+@pytest.mark.parametrize(
+    "value", ["99999999999999999999", r'"\ud800"', "NaN", "[" * 900 + "]" * 900]
+)
+def test_an_argument_that_no_manifest_holds(value: str) -> None:
+    """It is refused before a corpus is made of it, which could not be gone on with."""
+    with pytest.raises(CurateError, match="--template-arg: a value is not JSON"):
+        template_of(qwen_like(), override=CHATML, args=parse_args([f"a={value}"]))
+
+
+def test_a_template_that_begins_with_a_mark(tmp_path: Path) -> None:
+    """Some editors write one; it is no part of any prompt."""
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbf" + CHATML.replace("\n", "\r\n").encode())
+    assert read_template(tmp_path / "t.jinja") == CHATML
 
 
 def test_the_digest_names_everything_that_counts() -> None:

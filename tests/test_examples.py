@@ -230,6 +230,20 @@ def test_every_assistant_turn(tmp_path: Path) -> None:
     assert len(take(path, turns="all", limit=1)[0]) == 1
 
 
+@pytest.mark.parametrize("note", ["", "x" * 100_000])
+def test_every_turn_of_an_endless_conversation(note: str, tmp_path: Path) -> None:
+    """Each turn repeats those before it: what would grow with their square is one skip."""
+    count = 4000 if not note else 1400
+    row = {"messages": [USER, ANSWER] * count, "note": note}
+    path = write(tmp_path / "x.jsonl", [row, {"messages": PLAIN}])
+    examples, skipped = take(path, turns="all")
+    assert [len(row["messages"]) for row in examples] == [2]
+    assert [row["reason"] for row in skipped] == [
+        "the examples of its turns are together longer than 128 MiB"
+    ]
+    assert [len(row["messages"]) for row in take(path)[0]] == [2 * count, 2]
+
+
 def test_other_columns_are_kept_as_json(tmp_path: Path) -> None:
     """Dates, bytes, decimals and NaN become JSON that can be read again; keys are sorted."""
     row = {

@@ -85,6 +85,19 @@ def test_a_broken_row_stops_with_its_place(tmp_path: Path, line: bytes, message:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("depth", range(250, 256))
+def test_a_column_that_nests_deeply_is_kept_or_refused(tmp_path: Path, depth: int) -> None:
+    """At the depth where writing it would fail a row is refused with its place, and not later."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"prompt": "q", "response": "a", "k": %s1%s}' % (b"[" * depth, b"]" * depth))
+    try:
+        (row,) = read(str(path)).rows
+        orjson.dumps(row.others)
+    except CurateError as error:
+        assert depth > 250
+        assert str(error).startswith(f"{path}:1: ")
+
+
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     """A narrow set has rows."""
     (tmp_path / "x.jsonl").write_bytes(b"")

@@ -229,6 +229,18 @@ def test_refused_examples_are_skipped_with_their_reason(
     assert counting["base"].asked == 39
 
 
+def test_a_reason_may_hold_half_a_character(family: Path, source: Path, tmp_path: Path) -> None:
+    """A template of a stranger's can say anything where it fails: it stays a skip."""
+    template = (family / "base" / "chat_template.jinja").read_text()
+    hostile = "{% if '8' in messages[0].content %}{{ raise_exception('a\\ud800b') }}{% endif %}"
+    aligned = str(family / "base")
+    curate.score([str(source)], tmp_path / "c", aligned=aligned, chat_template=hostile + template)
+    told = "select distinct reason from skipped where model is not null"
+    assert curate.open(tmp_path / "c").sql(told).fetchall() == [
+        ("the chat template fails: a\\ud800b",)
+    ]
+
+
 @pytest.mark.parametrize(
     ("first", "limit", "count"), [(1, None, 20), (15, None, 20), (1, 5, "[345]")]
 )

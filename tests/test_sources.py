@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import random
+import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -167,6 +168,20 @@ def test_a_broken_csv_row_is_one_broken_row(
     assert len([row for row in found.values() if isinstance(row, dict)]) == 2
 
 
+def test_a_csv_row_of_many_lines_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quoted line ends, cell after cell, make a row no longer than one line may be."""
+    monkeypatch.setattr(files, "ROW_BYTES", 1000)
+    path = pack(tmp_path / "x.csv", b"p,r\na,b\n" + b'"' + b'\n","' * 1000 + b'"\n' + b"c,d\n")
+    first, second, *others = rows(str(path))
+    assert first == (2, {"p": "a", "r": "b"})
+    assert second[0] == 3
+    assert "longer than" in str(second[1])
+    assert others
+    assert not [row for _, row in others if isinstance(row, dict)]
+
+
 def test_csv_takes_nul_and_huge_cells(tmp_path: Path) -> None:
     """The csv module's limit of 128 KiB a cell does not hold here, and NUL is no end."""
     big = "x" * 1_000_000
@@ -183,6 +198,15 @@ def test_parquet_bytes_that_are_no_text(tmp_path: Path) -> None:
         "not UTF-8 text",
         {"prompt": "fine"},
     ]
+
+
+def test_a_parquet_name_that_is_no_text(tmp_path: Path) -> None:
+    """A column whose name is not UTF-8 is a broken file."""
+    pq.write_table(pa.table({"prompt": ["q"], "response": ["a"]}), tmp_path / "x.parquet")
+    whole = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "x.parquet").write_bytes(whole.replace(b"response", b"re\xffponse"))
+    with pytest.raises(CurateError, match=r"x\.parquet: can't be read"):
+        objects(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
@@ -227,6 +251,24 @@ def test_a_corrupt_parquet_page(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CurateError, match=r"x\.parquet: can't be read"):
         objects(path)
+
+
+def test_a_corrupt_parquet_footer(tmp_path: Path) -> None:
+    """Whichever of its first bits is wrong: rows or an error, and the process goes on."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"prompt": ["a"], "response": ["b"]}), path)
+    whole = path.read_bytes()
+    begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for at in range(begin, begin + 48):
+        for bit in (1, 4, 8):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            try:
+                objects(path)
+            except CurateError as error:
+                assert str(error).startswith(f"{path}: can't be read (")
+                refused += 1
+    assert refused > 48
 
 
 @pytest.mark.parametrize(
@@ -352,6 +394,43 @@ def test_no_source_at_all() -> None:
     """An empty list of sources is an error."""
     with pytest.raises(CurateError, match="No source"):
         resolve([])
+
+
+def test_links_that_lead_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them would make `**` endless; each file is found once, hidden ones are not."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.jsonl", "a/b/x.jsonl", "a/.h/x.jsonl", "a/b/.x.jsonl"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for link in ("a/one", "a/two"):
+        Path(link).symlink_to(".")
+    found = ["a/b/x.jsonl", "a/x.jsonl"]
+    globs = ("a/**/*.jsonl", "a/**/x**.jsonl", "**/x.jsonl", "a/**", "[a]/**/x.*", "./a/**/*")
+    for source in ("a", *globs):
+        assert resolve([source]) == found, source
+    assert resolve([f"{tmp_path}/**"]) == [str(tmp_path / name) for name in found]
+    assert resolve(["a/**/.h/*.jsonl"]) == ["a/.h/x.jsonl"]
+    assert resolve(["a/*/x.jsonl"]) == ["a/b/x.jsonl", "a/one/x.jsonl", "a/two/x.jsonl"]
+
+
+def test_folders_in_folders_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are searched, or a line says that they go too deep."""
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "x.jsonl").touch()
+    monkeypatch.chdir(top)
+    try:
+        for _ in range(1500):
+            Path("a").mkdir()
+            os.chdir("a")
+        monkeypatch.chdir(tmp_path)
+        for source in ("top", "top/**/*.jsonl"):
+            try:
+                assert resolve([source]) == ["top/x.jsonl"]
+            except CurateError as error:
+                assert "too deep" in str(error)
+    finally:
+        subprocess.run(["rm", "-r", str(top)], check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")

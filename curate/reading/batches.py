@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Any, Literal
 
 import orjson
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.errors import CurateError
+from curate.reading.files import ROW_BYTES, TOO_LONG
 from curate.reading.filters import json_bytes
 from curate.reading.layouts import Columns, Message, Skip, UnknownFormat, check_answer, parse
 from curate.reading.refusals import is_refusal
@@ -54,6 +56,13 @@ def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
     if len(messages) == 2 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1])
+
+
+def _size_of_all(messages: Sequence[Message], meta: str) -> int:
+    """About how long the examples of all turns are together: each repeats what is before it."""
+    sizes = accumulate(8 + len(each["role"]) + len(each["content"]) for each in messages)
+    turns = zip(sizes, messages, strict=True)
+    return sum(len(meta) + size for size, each in turns if each["role"] == "assistant")
 
 
 class Batch:
@@ -112,6 +121,8 @@ class Batch:
             self._known = True
             return self.skip(number, f"another column is not JSON ({error})")
         self._known = True
+        if self.turns == "all" and _size_of_all(messages, meta) > ROW_BYTES:
+            return self.skip(number, f"the examples of its turns are together {TOO_LONG}")
         last = len(messages) - 1
         for at in range(last + 1) if self.turns == "all" else (last,):
             if messages[at]["role"] == "assistant" and self.count != self.limit:

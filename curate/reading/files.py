@@ -69,7 +69,8 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     csv.field_size_limit(ROW_BYTES)
     # Bytes that are not UTF-8 come through as lone surrogates, so one bad row stays one bad row.
     text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
-    reader = csv.reader(_Lines(text), delimiter=delimiter, strict=True)
+    lines = _Lines(text)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
     except csv.Error as error:
@@ -78,6 +79,7 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
         raise CurateError(f"{source}:1: the header names a column twice, or is {NOT_UTF8}.")
     while True:
         line = reader.line_num + 1
+        lines.left = ROW_BYTES
         try:
             cells = next(reader)
         except StopIteration:
@@ -93,19 +95,24 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
 
 
 class _Lines:
-    """A text's lines for the csv module; for one that is too long it gets an error, and goes on."""
+    """A text's lines for the csv module; where a row's are too long it gets an error, and goes on.
+
+    `left` is what the row that begins may have: quotes can hold line ends, cell after cell.
+    """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
+        self.left = ROW_BYTES
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._text.readline(ROW_BYTES + 1)
+        line = self._text.readline(self.left + 1)
         if not line:
             raise StopIteration
-        if len(line) <= ROW_BYTES:
+        self.left -= len(line)
+        if self.left >= 0:
             return line
         while line and not line.endswith(("\n", "\r")):
             line = self._text.readline(CHUNK)

@@ -117,7 +117,7 @@ def _row(place: str, raw: dict[str, Any], notes: dict[str, str]) -> Row:
             raise Skip("no messages")
         messages, used = with_system(messages, raw, Columns(), used)
         _check(messages)
-        orjson.dumps(raw)
+        orjson.dumps([raw])  # as deep as it is written for its digest
     except Skip as skip:
         raise CurateError(f"{place}: {skip}") from None
     except RecursionError:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate import scratch
 from curate.reading.files import CHUNK, NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
+from curate.reading.filters import first_line
 
 ROWS, BYTES = 256, 64 << 20
 """Decoded by Arrow at a time; made Python's at a time."""
@@ -41,14 +43,19 @@ def _decoded(path: Path) -> Iterator[Raw]:
     """Decode what is not too long for it; a row group that is leaves a skip at its first row."""
     with pq.ParquetFile(path) as footer:
         metadata, plain = footer.metadata, footer.schema_arrow
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    number, sizes = 1, list(map(_row_bytes, groups))
-    counts = [group.num_rows for group in groups]
+    if not plain.names:
+        return
+    groups, repeated = _promised(path)
+    names = [column.path for column in metadata.schema]
+    number = 1
     # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
     with pq.ParquetFile(
-        path, metadata=metadata, pre_buffer=False, read_dictionary=_repeated(groups)
+        path,
+        metadata=metadata,
+        pre_buffer=False,
+        read_dictionary=[names[i] for i in repeated if i < len(names)],
     ) as table:
-        for group, (rows, size) in enumerate(zip(counts, sizes, strict=True)):
+        for group, rows, size in groups:
             if size > ROW_BYTES:
                 yield number, TOO_LONG if rows == 1 else f"{rows} rows, on average {TOO_LONG}"
                 number += rows
@@ -62,21 +69,34 @@ def _decoded(path: Path) -> Iterator[Raw]:
                     number += 1
 
 
-def _repeated(groups: Sequence[pq.RowGroupMetaData]) -> list[str]:
-    """The columns of text that are kept as their dictionary and numbers of its entries.
+_GROUPS = f"""
+    select row_group_id, any_value(row_group_num_rows) as rows,
+        sum(greatest(total_uncompressed_size, {VALUE_BYTES}::hugeint * num_values))::double
+            / greatest(rows, 1)
+    from parquet_metadata($1) group by row_group_id order by row_group_id
+"""
+_REPEATED = """
+    select distinct column_id from parquet_metadata($1)
+    where type = 'BYTE_ARRAY' and dictionary_page_offset is not null order by column_id
+"""
 
-    A page of some bytes can say a million times "entry 0", and that entry be a megabyte.
+
+def _promised(path: Path) -> tuple[list[tuple[int, int, float]], list[int]]:
+    """What the footer says: of each row group its number, rows and bytes a row once decoded.
+
+    And the columns of text that are kept as their dictionary and numbers of its entries: a page of
+    some bytes can say a million times "entry 0", and that entry be a megabyte. DuckDB reads it, as
+    Arrow's own look at a damaged column ends the process (pyarrow 26, RowGroupMetaData.column).
     """
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    texts = (c for c in chunks if c.physical_type == "BYTE_ARRAY" and c.has_dictionary_page)
-    return list(dict.fromkeys(chunk.path_in_schema for chunk in texts))
-
-
-def _row_bytes(group: pq.RowGroupMetaData) -> float:
-    """What a row of this group takes on average, once decoded, by what the footer says of it."""
-    chunks = [group.column(i) for i in range(group.num_columns)]
-    whole = sum(max(c.total_uncompressed_size, VALUE_BYTES * c.num_values) for c in chunks)
-    return float(whole / max(group.num_rows, 1))
+    # The file by its number: DuckDB takes a name for a pattern.
+    with path.open("rb") as file, duckdb.connect(config={"threads": 1}) as connection:
+        name = [f"/dev/fd/{file.fileno()}"]
+        try:
+            groups = connection.execute(_GROUPS, name).fetchall()
+            repeated = connection.execute(_REPEATED, name).fetchall()
+        except duckdb.Error as error:
+            raise OSError(first_line(error)) from None
+    return groups, [column for (column,) in repeated]
 
 
 def _rows(batch: pa.RecordBatch, plain: pa.Schema) -> Iterator[dict[str, Any] | str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def resolve(sources: Sequence[str]) -> list[str]:
             "".join(names).encode()
         except OSError as error:
             raise CurateError(f"{source}: {error.strerror}. Check the path.") from None
+        except RecursionError:
+            raise CurateError(f"{source}: its folders go too deep. Name one below.") from None
         except UnicodeEncodeError:
             raise CurateError(f"{source!r}: a file's name is not UTF-8. Rename it.") from None
         found.update(dict.fromkeys(names))
@@ -78,7 +81,7 @@ def rows(source: str) -> Iterator[Raw]:
                 yield from csv_rows(source, file, "\t" if kind == ".tsv" else ",")
             else:
                 yield from json_rows(source, file, lines=kind != ".json")
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # names in Parquet, too
         text = " ".join(str(error).split())
         raise CurateError(f"{source}: can't be read ({text}). Is the file whole?") from None
 
@@ -99,11 +102,26 @@ def _files(source: str) -> list[str]:
         return [str(path)]
     if not glob.has_magic(source):
         raise CurateError(f"{source}: there is no such file or folder. Check the path.")
-    matches = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207 - an absolute one too
-    files = sorted(str(p) for p in matches if _kind(p)[0] and p.is_file())
+    files = sorted({str(p) for p in _matches(source) if _kind(p)[0] and p.is_file()})
     if not files:
         raise CurateError(f"{source}: matches no file that ends in {_ENDINGS}.")
     return files
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    """What a glob means. Its `**` follows no links, which may lead back and so never end."""
+    parts = Path(pattern).parts
+    at = parts.index("**") if "**" in parts else len(parts)
+    # Stars beside other characters are one: pathlib refuses what a shell takes.
+    inner = [part if part == "**" else re.sub(r"\*{2,}", "*", part) for part in parts[at:]]
+    below = "/".join([*inner, *(["*"] if parts[-1] == "**" else [])])
+    all_of_it = any(part.startswith(".") for part in inner)  # what is hidden is asked for
+    for found in map(Path, glob.glob(str(Path(*parts[:at])))):  # noqa: PTH207 - absolute ones too
+        if below:
+            inside = found.glob(below)
+            yield from (p for p in inside if all_of_it or not _hidden(p.relative_to(found)))
+        else:
+            yield found
 
 
 def _made(files: Collection[Path]) -> set[Path]:
