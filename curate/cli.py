@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 
 import typer
@@ -32,6 +34,14 @@ app = typer.Typer(
 for command in (score, verify, export, status, models, sql, show, report, demo):
     app.command(cls=Panelled)(command)
 
+_TOLD = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name another, or change its rights"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again"),
+    errno.EPIPE: "",
+}
+"""What any room, or a print, may meet, and what to do."""
+
 
 def main() -> None:
     """Run the app: a user's error is one line and exit 1, a stop one line and exit 130 or 143."""
@@ -40,18 +50,45 @@ def main() -> None:
     try:
         _refuse_bytes(sys.argv)
         with stoppable():
-            app()
+            try:
+                app()
+            except SystemExit:  # here, and not at Python's end, an error can be told
+                _flush()
+                raise
     except CurateError as error:
         _say(f"Error: {error}")
+        _end_output()
         raise SystemExit(1) from None
     except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):  # any room may meet such a name
+        if error.errno not in _TOLD:
             raise
-        _say(f"Error: {error.filename}: {error.strerror}; name another place")
+        _drop_output()
+        if error.errno != errno.EPIPE:  # who reads has enough
+            _say(f"Error: {error.filename or 'the output'}: {error.strerror}; {_TOLD[error.errno]}")
         raise SystemExit(1) from None
     except Stopped as stop:
         _say(str(stop))
+        _end_output()
         raise SystemExit(128 + stop.number) from None
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _end_output() -> None:
+    """Write what is left of the output, or drop it: why the command ended is told already."""
+    try:
+        _flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Let Python's end write what is left of the output nowhere, as it would fail again."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse_bytes(arguments: list[str]) -> None:

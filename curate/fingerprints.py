@@ -13,6 +13,7 @@ from curate.errors import CurateError
 _WHOLE_UP_TO = 64 * 2**20  # bytes; larger weight files are sampled
 _BLOCK = 64 * 2**10
 _SPREAD_BLOCKS = 64
+_HEADER_MOST = 100_000_000  # bytes, as safetensors itself has it
 
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Of each file: path, size, time of its last change in ns, inode."""
@@ -124,7 +125,7 @@ def _safetensors_header(path: Path, size: int) -> tuple[bytes, list[int]]:
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= size else b""
+        header = file.read(length) if length <= min(size, _HEADER_MOST) else b""
     start = 8 + length
     try:
         tensors: dict[str, Any] = json.loads(header)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Cli, Family, Ran, chat
+from corpora import corpus as made_corpus
 from safetensors.torch import load_file, save_file
 from tiny import tiny_adapter, tiny_model
 
@@ -321,6 +325,71 @@ def test_no_hub_is_asked_twice(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
 
 def _tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_folder_whose_name_is_no_text(
+    cli: Cli, family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the command never names, such as that where the user is, is told in a line."""
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    made_corpus(tmp_path / "c", ["a", "b"], {"chat": [1.0, 2.0], "bad": [2.0, 5.0]})
+    shutil.copytree(tmp_path / "c", place / "c")
+    monkeypatch.chdir(place)
+    (place / "rows.jsonl").write_bytes(GOOD)
+    (tmp_path / "link").symlink_to(place / "c")
+    for command in (
+        ["score", "rows.jsonl", "-c", "new", "--aligned", family.aligned],
+        ["status", "-c", "c"],
+        ["sql", "top_gaps", "-c", tmp_path / "link"],
+        ["export", "-c", "c", "--top", "1", "-o", "x.jsonl"],
+        ["report", "-c", "c", "-o", "x.html"],
+    ):
+        fails(cli(*command), "is no UTF-8 text")
+    assert {path.name for path in place.iterdir()} == {"c", "rows.jsonl"}
+
+
+def test_a_link_to_itself(cli: Cli, family: Family, tmp_path: Path) -> None:
+    """It is no place for anything, whoever looks first."""
+    (tmp_path / "l").symlink_to("l")
+    (tmp_path / "rows.jsonl").write_bytes(GOOD)
+    made_corpus(tmp_path / "c", ["a", "b"], {"chat": [1.0, 2.0], "bad": [2.0, 5.0]})
+    for command in (
+        ["score", tmp_path / "rows.jsonl", "-c", tmp_path / "l", "--aligned", family.aligned],
+        ["status", "-c", tmp_path / "l"],
+        ["export", "-c", tmp_path / "c", "--top", "1", "-o", tmp_path / "l" / "x.jsonl"],
+        ["report", "-c", tmp_path / "c", "-o", tmp_path / "l" / "x.html"],
+    ):
+        fails(cli(*command), str(tmp_path / "l"))
+
+
+def test_a_folder_that_nobody_may_enter(tmp_path: Path) -> None:
+    """Whichever room looks there first, it is a line: of an export, of a run, of a question."""
+    made_corpus(tmp_path / "c", ["a", "b"], {"chat": [1.0, 2.0], "bad": [2.0, 5.0]})
+    (tmp_path / "rows.jsonl").write_bytes(GOOD)
+    (tmp_path / "closed").mkdir(mode=0o000)
+    as_user = []
+    if os.geteuid() == 0:  # who may enter everywhere, but without this
+        caps = "-dac_override,-dac_read_search"
+        as_user = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
+        if not shutil.which("setpriv"):
+            pytest.skip("root may enter everywhere")
+    demo = Path(__file__).parent.parent / "data" / "models" / "aligned"
+    try:
+        for command in (
+            ["export", "-c", "c", "--top", "1", "-o", "closed/in/x"],
+            ["score", "rows.jsonl", "-c", "closed/in/c", "--aligned", demo],
+            ["status", "-c", "closed/in"],
+        ):
+            ran = subprocess.run(
+                [*as_user, sys.executable, "-m", "curate", *map(str, command)],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+            )
+            fails(Ran(ran.returncode, ran.stdout, ran.stderr), "closed/in", "Permission denied")
+    finally:
+        (tmp_path / "closed").chmod(0o700)
 
 
 def _something_else(folder: Path) -> None:

@@ -334,6 +334,23 @@ def test_a_closed_pipe_is_no_error(scored: Path) -> None:
             ran.wait()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("kind", ["table", "csv", "json"])
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_full_disk_under_the_output_is_one_line(rows: int, kind: str, scored: Path) -> None:
+    """`curate sql ... > FILE` says so, whether Python writes at once or at its end."""
+    command = [*_CURATE, "sql", f"from range({rows})", "-c", str(scored), "--format", kind]
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "Error: the output: No space left on device; free some space, then run it again\n"
+    )
+
+
 # Errors
 
 

@@ -193,6 +193,27 @@ def test_columns_of_other_types(
     assert (tmp_path / "o.jsonl").exists() == (later and values == 7)
 
 
+@pytest.mark.parametrize("where", ["examples", "scores/chat", "skipped"])
+def test_a_folder_that_cannot_be_read_is_no_empty_one(where: str, cli: Cli, corpus: Path) -> None:
+    """Nothing is scored again, and no query answers without it."""
+    shutil.rmtree(corpus / where, ignore_errors=True)
+    (corpus / where).symlink_to(where.rpartition("/")[2])
+    for command in (["status"], ["sql", "from gaps"]):
+        ran = cli(*command, "-c", corpus)
+        assert (ran.code, ran.err.count("\n")) == (1, 1), ran
+        assert f"{where}: can't be read" in ran.err
+
+
+def test_a_part_with_a_name_that_is_no_text(cli: Cli, corpus: Path) -> None:
+    """A stranger's columns may be called anything."""
+    part = parts.list_parts(corpus / "examples")[0]
+    part.write_bytes(part.read_bytes().replace(b"content", b"co\xfftent"))
+    for command in (["status", "--verify"], ["sql", "from gaps"], ["export", "--top", "1"]):
+        ran = cli(*command, "-c", corpus, *(["-o", corpus / "o"] if "export" in command else []))
+        assert ran.code == 1, ran
+        assert part.name in "".join((ran.out + ran.err).split())
+
+
 def _overwrite(column: str) -> Callable[[Path], None]:
     """Put nonsense in the place of a column's pages; the file's end stays whole."""
 

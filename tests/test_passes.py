@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Family
+from conftest import Family, stop_seconds
 from tiny import tiny_adapter, tiny_model
 
 import curate
@@ -21,7 +21,7 @@ from curate.backends.transformers import TransformersBackend
 from curate.errors import CurateError
 from curate.running import passes
 from curate.running.keeping import kept
-from curate.stopping import Stopped, stoppable
+from curate.stopping import Stopped, helper, stoppable
 from curate.terminal.progress import Silent
 
 
@@ -202,3 +202,33 @@ def test_a_model_that_was_only_touched_is_scored(
         [str(sources)], tmp_path / "c", aligned=str(base), limit=5, progress=Touching()
     )
     assert done.models[0].scored == 5
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("raised", [Stopped(2), CurateError("x")])
+def test_what_never_ends_beside_the_main_thread_is_broken_off(raised: BaseException) -> None:
+    """A stop is heard by the main thread, which waits for what a template does in the other."""
+    ended = []
+
+    def endless() -> None:
+        try:
+            while True:
+                pass
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    began = time.monotonic()
+    with pytest.raises(type(raised)), helper("endless") as thread:
+        thread.submit(endless)
+        raise raised
+    assert ended == [SystemExit]
+    assert time.monotonic() - began < stop_seconds()
+
+
+def test_a_thread_without_work_ends_unsaid(capfd: pytest.CaptureFixture[str]) -> None:
+    """As after a stop between two windows."""
+    with pytest.raises(Stopped), helper("idle") as thread:
+        assert thread.submit(int).result() == 0
+        raise Stopped(2)
+    assert capfd.readouterr().err == ""

@@ -419,6 +419,16 @@ def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     assert reading.LONGEST == 20_000
 
 
+def test_a_giant_conversation_is_cut_and_says_so() -> None:
+    """Its first and its last messages are there, the answer among them."""
+    turns = [{"role": "user", "content": str(number)} for number in range(100_000)]
+    shown = reading._ends(turns)
+    assert len(shown) == 101
+    assert (shown[0], shown[49], shown[-1]) == (turns[0], turns[49], turns[-1])
+    assert shown[50]["content"] == "[… 99,900 messages left out …]"
+    assert reading._ends(turns[:100]) == turns[:100]
+
+
 @pytest.mark.parametrize(
     ("low", "high"), [(0.0, 1.0), (-0.031, 0.4), (2.0, 2.0), (0.0, 0.0), (-1e-9, 1e-9), (5, 9000)]
 )

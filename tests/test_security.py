@@ -417,6 +417,13 @@ def _header(text: bytes) -> Callable[[Path, Path], None]:
     return spoil
 
 
+def _endless(folder: Path, mark: Path) -> None:
+    """A header of half a TiB, in a file of holes that takes no room."""
+    with next(folder.glob("*.safetensors")).open("r+b") as file:
+        file.write((1 << 39).to_bytes(8, "little"))
+        file.truncate(1 << 40)
+
+
 def _changed(**changes: object) -> Callable[[Path, Path], None]:
     def spoil(folder: Path, mark: Path) -> None:
         code = f"import os\nos.mkdir({str(mark)!r})\n"
@@ -447,6 +454,7 @@ EVIL = {"AutoConfig": "configuration_evil.E", "AutoModelForCausalLM": "modeling_
         ("aligned", _index({"a": 5}), "no file beside it"),
         ("aligned", _index(["a"]), "no file beside it"),
         ("aligned", _header(b"{" * 200_000), "not a safetensors file"),
+        ("aligned", _endless, "not a safetensors file"),
         ("aligned", _header(b'{"a": {"data_offsets": [-9, 4]}}'), "not a safetensors file"),
         ("aligned", _header(b'{"a": {"data_offsets": 7}}'), "not a safetensors file"),
         ("aligned", _header(b'{"a": {"data_offsets": ["x", null]}}'), "not a safetensors file"),

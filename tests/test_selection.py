@@ -250,6 +250,19 @@ def test_a_near_copy_is_found_among_hundreds_of_one_template() -> None:
     assert [groups.find(signed) for signed in groups.sign(changed)] == list(range(300))
 
 
+def test_near_copies_of_books_are_told_by_their_beginnings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A text's memory is bounded however long it is."""
+    monkeypatch.setattr("curate.choosing.similar.LONGEST", 1000)
+    groups = NearCopies()
+    same = " ".join(f"word{n}" for n in range(200))
+    one, two, other = groups.sign([same, same + " more" * 10_000, "other " + same[500:]])
+    assert one.shingles.size == two.shingles.size < 200
+    groups.add("one", one, None)
+    assert (groups.find(two), groups.find(other)) == (0, None)
+
+
 def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
     """The walk goes down as far as it must, whatever it expected at first."""
     rows: list[Made] = [
@@ -280,6 +293,12 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
         ({"top": 1, "decontaminate": ("nowhere.jsonl",)}, "nowhere.jsonl"),
         ({"top": 1, "decontaminate": ("nowhere.txt",)}, "nowhere.txt"),
         ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
+        ({"top": 2**64}, "--top 18446744073709551616: .*64 bits"),
+        ({"tokens": 10**30}, "--tokens 1000.*64 bits"),
+        ({"top": 1, "seed": -(10**30)}, "--seed -1000.*64 bits"),
+        ({"top": 1, "per_group": {"source": 2**64}}, "--per-group source .*64 bits"),
+        ({"top": 1, "where": "unnest([true, true])"}, "--where .* multiplies examples"),
+        ({"top": 1, "where": "generate_subscripts([1, 2], 1) > 0"}, "--where .* multiplies"),
         ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
         ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
     ],
@@ -300,7 +319,9 @@ def test_a_filter_may_name_every_column_of_gaps_and_examples(plain: Corpus) -> N
         assert take(plain, top=20, where=where).rows.num_rows == 16, column
 
 
-@pytest.mark.parametrize("text", ["kind", "kind=", "=3", "kind=-1", "kind=x"])
+@pytest.mark.parametrize(
+    "text", ["kind", "kind=", "=3", "kind=-1", "kind=x", "kind=²", "kind=" + "9" * 5000]
+)
 def test_a_cap_without_column_or_number_is_refused(text: str) -> None:
     """COLUMN=N it is; the column itself may have an equals sign in its name."""
     with pytest.raises(CurateError, match="COLUMN=N"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Cli
+from conftest import Cli, Family
 from corpora import corpus as made_corpus
 
 from curate.corpus import Corpus
@@ -162,3 +164,115 @@ def test_rows_that_break_a_promise_end_in_a_line(
     assert all(str(corpus) in error for error in named)
     verified = cli("status", "--verify", "-c", corpus)
     assert verified.code == bool(named), verified
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"messages": None},
+        {"messages": []},
+        {"messages": [TURNS[0], None]},
+        {"messages": [{"role": "user", "content": None}, TURNS[1]]},
+        {"example_id": None},
+    ],
+)
+def test_rows_that_break_a_promise_are_not_scored(
+    values: dict[str, Any], cli: Cli, family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """A run over somebody else's examples ends in a line that says what is wrong with them."""
+    corpus = tmp_path / "scored"
+    score = ["score", "-q", "-c", corpus, "--aligned", family.aligned]
+    assert cli(*score, sources / "a.jsonl").code == 0
+    spoil(corpus, "examples", values)
+    ran = cli(*score, "--misaligned", family.medical)
+    assert (ran.code, ran.err.count("\n")) == (1, 1), ran
+    assert "curate writes no such row" in ran.err
+
+
+def test_a_number_as_wide_as_a_name(cli: Cli, corpus: Path) -> None:
+    """The parts that a hostile number says are missing are not counted one by one."""
+    part = parts.list_parts(corpus / "examples")[0]
+    number = "9" * 200
+    part.rename(part.with_name(f"part-{number}-{parts.digest_of(part)}.parquet"))
+    ran = cli("status", "--verify", "-c", corpus, "--json")
+    (damage,) = json.loads(ran.out)["damaged"]
+    assert damage["path"] == "examples/part-000000-*.parquet"
+    assert damage["reason"].startswith("is missing, and all up to number 99,")
+
+
+# Manifests
+
+
+@pytest.mark.parametrize("depth", [240, 300, 1000])
+@pytest.mark.parametrize("where", ["template_args", "runs", "sources"])
+def test_brackets_in_brackets(where: str, depth: int, cli: Cli, corpus: Path) -> None:
+    """A manifest that nests as deep as JSON may be is read and shown, or refused in a line."""
+    path = corpus / "curate.json"
+    deep = f'"x": {"[" * depth}{"]" * depth}'
+    found = {
+        "template_args": ('"template_args": {}', f'"template_args": {{{deep}}}'),
+        "runs": ('"runs": {}', f'"runs": {{"bad": {{"tokens": 1, "seconds": 1, {deep}}}}}'),
+        "sources": ('"sources": []', f'"sources": [{{{deep}}}]'),
+    }
+    assert found[where][0] in path.read_text()
+    path.write_text(path.read_text().replace(*found[where]))
+    for command in (
+        ["status", "--json"],
+        ["models", "--json"],
+        ["export", "--top", "1", "--force", "-o", corpus.parent / "o.jsonl"],
+    ):
+        ran = cli(*command, "-c", corpus)
+        assert (ran.code, ran.err.count("\n")) in ((0, 0), (1, 1)), ran
+        assert depth == 240 or "not a curate manifest" in ran.err
+
+
+def _run(record: dict[str, Any]) -> None:
+    record["output"]["run"] = "\x1b[2Jcurl https://localhost | sh"
+
+
+def _numbers(record: dict[str, Any]) -> None:
+    record |= {"counts": 5, "cut": None, "trained": ["\x1b[2J"]}
+    record["output"]["rows"] = "\x1b[2J"
+
+
+def _deep(record: dict[str, Any]) -> None:
+    for _ in range(300):
+        record["counts"] = [record["counts"]]
+
+
+@pytest.mark.parametrize("change", [_run, _numbers, _deep])
+@pytest.mark.parametrize("output", ["a.jsonl", "a"])
+def test_an_exports_manifest_says_nothing_of_its_own(
+    output: str, change: Callable[[dict[str, Any]], None], cli: Cli, corpus: Path, tmp_path: Path
+) -> None:
+    """What `--from-manifest` prints is what it wrote: no command and no number of a stranger's."""
+    assert cli("export", "-c", corpus, "--top", "2", "-o", tmp_path / output).code == 0
+    named = "a/manifest.json" if output == "a" else "a.jsonl.manifest.json"
+    record = json.loads((tmp_path / named).read_text())
+    change(record)
+    (tmp_path / named).write_text(json.dumps(record))
+    again = ["--from-manifest", tmp_path / named, "-o", tmp_path / output.replace("a", "b")]
+    ran = cli("export", "-c", corpus, *again)
+    if change is _deep:
+        assert (ran.code, ran.err.count("\n")) == (1, 1), ran
+        return
+    assert ran.code == 0, ran.err
+    assert f"{output.replace('a', 'b')}: 2 rows, 2 of them safe examples" in ran.out
+    assert "\x1b" not in ran.out
+    assert "curl" not in ran.out
+
+
+def test_names_on_tab_are_names(corpus: Path) -> None:
+    """A shell may run what it is offered: only what can be a model's name is."""
+    path = corpus / "curate.json"
+    record = json.loads(path.read_text())
+    for name in ("$(touch x)", "\\$(touch x)", "a;b", "a b", "--unsafe", "'", "bad2"):
+        record["models"][name] = record["models"]["bad"]
+    path.write_text(json.dumps(record))
+    asked = f"curate export -c {corpus} --hold-out "
+    environment = os.environ | {"_CURATE_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": asked}
+    command = [sys.executable, "-c", "from curate.cli import app; app(prog_name='curate')"]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert '"bad"' in ran.stdout
+    assert '"bad2"' in ran.stdout
+    assert not set("$;\\ -") & set(ran.stdout.partition("((")[2])

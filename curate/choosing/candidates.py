@@ -65,9 +65,11 @@ class Candidates:
             if recipe.where is not None:
                 check_condition(self._cursor, recipe.where)
             self._fill(query, parameters, recipe)
-        self.ranked, self.passed = self._cursor.execute(
-            "select count(*), count(*) filter (passes) from pool"
+        self.ranked, self.passed, last = self._cursor.execute(
+            "select count(*), count(*) filter (passes), coalesce(max(rank), 0) from pool"
         ).fetchall()[0]
+        if recipe.where is not None and self.ranked != last:  # every rank stands there once
+            raise CurateError(f"--where {recipe.where!r}: is no condition: it multiplies examples")
         self._meta = bool(recipe.refusal_field or set(recipe.per_group) - {"source"})
 
     def _fill(self, query: str, parameters: dict[str, object], recipe: Recipe) -> None:

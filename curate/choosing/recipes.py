@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +23,9 @@ CHOICES = {
     "metric": ("relative", "difference", "per_byte"),
     "length_shares": ("even", "proportional"),
 }
+
+LEAST, MOST = -(2**63), 2**64 - 1
+"""The whole numbers that a manifest can hold."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,10 @@ def check(recipe: Recipe) -> None:
     for option, number in counts.items():
         if number is not None and number < 1:
             raise CurateError(f"{option} {number}: give at least 1")
+    numbers = {"--top": recipe.top, "--tokens": recipe.tokens, "--seed": recipe.seed, **counts}
+    for option, number in numbers.items():
+        if number is not None and not LEAST <= number <= MOST:
+            raise CurateError(f"{option} {number}: give a number of at most 64 bits")
     if not 0 <= recipe.refusal_share <= 1:
         raise CurateError(f"--refusal-share {recipe.refusal_share}: give a share in [0, 1]")
     if recipe.refusal_share and recipe.refusals != "drop":
@@ -139,6 +147,6 @@ def quota(text: str) -> tuple[str, int]:
         CurateError: it isn't of that form.
     """
     column, equals, number = text.rpartition("=")
-    if not equals or not column or not number.isdigit():
+    if not equals or not column or not re.fullmatch(r"[0-9]{1,18}", number):
         raise CurateError(f"--per-group {text}: give COLUMN=N, like source=100")
     return column, int(number)

@@ -23,6 +23,9 @@ LIKELY = 0.55
 CLOSEST = 64
 """Candidates whose shingles are compared: texts of one template can all be candidates."""
 
+LONGEST = 1 << 20
+"""Characters of a text that are compared: its shingles take some 40 times their text in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signed:
@@ -49,7 +52,7 @@ class NearCopies:
 
     def sign(self, texts: Sequence[str]) -> list[Signed]:
         """Make texts ready for `find` and `add`."""
-        sets = [sorted(shingles(text)) for text in texts]
+        sets = [sorted(shingles(text[:LONGEST])) for text in texts]
         minhashes = self._hash.from_token_sets(sets, PERMUTATIONS, SEED)
         hashes = self._hash.hash_token_sets(sets)
         pairs = zip(minhashes, hashes, strict=True)

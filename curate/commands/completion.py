@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ def query_names(incomplete: str) -> list[str]:
 
 
 def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Misaligned models, of the corpus that the line names so far, that begin so."""
+    """Misaligned models, of the corpus that the line names so far, that begin so.
+
+    A shell may run what it is offered, so names of a stranger's corpus that no model can have go.
+    """
     folder = context.params.get("corpus")
     try:
         manifest: dict[str, Any] = orjson.loads((Path(folder or ".") / "curate.json").read_bytes())
@@ -26,4 +30,5 @@ def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
         found = [name for name, entry in models if entry["role"] == "misaligned"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    return sorted(name for name in found if name.isprintable() and name.startswith(incomplete))
+    plain = (name for name in found if re.fullmatch(r"\w[\w.-]*", name, re.ASCII))
+    return sorted(name for name in plain if name.startswith(incomplete))

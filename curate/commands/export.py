@@ -148,7 +148,7 @@ def export(
     from curate import open as open_corpus
     from curate.choosing.recipes import quota
     from curate.exporting import export_again
-    from curate.terminal.exported import exported
+    from curate.terminal.exported import exported, exported_again
 
     if from_manifest is not None:
         _refuse_more(context)
@@ -191,6 +191,8 @@ def export(
         record = open_corpus(corpus).export(output, chosen, target, force=force, command=command)
     if as_json:
         print_json(record)
+    elif from_manifest is not None:
+        exported_again(record, from_manifest)
     else:
         exported(record)
 

@@ -226,7 +226,7 @@ def read_template(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise CurateError(f"{path}: can't be read as a chat template ({error})") from None
 

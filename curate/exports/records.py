@@ -108,6 +108,7 @@ def load(path: Path) -> Earlier:
     """
     try:
         record = orjson.loads(path.read_bytes())
+        orjson.dumps(record)  # as it will be: it takes fewer brackets in brackets than it reads
         if (why := _wrong(record)) is not None:
             raise CurateError(f"{path}: not an export's manifest ({why})")
         recipe, narrow, sha256 = record["recipe"], record["narrow"], record["output"]["files"]
@@ -142,7 +143,7 @@ def _wrong(record: Any) -> str | None:
         ("recipe.into", recipe["into"], str | None),
         ("recipe.seed", recipe["seed"], int),
         ("narrow.sha256", narrow["sha256"] if narrow else None, str | None),
-        ("notes", record.get("notes", []), list),
+        *(("notes", note, str) for note in record["notes"]),
         ("output.left_out", output["left_out"], str | None),
         *(("output.files", value, str) for value in output["files"].values()),
         *((f"target.{name}", target[name], str | None) for name in ("format", "trainer")),
@@ -173,13 +174,7 @@ def again(earlier: Earlier, written: Written, path: Path) -> dict[str, Any]:
                 f"{written.place.path}: {name} has not the bytes that {path} records; another "
                 "ending or another version of pyarrow writes the same rows differently"
             )
-    output, left_out = earlier.record["output"], _left_out(written)
-    moved = {
-        "path": str(written.place.path),
-        "files": dict(written.sha256),
-        "left_out": left_out,
-    }
-    made = earlier.record | {"output": output | moved}
-    if output["left_out"] and not left_out:
+    made = earlier.record | {"output": _output(written)}
+    if earlier.record["output"]["left_out"] and not made["output"]["left_out"]:
         made["notes"] = [*made["notes"], f"the list of what was left out is not beside {path}"]
     return made

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import orjson
 
+from curate.choosing.recipes import MOST
 from curate.errors import CurateError
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
@@ -122,8 +123,8 @@ def _check_placement(target: Target, mixes: bool) -> None:
             f"--placement {target.placement} says where safe rows stand among a narrow set's: "
             "name it with --into NARROW"
         )
-    if target.batch_size is not None and target.batch_size < 1:
-        raise CurateError(f"--batch-size {target.batch_size}: give at least 1")
+    if target.batch_size is not None and not 1 <= target.batch_size <= MOST:
+        raise CurateError(f"--batch-size {target.batch_size}: give at least 1, at most {MOST}")
     if target.placement == "batch" and target.batch_size is None:
         raise CurateError("--placement batch: how many rows a batch? give --batch-size B")
 

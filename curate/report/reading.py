@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROWS = 50
 LONGEST = 20_000  # characters of one message; a page must open on a phone
+MESSAGES = 100  # of one conversation
 MOST_TOKENS = 1_500  # coloured tokens of one answer
 SHADES = ((0.05, 0), (0.25, 1), (0.75, 2), (2.0, 3), (math.inf, 4))  # nats: up to, shade
 
@@ -45,7 +46,7 @@ def readings(corpus: Corpus, taken: Taken, hold_out: Sequence[str] = ()) -> list
     conversations = taken.selection.rows.slice(0, ROWS)["messages"].to_pylist()
     found = []
     for row, conversation in zip(taken.rows, conversations, strict=False):
-        messages = [(each["role"], _cut(each["content"] or "")) for each in conversation]
+        messages = [(turn["role"], _cut(turn["content"] or "")) for turn in _ends(conversation)]
         tokens = tokens_of.get(row["id"])
         rest = ""
         if tokens is not None and len(tokens) > MOST_TOKENS:
@@ -58,6 +59,16 @@ def readings(corpus: Corpus, taken: Taken, hold_out: Sequence[str] = ()) -> list
 def _token(text: str, gap: float) -> Token:
     shade = next(number for limit, number in SHADES if abs(gap) <= limit)
     return Token(text, gap, f"{'p' if gap > 0 else 'm'}{shade}" if shade else "")
+
+
+def _ends(conversation: Sequence[dict[str, str]]) -> Sequence[dict[str, str]]:
+    """The first and the last messages, and between them how many are left out."""
+    if len(conversation) <= MESSAGES:
+        return conversation
+    half = MESSAGES // 2
+    left_out = len(conversation) - 2 * half
+    told = {"role": "…", "content": f"[… {left_out:,} messages left out …]"}
+    return [*conversation[:half], told, *conversation[-half:]]
 
 
 def _cut(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,16 @@ from curate.corpus import Corpus, readable_errors
 from curate.models import refuse_changed
 from curate.running.lanes import Lane, ModelRun
 from curate.running.members import Member
-from curate.stopping import heed
+from curate.stopping import heed, helper
 from curate.storage import parts
+from curate.storage.promises import OF_SCORING, checked
 from curate.storage.views import read_parquet
 from curate.storage.writing import ScoreSink, Writer
 from curate.terminal.progress import Progress
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import pyarrow as pa
 
 WINDOW = 2_048
@@ -36,6 +38,7 @@ def missing(view: Corpus, model: str) -> int:
 
 def run_pass(
     writer: Writer,
+    view: Corpus,
     members: Sequence[Member],
     runs: Sequence[ModelRun],
     label: str,
@@ -46,12 +49,13 @@ def run_pass(
 ) -> None:
     """Load a group of models and score what each lacks, window by window; counts go into `runs`.
 
+    `view` is the corpus as it was before any of these models was asked in this run.
+
     Raises:
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
             until then is stored.
     """
     names = [member.model.name for member in members]
-    view = Corpus(writer.path)
     began = time.monotonic()
     progress.note(f"{label}: loading {', '.join(m.model.reference for m in members)}")
     backend = backends.open_backend([m.model for m in members], compute, progress.note)
@@ -66,7 +70,7 @@ def run_pass(
         windows = _windows(view, names, 1 if backend.whole_windows else backend.engines)
         with ExitStack() as stack:
             # First: whatever ends the run, scores are stored before the thread is awaited.
-            thread = stack.enter_context(ThreadPoolExecutor(1, "render"))
+            thread = stack.enter_context(helper("render"))
             rendered = _rendered_ahead(thread, windows, members, compute.max_length, keep_tokens)
             lanes = [
                 Lane(
@@ -99,7 +103,8 @@ def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.T
         cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
     everything = (1 << len(models)) - 1
     for part in parts.list_parts(view.path.resolve() / "examples"):
-        query = _OF_PART.format(part=read_parquet([part], "file_row_number = true"))
+        source = read_parquet([part], "file_row_number = true")
+        query = _OF_PART.format(part=source, columns=checked(OF_SCORING, part.parent))
         with readable_errors():
             rows = cursor.sql(query).to_arrow_table()
         for start, stop in _cuts(rows["characters"].to_pylist(), engines):
@@ -226,7 +231,8 @@ _FINISHED = """
 _OF_PART = """
     select hex_id(example_id::uuid) as example_id, messages, coalesce(done, 0)::ubigint as done,
         list_sum([length(m.content) for m in messages])::bigint as characters
-    from {part} left join finished on example_id::uuid = key
+    from (select {columns}, file_row_number from {part})
+    left join finished on example_id::uuid = key
     order by file_row_number
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,10 @@ def _damages(root: Path, folder: Path) -> Iterator[Damage]:
     schema = inside.get(folder, SCORES)
     found = parts.list_parts(folder)
     numbers = [parts.number_of(part) for part in found]
-    for number in sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers)):
-        where = folder.relative_to(root) / f"part-{number:06d}-*.parquet"
-        yield Damage(str(where), "is missing")
+    for first, last in _missing(numbers):
+        where = folder.relative_to(root) / f"part-{first:06d}-*.parquet"
+        more = f", and all up to number {last:,}" if last > first else ""
+        yield Damage(str(where), f"is missing{more}")
     for other in sorted(set(folder.glob(parts.PARTS)) - set(found)):
         yield Damage(str(other.relative_to(root)), "is no file")
     for part in found:
@@ -86,6 +87,15 @@ def _damages(root: Path, folder: Path) -> Iterator[Damage]:
             reason = "has the number of another part: its rows may count twice"
         if reason:
             yield Damage(str(part.relative_to(root)), reason)
+
+
+def _missing(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last number of each gap; a stranger's may be as wide as digits allow."""
+    expected = 0
+    for number in sorted({number for number in numbers if number >= 0}):
+        if number > expected:
+            yield expected, number - 1
+        expected = number + 1
 
 
 def _reason(part: Path) -> str | None:

@@ -63,8 +63,9 @@ def _holder(path: Path) -> str:
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CurateError(f"{path}: is a file; --corpus names a folder")
+    manifest.refuse_bytes(path)
     for character in "?\\":
-        if character in path.resolve().as_posix():
+        if character in Path(os.path.realpath(path)).as_posix():
             raise CurateError(
                 f"{path}: DuckDB can't write where a name has a {character}; choose another folder"
             )

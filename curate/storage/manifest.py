@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,24 +76,40 @@ def load(folder: Path) -> Manifest:
         CurateError: there is none, it is broken, or a newer version wrote it.
     """
     path = folder / NAME
-    if path.exists() and not path.is_file():
-        raise CurateError(f"{path}: is no file, so {folder} is no corpus")
+    refuse_bytes(folder)
     try:
-        # Stricter than json: no lone surrogates, no Infinity, and a limit to how deep it nests.
+        if path.exists() and not path.is_file():
+            raise CurateError(f"{path}: is no file, so {folder} is no corpus")
+        # Stricter than json: no lone surrogates, no Infinity, and a limit to how deep it nests,
+        # which is lower for what it writes.
         raw = orjson.loads(path.read_bytes())
+        orjson.dumps(raw)
     except FileNotFoundError:
         raise CurateError(
             f"{folder}: no corpus here ({NAME} is missing); make one with "
             f"`curate score SOURCE --corpus {folder} --aligned ... --misaligned ...`"
         ) from None
-    except (NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise CurateError(f"{folder}: can't be read as a corpus ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise CurateError(
             f"{path}: not a curate manifest ({error}); restore it from a backup, or score into "
             "a new folder"
         ) from None
     return _parse(raw, path)
+
+
+def refuse_bytes(folder: Path) -> None:
+    """See that a folder, and those that it lies in, have names that SQL and JSON can hold.
+
+    Raises:
+        CurateError: one is not UTF-8.
+    """
+    place = os.path.realpath(folder)  # unlike Path.resolve, it gives a name for a link to itself
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise CurateError(f"{place!r}: is no UTF-8 text; rename the folder") from None
 
 
 def known_models(folder: Path) -> set[str]:

@@ -77,7 +77,7 @@ def refuse_special(path: Path) -> None:
             the disk takes.
     """
     try:
-        folder, is_folder = path.parent.resolve(), path.is_dir()
+        folder, is_folder = Path(os.path.realpath(path.parent)), path.is_dir()
         is_special = path.exists() and not path.is_file()
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -136,9 +136,18 @@ def list_parts(folder: Path) -> list[Path]:
     """The finished parts of `folder`, by their numbers.
 
     Only files: opening a pipe would wait for ever, and a link leads out of the corpus.
+
+    Raises:
+        CurateError: the folder is there and can't be read, which must not look like an empty one.
     """
-    named = (path for path in folder.glob(PARTS) if path.is_file() and not path.is_symlink())
-    return sorted(named, key=number_of)
+    try:
+        with os.scandir(folder) as inside:
+            found = [Path(each) for each in inside if each.is_file(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CurateError(f"{folder}: can't be read ({error.strerror})") from None
+    return sorted((path for path in found if path.match(PARTS)), key=number_of)
 
 
 def number_of(part: Path) -> int:

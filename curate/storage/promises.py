@@ -29,7 +29,12 @@ OF_SCORES = {
     ),
     "tokens": (_SCORED.format("tokens", "each is not null"), "tokens hold a null"),
 }
-"""By column: the condition, in SQL, that each of its values meets, and what is wrong else."""
+OF_SCORING = {
+    "example_id": ("example_id is not null", "example_id is null"),
+    "messages": OF_EXAMPLES["messages"],
+}
+"""By column: the condition, in SQL, that each of its values meets, and what is wrong else. Of
+examples in every query, of scores, and of what a run reads of examples."""
 
 
 def checked(promises: dict[str, tuple[str, str]], folder: Path) -> str:

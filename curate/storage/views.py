@@ -121,9 +121,14 @@ def read_parquet(paths: Sequence[Path], *options: str) -> str:
 def misfit(part: Path, schema: pa.Schema) -> str | None:
     """Which column of a part is not of its type; None where all are, or the file can't be read."""
     try:
-        found = pq.read_schema(part)
+        return _misfit(pq.read_schema(part), schema)
     except (OSError, pa.ArrowException):
         return None
+    except UnicodeDecodeError:
+        return "a name in it is not UTF-8"
+
+
+def _misfit(found: pa.Schema, schema: pa.Schema) -> str | None:
     for name, wanted in zip(schema.names, schema.types, strict=True):
         at = found.get_field_index(name)
         if at < 0:

@@ -122,9 +122,12 @@ class Writer:
         """
         entry = self.manifest.models[name]
         if entry.dtype not in (None, "", dtype) and parts.list_parts(self.path / "scores" / name):
+            same = f"give just --dtype {entry.dtype}"
+            if entry.dtype == "unknown":  # a server's that was asked without --dtype
+                same = "go on with the server that gave those, without --dtype"
             raise CurateError(
                 f"model {name}: has scores in {entry.dtype}, and this run computes in {dtype}, "
-                f"whose numbers differ; give just --dtype {entry.dtype}, or score under a new name"
+                f"whose numbers differ; {same}, or score under a new name"
             )
         self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
         self.save()
@@ -196,8 +199,8 @@ class ScoreSink:
         self._flush_if_due()
 
     def skip(self, example_id: str, reason: str) -> None:
-        """Record that this model can't score this example, and why."""
-        self._skipped.append((example_id, reason))
+        """Record that this model can't score this example, and why: a server may say anything."""
+        self._skipped.append((example_id, reason.encode("utf-8", "backslashreplace").decode()))
         self._flush_if_due()
 
     def _flush_if_due(self) -> None:

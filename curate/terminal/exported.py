@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from curate.terminal.printing import clean
@@ -34,12 +35,29 @@ def exported(record: dict[str, Any]) -> None:
         )
     for note in record["notes"]:
         print(f"  {clean(note)}")
-    beside = f"{path}/" if "README.md" in record["output"]["files"] else f"{path}."
+    _beside(record["output"])
+
+
+def exported_again(record: dict[str, Any], manifest: Path) -> None:
+    """What `--from-manifest` wrote, as it was found: what a manifest says more may be anybody's."""
+    output = record["output"]
+    safe = len(record["safe"])
+    print(f"{output['path']}: {output['rows']:,} rows, {safe:,} of them safe examples")
+    print(f"  the same bytes as {manifest} records")
+    for note in record["notes"]:
+        print(f"  {clean(note)}")
+    _beside(output)
+
+
+def _beside(output: dict[str, Any]) -> None:
+    """The files beside the rows, and how to train on them."""
+    path = output["path"]
+    beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
     print(f"{beside}manifest.json: how it was made, and which rows are safe")
-    if record["output"]["left_out"]:
+    if output["left_out"]:
         print(f"{beside}left-out.csv: which rows were met and not taken, and why")
-    if record["output"]["run"]:
-        print(f"Train:  cd {shlex.quote(path)} && {record['output']['run']}")
+    if output["run"]:
+        print(f"Train:  cd {shlex.quote(path)} && {output['run']}")
 
 
 def _selected(counts: dict[str, Any]) -> None:
@@ -73,7 +91,7 @@ def _selected(counts: dict[str, Any]) -> None:
 
 def _trained(trained: dict[str, Any]) -> None:
     """The realised share in what a trainer takes the loss on."""
-    if trained["share_of_mix"] is None:
+    if trained["share_of_narrow"] is None:
         return
     why = f" ({clean(trained['why'])})" if trained["why"] else ""
     print(

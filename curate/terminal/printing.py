@@ -25,6 +25,13 @@ _TURNS = "\\u2028-\\u202e\\u2066-\\u2069"
 _CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNS}]")
 _HIGH_CONTROL = re.compile(rf"[\x7f-\x9f{_TURNS}]")  # JSON escapes the others
 
+_NUMBERS = {
+    *("boolean", "float", "double", "decimal"),
+    *(f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")),
+    *("integer", "uinteger"),
+}
+"""DuckDB's types that Python and every kind of file have a place for."""
+
 
 def clean(text: str) -> str:
     """Text from data with its control characters made visible, so that no escape code acts."""
@@ -102,9 +109,9 @@ def relation(result: duckdb.DuckDBPyRelation, kind: str, *, spreadsheet: bool = 
         try:
             rows = list(zip(*(column.to_pylist() for column in data), strict=True))
         except (OverflowError, ValueError):  # Python has no infinite dates and no year 290,000
-            data = result.project("columns(*)::varchar").to_arrow_table()
+            data = with_text(result).to_arrow_table()
             rows = list(zip(*(column.to_pylist() for column in data), strict=True))
-    data = data.rename_columns(_distinct(data.column_names))
+    data = data.rename_columns(distinct(data.column_names))
     if kind == "table":
         table(data.column_names, rows)
     elif kind == "csv":
@@ -116,7 +123,18 @@ def relation(result: duckdb.DuckDBPyRelation, kind: str, *, spreadsheet: bool = 
             print(json_text(value, indent=1 if kind == "json" else None))
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def with_text(result: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The same rows, with text for what Python or a kind of file has no place for.
+
+    Such are infinite dates, intervals and unions; numbers stay.
+    """
+    names = [name.replace('"', '""') for name in distinct(result.columns)]
+    casts = ["" if kind.id in _NUMBERS else "::varchar" for kind in result.types]
+    columns = enumerate(zip(names, casts, strict=True), 1)
+    return result.project(", ".join(f'#{at}{cast} as "{name}"' for at, (name, cast) in columns))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
     """The same names, a number added where one comes again: a JSON object holds each once."""
     taken: dict[str, None] = {}
     for name in names:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from curate.corpus import readable_errors
 from curate.errors import CurateError
 from curate.storage import parts
-from curate.terminal.printing import flat, guarded, json_text
+from curate.terminal.printing import distinct, flat, guarded, json_text, with_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,6 +59,17 @@ def save(
     parts.refuse_special(output)
     if output.exists() and not force:
         raise CurateError(f"{output}: exists; give --force to replace it, or another name")
+    import pyarrow as pa
+
+    with readable_errors(), parts.atomic(output) as temporary:
+        try:
+            return _fill(temporary, result, kind, spreadsheet)
+        except (OverflowError, ValueError, pa.ArrowException):
+            return _fill(temporary, with_text(result), kind, spreadsheet)
+
+
+def _fill(path: Path, result: duckdb.DuckDBPyRelation, kind: str, spreadsheet: bool) -> int:
+    """Write all rows; gives back how many they are."""
     count = 0
 
     def counted(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -67,10 +78,9 @@ def save(
             count += batch.num_rows
             yield batch
 
-    with readable_errors(), parts.atomic(output) as temporary:
-        reader = result.to_arrow_reader(ROWS)
-        write = partial(_csv, spreadsheet=spreadsheet) if kind == "csv" else _WRITERS[kind]
-        write(temporary, reader.schema, counted(reader))
+    write = partial(_csv, spreadsheet=spreadsheet) if kind == "csv" else _WRITERS[kind]
+    with result.to_arrow_reader(ROWS) as reader:
+        write(path, reader.schema, counted(reader))
     return count
 
 
@@ -113,7 +123,7 @@ def _json(path: Path, _: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
 
 def _rows(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     for batch in batches:
-        yield from batch.to_pylist()
+        yield from batch.rename_columns(distinct(batch.schema.names)).to_pylist()
 
 
 _WRITERS = {"json": _json, "jsonl": _jsonl, "parquet": _parquet}
