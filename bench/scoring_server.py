@@ -54,7 +54,7 @@ def serving(job: dict[str, Any]) -> Iterator[str]:
 def _options(job: dict[str, Any]) -> list[str]:
     """What the server is told: the models by the names that curate gives them, and their sizes."""
     from curate.backends import Engine
-    from curate.backends.adapters import kernel_rank
+    from curate.backends.adapters import kernel_rank, layers
 
     adapters, on_cpu = [Path(path) for path in job["adapters"]], job["device"] == "cpu"
     options = ["--model", job["base"], "--served-model-name", "base", "--dtype", job["dtype"]]
@@ -64,6 +64,7 @@ def _options(job: dict[str, Any]) -> list[str]:
     options += ["--max-loras", str(len(adapters) + on_cpu)]
     if on_cpu:
         options += ["--enforce-eager", "--max-num-batched-tokens", str(_CPU_TOKENS)]
+        options += ["--lora-target-modules", *layers(adapters)]
         options += ["--kv-cache-memory-bytes", str(_CPU_CACHE)]
     return [*options, "--lora-modules", *(f"{path.name}={path}" for path in adapters)]
 

@@ -28,7 +28,7 @@ from upstream import Reply, Upstream, scores
 
 import curate
 from curate import chat
-from curate.backends import Compute, asking, check_models, open_backend, turns
+from curate.backends import Compute, adapters, asking, check_models, open_backend, turns
 from curate.backends.asking import KEY
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -621,8 +621,10 @@ def serving(family: real.Family, port: int, log: Path) -> Iterator[subprocess.Po
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     model = ["--model", str(family.aligned), "--served-model-name", "aligned"]
     # On a CPU vLLM takes the last slot for "no adapter": a spare one keeps the base model right.
-    lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "32", "--lora-modules"]
-    lora += [f"rank32={family.rank32}"]
+    lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "32"]
+    lora += ["--lora-modules", f"rank32={family.rank32}"]
+    # Nor do its kernels take a Llama's output layer, which it wraps unless layers are named.
+    lora += ["--lora-target-modules", *adapters.layers([family.rank32])]
     plain = ["--dtype", "float32", "--enforce-eager", "--no-enable-prefix-caching"]
     small = ["--kv-cache-memory-bytes", str(1 << 28), "--max-num-batched-tokens", "2048"]
     where = ["--host", "127.0.0.1", "--port", str(port), "--api-key", SECRET]
