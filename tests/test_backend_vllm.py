@@ -28,10 +28,10 @@ from curate.models import resolve
 pytestmark = [real.needs_vllm, pytest.mark.timeout(1200)]
 NAMES = ("aligned", "rank1", "rank32")
 LIMIT = 1e-4
-ENGINES = {  # tokens of a batch, and whether prefixes are cached
-    "whole prompts": (4096, False),
-    "chunked prompts": (256, False),
-    "chunked prompts, prefix caching": (256, True),
+ENGINES = {  # tokens of a batch, whether prompts are chunked, and whether prefixes are cached
+    "whole prompts": (real.CONTEXT + 1, False, False),
+    "chunked prompts": (256, True, False),
+    "chunked prompts, prefix caching": (256, True, True),
 }
 whole = pytest.mark.parametrize("engine", [ENGINES["whole prompts"]], indirect=True)
 
@@ -64,8 +64,9 @@ def compute(batch_tokens: int | None = None, **engine: object) -> Compute:
 @pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
 def engine(request: pytest.FixtureRequest, real_family: real.Family) -> Iterator[Backend]:
     """An engine with the aligned model and both adapters."""
-    batch_tokens, caching = request.param
-    asked = compute(batch_tokens, enable_prefix_caching=caching)
+    batch_tokens, chunked, caching = request.param
+    how = {"enable_chunked_prefill": chunked, "enable_prefix_caching": caching}
+    asked = compute(batch_tokens, **how)
     backend = open_backend(real_family.models("rank1", "rank32"), asked)
     yield backend
     backend.close()

@@ -165,10 +165,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_threads_do_not_change_a_byte(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
 ) -> None:
-    """Rows, list and manifest are the same bytes on one, two and four threads."""
+    """Rows, list and manifest are the same bytes on one thread and on four."""
     connect = duckdb.connect
     found = []
-    for threads in (1, 2, 4):
+    for threads in (1, 4):
         monkeypatch.setattr(
             "curate.corpus.duckdb.connect",
             lambda config, count=threads: connect(config=config | {"threads": count}),
@@ -179,7 +179,7 @@ def test_threads_do_not_change_a_byte(
         found.append(files(tmp_path / str(threads)))
         manifest = "safe.parquet.manifest.json"
         found[-1][manifest] = found[-1][manifest].replace(f"/{threads}/".encode(), b"/0/")
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     assert len(found[0]) == 3
 
 
