@@ -43,6 +43,7 @@ def main(descriptor: int) -> None:
 def score(connection: Connection) -> None:
     """Answer as vLLM's worker does: every token costs a nat, or the process's number of them."""
     cost = os.getpid() if "COST_IS_PID" in os.environ else 1
+    print(os.environ.get("LOGGED", ""), file=sys.stderr, flush=True)
     connection.send(Ready("0", False))
     while (requests := connection.recv()) is not None:
         counts = [(one.index, len(one.ids) - one.start) for one in requests]

@@ -86,6 +86,24 @@ def test_an_adapter_on_a_layer_that_vllm_wants_in_halves_is_merged(tmp_path: Pat
         assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
 
 
+@pytest.mark.parametrize(
+    ("arch", "layer", "shape"),
+    [
+        ("qwen2_moe", "shared_expert_gate", {"num_experts": 2, "moe_intermediate_size": 16}),
+        ("gpt_bigcode", "c_attn", {}),
+        ("granitemoeshared", "input_linear", {"shared_intermediate_size": 32}),
+    ],
+)
+def test_an_adapter_on_a_layer_that_vllm_never_asks_is_merged(
+    arch: str, layer: str, shape: dict[str, int], tmp_path: Path
+) -> None:
+    """It calls the layer by a second name, or has no kernel, and gives the aligned numbers."""
+    base = tiny.tiny_model(tmp_path / arch, arch, **shape)
+    folder = tiny.tiny_adapter(base, tmp_path / "lora", target_modules=[layer])
+    model = resolve(str(base), [str(folder)])[1]
+    assert why_merged(model, Engine()) == f"it changes {layer}"
+
+
 def test_an_adapter_whose_layers_vllm_would_not_find_is_merged(tmp_path: Path) -> None:
     """Trained on a multimodal checkpoint's text model alone: vLLM gives the aligned numbers."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration

@@ -91,6 +91,8 @@ def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) ->
     ("engine", "words"),
     [
         (Engine(args={"model": "x"}), "--engine-arg model: curate sets that itself"),
+        (Engine(args={"trust_remote_code": True}), "--engine-arg trust_remote_code: curate sets"),
+        (Engine(args={"load_format": "pt"}), "load_format=pt: it reads pickled"),
         (Engine(args={"dtype": "float16"}), "--engine-arg dtype: give --dtype instead"),
         (Engine(args={"quantization": "fp8"}), "give --quantization instead"),
         (Engine(args={"max_lora_rank": 4}), "give --max-lora-rank instead"),
@@ -228,6 +230,26 @@ def test_scores_are_not_mixed_with_quantised_ones(
     assert score(engine=Engine(quantization="fp8")).models[0].scored == 35
     found = curate.open(tmp_path / "c").sql("select dtype from models").fetchall()
     assert found == [("float32 --quantization fp8",)]
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_layer_that_vllm_leaves_out_is_refused(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only warns of it in its log, and gives the aligned model's numbers."""
+    monkeypatch.setattr("curate.backends.vllm.WORKER", "children")
+    said = (
+        "WARNING 11-22 07:40:01 [model_manager.py:605] LoRA target module model.layers.0.{} "
+        "(QKVParallelLinear) matched the deployment configuration but could not be wrapped by any "
+        "LoRA layer implementation. It will be ignored."
+    )
+    group = resolve(str(family.aligned), [str(family.medical)])
+    monkeypatch.setenv("LOGGED", said.format("mlp.another_proj"))
+    open_backend(group, CPU).close()
+    monkeypatch.setenv("LOGGED", said.format("self_attn.q_proj"))
+    with pytest.raises(CurateError, match="medical: vLLM leaves out what it changes in q_proj"):
+        open_backend(group, CPU)
+    open_backend(group[:1], CPU).close()
 
 
 @pytest.mark.usefixtures("temporary")

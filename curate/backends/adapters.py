@@ -47,8 +47,16 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
 _PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 _PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
 _ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
-_SPLIT_UP = {"kv_b_proj"}
-_FUSED = {"glm4": {"gate_up_proj"}}  # by model type: vLLM wants an adapter for each half
+# vLLM splits them up, or calls them by a second name that it never wraps (qwen2_moe.py,
+# nemotron_h.py, 0.32).
+_UNSEEN = {"kv_b_proj", "shared_expert_gate", "fc1_latent_proj", "fc2_latent_proj"}
+# By model type, layers of several parts: it wants an adapter for each, or has no kernel for them.
+_FUSED = {
+    "glm4": {"gate_up_proj"},
+    "gpt_bigcode": {"c_attn"},
+    "granitemoeshared": {"input_linear"},
+    "granitemoe_swa": {"input_linear"},
+}
 _WRAPPED = "language_model."  # the text model of a multimodal checkpoint, in its layers' names
 
 
@@ -122,7 +130,7 @@ def _odd_tensor(adapter: Path, base: Path) -> str | None:
             return f"it holds {name}"
         layer = match["module"]
         parts = layer.split(".")
-        if parts[-1] in _ENDS | _SPLIT_UP | fused:
+        if parts[-1] in _ENDS | _UNSEEN | fused:
             return f"it changes {parts[-1]}"
         if "experts" in parts:
             return "it changes single experts"

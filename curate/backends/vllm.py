@@ -7,6 +7,7 @@ An engine doesn't give its memory back reliably inside a process, so each lives 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from curate import scratch
 from curate.backends import Compute, Found
-from curate.backends.adapters import why_merged
+from curate.backends.adapters import layers, why_merged
 from curate.backends.merging import merge
 from curate.backends.placing import devices_of_engines, environment
 from curate.backends.processes import Child, answering
@@ -29,6 +30,8 @@ from curate.models import Model
 from curate.stopping import heed
 
 WORKER = "curate.backends.vllm_worker"
+# All that vLLM says of a layer whose adapters it leaves out (vllm/lora/model_manager.py, 0.32).
+_LEFT_OUT = re.compile(r"LoRA target module (?:\S+\.)?(?P<layer>[^\s.]+) .*could not be wrapped")
 
 
 class VllmBackend:
@@ -53,6 +56,7 @@ class VllmBackend:
                 stack.callback(self._children[-1].close)
             for child in self._children:
                 self._ask(child)
+                _refuse_left_out(group, child.log.read_text(errors="replace"))
             self._held = stack.pop_all()
         self.engines = len(self._children)
 
@@ -116,6 +120,17 @@ def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack:
     folder = stack.enter_context(scratch.temporary("merged"))
     merge(model, dtype_of(compute), folder)
     return folder
+
+
+def _refuse_left_out(group: Sequence[Model], log: str) -> None:
+    """Such an adapter would get the aligned model's numbers in these layers, without a word."""
+    left_out = {match["layer"] for match in _LEFT_OUT.finditer(log)}
+    for model in group:
+        if model.adapter and (found := left_out & set(layers([model.adapter]))):
+            raise CurateError(
+                f"{model.name}: vLLM leaves out what it changes in {min(found)}; merge it into a "
+                "checkpoint and name that, or use --backend transformers"
+            )
 
 
 def _engines(sizes: Sequence[int], count: int) -> list[int]:

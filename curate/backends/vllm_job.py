@@ -24,6 +24,7 @@ _OURS = {
     "model": None,
     "tokenizer": None,
     "skip_tokenizer_init": None,
+    "trust_remote_code": None,
     "enable_lora": None,
     "logprobs_mode": None,
     "dtype": "--dtype",
@@ -37,6 +38,8 @@ _OURS = {
 }
 """vLLM's arguments that aren't for `--engine-arg`, and the options that set them."""
 _NUMBERS = {
+    "enable_mamba_cache_stochastic_rounding",
+    "hf_config_path",
     "hf_overrides",
     "kv_cache_dtype",
     "kv_cache_dtype_skip_layers",
@@ -48,6 +51,7 @@ _NUMBERS = {
     "quantization_config",
 }
 """vLLM's other arguments that change more of the numbers than the order of sums does."""
+_PICKLES = ("pt", "npcache")
 _LOGITS = 2**28  # a batch's float32 logits, where vLLM makes them for all prompt tokens at once
 _CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
 _CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
@@ -69,6 +73,11 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
         option = _OURS[key]
         instead = f"give {option} instead" if option else "curate sets that itself"
         raise CurateError(f"--engine-arg {key}: {instead}")
+    form = str(engine.args.get("load_format", "")).lower()
+    if form in _PICKLES:
+        raise CurateError(
+            f"--engine-arg load_format={form}: it reads pickled weights, which run code"
+        )
     for option, value in (
         ("--tensor-parallel", engine.tensor_parallel),
         ("--data-parallel", engine.data_parallel),
