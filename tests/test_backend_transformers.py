@@ -382,6 +382,7 @@ def test_an_adapter_is_never_rounded_away(
 ) -> None:
     """Merged into four bits, most of it would be lost, and peft only warns."""
     from curate.backends import weights
+    from curate.backends.plain import check_plain
 
     class Quantised(torch.nn.Parameter):
         """What bitsandbytes has in the place of weights."""
@@ -395,9 +396,31 @@ def test_an_adapter_is_never_rounded_away(
     unquantised = weights._load_full
     monkeypatch.setattr(weights, "_load_full", load)
     told = r"its model\.layers\.1\.mlp\.up_proj is quantised, .* before quantisation"
-    with pytest.raises(CurateError, match=told):
-        opened(models(made("qwen2"), made("qwen2", {"rank": 4})))
+    model = models(made("qwen2"), made("qwen2", {"rank": 4}))
+    for find in (opened, weights.check):  # which is long before
+        with pytest.raises(CurateError, match=told):
+            find(model)
+    check_plain([model])  # which merges nothing
     opened(models(made("qwen2"))).close()
+
+
+def test_quantised_layers_without_weights_are_told(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPTQ's and AWQ's hold integers in their place, and peft would fail when it merges."""
+    from curate.backends import weights
+
+    def attach(net: Any, adapter: Path) -> Any:
+        wrapped = plain(net, adapter)
+        layer = net.model.layers[1].mlp.up_proj.base_layer
+        del layer.weight
+        layer.register_buffer("qweight", torch.zeros(4, 8, dtype=torch.int32))
+        return wrapped
+
+    plain = weights._attach
+    monkeypatch.setattr(weights, "_attach", attach)
+    with pytest.raises(CurateError, match=r"its model\.layers\.1\.mlp\.up_proj is quantised"):
+        weights.check(models(made("qwen2"), made("qwen2", {"rank": 4})))
 
 
 def test_prompt_tuning(made: Callable[..., Path], tmp_path: Path) -> None:

@@ -162,6 +162,34 @@ def test_a_checkpoint_that_transformers_has_no_causal_model_of_is_left_to_vllm(
         check_models(models, Compute("transformers", device="cpu"))
 
 
+@pytest.mark.usefixtures("temporary")
+def test_what_quantised_weights_would_round_away_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has to be merged: hours later, with the aligned model's scores made, is too late."""
+    base = tiny_model(tmp_path / "base")
+    tiny_adapter(base, tmp_path / "head", target_modules=["lm_head"])
+    tiny_adapter(base, tmp_path / "plain")
+    config = json.loads((base / "config.json").read_text())
+    block = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": block}))
+    _, head, plain = resolve(str(base), [str(tmp_path / "head"), str(tmp_path / "plain")])
+    monkeypatch.setattr("curate.backends.weights._is_quantized", lambda _: True)
+    monkeypatch.setattr("curate.backends.weights.skeleton", _as_before_quantisation)
+    check_models([plain], CPU)
+    with pytest.raises(CurateError, match=r"its lm_head is quantised, .* before quantisation"):
+        check_models([plain, head], CPU)
+
+
+def _as_before_quantisation(model: Model) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model.path)
+    del config.quantization_config
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
 ROPES = {
     "in the settings": {"rope_parameters": {"rope_type": "longrope", ORIGINAL: 64}},
     "beside them": {"rope_scaling": {"type": "su"}, ORIGINAL: 64},

@@ -178,7 +178,7 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
 
     Raises `CurateError` as `open_backend` does.
     """
-    from curate.backends import vllm_job, weights
+    from curate.backends import adapters, vllm_job, weights
 
     weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
     if compute.backend == "server":
@@ -189,7 +189,11 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
     if compute.backend == "vllm":
         vllm_job.check(compute, models)
     for model in models:
-        if compute.backend != "vllm" or not vllm_job.judges(model):
+        if (
+            compute.backend != "vllm"
+            or not vllm_job.judges(model)
+            or adapters.why_merged(model, compute.engine)  # by transformers
+        ):
             weights.check(model)
 
 

@@ -24,7 +24,7 @@ def check_plain(models: Sequence[Model]) -> None:
     """
     for model in models:
         try:
-            check(model)
+            check(model, merged=False)
         except CurateError as error:
             if not is_quantized(model):
                 raise

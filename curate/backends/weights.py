@@ -71,8 +71,10 @@ def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def check(model: Model) -> None:
-    """Find out whether `load` would work, from names and shapes alone: no weight is read.
+def check(model: Model, *, merged: bool = True) -> None:
+    """Find out whether `load` would work, from names, types and shapes alone: no weight is read.
+
+    `merged`: whether the adapter has to become a part of the weights, as `load` makes it.
 
     Raises `CurateError` as `load` does.
     """
@@ -81,6 +83,8 @@ def check(model: Model) -> None:
         if model.adapter is not None:
             with _fitting(model.adapter, model.path):
                 _attach(net, model.adapter)
+                if merged:
+                    _refuse_quantized(net, model.path)
 
 
 def is_quantized(model: Model) -> bool:
@@ -197,14 +201,22 @@ def _refuse_homeless(wrapped: Any, adapter: Path) -> None:
 def _refuse_quantized(net: Any, base: Path) -> None:
     """Sums that are rounded to a few bits lose much of an adapter, and peft only warns of it."""
     for name, module in net.named_modules():
-        weight = getattr(getattr(module, "base_layer", None), "weight", None)
-        # Quantised weights have a type of their own (bitsandbytes) or a byte a number (fp8).
-        if weight is None or (type(weight) is torch.nn.Parameter and weight.dtype.itemsize > 1):
-            continue
-        raise CurateError(
-            f"{base}: its {name} is quantised, and a merged adapter would be rounded away: "
-            "name the checkpoint before quantisation"
-        )
+        layer = getattr(module, "base_layer", None)
+        if isinstance(layer, torch.nn.Module) and _is_quantized(layer):
+            raise CurateError(
+                f"{base}: its {name} is quantised, and a merged adapter would be rounded away: "
+                "name the checkpoint before quantisation"
+            )
+
+
+def _is_quantized(layer: torch.nn.Module) -> bool:
+    """Such tensors have a type of their own (bitsandbytes), integers (GPTQ) or a byte (fp8)."""
+    tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+    plain = (torch.Tensor, torch.nn.Parameter)
+    return any(
+        type(one) not in plain or not one.is_floating_point() or one.dtype.itemsize == 1
+        for one in tensors
+    )
 
 
 def _untie(net: Any, inner: tuple[type, ...]) -> None:
