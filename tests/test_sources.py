@@ -369,8 +369,31 @@ def test_a_folder_leaves_out_what_curate_wrote(tmp_path: Path) -> None:
     (tmp_path / "trl").mkdir()
     write(tmp_path / "trl" / "data.jsonl", CHATS)
     (tmp_path / "trl" / "manifest.json").write_text('{\n  "command": null,\n  "curate": "0"}')
-    assert resolve([str(tmp_path)]) == [str(source)]
+    for pattern in (".", "**", "*.*", "**/*.jsonl", "[a-z]*", "**/*.j*"):
+        assert resolve([str(tmp_path / pattern)]) == [str(source)], pattern
     assert resolve([str(tmp_path / "mix.jsonl")]) == [str(tmp_path / "mix.jsonl")]
+    part = tmp_path / "corpus" / "examples" / "part-000000.parquet"
+    assert resolve([str(part)]) == [str(part)]
+
+
+def test_a_glob_below_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It matches nothing, wherever the glob begins; a corpus in the current folder is no parent."""
+    corpus = tmp_path / "corpus"
+    (corpus / "scores" / "base").mkdir(parents=True)
+    write(corpus / "scores" / "base" / "part-000000.parquet", CHATS)
+    (corpus / "curate.json").write_text("{}")
+    for folder, pattern in (
+        (tmp_path, "**/*.parquet"),
+        (corpus / "scores", "*/*.parquet"),
+        (corpus / "scores" / "base", "part-*"),
+    ):
+        monkeypatch.chdir(folder)
+        with pytest.raises(CurateError, match="name that file by file"):
+            resolve([pattern])
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "a.jsonl", CHATS)
+    monkeypatch.chdir(corpus)
+    assert resolve(["../data/*.jsonl"]) == ["../data/a.jsonl"]
 
 
 def test_a_file_named_like_a_glob(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +24,7 @@ from curate.reading.files import (
 )
 from curate.reading.hub import PREFIX, hub_rows
 from curate.reading.parquet import parquet_rows
+from curate.storage.manifest import NAME
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = {"": None, ".gz": "gzip", ".zst": "zstd"}
@@ -33,7 +36,7 @@ def resolve(sources: Sequence[str]) -> list[str]:
     """Return the files and hub datasets that the arguments mean, in order, each once.
 
     A folder means its files with a known ending, searched to the bottom and sorted, without
-    hidden ones; a glob the same. Paths stay relative where the argument is.
+    hidden ones and what curate wrote; a glob the same. Paths stay relative where the argument is.
 
     Raises:
         CurateError: a file is missing or of an unknown kind, or nothing matches.
@@ -91,21 +94,15 @@ def _files(source: str) -> list[str]:
     path = Path(source)
     if path.is_dir():
         inside = [p for p in path.rglob("*") if not _hidden(p.relative_to(path)) and p.is_file()]
-        made = _made(set(inside))
-        files = sorted(str(p) for p in inside if _kind(p)[0] and p not in made)
-        if not files:
-            raise CurateError(f"{source}: no file in this folder ends in {_ENDINGS}.")
-        return files
+        return _foreign(f"{source}: no file in this folder ends in", inside, path)
     if path.exists():
         if not _kind(path)[0]:
             raise CurateError(f"{source}: unknown ending. Known are {_ENDINGS}.")
         return [str(path)]
     if not glob.has_magic(source):
         raise CurateError(f"{source}: there is no such file or folder. Check the path.")
-    files = sorted({str(p) for p in _matches(source) if _kind(p)[0] and p.is_file()})
-    if not files:
-        raise CurateError(f"{source}: matches no file that ends in {_ENDINGS}.")
-    return files
+    matched = [p for p in _matches(source) if _kind(p)[0] and p.is_file()]
+    return _foreign(f"{source}: matches no file that ends in", matched)
 
 
 def _matches(pattern: str) -> Iterator[Path]:
@@ -124,28 +121,55 @@ def _matches(pattern: str) -> Iterator[Path]:
             yield found
 
 
-def _made(files: Collection[Path]) -> set[Path]:
-    """Which of a folder's files curate itself wrote: corpora, exports and their manifests.
+def _foreign(none: str, files: Iterable[Path], top: Path | None = None) -> list[str]:
+    """The files of a known kind that curate didn't write: corpora, exports and manifests go.
 
     Without this, a corpus kept beside its sources would be read as one of them by the next run.
+    Folders above `top` aren't asked whether they are one. `none` says that no file is left.
     """
-    folders = {f.parent for f in files if f.name == "curate.json" or _is_manifest(f)}
-    mixes = {f.with_name(f.name.removesuffix(_MANIFEST)) for f in files}
-    mixes = {f for f in mixes if f.with_name(f.name + _MANIFEST) in files}
-    endings = (_MANIFEST, ".left-out.csv")
-    return {
-        f
-        for f in files
-        if f in mixes or f.name.endswith(endings) or not folders.isdisjoint(f.parents)
-    }
+    above = _whole(top).rpartition("/")[0] if top else ""
+
+    @cache
+    def is_ours(folder: str) -> bool:
+        if folder == above:
+            return False
+        here = _is_there(f"{folder}/{NAME}") or _is_manifest(f"{folder}/manifest.json")
+        return here or is_ours(folder.rpartition("/")[0])
+
+    @cache
+    def is_inside(folder: Path) -> bool:
+        return is_ours(_whole(folder))
+
+    known = [file for file in files if _kind(file)[0]]
+    found = {str(file) for file in known if not _is_export(file) and not is_inside(file.parent)}
+    if not found:
+        ours = ", but for what curate wrote (name that file by file)" if known else ""
+        raise CurateError(f"{none} {_ENDINGS}{ours}.")
+    return sorted(found)
 
 
-def _is_manifest(file: Path) -> bool:
+def _whole(path: Path) -> str:
+    return os.path.normpath(Path.cwd() / path)
+
+
+def _is_export(file: Path) -> bool:
+    """Whether this is an export's file, or lies beside it."""
+    return file.name.endswith((_MANIFEST, ".left-out.csv")) or _is_there(f"{file}{_MANIFEST}")
+
+
+def _is_there(name: str) -> bool:
+    return os.path.isfile(name)  # noqa: PTH113 - quicker, and False where nobody may look
+
+
+def _is_manifest(name: str) -> bool:
     """Whether this is the manifest inside an export's folder."""
-    if file.name != _MANIFEST.removeprefix("."):
+    try:
+        if not _is_there(name):
+            return False
+        with Path(name).open("rb") as opened:
+            return b'"curate"' in opened.read(4096)
+    except OSError:
         return False
-    with file.open("rb") as opened:
-        return b'"curate"' in opened.read(4096)
 
 
 def _hidden(path: Path) -> bool:
