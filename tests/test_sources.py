@@ -376,24 +376,21 @@ def test_a_folder_leaves_out_what_curate_wrote(tmp_path: Path) -> None:
     assert resolve([str(part)]) == [str(part)]
 
 
-def test_a_glob_below_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It matches nothing, wherever the glob begins; a corpus in the current folder is no parent."""
+def test_a_glob_and_a_corpus_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corpus may be the current folder, or one above; its own parts match nothing."""
     corpus = tmp_path / "corpus"
-    (corpus / "scores" / "base").mkdir(parents=True)
+    for folder in ("scores/base", "data/more"):
+        (corpus / folder).mkdir(parents=True)
     write(corpus / "scores" / "base" / "part-000000.parquet", CHATS)
+    write(corpus / "data" / "more" / "a.jsonl", CHATS)
     (corpus / "curate.json").write_text("{}")
-    for folder, pattern in (
-        (tmp_path, "**/*.parquet"),
-        (corpus / "scores", "*/*.parquet"),
-        (corpus / "scores" / "base", "part-*"),
-    ):
-        monkeypatch.chdir(folder)
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("**/*.parquet", "corpus/*/*/*.parquet", "*/scores/*/part-*"):
         with pytest.raises(CurateError, match="name that file by file"):
             resolve([pattern])
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data" / "a.jsonl", CHATS)
     monkeypatch.chdir(corpus)
-    assert resolve(["../data/*.jsonl"]) == ["../data/a.jsonl"]
+    assert resolve(["data/*/*.jsonl"]) == ["data/more/a.jsonl"]
+    assert resolve(["../corpus/data/**/*.jsonl"]) == ["../corpus/data/more/a.jsonl"]
 
 
 def test_a_file_named_like_a_glob(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,7 +103,8 @@ def _files(source: str) -> list[str]:
     if not glob.has_magic(source):
         raise CurateError(f"{source}: there is no such file or folder. Check the path.")
     matched = [p for p in _matches(source) if _kind(p)[0] and p.is_file()]
-    return _foreign(f"{source}: matches no file that ends in", matched)
+    fixed = takewhile(lambda part: not glob.has_magic(part), path.parts)
+    return _foreign(f"{source}: matches no file that ends in", matched, Path(*fixed))
 
 
 def _matches(pattern: str) -> Iterator[Path]:
@@ -121,17 +123,17 @@ def _matches(pattern: str) -> Iterator[Path]:
             yield found
 
 
-def _foreign(none: str, files: Iterable[Path], top: Path | None = None) -> list[str]:
+def _foreign(none: str, files: Iterable[Path], top: Path) -> list[str]:
     """The files of a known kind that curate didn't write: corpora, exports and manifests go.
 
     Without this, a corpus kept beside its sources would be read as one of them by the next run.
     Folders above `top` aren't asked whether they are one. `none` says that no file is left.
     """
-    above = _whole(top).rpartition("/")[0] if top else ""
+    above = _whole(top).rpartition("/")[0]
 
     @cache
     def is_ours(folder: str) -> bool:
-        if folder == above:
+        if folder in (above, ""):
             return False
         here = _is_there(f"{folder}/{NAME}") or _is_manifest(f"{folder}/manifest.json")
         return here or is_ours(folder.rpartition("/")[0])
