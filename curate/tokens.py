@@ -14,6 +14,10 @@ from curate.errors import CurateError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LONGEST = 4 << 20
+"""Characters of a text, with its template, that are tokenised: each byte of them takes some 200 of
+memory and 1.7 µs, in code that hears no stop."""
+
 _NO_EXTRAS = {
     "add_special_tokens": False,  # the template has written them: a second BOS changes every NLL
     "split_special_tokens": False,
@@ -154,6 +158,16 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[T
 
     A string instead is the reason why that text can't be tokenised.
     """
+    found = iter(_tokenised(tokenizer, [text for text in texts if len(text) <= LONGEST]))
+    return [
+        next(found)
+        if len(text) <= LONGEST
+        else f"{len(text):,} characters with the chat template, and {LONGEST:,} is the most"
+        for text in texts
+    ]
+
+
+def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens | str]:
     if not texts:
         return []
     try:
@@ -163,7 +177,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[T
             broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
             why = "half a surrogate pair is no character" if broken else first_line(error)
             return [f"the tokenizer fails: {why}"]
-        return [tokens for text in texts for tokens in tokenise(tokenizer, [text])]
+        return [tokens for text in texts for tokens in _tokenised(tokenizer, [text])]
     encodings: Sequence[Any] = batch.encodings or [None] * len(texts)
     return [
         Tokens(tokenizer, text, ids, encoding)

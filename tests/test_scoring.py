@@ -15,10 +15,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import curate
-from curate import backends
+from curate import backends, tokens
 from curate.chat import Rendered
 from curate.errors import CurateError
 from curate.models import Model
+from curate.queries import ask, dicts
+from curate.running.passes import missing
 from curate.storage.integrity import check
 from curate.terminal.progress import Lines
 from tests.tiny import tiny_adapter, tiny_model, zero_head
@@ -312,6 +314,28 @@ def test_long_answers_are_cut_and_long_prompts_skipped(
     ((reason,),) = made.sql("select reason from skipped").fetchall()
     assert "leaves no room for an answer" in reason
     assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
+
+
+def test_a_text_without_an_end_is_skipped_before_it_is_tokenised(
+    family: Path, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the length it would be cut to; the others are scored, and nothing stays missing."""
+    monkeypatch.setattr(tokens, "LONGEST", 120)
+    source = tmp_path / "s.jsonl"
+    answers = ["a", "x" * 500, "b"]
+    rows = [{"prompt": f"q{n}", "completion": answer} for n, answer in enumerate(answers)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for scored in (2, 0):
+        summary = curate.score(
+            [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
+        )
+        (model,) = summary.models
+        assert (model.scored, model.skipped) == (scored, scored // 2)
+        made = curate.open(tmp_path / "c")
+        ((reason,),) = made.sql("select reason from skipped").fetchall()
+        assert reason.endswith("characters with the chat template, and 120 is the most")
+        assert [row["missing"] for row in dicts(ask(made, "coverage", []))] == [0]
+        assert missing(made, "base") == 0
 
 
 def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None:
