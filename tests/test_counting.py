@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import chat
 from files import write
 
 from curate.corpus import Corpus
+from curate.exports import counting
 from curate.exports.counting import longest, open_counter
 from curate.exports.targets import Target
 from curate.selection import Recipe
@@ -78,6 +80,31 @@ def test_the_longest_row_is_never_underestimated(scored: Path, moved: Corpus) ->
     tokens = 320 + overhead
     assert longest(open_counter(Corpus(scored)), rows) == -(-tokens // 64) * 64
     assert longest(open_counter(moved), rows) >= tokens
+
+
+def test_batches_end_at_their_bytes(
+    scored: Path, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long conversations are tokenised few at a time, and are counted all the same."""
+    target = Target(trainer="trl")
+    records, asked = [], []
+    render = counting._rendered
+
+    def rendering(tokenizer: Any, template: Any, rows: Any) -> Any:
+        asked.append(rows)
+        return render(tokenizer, template, rows)
+
+    monkeypatch.setattr(counting, "_rendered", rendering)
+    for name, most in (("whole", 8 << 20), ("cut", 500)):
+        asked.clear()
+        monkeypatch.setattr(counting, "BATCH_BYTES", most)
+        recipe = Recipe(fraction=0.1, into=str(narrow))
+        records.append(Corpus(scored).export(tmp_path / name, recipe, target)["trained"])
+    assert records[0] == records[1]
+    assert len(asked) > 10
+    assert all(sum(counting._bound(row) for row in rows) <= 500 for rows in asked)
+    rows = [chat("q" * n, "a" * n) for n in (300, 10, 200)]
+    assert longest(open_counter(Corpus(scored)), rows) == 640
 
 
 def test_text_is_what_the_template_writes(scored: Path, narrow: Path, tmp_path: Path) -> None:

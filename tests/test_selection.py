@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -261,6 +262,27 @@ def test_near_copies_of_books_are_told_by_their_beginnings(
     assert one.shingles.size == two.shingles.size < 200
     groups.add("one", one, None)
     assert (groups.find(two), groups.find(other)) == (0, None)
+
+
+def test_shingles_are_held_for_some_texts_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a block's texts are; what is signed stays the same."""
+    texts = [f"{n:02} is a text of thirty characters"[:30] for n in range(40)]
+    groups, held = NearCopies(), []
+    whole, real = groups.sign(texts), groups._hash
+
+    def hashing(sets: list[list[str]]) -> Any:
+        held.append(len(sets))
+        return real.hash_token_sets(sets)
+
+    fake = SimpleNamespace(hash_token_sets=hashing, from_token_sets=real.from_token_sets)
+    monkeypatch.setattr(groups, "_hash", fake)
+    for most, texts_at_once in ((100, 3), (1, 1)):
+        held.clear()
+        monkeypatch.setattr("curate.choosing.similar.AT_ONCE", most)
+        apart = groups.sign(texts)
+        assert max(held) == texts_at_once
+        assert [one.shingles.tolist() for one in apart] == [one.shingles.tolist() for one in whole]
+        assert {a.minhash.jaccard(b.minhash) for a, b in zip(apart, whole, strict=True)} == {1.0}
 
 
 def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:

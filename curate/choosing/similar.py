@@ -25,6 +25,8 @@ CLOSEST = 64
 
 LONGEST = 1 << 20
 """Characters of a text that are compared: its shingles take some 40 times their text in memory."""
+AT_ONCE = 16 << 20
+"""Characters of the texts whose shingles are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,9 @@ class NearCopies:
 
     def sign(self, texts: Sequence[str]) -> list[Signed]:
         """Make texts ready for `find` and `add`."""
+        if len(texts) > 1 and sum(min(len(text), LONGEST) for text in texts) > AT_ONCE:
+            half = len(texts) // 2
+            return self.sign(texts[:half]) + self.sign(texts[half:])
         sets = [sorted(shingles(text[:LONGEST])) for text in texts]
         minhashes = self._hash.from_token_sets(sets, PERMUTATIONS, SEED)
         hashes = self._hash.hash_token_sets(sets)

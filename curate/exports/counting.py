@@ -6,9 +6,8 @@ counted in bytes, and what is returned says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from curate.exports.mixes import Mix, trained_answers
 from curate.formats.format import Messages, Unfit
 
 BATCH = 512
+BATCH_BYTES = 8 << 20  # of a batch, unless one row has more: the tokenizer takes 200 times as much
 PER_TURN = 32  # more tokens than any known template writes around one turn
 
 
@@ -107,11 +107,12 @@ def _sizes(
     counter: Counter, wanted: Sequence[tuple[Messages, Sequence[int]]]
 ) -> tuple[int, list[str]]:
     """The size of the answers at these places, and why some could only be counted by bytes."""
-    jobs = iter([(messages, place) for messages, places in wanted for place in places])
+    jobs = [(messages, place) for messages, places in wanted for place in places]
+    sizes = [_bound(messages[: place + 1]) for messages, place in jobs]
     total, reasons = 0, []
-    while batch := list(islice(jobs, BATCH)):
-        cut = [messages[: place + 1] for messages, place in batch]
-        counted = counter.render(cut) if counter.render else [""] * len(batch)
+    for start, stop in _batches(sizes):
+        cut = [messages[: place + 1] for messages, place in jobs[start:stop]]
+        counted = counter.render(cut) if counter.render else [""] * len(cut)
         for messages, count in zip(cut, counted, strict=True):
             if isinstance(count, str):
                 total += len((messages[-1]["content"] or "").encode())
@@ -141,14 +142,26 @@ def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
     if counter.render is None:
         return _up(max(bounds, default=0))
     most = 0
-    for start in range(0, len(order), BATCH):
-        batch = order[start : start + BATCH]
+    for start, stop in _batches([bounds[at] for at in order]):
+        batch = order[start:stop]
         if bounds[batch[0]] <= most:
             break
         counted = counter.render([conversations[at] for at in batch])
         for at, count in zip(batch, counted, strict=True):
             most = max(most, bounds[at] if isinstance(count, str) else count[0])
     return _up(most)
+
+
+def _batches(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where batches of rows of these sizes, in bytes, start and stop."""
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and (at - start == BATCH or held + size > BATCH_BYTES):
+            yield start, at
+            start, held = at, 0
+        held += size
+    if start < len(sizes):
+        yield start, len(sizes)
 
 
 def _aligned(corpus: Corpus) -> tuple[str, str] | None:
