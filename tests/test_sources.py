@@ -182,6 +182,19 @@ def test_a_csv_row_of_many_lines_has_an_end(
     assert not [row for _, row in others if isinstance(row, dict)]
 
 
+def test_rows_after_a_long_csv_row_keep_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long one counts too, and so do all lines of one that begins with a quote."""
+    monkeypatch.setattr(files, "ROW_BYTES", 50)
+    long = "x" * 60
+    text = f'p,r\n{long}\nq,b\n{long}\nq2,b2\n"a\n{long}\nq3,b3\n'
+    found = [(line, str(row)) for line, row in rows(str(pack(tmp_path / "x.csv", text.encode())))]
+    assert [line for line, _ in found] == [2, 3, 4, 5, 6, 8]
+    assert [line for line, row in found if "longer than" in row] == [2, 4, 6]
+    assert found[4][1].endswith("lines 6 to 7)")
+
+
 def test_csv_takes_nul_and_huge_cells(tmp_path: Path) -> None:
     """The csv module's limit of 128 KiB a cell does not hold here, and NUL is no end."""
     big = "x" * 1_000_000

@@ -78,14 +78,14 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     if len(set(header)) < len(header) or _ESCAPED.search("".join(header)):
         raise CurateError(f"{source}:1: the header names a column twice, or is {NOT_UTF8}.")
     while True:
-        line = reader.line_num + 1
+        line = lines.number + 1
         lines.left = ROW_BYTES
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, f"not valid CSV ({error}, lines {line} to {reader.line_num})"
+            yield line, f"not valid CSV ({error}, lines {line} to {lines.number})"
             continue
         if len(cells) == len(header):
             bad = any(not cell.isascii() and _ESCAPED.search(cell) for cell in cells)
@@ -98,11 +98,12 @@ class _Lines:
     """A text's lines for the csv module; where a row's are too long it gets an error, and goes on.
 
     `left` is what the row that begins may have: quotes can hold line ends, cell after cell.
+    `number` is that of the last line read; the reader's own leaves out those that got an error.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
-        self.left = ROW_BYTES
+        self.left, self.number = ROW_BYTES, 0
 
     def __iter__(self) -> _Lines:
         return self
@@ -111,6 +112,7 @@ class _Lines:
         line = self._text.readline(self.left + 1)
         if not line:
             raise StopIteration
+        self.number += 1
         self.left -= len(line)
         if self.left >= 0:
             return line
