@@ -216,6 +216,16 @@ def test_alpaca_stays_alpaca(made: Corpus, tmp_path: Path) -> None:
     assert joined["messages"][0]["content"] == "Add.\n1 2"
 
 
+@pytest.mark.parametrize("out", ["mix.jsonl", "mix.parquet"])
+def test_an_alpaca_input_in_parts_is_text(made: Corpus, tmp_path: Path, out: str) -> None:
+    """One schema in every row, and a note."""
+    parts = [{"type": "text", "text": "1 "}, "2"]
+    row = {"instruction": "Add.", "input": parts, "output": "3"}
+    record = mixed(made, write(tmp_path / "x.json", [row]), out, format="alpaca")
+    assert [kept["input"] for kept in record["rows"]] == ["1 2"]
+    assert "contents given as lists of text parts are written as plain text" in record["notes"]
+
+
 def test_the_hash_is_of_the_rows(tmp_path: Path) -> None:
     """It changes with any field, and not with the compression."""
     row = {"messages": PLAIN, "id": 1}
