@@ -216,6 +216,28 @@ def test_alpaca_stays_alpaca(made: Corpus, tmp_path: Path) -> None:
     assert joined["messages"][0]["content"] == "Add.\n1 2"
 
 
+@pytest.mark.parametrize("out", ["mix.jsonl", "mix.parquet"])
+def test_an_alpaca_input_in_parts_is_text(made: Corpus, tmp_path: Path, out: str) -> None:
+    """One schema in every row, and a note."""
+    parts = [{"type": "text", "text": "1 "}, "2"]
+    row = {"instruction": "Add.", "input": parts, "output": "3"}
+    record = mixed(made, write(tmp_path / "x.json", [row]), out, format="alpaca")
+    assert [kept["input"] for kept in record["rows"]] == ["1 2"]
+    assert "contents given as lists of text parts are written as plain text" in record["notes"]
+
+
+def test_a_number_that_parquet_rounds_is_named(made: Corpus, tmp_path: Path) -> None:
+    """Its column holds numbers of two kinds, which JSON Lines keeps as they are."""
+    numbers = [1234567890123456789, 0.5]
+    rows = [{"prompt": "q", "response": "a", "n": number} for number in numbers]
+    path = write(tmp_path / "x.jsonl", rows)
+    with pytest.raises(CurateError, match=r"column 'n' .*: write a \.jsonl") as caught:
+        mixed(made, path, "mix.parquet")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mix.parquet").exists()
+    assert [row["n"] for row in mixed(made, path)["rows"]] == numbers
+
+
 def test_the_hash_is_of_the_rows(tmp_path: Path) -> None:
     """It changes with any field, and not with the compression."""
     row = {"messages": PLAIN, "id": 1}

@@ -136,6 +136,7 @@ BROKEN: list[tuple[str, dict[str, Any]]] = [
     ("examples", {"messages": [TURNS[0], {"role": None, "content": "a"}]}),
     *(("examples", {"meta": text}) for text in ("{", "[1]", "null")),
     ("examples", {"meta": "[" * 100_000}),
+    ("examples", {"meta": f'{{"k": {"[" * 1000}{"]" * 1000}}}'}),
     ("examples", {"meta": '{"k": "\\ud800"}'}),
     ("scores/chat", {"n_tokens": 0}),
     *(("scores/chat", {name: None}) for name in ("n_tokens", "logprob")),

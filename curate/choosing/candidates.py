@@ -44,9 +44,19 @@ class Row:
         return self.messages[-1]["content"] if self.messages else ""
 
     def value(self, column: str) -> str:
-        """A column of the source as text, or `source` itself; empty where there is none."""
+        """A column of the source as text, or `source` itself; empty where there is none.
+
+        Raises:
+            CurateError: somebody else's part has a value that nests too deeply.
+        """
         value = self.source if column == "source" else self.meta.get(column)
-        return "" if value is None else str(value)
+        try:
+            return "" if value is None else str(value)
+        except RecursionError:
+            raise CurateError(
+                f"{self.example_id}: its column {column!r} is nested too deeply to be read; name "
+                "another column, or leave the example out with --where"
+            ) from None
 
 
 class Candidates:

@@ -11,6 +11,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.errors import CurateError
+from curate.tokens import first_line
+
 Rows = Iterable[dict[str, Any]]
 BATCH_ROWS = 4096
 
@@ -23,11 +26,26 @@ def write_jsonl(rows: Rows, schema: pa.Schema, path: Path) -> None:
 
 
 def write_parquet(rows: Rows, schema: pa.Schema, path: Path) -> None:
-    """The same rows as columns, in row groups of `BATCH_ROWS`."""
+    """The same rows as columns, in row groups of `BATCH_ROWS`.
+
+    Raises:
+        CurateError: a column has values that its one type can't keep.
+    """
     left = iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         while batch := list(islice(left, BATCH_ROWS)):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            columns = [_column(batch, field) for field in schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _column(rows: list[dict[str, Any]], field: pa.Field) -> pa.Array:
+    try:
+        return pa.array([row.get(field.name) for row in rows], field.type)
+    except pa.ArrowException as error:
+        raise CurateError(
+            f"Parquet can't keep the column {field.name!r} ({first_line(error)}): write a .jsonl "
+            "file instead"
+        ) from None
 
 
 WRITERS: dict[str, Callable[[Rows, pa.Schema, Path], None]] = {

@@ -30,6 +30,7 @@ from curate.reading.sources import resolve, rows
 
 CALLS = ("tool_calls", "function_call")
 """Keys of a turn that may stand in for its content."""
+_PARTS = "contents given as lists of text parts are written as plain text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,10 @@ def _row(place: str, raw: dict[str, Any], notes: dict[str, str]) -> Row:
         raise CurateError(f"{place}: {str(error).replace('str is not', 'a text is not')}") from None
     alpaca = None
     if "instruction" in used and isinstance(raw["instruction"], str):
-        alpaca = (raw["instruction"], raw.get("input") or "")
+        extra = raw.get("input") or ""
+        if not isinstance(extra, str):
+            notes["parts"] = _PARTS
+        alpaca = (raw["instruction"], text_of(extra))
     others = {name: value for name, value in raw.items() if name not in used}
     return Row(place, messages, others, alpaca)
 
@@ -148,7 +152,7 @@ def _turn(turn: Any, notes: dict[str, str]) -> dict[str, Any]:
         content is None and any(others.get(key) for key in CALLS)
     ):
         content = text_of(content)
-        notes["parts"] = "contents given as lists of text parts are written as plain text"
+        notes["parts"] = _PARTS
     return {"role": role, "content": content, **others}
 
 
