@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.backends import Compute
-from curate.backends.adapters import kernel_rank, layers
+from curate.backends.adapters import kernel_rank, layers, share_engines, why_merged
 from curate.backends.placing import devices_of_engines
 from curate.backends.rotary import short_limit
 from curate.backends.vllm_worker import Job
@@ -83,6 +83,16 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
     devices_of_engines(compute)
     for model in models:
         _check_rotary(model, compute)
+
+
+def check_adapters(compute: Compute, models: Sequence[Model]) -> None:
+    """Find out whether engines take the adapters that these models share them with.
+
+    Raises `CurateError` where an option or the device rules them out.
+    """
+    for group in share_engines(models, compute.engine):
+        as_they_are = [m.adapter for m in group if not why_merged(m, compute.engine)]
+        _adapter_arguments([path for path in as_they_are if path], compute)
 
 
 def judges(model: Model) -> bool:
