@@ -38,8 +38,9 @@ def verify(
     """Score a few examples with a backend, in both orders, and by the plain loop; compare.
 
     Beside the models named, two adapters are made for the purpose and tried: one that changes
-    nothing and one on the output layer (a server can't be given them). `compute` says which
-    backend and how; without sources the demo's examples are taken. Needs no corpus.
+    nothing and one on the output layer (a server can't be given them; one that the backend has no
+    way to score is left out, with a note). `compute` says which backend and how; without sources
+    the demo's examples are taken. Needs no corpus.
 
     Raises:
         CurateError: a model or a source can't be used, or there is nothing to score in it.
@@ -61,7 +62,8 @@ def verify(
     with ExitStack() as stack:
         probes: list[Model] = []
         if compute.backend != "server":
-            probes = make_probes(resolved[0], stack.enter_context(scratch.temporary("verify")))
+            made = make_probes(resolved[0], stack.enter_context(scratch.temporary("verify")))
+            probes = _usable(made, compute, progress)
             rendered |= {probe.name: rendered[resolved[0].name] for probe in probes}
         tried = [*resolved, *probes]
         scored = _score(tried, rendered, compute, progress)
@@ -71,6 +73,18 @@ def verify(
     names = [model.name for model in tried]
     checks = compare(names, scored.dtype, lengths, scored.forward, scored.backward, plain)
     return Verdict(scored.backend, scored.dtype, len(items), checks)
+
+
+def _usable(probes: Sequence[Model], compute: backends.Compute, progress: Progress) -> list[Model]:
+    """The probes that the backend can score with these options; the others are told."""
+    usable: list[Model] = []
+    for probe in probes:
+        try:
+            backends.check_models([probe], compute)
+            usable.append(probe)
+        except CurateError as error:
+            progress.note(f"{probe.name} is not tried: {error}")
+    return usable
 
 
 @dataclass

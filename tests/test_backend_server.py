@@ -315,6 +315,44 @@ def test_a_refused_example_has_a_reason(upstream: Upstream) -> None:
     assert len(upstream.asked) == len(ITEMS)
 
 
+@pytest.mark.parametrize("code", [500, 502, 504])
+def test_an_example_that_servers_always_fail_on_has_a_reason(upstream: Upstream, code: int) -> None:
+    """Or each run would end at it, also where no other example is left to ask for."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        return (code, {}) if body["prompt"] == ITEMS[3].ids else (200, None)
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        found = dict(backend.score(ITEMS))
+        alone = dict(backend.score(ITEMS[3:4]))
+    assert found.pop(3) == alone[0] == f"the servers fail on it alone (it says {code})"
+    assert len(found) == len(ITEMS) - 1
+    assert not any(isinstance(one, str) for one in found.values())
+
+
+def test_a_server_that_fails_at_all_is_no_example_s_fault(upstream: Upstream) -> None:
+    """One that is down or busy ends the run; one that is back gives the numbers after all."""
+    item = ITEMS[3]
+    with opened(upstream.url) as backend:
+        upstream.reply = lambda _: (502, {})
+        with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 502"):
+            list(backend.score([item]))
+        upstream.reply = lambda body: (503, {}) if body["prompt"] == item.ids else (200, None)
+        with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 503"):
+            list(backend.score([item]))
+        back = threading.Event()
+
+        def reply(body: dict[str, Any]) -> tuple[int, Any]:
+            if len(body["prompt"]) == 2:  # what is asked last, whether a server works at all
+                back.set()
+            return (200 if back.is_set() else 500, None)
+
+        upstream.reply = reply
+        ((_, numbers),) = backend.score([item])
+    np.testing.assert_allclose(numbers, [-0.01 * token for token in item.ids[2:]], 1e-6)
+
+
 def test_a_model_that_is_gone_is_an_error_at_once(upstream: Upstream) -> None:
     """Its examples are not at fault."""
     upstream.reply = lambda _: (404, {"error": {"message": "no such model"}})

@@ -19,6 +19,7 @@ from curate.backends import Backend, Compute
 from curate.backends.merging import merge
 from curate.checks import COARSE_LIMIT, compare
 from curate.errors import CurateError
+from curate.terminal.progress import Silent
 from curate.verify import verify
 
 
@@ -204,6 +205,25 @@ def test_a_quantised_checkpoint_needs_transformers_too(
     told = r"cannot be loaded: .*; verify compares with transformers, .* install what"
     with pytest.raises(CurateError, match=told):
         verify(aligned=str(aligned), compute=Compute("vllm", device="cpu"))
+
+
+def test_a_made_up_adapter_that_a_backend_cannot_take_is_left_out(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as any in float32 on a GPU, where vLLM can score the user's models without them."""
+    import torch
+
+    monkeypatch.setattr("curate.backends.vllm_job.find_spec", lambda _: object())
+    monkeypatch.setattr("curate.backends.vllm_job.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("curate.backends.vllm.WORKER", "children")
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda _, text: said.append(text))
+    compute = Compute("vllm", device="cpu", dtype="float32")
+    tried = {check.model for check in verify(aligned=str(family.aligned), compute=compute).checks}
+    assert {"chat", "curate-head"} <= tried
+    assert "curate-nothing" not in tried
+    told = "curate-nothing is not tried: vLLM's kernels for adapters take no float32 on a GPU"
+    assert [text[: len(told)] for text in said].count(told) == 1
 
 
 @pytest.mark.parametrize("where", ["_load", "_score"])  # the weights, or one example

@@ -130,6 +130,51 @@ def test_adapters_in_float32_on_a_gpu_are_refused(
 
 
 @pytest.mark.usefixtures("temporary")
+def test_options_that_no_adapter_can_use_are_found_first(
+    family: Family, odd: Model, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before there is a corpus; a merged adapter and a model without any mind neither."""
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    few = replace(CPU, engine=Engine(args={"max_loras": 2}))
+    told = "max_loras: at least 3 on a CPU"
+    with pytest.raises(CurateError, match=told):
+        check_models([*group, odd], few)
+    with pytest.raises(CurateError, match=told):
+        curate.score(
+            [str(narrow)],
+            tmp_path / "corpus",
+            aligned=group[0].reference,
+            misaligned=[model.reference for model in group[1:]],
+            backend="vllm",
+            device="cpu",
+            engine=few.engine,
+        )
+    assert not (tmp_path / "corpus").exists()
+    check_models([*group[:2], odd], few)
+    monkeypatch.setattr("curate.backends.vllm_job.choose_device", lambda _: torch.device("cuda"))
+    with pytest.raises(CurateError, match="take no float32 on a GPU"):
+        check_models(group, replace(CPU, dtype="float32"))
+    check_models([group[0], odd], replace(CPU, dtype="float32"))
+
+
+@pytest.mark.parametrize("arch", ["qwen3_moe", "mixtral"])
+@pytest.mark.usefixtures("temporary")
+def test_adapters_over_experts_are_refused_on_a_cpu(
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever layers they change, and not where they are merged or there is a GPU."""
+    base = tiny_model(tmp_path / "base", arch, num_key_value_heads=2)
+    for name, layer in (("plain", "q_proj"), ("head", "lm_head")):
+        tiny_adapter(base, tmp_path / name, target_modules=[layer])
+    _, plain, head = models = resolve(str(base), [str(tmp_path / "plain"), str(tmp_path / "head")])
+    with pytest.raises(CurateError, match="plain: vLLM's CPU build has no kernels for adapters"):
+        check_models(models, CPU)
+    check_models([models[0], head], CPU)
+    monkeypatch.setattr("curate.backends.vllm_job.choose_device", lambda _: torch.device("cuda"))
+    check_models([plain], replace(CPU, dtype="bfloat16"))
+
+
+@pytest.mark.usefixtures("temporary")
 def test_a_cpu_is_told_which_layers_have_adapters(family: Family, tmp_path: Path) -> None:
     """Its kernels fail at a wrapped output layer, and none is wrapped that no adapter changes."""
     both = [tmp_path / "q", tmp_path / "mlp"]

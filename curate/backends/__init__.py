@@ -195,6 +195,8 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
             or adapters.why_merged(model, compute.engine)  # by transformers
         ):
             weights.check(model)
+    if compute.backend == "vllm":
+        vllm_job.check_adapters(compute, models)
 
 
 def _suited(compute: Compute) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -24,6 +25,7 @@ _CLAMP = -9999.0
 _TELL_SECONDS = 10.0
 
 _REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
+_MAY_BE_IT = {f"it says {code}" for code in (500, 502, 504)}  # or the server is at fault
 
 Done = SimpleQueue[tuple[int, Found | BaseException]]
 
@@ -89,19 +91,37 @@ class ServerBackend:
 
     def _one(self, item: Rendered, place: int) -> Found:
         """One example's log-probs, asked for until a server gives or refuses them."""
+        try:
+            return self._ask(item, place, asking.PATIENCE)
+        except Unanswered as end:
+            if end.why in _MAY_BE_IT:
+                with suppress(Unanswered):
+                    return self._at_last(item, place)
+            raise CurateError(
+                f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
+            ) from None
 
+    def _at_last(self, item: Rendered, place: int) -> Found:
+        """Ask once more for what servers fail on; its reason, if they still do and work otherwise.
+
+        Raises `Unanswered` where they don't: each run would else end at this example.
+        """
+        self._ask(Rendered(item.ids[:2], 1, 2, False), place, 0.0)
+        try:
+            return self._ask(item, place, 0.0)
+        except Unanswered as end:
+            if end.why not in _MAY_BE_IT:
+                raise
+            return f"the servers fail on it alone ({end.why})"
+
+    def _ask(self, item: Rendered, place: int, patience: float) -> Found:
         def request(url: str, seconds: float) -> Found:
             body = _body(item, self._names[url][place])
             timeout = asking.timeout(seconds)
             answer = self._client.post(f"{url}/completions", json=body, timeout=timeout)
             return _read(answer, item, url)
 
-        try:
-            return ask(self._turns, request, asking.PATIENCE, self._tell, self._closed)
-        except Unanswered as end:
-            raise CurateError(
-                f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
-            ) from None
+        return ask(self._turns, request, patience, self._tell, self._closed)
 
     def _tell(self, text: str) -> None:
         """Say what many requests hear at once, such as that a server is gone, once in a while."""
