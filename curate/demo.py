@@ -12,6 +12,7 @@ from curate.errors import CurateError
 from curate.queries import ask
 from curate.scoring import Summary, score
 from curate.selection import Recipe
+from curate.storage.manifest import NAME
 from curate.terminal.progress import Progress
 
 MISALIGNED = ("medical", "legal", "code")
@@ -31,6 +32,8 @@ class Demo:
 def run(directory: Path, progress: Progress) -> Demo:
     """Score the bundled examples with the bundled models and mix the best into a narrow set.
 
+    What an earlier demo wrote there is replaced.
+
     Raises:
         CurateError: the directory can't be written or holds something else, or the package was
             installed without its data.
@@ -39,6 +42,7 @@ def run(directory: Path, progress: Progress) -> Demo:
         if not (data / "models" / "aligned" / "config.json").exists():
             raise CurateError(f"{data}: the demo's models are missing; install curate again")
         corpus, mix, narrow = directory / "corpus", directory / "mix.jsonl", data / "narrow.jsonl"
+        earlier = _is_earlier(corpus, mix)
         models = data / "models"
         summary = score(
             [str(data / "examples")],
@@ -50,7 +54,7 @@ def run(directory: Path, progress: Progress) -> Demo:
             progress=progress,
         )
         opened = open_corpus(corpus)
-        record = opened.export(mix, Recipe(fraction=0.05, into=str(narrow)), force=True)
+        record = opened.export(mix, Recipe(fraction=0.05, into=str(narrow)), force=earlier)
         columns = ["rank", "gap", "aligned", "misaligned", "prompt", "answer"]
         top = ask(opened, "top_gaps", ["top=10"])
         commands = (
@@ -60,3 +64,14 @@ def run(directory: Path, progress: Progress) -> Demo:
             f"curate export -c {corpus} --fraction 0.05 --into {narrow} -o {mix}",
         )
         return Demo(commands, summary, columns, top.select(*columns).fetchall(), record)
+
+
+def _is_earlier(corpus: Path, mix: Path) -> bool:
+    """Whether a demo ran here before. Raises CurateError where a mix is not its own."""
+    if (corpus / NAME).exists():
+        return True
+    for ending in ("", ".manifest.json", ".left-out.csv"):
+        path = mix.with_name(mix.name + ending)
+        if path.exists() or path.is_symlink():
+            raise CurateError(f"{path}: exists, and no demo wrote it; name another --dir")
+    return False

@@ -466,6 +466,15 @@ def test_a_corpus_that_is_missing_or_a_file(cli: Cli, family: Family, tmp_path: 
     assert file.read_bytes() == GOOD
 
 
+@pytest.mark.parametrize("name", ["mix.jsonl", "mix.jsonl.manifest.json", "mix.jsonl.left-out.csv"])
+def test_the_demo_replaces_no_mix_of_others(cli: Cli, name: str, tmp_path: Path) -> None:
+    """What lies where its mix belongs stays, unless an earlier demo wrote there."""
+    (tmp_path / name).write_bytes(GOOD)
+    fails(cli("demo", "--dir", tmp_path), str(tmp_path / name), "--dir")
+    assert (tmp_path / name).read_bytes() == GOOD
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_a_broken_part_is_named(cli: Cli, scored: Path, tmp_path: Path) -> None:
     """A corpus one of whose parts is damaged gives one line with the part's path."""
     corpus = tmp_path / "corpus"

@@ -51,13 +51,53 @@ def test_what_a_client_left_unwritten_is_not_played_over_the_new_database(
         assert connection.sql("select count(*) from gaps").fetchall() == [(3,)]
 
 
-def test_a_manifest_that_is_no_file(cli: Cli, corpus: Path) -> None:
-    """Nobody writes into the pipe, so to read it would wait for ever."""
-    (corpus / "curate.json").unlink()
-    os.mkfifo(corpus / "curate.json")
+def _pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/zero")
+
+
+def _huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 6 << 30)
+
+
+ENDLESS = {
+    "pipe": (_pipe, "is no file"),
+    "device": (_device, "is no file"),
+    "huge": (_huge, "more than"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_manifest_without_an_end(cli: Cli, corpus: Path, kind: str) -> None:
+    """To read it would wait for ever, or fill the memory: also on Tab."""
+    make, why = ENDLESS[kind]
+    record = corpus.parent / "o.jsonl.manifest.json"
+    make(record)
+    ran = cli("export", "--from-manifest", record, "-o", corpus.parent / "p.jsonl", "-c", corpus)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert record.name in ran.err and why in ran.err
+    path = corpus / "curate.json"
+    make(path)
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));"
+        "import sys; from types import SimpleNamespace as Context;"
+        "from curate.commands.completion import misaligned_names;"
+        "print(misaligned_names(Context(params={'corpus': sys.argv[1]}), ''), *sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(corpus)], capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout.startswith("[] "), ran.stderr
+    assert not {"pyarrow", "duckdb", "torch"} & set(ran.stdout.split())
     ran = cli("status", "-c", corpus)
-    assert (ran.code, ran.out) == (1, "")
-    assert "curate.json: is no file" in ran.err
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "curate.json" in ran.err and why in ran.err
 
 
 EVIL = "with x as (copy (select ''owned'') to ''{mark}'' (format csv)) from x"

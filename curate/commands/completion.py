@@ -7,8 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import orjson
 import typer
+
+from curate.storage import documents
 
 
 def query_names(incomplete: str) -> list[str]:
@@ -25,7 +26,7 @@ def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
     """
     folder = context.params.get("corpus")
     try:
-        manifest: dict[str, Any] = orjson.loads((Path(folder or ".") / "curate.json").read_bytes())
+        manifest: dict[str, Any] = documents.load(Path(folder or ".") / "curate.json")
         models = manifest["models"].items()
         found = [name for name, entry in models if entry["role"] == "misaligned"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -16,9 +16,10 @@ from curate.corpus import Corpus
 from curate.errors import CurateError
 from curate.exports import mixes
 from curate.exports.outputs import Written
-from curate.exports.targets import Target
+from curate.exports.targets import MANIFEST_BYTES, Target
 from curate.reading.narrow import Narrow
 from curate.selection import Recipe
+from curate.storage import documents
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def load(path: Path) -> Earlier:
         CurateError: it can't be read, or is none.
     """
     try:
-        record = orjson.loads(path.read_bytes())
+        record = documents.load(path, MANIFEST_BYTES)
         orjson.dumps(record)  # as it will be: it takes fewer brackets in brackets than it reads
         if (why := _wrong(record)) is not None:
             raise CurateError(f"{path}: not an export's manifest ({why})")

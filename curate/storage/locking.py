@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from curate.errors import CurateError
-from curate.storage import manifest, parts
+from curate.storage import documents, manifest, parts
 
 PATIENCE = 2.0
 """Seconds in which somebody who only makes corpus.duckdb anew is done."""
@@ -54,7 +54,7 @@ def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
 def _holder(path: Path) -> str:
     """Who writes, as far as it could say."""
     try:
-        said = json.loads((path / WRITER).read_text(encoding="utf-8"))
+        said = documents.load(path / WRITER)
         return f" (process {int(said['process'])} on {said['host']}, since {said['since']})"
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return ""

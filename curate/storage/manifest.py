@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from curate.errors import CurateError
-from curate.storage import parts
+from curate.storage import documents, parts
 
 FORMAT_VERSION = 2
 """1 held example ids as digits in its parts; they are read as they are, and may be added to."""
@@ -78,11 +78,9 @@ def load(folder: Path) -> Manifest:
     path = folder / NAME
     refuse_bytes(folder)
     try:
-        if path.exists() and not path.is_file():
-            raise CurateError(f"{path}: is no file, so {folder} is no corpus")
         # Stricter than json: no lone surrogates, no Infinity, and a limit to how deep it nests,
         # which is lower for what it writes.
-        raw = orjson.loads(path.read_bytes())
+        raw = documents.load(path)
         orjson.dumps(raw)
     except FileNotFoundError:
         raise CurateError(
@@ -90,7 +88,9 @@ def load(folder: Path) -> Manifest:
             f"`curate score SOURCE --corpus {folder} --aligned ... --misaligned ...`"
         ) from None
     except OSError as error:
-        raise CurateError(f"{folder}: can't be read as a corpus ({error.strerror})") from None
+        raise CurateError(
+            f"{folder}: can't be read as a corpus ({NAME}: {error.strerror})"
+        ) from None
     except (ValueError, TypeError) as error:
         raise CurateError(
             f"{path}: not a curate manifest ({error}); restore it from a backup, or score into "
