@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,10 +79,11 @@ def template_of(
     """The template to score with: `override` (a template's text), else the tokenizer's own.
 
     Of several named templates the one called "default" is taken. Raises CurateError where there
-    is none, its syntax is broken, or an argument can't be given.
+    is none, its syntax is broken, it raises to a power, or an argument can't be given.
     """
     from jinja2 import TemplateSyntaxError
 
+    where = tokenizer.name_or_path if override is None else "--chat-template"
     text = override if override is not None else _own_template(tokenizer)
     named = {
         key: str(token)
@@ -98,10 +100,14 @@ def template_of(
         pairs = tuple(sorted((k, json.dumps(v, allow_nan=False)) for k, v in values.items()))
     except (TypeError, ValueError) as error:
         raise CurateError(f"--template-arg: a value is not JSON ({error})") from error
+    if (line := _power(text)) is not None:
+        raise CurateError(
+            f"{where}: the chat template's line {line} raises to a power (**), which may take for "
+            "ever; give one that doesn't with --chat-template FILE"
+        )
     try:
         return _fitted(tokenizer, Template(text, pairs, answer_span))
     except TemplateSyntaxError as error:
-        where = tokenizer.name_or_path if override is None else "--chat-template"
         line = error.lineno - ("strftime_now" in text)
         raise CurateError(f"{where}: the chat template's line {line}: {error.message}") from error
 
@@ -166,6 +172,20 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
             "such as the chat_template.jinja of the chat model made from it)"
         )
     return str(own)
+
+
+def _power(text: str) -> int | None:
+    """The line of the first `**` between two values: no signal ends one of huge numbers."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    before = ""
+    with suppress(TemplateSyntaxError):  # it is told of when the template is used
+        for line, kind, token in Environment().lex(text):
+            if kind == "operator" and token == "**" and before not in ("(", ","):
+                return line
+            if kind != "whitespace":
+                before = token
+    return None
 
 
 def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:

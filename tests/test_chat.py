@@ -512,6 +512,17 @@ def test_broken_templates_and_arguments() -> None:
         template_of(qwen_like(), override=CHATML, args={"key": object()})
 
 
+def test_a_template_that_raises_to_a_power() -> None:
+    """It is refused before it is run: Python hears no Ctrl-C while it multiplies huge numbers."""
+    huge = "{% set n = messages|length * 9 %}\n{% if n > 9 %}{{ (n ** (n ** n)) % 7 }}{% endif %}"
+    for power in (huge, "\n{{ messages[0]['a']**2 }}", "\n{{ 2 -**3 }}"):
+        with pytest.raises(CurateError, match=r"line 2 raises to a power \(\*\*\)"):
+            template_of(qwen_like(), override=power + CHATML)
+    for other in ("** 2**3", "{# 2**3 #}{{ '2**3' }}", "{% raw %}{{ 2**3 }}{% endraw %}"):
+        assert template_of(qwen_like(), override=CHATML + other).text == CHATML + other
+    assert template_of(qwen_like(), override=CHATML + "{{ dict(a=1, **{'b': 2})|length }}")
+
+
 def test_arguments_from_the_command_line() -> None:
     """KEY=VALUE pairs are JSON or text, and Python's False is false."""
     given = parse_args(["a=false", "b=False", "c=26 Jul 2024", "d=3", 'e=["x"]', "f=x=y", "g="])
