@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -445,6 +446,24 @@ def test_the_database_has_the_models_that_came_since_it_was_opened(made: Corpus)
     with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
         models = connection.sql("select model from models order by model").fetchall()
     assert models == [("bad",), ("base",), ("new",)]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It is refused in a line: a file in the lock's place would outlive a run that is killed."""
+
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(CurateError, match=r"has no locks \(flock\): put the corpus on another"):
+        writing.open_for_writing(tmp_path / "c").__enter__()
+    assert not list(recwarn)
+    monkeypatch.undo()
+    with writing.open_for_writing(tmp_path / "c"):
+        pass
 
 
 def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:

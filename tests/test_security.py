@@ -334,7 +334,7 @@ ATTACKS = [
     "{{ messages.pop() }}",
     "{{ messages[0].update({'content': 'other'}) }}",
     "{% set x = messages.__setitem__(0, 1) %}",
-    "{% for i in range(10 ** 9) %}x{% endfor %}",
+    "{% for i in range(10 * 100000000) %}x{% endfor %}",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ PATIENCE = 2.0
 WRITER = ".writer.json"
 """Says who holds the lock, for the message to others. The lock itself is the system's, and goes
 with the process that holds it, however that ends."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -29,18 +31,24 @@ def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
     Waits `patience` seconds for another holder.
 
     Raises:
-        CurateError: the folder is something else, can't be written, or is being written.
+        CurateError: the folder is something else, can't be written or locked, or is being written.
     """
     _check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=patience).acquire()
+        # Its other kind of lock is a file, which stays when the process that wrote it is killed.
+        lock = FileLock(path / ".lock", timeout=patience, fallback_to_soft=False).acquire()
     except Timeout:
         raise CurateError(
             f"{path}: another `curate score`{_holder(path)} is writing to this corpus; wait until "
             "it has ended"
         ) from None
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise CurateError(
+                f"{path}: this disk has no locks (flock): put the corpus on another, or mount it "
+                "with flock"
+            ) from None
         raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
     with lock:
         said = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
