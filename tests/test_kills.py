@@ -27,7 +27,7 @@ from tests.corpora import large_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "data" / "models"
-KILLS = int(os.environ.get("CURATE_KILLS", "8"))
+KILLS = int(os.environ.get("CURATE_KILLS", "6"))
 NAMES = ("aligned", "medical", "code")
 TEMPORARY = ".tmp-*"
 
@@ -177,7 +177,7 @@ def test_a_killed_replacement_mixes_no_scores(whole: tuple[Path, float], tmp_pat
     allowed = {_fingerprint(corpus): scores_of(corpus) for corpus in (old, new)}
     assert len(allowed) == 2
     wanted, chance, kills = scores_of(new), random.Random(1), 0
-    for number in range(max(4, KILLS // 5)):
+    for number in range(max(2, KILLS // 5)):
         corpus = tmp_path / str(number)
         command = [*score_command(corpus, medical="legal"), "--replace"]
         (part,) = (Path(shutil.copytree(old, corpus)) / "scores" / "medical").glob("part-*")
