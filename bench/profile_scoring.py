@@ -1,23 +1,19 @@
-"""Where the time of curate's transformers backend goes on a CPU, and what oneDNN's order saves.
+"""Where the time of curate's transformers backend goes on a CPU.
 
 `python bench/profile_scoring.py DATA_FOLDER --shape 100m`
 
-First a profile (`torch.profiler`) of the aligned model with one thread: the shares of linear layers
+A profile (`torch.profiler`) of the aligned model with one thread: the shares of linear layers
 and attention, what else there is, and the rate of the linear layers against that of a large product
-in the same process, before and after. Padding counts as work there, since it is computed. Then
-rounds with `--threads`, weights as torch keeps them and in oneDNN's order in turns
-(`curate/backends/packing.py`), with the share of the roofline as in bench/scoring.py.
+in the same process, before and after. Padding counts as work there, since it is computed.
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import torch
 import typer
@@ -30,11 +26,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
 
 from curate import chat
-from curate.backends.packing import Packed
 from curate.backends.transformers import TransformersBackend
 from curate.models import Model, resolve
 
-LINEAR = {"aten::linear", "aten::addmm", "aten::mm", "mkldnn::_linear_pointwise"}
+LINEAR = {"aten::linear", "aten::addmm", "aten::mm"}
 ATTENTION = ("scaled_dot_product", "flash_attention", "aten::bmm", "aten::baddbmm")
 Rendered = list[Any]
 
@@ -45,7 +40,7 @@ def linear_work(backend: TransformersBackend, rendered: Rendered) -> float:
 
     def count(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         nonlocal flops
-        if isinstance(module, (torch.nn.Linear, Packed)):
+        if isinstance(module, torch.nn.Linear):
             flops += 2.0 * inputs[0].numel() * output.shape[-1]
 
     hook = register_module_forward_hook(count)
@@ -89,43 +84,13 @@ def profiled(model: Model, rendered: Rendered, useful: float) -> Table:
     return table
 
 
-def compared(model: Model, rendered: Rendered, useful: float, rounds: int) -> Table:
-    """Return a row per order of the weights: its seconds, its share of the roofline."""
-    with patch("curate.backends.transformers.pack", lambda _: []):
-        plain = TransformersBackend(model, device="cpu", dtype="float32")
-    backends = {"torch's": plain}
-    backends["oneDNN's"] = TransformersBackend(model, device="cpu", dtype="float32")
-    scores = {name: dict(backend.score(rendered)) for name, backend in backends.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in backends}
-    shares: dict[str, list[float]] = {name: [] for name in backends}
-    rate = matmul_rate(torch.float32, "cpu")
-    for _ in range(rounds):
-        for name, backend in backends.items():
-            began, before = time.perf_counter(), rate
-            dict(backend.score(rendered))
-            seconds[name].append(time.perf_counter() - began)
-            rate = matmul_rate(torch.float32, "cpu")
-            shares[name].append(useful / seconds[name][-1] / ((before + rate) / 2))
-    first, second = scores.values()
-    furthest = max(float(abs(first[index] - second[index]).max()) for index in first)
-    title = f"{torch.get_num_threads()} threads: log-probs differ by {furthest:.1e} at most"
-    table = Table("order of weights", "seconds", "x torch's", "roofline, median", title=title)
-    for name, took in seconds.items():
-        ratios = [a / b for a, b in zip(seconds["torch's"], took, strict=True)]
-        columns = (", ".join(f"{n:.2f}" for n in numbers) for numbers in (took, ratios))
-        table.add_row(name, *columns, f"{statistics.median(shares[name]):.2f}")
-    return table
-
-
 def main(
     data: Annotated[Path, typer.Argument(help="Folder with instruct_messages.jsonl.gz.")],
     shape: Annotated[str, typer.Option(help="demo, 100m, 0.5b or 7b.")] = "demo",
     examples: Annotated[int, typer.Option(min=1, help="Examples scored at a time.")] = 16,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each order of weights.")] = 3,
     models: Annotated[Path | None, typer.Option(help="Where random models are kept.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the turns.")] = 2,
 ) -> None:
-    """Print the profile, then the comparison."""
+    """Print the profile."""
     rows = conversations(data, examples)
     console = Console(width=140)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,8 +101,6 @@ def main(
         rendered = chat.render(tokenizer, chat.template_of(tokenizer), rows, max_length=None)
         print(f"{shape}, float32: {examples} examples, {todo.tokens:,} tokens")
         console.print(profiled(model, rendered, todo.flops))
-        torch.set_num_threads(threads)
-        console.print(compared(model, rendered, todo.flops, rounds))
 
 
 if __name__ == "__main__":

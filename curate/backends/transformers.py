@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from curate.backends.batching import batches, kept, rope_limit, same
-from curate.backends.packing import pack, trim, unpack
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
 from curate.chat import Rendered
 from curate.errors import CurateError
@@ -185,9 +186,6 @@ class TransformersBackend:
             raise CurateError(f"{name} gives NaN in {self.dtype}: try another --dtype")
         if not _near(plain[0][: len(plain[1])], plain[1], close):
             raise CurateError(f"{name} is not a causal language model: later tokens change it")
-        packed = pack(self._net) if self.device.type == "cpu" else []
-        if not self._holds(probes, plain, close):
-            unpack(packed)
         self._rows = _Rows()
         setattr(self._net, self._net.base_model_prefix, self._rows)
         if not self._holds(probes, plain, close):
@@ -251,5 +249,7 @@ def _empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-    else:
-        trim()
+    elif sys.platform == "linux":
+        give = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if give is not None:  # glibc keeps some of what was freed from the next model
+            give(0)
