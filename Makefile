@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 TRAINERS ?= .trainers
 TRAINERS_INSTALLED := $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
 # Rooms through which all data goes: lines and branches that no test reaches are few.
-CLOSELY := curate/corpus.py curate/examples.py curate/chat.py $(addprefix curate/storage/, \
-	admission.py integrity.py leftovers.py parts.py skips.py spills.py writing.py)
+CLOSELY := curate/chat/render.py curate/reading/examples.py $(addprefix curate/corpus/, \
+	corpus.py integrity.py skips.py writer.py) $(addprefix curate/storage/, \
+	leftovers.py manifest.py parts.py) curate/system/sql.py
 INSTALL := python -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/$(INSTALL) -c constraints.txt
 # Of what only tests use Python compiles what they import, and keeps it: less than pip would.
@@ -24,13 +25,14 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 	for room in $(CLOSELY); do $(BIN)/python -m coverage report --include=$$room --fail-under=95 || exit 1; done
 
 # Against real vLLM, built for CPUs, in an environment of its own: it pins another transformers.
 test-vllm: $(VLLM)/installed
 	$(VLLM)/bin/python -m pytest -n 2 --dist worksteal -k "vllm or real_server" \
-		tests/test_backend_vllm.py tests/test_backend_server.py tests/test_verify.py
+		tests/backends/test_vllm.py tests/backends/test_server.py tests/scoring/test_verify.py
 
 # Trainers whose pins clash with the project's, each in an environment of its own, kept for later.
 test-trainers: $(VENV)/installed-dev $(TRAINERS_INSTALLED)
@@ -46,6 +48,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
@@ -62,7 +65,7 @@ fuzz: $(VENV)/installed-dev
 # What CI tries a few times, tried a hundred times, and at full size: some hours.
 soak: $(VENV)/installed-dev
 	CURATE_KILLS=100 $(BIN)/python -m pytest -n auto --dist worksteal -rP \
-		tests/test_kills.py tests/test_small_disk.py
+		tests/whole/test_kills.py tests/whole/test_small_disk.py
 	$(BIN)/python bench/size.py --examples 10000000 --files 1000000
 	$(MAKE) fuzz SECONDS=300
 

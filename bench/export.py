@@ -68,7 +68,7 @@ def make(folder: Path, rows: int, models: int) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     from corpora import SETTINGS, entry
 
-    from curate.storage.writing import open_for_writing
+    from curate.corpus.writer import open_for_writing
 
     names = ["aligned", *(f"misaligned-{number}" for number in range(1, models))]
     with open_for_writing(folder) as writer:

@@ -3,7 +3,7 @@
     make fuzz SECONDS=300
 
 The first byte chooses the format. What is found is written beside as `crash-*`; make a row of
-`tests/hostile.py` of it. Parquet is left to Arrow's own fuzzers: their code is not instrumented.
+`tests/traps.py` of it. Parquet is left to Arrow's own fuzzers: their code is not instrumented.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["curate"]):
-    from curate import examples
     from curate.errors import CurateError
+    from curate.reading import examples
 
 KINDS = (".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".csv.zst")
 FOLDER = tempfile.TemporaryDirectory()

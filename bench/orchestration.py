@@ -84,9 +84,9 @@ def write(path: Path, chats: Iterator[list[dict[str, str]]]) -> int:
 
 def tokenizer_alone(source: Path) -> tuple[float, float]:
     """Return the examples/s of the tokenizer library alone, and the texts' mean characters."""
-    from curate import chat
+    from curate.chat.tokens import load_tokenizer
 
-    tokenizer: Any = chat.load_tokenizer(str(DATA / "aligned"))
+    tokenizer: Any = load_tokenizer(str(DATA / "aligned"))
     with source.open(encoding="utf-8") as file:
         rows = [json.loads(line)["messages"] for line in islice(file, TOKENISED)]
     texts = [tokenizer.apply_chat_template(row, tokenize=False) for row in rows]
@@ -98,10 +98,12 @@ def tokenizer_alone(source: Path) -> tuple[float, float]:
 
 def measure(source: Path, corpus: Path, count: int) -> tuple[float, ...]:
     """Read and score the source in this process; returns a row's numbers."""
-    from curate import backends, examples, scoring
-    from curate.running.intake import take_in
-    from curate.storage.writing import open_for_writing
-    from curate.terminal.progress import Silent
+    from curate import backends
+    from curate.corpus.writer import open_for_writing
+    from curate.reading import examples
+    from curate.scoring import score as scoring
+    from curate.scoring.ingest import take_in
+    from curate.system.progress import Silent
 
     # As one engine does, and not one model after the other.
     backends.groups = lambda models, _: [list(models)]  # type: ignore[assignment]

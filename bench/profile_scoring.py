@@ -10,7 +10,6 @@ in the same process, before and after. Padding counts as work there, since it is
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,9 +24,11 @@ from scoring_shapes import family
 from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
 
-from curate import chat
 from curate.backends.transformers import TransformersBackend
-from curate.models import Model, resolve
+from curate.chat.render import render
+from curate.chat.templates import template_of
+from curate.chat.tokens import load_tokenizer
+from curate.models.resolve import Model, resolve
 
 LINEAR = {"aten::linear", "aten::addmm", "aten::mm"}
 ATTENTION = ("scaled_dot_product", "flash_attention", "aten::bmm", "aten::baddbmm")
@@ -97,8 +98,8 @@ def main(
         base = family(shape, models or Path(folder), "float32").base
         todo = work(base, rows, 1)
         model = resolve(f"base={base}", [])[0]
-        tokenizer = chat.load_tokenizer(base)
-        rendered = chat.render(tokenizer, chat.template_of(tokenizer), rows, max_length=None)
+        tokenizer = load_tokenizer(base)
+        rendered = render(tokenizer, template_of(tokenizer), rows, max_length=None)
         print(f"{shape}, float32: {examples} examples, {todo.tokens:,} tokens")
         console.print(profiled(model, rendered, todo.flops))
 

@@ -18,7 +18,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.examples import read
+from curate.reading.examples import read
 from curate.reading.refusals import load
 
 HERE = Path(__file__).resolve().parent

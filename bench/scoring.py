@@ -72,10 +72,11 @@ def work(base: Path, rows: list[list[dict[str, str]]], models: int) -> Work:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from curate import chat
+    from curate.chat.render import render
+    from curate.chat.templates import template_of
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    found = chat.render(tokenizer, chat.template_of(tokenizer), rows, max_length=None)
+    found = render(tokenizer, template_of(tokenizer), rows, max_length=None)
     spans = [item for item in found if not isinstance(item, str)]
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))

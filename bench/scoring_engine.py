@@ -15,20 +15,22 @@ import numpy as np
 
 def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
     """Return seconds, and nats per answer token: NaN where vLLM left one out."""
-    from curate import backends, chat, models
-    from curate.backends import placing, vllm_worker
-    from curate.backends.vllm_job import job_of
-    from curate.running.members import open_members
-    from curate.terminal.progress import Silent
+    from curate.backends import base
+    from curate.backends.vllm import worker
+    from curate.backends.vllm.job import environment, job_of
+    from curate.chat.render import Rendered, render
+    from curate.models.resolve import resolve
+    from curate.scoring.members import open_members
+    from curate.system.progress import Silent
 
-    compute = backends.Compute("vllm", job["device"], job["dtype"], max_length=job["max_length"])
-    os.environ.update(placing.environment(compute, None))
+    compute = base.Compute("vllm", job["device"], job["dtype"], max_length=job["max_length"])
+    os.environ.update(environment(compute, None))
     from vllm import LLM
     from vllm.lora.request import LoRARequest
 
-    resolved = models.resolve(f"base={job['base']}", job["adapters"])
+    resolved = resolve(f"base={job['base']}", job["adapters"])
     made = job_of(resolved, compute)
-    token_ids = vllm_worker.scores_token_ids(made.arguments)
+    token_ids = worker.scores_token_ids(made.arguments)
     llm = LLM(**{**({} if token_ids else made.whole_prompts), **made.arguments})
     lora: list[Any] = [None]
     lora += [LoRARequest(str(n), n, str(path)) for n, path in made.adapters.items()]
@@ -36,23 +38,23 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
 
     def run(rendered: list[Any]) -> list[float]:
         requests = [
-            vllm_worker.Request(0, place, np.asarray(item.ids[: item.stop], np.int32), item.start)
+            worker.Request(0, place, np.asarray(item.ids[: item.stop], np.int32), item.start)
             for item in rendered
             for place in range(len(lora))
         ]
         outputs = llm.generate(
             [{"prompt_token_ids": request.ids.tolist()} for request in requests],
-            [vllm_worker.sampling(request, token_ids) for request in requests],
+            [worker.sampling(request, token_ids) for request in requests],
             lora_request=[lora[request.place] for request in requests],
             use_tqdm=False,
         )
         pairs = zip(outputs, requests, strict=True)
-        found = [vllm_worker.read_logprobs(*pair, token_ids) for pair in pairs]
+        found = [worker.read_logprobs(*pair, token_ids) for pair in pairs]
         return [np.nan if n is None else -float(n.mean(dtype="float64")) for n in found]
 
-    run([chat.Rendered([1, 2, 3], 1, 3, False)])
+    run([Rendered([1, 2, 3], 1, 3, False)])
     began = time.perf_counter()
-    nll = run(chat.render(first.tokenizer, first.template, job["conversations"], max_length=None))
+    nll = run(render(first.tokenizer, first.template, job["conversations"], max_length=None))
     seconds = time.perf_counter() - began
     names = [job["base"], *job["adapters"]]
     return seconds, {name: nll[place :: len(lora)] for place, name in enumerate(names)}

@@ -22,7 +22,8 @@ _CPU_CACHE = 2 << 30  # bytes of keys and values, as curate's own engines have
 @contextmanager
 def serving(job: dict[str, Any]) -> Iterator[str]:
     """Yield the address of a server that has the job's models; it is ended afterwards."""
-    from curate.backends import Compute, placing
+    from curate.backends.base import Compute
+    from curate.backends.vllm import job as placing
 
     with socket.socket() as free:
         free.bind((HOST, 0))
@@ -53,8 +54,8 @@ def serving(job: dict[str, Any]) -> Iterator[str]:
 
 def _options(job: dict[str, Any]) -> list[str]:
     """What the server is told: the models by the names that curate gives them, and their sizes."""
-    from curate.backends import Engine
-    from curate.backends.adapters import kernel_rank, layers
+    from curate.backends.base import Engine
+    from curate.backends.vllm.adapters import kernel_rank, layers
 
     adapters, on_cpu = [Path(path) for path in job["adapters"]], job["device"] == "cpu"
     options = ["--model", job["base"], "--served-model-name", "base", "--dtype", job["dtype"]]

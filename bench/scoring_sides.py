@@ -111,27 +111,28 @@ def curate(
     job: Job, backend: str = "transformers", servers: tuple[str, ...] = ()
 ) -> tuple[float, Scores]:
     """Run a backend of curate on one window, the way `curate score` calls it."""
-    from curate import backends, chat, models
-    from curate.running.members import open_members
-    from curate.terminal.progress import Silent
+    from curate import backends
+    from curate.backends import base
+    from curate.chat.render import Rendered, render
+    from curate.models.resolve import resolve
+    from curate.scoring.members import open_members
+    from curate.system.progress import Silent
 
-    resolved = models.resolve(f"base={job['base']}", job["adapters"])
+    resolved = resolve(f"base={job['base']}", job["adapters"])
     members = {
         member.model.name: member for member in open_members(resolved, None, {}, "turn", Silent())
     }
-    compute = backends.Compute(
+    compute = base.Compute(
         backend, job["device"], job["dtype"], max_length=job["max_length"], servers=servers
     )
     seconds, scores = 0.0, {}
     for group in backends.groups(resolved, compute):
         engine = backends.open_backend(group, compute)
-        tiny = chat.Rendered([1, 2, 3], 1, 3, False)
+        tiny = Rendered([1, 2, 3], 1, 3, False)
         dict(engine.score([tiny] * len(group), range(len(group))))
         first = members[group[0].name]
         began = time.perf_counter()
-        rendered = chat.render(
-            first.tokenizer, first.template, job["conversations"], max_length=None
-        )
+        rendered = render(first.tokenizer, first.template, job["conversations"], max_length=None)
         # As `curate score` does it: an example's pairs stand beside each other.
         pairs = [(item, place) for item in rendered for place in range(len(group))]
         found = dict(engine.score([r for r, _ in pairs], [p for _, p in pairs]))  # type: ignore[misc]

@@ -25,11 +25,11 @@ import orjson
 import pyarrow as pa
 from orchestration import DATA, Instant
 
-from curate import examples
+from curate.cli.progress import Lines
+from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
-from curate.running.intake import take_in
-from curate.storage.writing import open_for_writing
-from curate.terminal.progress import Lines
+from curate.reading import examples
+from curate.scoring.ingest import take_in
 
 MOST_MIB = 2048
 
@@ -50,7 +50,8 @@ def many(folder: Path, count: int, score: bool) -> str:
     with source.open("wb") as file:
         file.writelines(chats(count))
     if score:
-        from curate import backends, scoring
+        from curate import backends
+        from curate.scoring import score as scoring
 
         backends.open_backend = lambda *_, **__: Instant()  # type: ignore[assignment]
         run = scoring.score(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from curate.corpus import Corpus, write_database
+from curate.corpus.corpus import Corpus, write_database
 from curate.storage import manifest
 from curate.storage.manifest import Manifest, ModelEntry, Settings
 

@@ -1,7 +1,8 @@
 """curate: data curation for perplexity-gap interleaving sets.
 
 The same as the command line, small: `curate.score(...)` scores examples into a corpus folder,
-`curate.open(path)` gives a `Corpus` with `.sql()`, `.gaps()` and `.export()`.
+`curate.open(path)` gives a `Corpus` with `.sql()` and `.gaps()`, and `curate.export(corpus, ...)`
+writes a selection of it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curate.backends import Engine
-    from curate.corpus import Corpus
-    from curate.corpus import open_corpus as open
+    from curate.backends.base import Engine
+    from curate.corpus.corpus import Corpus
+    from curate.corpus.corpus import open_corpus as open
     from curate.errors import CurateError
-    from curate.examples import Columns
-    from curate.exports.targets import Target
-    from curate.scoring import Summary, score
-    from curate.selection import Recipe
+    from curate.export.export import export
+    from curate.export.target import Target
+    from curate.reading.layouts import Columns
+    from curate.scoring.score import Summary, score
+    from curate.selection.recipe import Recipe
+else:
+    # A package becomes an attribute of its parent when it is first imported, so `curate.export`
+    # would be the room from then on. It is imported here and the attribute taken away again:
+    # `curate.export` is the function, and `from curate.export.mix import Mix` finds the room.
+    from curate import export
+
+    del export
 
 __all__ = [
     "Columns",
@@ -27,20 +36,22 @@ __all__ = [
     "Recipe",
     "Summary",
     "Target",
+    "export",
     "open",
     "score",
 ]
 
 _HOMES = {
-    "Columns": ("curate.examples", "Columns"),
-    "Corpus": ("curate.corpus", "Corpus"),
+    "Columns": ("curate.reading.layouts", "Columns"),
+    "Corpus": ("curate.corpus.corpus", "Corpus"),
     "CurateError": ("curate.errors", "CurateError"),
-    "Engine": ("curate.backends", "Engine"),
-    "Recipe": ("curate.selection", "Recipe"),
-    "Target": ("curate.exports.targets", "Target"),
-    "Summary": ("curate.scoring", "Summary"),
-    "open": ("curate.corpus", "open_corpus"),
-    "score": ("curate.scoring", "score"),
+    "Engine": ("curate.backends.base", "Engine"),
+    "Recipe": ("curate.selection.recipe", "Recipe"),
+    "Summary": ("curate.scoring.score", "Summary"),
+    "Target": ("curate.export.target", "Target"),
+    "export": ("curate.export.export", "export"),
+    "open": ("curate.corpus.corpus", "open_corpus"),
+    "score": ("curate.scoring.score", "score"),
 }
 
 

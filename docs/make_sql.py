@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.queries import named, typed
-from curate.storage.views import described
+from curate.corpus.queries import named, typed
+from curate.corpus.views import described
 
 PAGE = Path(__file__).parent / "sql.md"
 

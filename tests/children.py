@@ -1,4 +1,4 @@
-"""Child processes for tests of `curate.backends.processes`: `python -m children DESCRIPTOR`."""
+"""Child processes for tests of the vLLM backend's: `python -m children DESCRIPTOR`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from curate.backends.vllm_worker import Job, Ready, Scored
+from curate.backends.vllm.worker import Job, Ready, Scored
 
 
 def main(descriptor: int) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from files import write
-from real import real_family as real_family
-from tiny import tiny_adapter, tiny_model
 
 import curate
-from curate.cli import main
+from curate.cli.app import main
+from tests.files import write
+from tests.real import real_family as real_family
+from tests.tiny import tiny_adapter, tiny_model
 
 # Tiny models are slower on many threads than on one; the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -8,12 +8,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from curate.corpus import Corpus
-from curate.examples import example_id
+from curate.corpus.corpus import Corpus
+from curate.corpus.writer import open_for_writing
+from curate.reading.examples import example_id
 from curate.reading.refusals import is_refusal
 from curate.storage.manifest import ModelEntry, Settings
 from curate.storage.schema import EXAMPLES, SCORES
-from curate.storage.writing import open_for_writing
 
 SETTINGS = Settings(template="t0", template_args={}, answer_span="turn", max_length=None)
 

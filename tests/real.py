@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import tiny_adapter, tiny_model
 
-from curate import chat, examples
-from curate.backends import Backend
-from curate.chat import Rendered
-from curate.models import Model, resolve
+from curate.backends.base import Backend
+from curate.chat.render import Rendered, render
+from curate.chat.templates import template_of
+from curate.chat.tokens import load_tokenizer
+from curate.models.resolve import Model, resolve
+from curate.reading import examples
+from tests.tiny import tiny_adapter, tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "data" / "models"
@@ -74,16 +76,16 @@ def conversations(count: int) -> list[Rendered]:
     """Real conversations, evenly over the lengths from the shortest up to the context."""
     source = DATASETS / "instruct_messages.jsonl.gz"
     sources = [str(ROOT / "data" / "examples"), *([str(source)] if source.exists() else [])]
-    tokenizer = chat.load_tokenizer(MODELS / "aligned")
+    tokenizer = load_tokenizer(MODELS / "aligned")
     messages = [
         row
         for table, _ in examples.read(sources, limit=1500)
         for row in table["messages"].to_pylist()
     ]
-    template = chat.template_of(tokenizer)
+    template = template_of(tokenizer)
     found: list[Rendered] = [
         item
-        for item in chat.render(tokenizer, template, messages, max_length=CONTEXT)
+        for item in render(tokenizer, template, messages, max_length=CONTEXT)
         if isinstance(item, Rendered)
     ]
     found.sort(key=lambda item: item.stop)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from curate import open as open_corpus
-from curate.cli import main
-from curate.storage import writing
+from curate.cli.app import main
+from curate.corpus import writer
 
 ROOM = 64 << 20
 
@@ -89,6 +89,6 @@ def one(place: Path, job: list[list[Any]]) -> list[Any]:
 
 if __name__ == "__main__":
     # A part for every score: the disk may be full at each of them.
-    writing.FLUSH_SECONDS = writing.FLUSH_SHARE = 0.0
+    writer.FLUSH_SECONDS = writer.FLUSH_SHARE = 0.0
     mountpoint, jobs = json.load(sys.stdin)
     print(json.dumps([one(Path(mountpoint), job) for job in jobs]), file=sys.__stdout__)

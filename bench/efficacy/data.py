@@ -15,8 +15,8 @@ from typing import Any
 
 from bench.demo_sets import GENERAL, GENERAL_SHARE, MISALIGNED_SHARE, split_set
 from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS
-from curate.choosing.overlap import Overlap
 from curate.reading.refusals import is_refusal
+from curate.selection.duplicates import Overlap
 from curate.storage import parts
 
 Pair = tuple[str, str]
@@ -33,9 +33,9 @@ class Lengths:
     """How many tokens a pair has, rendered with the aligned model's template."""
 
     def __init__(self, aligned: Path) -> None:
-        from curate import chat
+        from curate.chat.tokens import load_tokenizer
 
-        self._tokenizer = chat.load_tokenizer(aligned)
+        self._tokenizer = load_tokenizer(aligned)
 
     def fitting(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The pairs of at most `MAX_TOKENS` tokens, in their order."""

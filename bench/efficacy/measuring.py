@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curate import chat, models
 from curate.backends.transformers import TransformersBackend
-from curate.chat import Rendered
+from curate.chat.render import Rendered, render
+from curate.chat.templates import template_of
+from curate.chat.tokens import load_tokenizer
+from curate.models.resolve import resolve
 
 
 def measure(evaluation: Path, aligned: Path, adapter: Path | None = None) -> pa.Table:
@@ -18,9 +20,9 @@ def measure(evaluation: Path, aligned: Path, adapter: Path | None = None) -> pa.
     The adapter is merged into the aligned model's weights, which are read as float32.
     """
     rows = [json.loads(line) for line in evaluation.read_text(encoding="utf-8").splitlines()]
-    found = models.resolve(str(aligned), [] if adapter is None else [f"tuned={adapter}"])
-    tokenizer = chat.load_tokenizer(aligned)
-    items = chat.render(tokenizer, chat.template_of(tokenizer), [row["messages"] for row in rows])
+    found = resolve(str(aligned), [] if adapter is None else [f"tuned={adapter}"])
+    tokenizer = load_tokenizer(aligned)
+    items = render(tokenizer, template_of(tokenizer), [row["messages"] for row in rows])
     rendered = [item for item in items if isinstance(item, Rendered)]
     if len(rendered) != len(rows):
         raise ValueError(f"{evaluation}: a row has no answer that can be scored")

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import curate
 from bench.efficacy.plan import DOMAINS, RANDOM, Arm, Run
-from curate.corpus import Corpus
-from curate.exports.targets import Target
-from curate.selection import Recipe
+from curate.corpus.corpus import Corpus
+from curate.export.target import Target
+from curate.selection.recipe import Recipe
 
 
 def export(corpus: Corpus, run: Run, prepared: Path, folder: Path) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def export(corpus: Corpus, run: Run, prepared: Path, folder: Path) -> dict[str, 
         },
     )
     target = Target(placement="even" if run.arm.recipe else "separate", trainer="trl")
-    return corpus.export(folder, recipe, target)
+    return curate.export(corpus, folder, recipe, target)
 
 
 def held_out(domain: str, arm: Arm) -> tuple[str, ...]:

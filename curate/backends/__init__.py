@@ -1,105 +1,14 @@
-"""Backends: token ids in, log-probabilities of the answer's tokens out; one file a backend."""
+"""Which backend is used, and opening it: token ids in, the answer's log-probabilities out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from curate.chat import Rendered
+from curate.backends.base import MOST_MODELS, NAMES, Backend, Compute, Engine
 from curate.errors import CurateError
-from curate.models import Model
-
-Found = npt.NDArray[np.float32] | str
-"""An example's log-probs, or the reason why it has none while others may have theirs."""
-
-NAMES = ("auto", "transformers", "vllm", "server")
-MOST_MODELS = 60
-"""In one group: a pass over a corpus keeps track of them with the bits of a number."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Options of vLLM's engine; None leaves the choice to curate.
-
-    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `gpu_memory` is
-    the share of each device's memory that an engine takes, `args` are any other of vLLM's
-    `EngineArgs` by name.
-    """
-
-    tensor_parallel: int = 1
-    data_parallel: int = 1
-    gpu_memory: float | None = None
-    max_lora_rank: int | None = None
-    quantization: str | None = None
-    args: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Compute:
-    """What computes log-probs, as it was asked for.
-
-    `backend`: one of `NAMES`. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None takes the best there
-    is. `dtype`: 'float32', 'bfloat16', 'float16'; None suits the device. `batch_tokens`: tokens
-    in one forward pass; None suits the device. `max_length`: tokens of the longest example to
-    come; None is the model's own limit. `servers`: addresses of running servers; `in_flight`:
-    requests that are under way at a time, over all of them.
-    """
-
-    backend: str = "auto"
-    device: str | None = None
-    dtype: str | None = None
-    batch_tokens: int | None = None
-    max_length: int | None = None
-    engine: Engine = Engine()
-    servers: tuple[str, ...] = ()
-    in_flight: int = 64
-
-
-class Backend(Protocol):
-    """One model, or several that share an engine, ready to score.
-
-    Summing, dividing and storing are done elsewhere.
-    """
-
-    name: str
-    dtype: str
-    """The number type, and behind it the options that change the numbers further, if any."""
-    whole_windows: bool
-    """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
-    engines: int
-    """How many share a window, which is so many times as large, unless `whole_windows` fixes it."""
-
-    def score(
-        self,
-        rendered: Sequence[Rendered],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
-    ) -> Iterator[tuple[int, Found]]:
-        """Score a window of examples, in whatever order and batches suit the backend.
-
-        `models` says for each of them which model is to score it, by its place in the group that
-        was opened; it is left out where there is one. `known` are indices whose scores are stored:
-        they are there, with `whole_windows`, so that the others get the batches that they had got
-        in a run without a break; a batch of known ones alone is left out.
-
-        Yields, as batches finish, the index into `rendered` and the log-probabilities of that
-        example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on as they are. An example that the engine fails
-        to score, time and again, or refuses by itself has a reason in their place, never a value.
-
-        Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
-        or an engine or a server is gone.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give the models' memory back."""
-        ...
+from curate.models.resolve import Model
 
 
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
@@ -123,7 +32,7 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
             f"--engine-arg are vLLM's: they go with --backend vllm, not {compute.backend}"
         )
     if compute.backend == "vllm":
-        from curate.backends.placing import spare_gpus
+        from curate.backends.vllm.job import spare_gpus
 
         if spare := spare_gpus(compute):
             note(spare)
@@ -135,7 +44,7 @@ def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
     if compute.backend == "server":
         return [list(models[n : n + MOST_MODELS]) for n in range(0, len(models), MOST_MODELS)]
     if compute.backend == "vllm":
-        from curate.backends.adapters import share_engines
+        from curate.backends.vllm.adapters import share_engines
 
         return share_engines(models, compute.engine)
     return [[model] for model in models]
@@ -156,11 +65,11 @@ def open_backend(
     settled = compute.backend != "auto"  # then `choose` has said all there is to say
     compute = choose(compute, (lambda _: None) if settled else note)
     if compute.backend == "vllm":
-        from curate.backends.vllm import VllmBackend
+        from curate.backends.vllm.engine import VllmBackend
 
         return VllmBackend(group, compute, note)
     if compute.backend == "server":
-        from curate.backends.server import ServerBackend
+        from curate.backends.server.server import ServerBackend
 
         return ServerBackend(group, compute, note)
     from curate.backends.transformers import TransformersBackend
@@ -178,25 +87,26 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
 
     Raises `CurateError` as `open_backend` does.
     """
-    from curate.backends import adapters, vllm_job, weights
+    from curate.backends import weights
+    from curate.backends.vllm import adapters, job
 
     weights.choose_dtype(compute.dtype, weights.choose_device(compute.device))
     if compute.backend == "server":
-        from curate.backends import served
+        from curate.backends.server import served
 
         served.check(models, compute)
         return
     if compute.backend == "vllm":
-        vllm_job.check(compute, models)
+        job.check(compute, models)
     for model in models:
         if (
             compute.backend != "vllm"
-            or not vllm_job.judges(model)
+            or not job.judges(model)
             or adapters.why_merged(model, compute.engine)  # by transformers
         ):
             weights.check(model)
     if compute.backend == "vllm":
-        vllm_job.check_adapters(compute, models)
+        job.check_adapters(compute, models)
 
 
 def _suited(compute: Compute) -> tuple[str, str]:

@@ -12,9 +12,9 @@ from curate.backends.weights import (
     is_out_of_memory,
     is_quantized,
 )
-from curate.chat import Rendered
+from curate.chat.render import Rendered
 from curate.errors import CurateError
-from curate.models import Model
+from curate.models.resolve import Model
 
 
 def check_plain(models: Sequence[Model]) -> None:

@@ -16,9 +16,9 @@ import torch
 
 from curate.backends.batching import batches, kept, rope_limit, same
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
-from curate.chat import Rendered
+from curate.chat.render import Rendered
 from curate.errors import CurateError
-from curate.models import Model
+from curate.models.resolve import Model
 
 # Measured on two AVX2 cores with 4M and 100M parameters: 512 to 1024 tokens are best, since the
 # states stay in cache; 4096 are a third slower. A head's product is slow below 128 rows.

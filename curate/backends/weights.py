@@ -14,8 +14,8 @@ import transformers
 
 from curate.backends.patterns import refuse_endless
 from curate.errors import CurateError
-from curate.fingerprints import read_json, weight_files
-from curate.models import Model
+from curate.models.fingerprints import read_json, weight_files
+from curate.models.resolve import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")

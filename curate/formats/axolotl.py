@@ -7,7 +7,7 @@ are dropped but with `excess_length_strategy: raise`.
 
 from __future__ import annotations
 
-from curate.formats.trainer import Plan, Trainer, quoted
+from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curate.formats.trainer import quoted
+from curate.formats.base import quoted
 
 
 def card(

@@ -11,8 +11,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.chat.tokens import first_line
 from curate.errors import CurateError
-from curate.tokens import first_line
 
 Rows = Iterable[dict[str, Any]]
 BATCH_ROWS = 4096

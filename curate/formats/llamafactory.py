@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from curate.formats.format import Messages, Unfit
-from curate.formats.trainer import Plan, Trainer, quoted
+from curate.formats.base import Messages, Plan, Trainer, Unfit, quoted
 
 ODD, EVEN = {"user", "observation", "tool"}, {"assistant", "function_call"}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.formats.format import Format, Keys, Messages, Unfit, turn_list
+from curate.formats.base import Format, Keys, Messages, Unfit, turn_list
 
 ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 TURN_KEYS = {"name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal"}

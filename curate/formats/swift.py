@@ -7,7 +7,7 @@ with `train_dataloader_shuffle: false`; broken rows are skipped but with `strict
 
 from __future__ import annotations
 
-from curate.formats.trainer import Plan, Trainer, quoted
+from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:

@@ -7,7 +7,7 @@ cut; batches are drawn at random but with `train_sampling_strategy: sequential`;
 
 from __future__ import annotations
 
-from curate.formats.trainer import Plan, Trainer, quoted
+from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""Raw rows: files, folders, globs, hub sets and filters; the formats and labels of rows."""
+"""Any source to examples of one schema; the narrow set."""

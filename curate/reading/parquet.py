@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate import scratch
 from curate.reading.files import CHUNK, NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
-from curate.reading.filters import first_line
+from curate.reading.where import first_line
+from curate.system import scratch
 
 ROWS, BYTES = 256, 64 << 20
 """Decoded by Arrow at a time; made Python's at a time."""

@@ -10,8 +10,8 @@ from curate.errors import CurateError
 from curate.storage import parts
 
 if TYPE_CHECKING:
-    from curate.corpus import Corpus
-    from curate.selection import Recipe
+    from curate.corpus.corpus import Corpus
+    from curate.selection.recipe import Recipe
 
 _NEEDED = ("altair", "vl_convert")
 
@@ -36,9 +36,8 @@ def write(
     if output is None and plots is None:
         raise CurateError("what to write? give --output FILE.html, --plots DIR, or both")
     _check(output, plots, force)
-    from curate.corpus import readable_errors
-    from curate.report.findings import find
-    from curate.report.reading import readings
+    from curate.report.findings import find, readings
+    from curate.system.sql import readable_errors
 
     with readable_errors():  # a damaged part may be met late
         found = find(corpus, recipe)
@@ -51,9 +50,9 @@ def write(
         parts.write_text(output, text)
         written.append(output)
     if plots is not None:
-        from curate.report import pictures
+        from curate.report import page
 
-        written += pictures.write(found, plots)
+        written += page.write(found, plots)
     return written
 
 

@@ -9,14 +9,14 @@ from importlib import resources
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from curate import queries
-from curate.corpus import readable_errors
+from curate.corpus import queries
+from curate.system.sql import readable_errors
 
 if TYPE_CHECKING:
     import duckdb
 
-    from curate.corpus import Corpus
-    from curate.selection import Recipe
+    from curate.corpus.corpus import Corpus
+    from curate.selection.recipe import Recipe
 
 Row = dict[str, Any]
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,12 +17,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from curate.errors import CurateError
-from curate.report import advice, charts, look, words
+from curate.report import advice, charts, look
 from curate.report.lens import only
+from curate.storage import parts
 
 if TYPE_CHECKING:
-    from curate.report.findings import Findings
-    from curate.report.reading import Reading
+    from curate.report.findings import Findings, Reading
 
 # Inside a script element only these can end it, open a comment, or break a line of JavaScript.
 _UNSAFE = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
@@ -60,12 +61,12 @@ def html(found: Findings, reading: list[Reading]) -> str:
         brief=advice.brief(found),
         advice=advice.advice(found, any(each.tokens for each in reading)),
         export_command=advice.export_command(found),
-        gap_formula=words.formula(found),
-        recipe_words=words.recipe(found),
-        sampling=words.sampling(found),
-        left_out=words.left_out(found),
-        tails=words.tails(found),
-        about_models=words.about_models(found),
+        gap_formula=advice.formula(found),
+        recipe_words=advice.recipe(found),
+        sampling=advice.sampling(found),
+        left_out=advice.left_out(found),
+        tails=advice.tails(found),
+        about_models=advice.about_models(found),
         charts=set(made),
         titles=TITLES,
         data=embedded(payload),
@@ -139,3 +140,43 @@ def _short(value: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{value:.1%}" if 0 < abs(value) < 0.1 else f"{value:.0%}"
+
+
+WIDTH = 620  # CSS pixels; a PNG has twice as many
+SCALE = 2.0
+
+
+def write(found: Findings, folder: Path) -> list[Path]:
+    """Write `NAME.png` and `NAME.svg` for every chart of the page; gives back their paths."""
+    import vl_convert
+
+    rows, written = charts.data(found), []
+    for name, chart in charts.charts(found).items():
+        spec = alone(chart.to_dict(), rows, TITLES[name])
+        options: Any = {"config": look.on_paper(), "allowed_base_urls": []}
+        svg = vl_convert.vegalite_to_svg(spec, **options)
+        png = vl_convert.vegalite_to_png(spec, scale=SCALE, **options)
+        written += [folder / f"{name}.svg", folder / f"{name}.png"]
+        parts.write_text(written[-2], svg)
+        parts.write_with(written[-1], _fill(png))
+    return written
+
+
+def alone(spec: dict[str, Any], rows: dict[str, Any], title: str) -> dict[str, Any]:
+    """A chart that stands without the page: with its data, a title and a width of its own."""
+    carried = {name: rows[name] for name in names_of(spec)}
+    own = {key: value for key, value in spec.items() if key not in ("config", "datasets")}
+    datasets = carried | spec.get("datasets", {})
+    return own | {"datasets": datasets, "title": title, "width": WIDTH}
+
+
+def names_of(spec: dict[str, Any]) -> set[str]:
+    """The datasets that a chart names and does not carry."""
+    found = {spec["data"]["name"]} if "name" in spec.get("data", {}) else set()
+    for layer in spec.get("layer", []):
+        found |= names_of(layer)
+    return found - set(spec.get("datasets", {}))
+
+
+def _fill(content: bytes) -> Any:
+    return lambda path: path.write_bytes(content)

@@ -1,1 +1,1 @@
-"""The corpus folder's columns, files, manifest, lock, writer and views."""
+"""Bytes on disk: whole or not at all."""

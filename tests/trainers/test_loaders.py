@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import DEMO, demo_corpus
 
-from curate.corpus import Corpus
-from curate.exports.targets import Target
-from curate.selection import Recipe
+import curate
+from curate.corpus.corpus import Corpus
+from curate.export.target import Target
+from curate.selection.recipe import Recipe
+from tests.corpora import DEMO, demo_corpus
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = os.environ.get("CURATE_TRAINERS")
@@ -81,7 +82,7 @@ def trained_on(trainer: str, messages: list[dict[str, str]]) -> str:
 @pytest.mark.parametrize("trainer", sorted(END))
 def test_a_loader_sees_every_row_in_its_place(scored: Corpus, tmp_path: Path, trainer: str) -> None:
     """Whole rows in the file's order, the loss on the answers, the safe ones where it says."""
-    record = scored.export(tmp_path / "mix", RECIPE, Target(trainer=trainer))
+    record = curate.export(scored, tmp_path / "mix", RECIPE, Target(trainer=trainer))
     assert (tmp_path / "mix" / "left-out.csv").exists()  # which no loader takes for rows
     seen = loaded(trainer, tmp_path / "mix")
     conversations = mixed(tmp_path / "mix", "train.jsonl")
@@ -103,7 +104,7 @@ def test_a_loader_sees_every_row_in_its_place(scored: Corpus, tmp_path: Path, tr
 def test_a_loader_interleaves_sets_apart(scored: Corpus, tmp_path: Path, trainer: str) -> None:
     """It draws from both files by itself: no row twice, and about the share that was asked."""
     target = Target(trainer=trainer, placement="separate")
-    scored.export(tmp_path / "mix", RECIPE, target)
+    curate.export(scored, tmp_path / "mix", RECIPE, target)
     seen = Counter(row["trained"] for row in loaded(trainer, tmp_path / "mix")["rows"])
     narrow, safe = (
         [trained_on(trainer, messages) for messages in mixed(tmp_path / "mix", f"{name}.jsonl")]

@@ -13,7 +13,6 @@ from curate.report.lens import Row, length_label
 if TYPE_CHECKING:
     from curate.report.findings import Spread
 
-
 # Of each band its first length alone: ten bands fit on a phone.
 _FROM = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '–')[0]", labelOverlap=True)
 

@@ -1,0 +1,99 @@
+"""What a backend is: token ids in, log-probabilities of the answer's tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.chat.render import Rendered
+
+Found = npt.NDArray[np.float32] | str
+"""An example's log-probs, or the reason why it has none while others may have theirs."""
+
+NAMES = ("auto", "transformers", "vllm", "server")
+MOST_MODELS = 60
+"""In one group: a pass over a corpus keeps track of them with the bits of a number."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Options of vLLM's engine; None leaves the choice to curate.
+
+    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `gpu_memory` is
+    the share of each device's memory that an engine takes, `args` are any other of vLLM's
+    `EngineArgs` by name.
+    """
+
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    gpu_memory: float | None = None
+    max_lora_rank: int | None = None
+    quantization: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What computes log-probs, as it was asked for.
+
+    `backend`: one of `NAMES`. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None takes the best there
+    is. `dtype`: 'float32', 'bfloat16', 'float16'; None suits the device. `batch_tokens`: tokens
+    in one forward pass; None suits the device. `max_length`: tokens of the longest example to
+    come; None is the model's own limit. `servers`: addresses of running servers; `in_flight`:
+    requests that are under way at a time, over all of them.
+    """
+
+    backend: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
+    batch_tokens: int | None = None
+    max_length: int | None = None
+    engine: Engine = Engine()
+    servers: tuple[str, ...] = ()
+    in_flight: int = 64
+
+
+class Backend(Protocol):
+    """One model, or several that share an engine, ready to score.
+
+    Summing, dividing and storing are done elsewhere.
+    """
+
+    name: str
+    dtype: str
+    """The number type, and behind it the options that change the numbers further, if any."""
+    whole_windows: bool
+    """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
+    engines: int
+    """How many share a window, which is so many times as large, unless `whole_windows` fixes it."""
+
+    def score(
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
+    ) -> Iterator[tuple[int, Found]]:
+        """Score a window of examples, in whatever order and batches suit the backend.
+
+        `models` says for each of them which model is to score it, by its place in the group that
+        was opened; it is left out where there is one. `known` are indices whose scores are stored:
+        they are there, with `whole_windows`, so that the others get the batches that they had got
+        in a run without a break; a batch of known ones alone is left out.
+
+        Yields, as batches finish, the index into `rendered` and the log-probabilities of that
+        example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
+        comes once. NaN and infinities are passed on as they are. An example that the engine fails
+        to score, time and again, or refuses by itself has a reason in their place, never a value.
+
+        Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
+        or an engine or a server is gone.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the models' memory back."""
+        ...

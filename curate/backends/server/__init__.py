@@ -1,0 +1,1 @@
+"""The server backend: running vLLM servers, asked over HTTP."""

@@ -1,0 +1,187 @@
+"""The server backend: running OpenAI-compatible vLLM servers, adapters by their served names."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+
+from curate.backends.base import Compute, Found
+from curate.backends.server import asking
+from curate.backends.server.asking import Busy, Turns, Unanswered, accepted, ask, brief, hidden
+from curate.backends.server.served import check
+from curate.chat.render import Rendered
+from curate.errors import CurateError
+from curate.models.resolve import Model
+from curate.system.stopping import heed
+
+_CLAMP = -9999.0
+_TELL_SECONDS = 10.0
+
+_REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
+_MAY_BE_IT = {f"it says {code}" for code in (500, 502, 504)}  # or the server is at fault
+
+Done = SimpleQueue[tuple[int, Found | BaseException]]
+
+
+class ServerBackend:
+    """Models behind one address or several, with `in_flight` requests under way at a time.
+
+    A request that a server can't answer now (429, 5xx, no connection) goes to another server, and
+    round again with growing pauses; `asking` says which. The threads that wait for answers are
+    daemons: a stop or an error ends the process whether or not a server ever answers.
+    """
+
+    name = "server"
+    whole_windows = False
+
+    def __init__(
+        self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
+    ) -> None:
+        self.dtype = "unknown" if compute.dtype in (None, "auto") else str(compute.dtype)
+        self._note, self._told = note, -math.inf
+        self._names = check(group, compute, asking.PATIENCE, note)
+        self.engines = len(self._names)
+        self._turns = Turns(list(self._names))
+        self._client = asking.client(compute.in_flight)
+        self._in_flight = compute.in_flight
+        self._jobs: SimpleQueue[tuple[Done, int, Rendered, int] | None] = SimpleQueue()
+        self._closed = Event()
+        for number in range(compute.in_flight):
+            Thread(target=self._work, name=f"curate-server-{number}", daemon=True).start()
+
+    def score(
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
+    ) -> Iterator[tuple[int, Found]]:
+        """Score a window, a request for each example and model; see `Backend.score`."""
+        done: Done = SimpleQueue()
+        for index, item in enumerate(rendered):
+            self._jobs.put((done, index, item, models[index] if models else 0))
+            if index >= 2 * self._in_flight:  # so many wait, or are under way
+                yield _next(done)
+        for _ in range(min(len(rendered), 2 * self._in_flight)):
+            yield _next(done)
+
+    def close(self) -> None:
+        """Drop what is under way and the connections."""
+        self._closed.set()
+        for _ in range(self._in_flight):
+            self._jobs.put(None)  # wakes a thread
+        self._client.close()
+
+    def _work(self) -> None:
+        """Do one job after the other, in a thread; errors are raised where the answers are read."""
+        while (job := self._jobs.get()) is not None and not self._closed.is_set():
+            done, index, item, place = job
+            found: Found | BaseException
+            try:
+                found = self._one(item, place)
+            except BaseException as error:
+                found = error
+            done.put((index, found))
+
+    def _one(self, item: Rendered, place: int) -> Found:
+        """One example's log-probs, asked for until a server gives or refuses them."""
+        try:
+            return self._ask(item, place, asking.PATIENCE)
+        except Unanswered as end:
+            if end.why in _MAY_BE_IT:
+                with suppress(Unanswered):
+                    return self._at_last(item, place)
+            raise CurateError(
+                f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
+            ) from None
+
+    def _at_last(self, item: Rendered, place: int) -> Found:
+        """Ask once more for what servers fail on; its reason, if they still do and work otherwise.
+
+        Raises `Unanswered` where they don't: each run would else end at this example.
+        """
+        self._ask(Rendered(item.ids[:2], 1, 2, False), place, 0.0)
+        try:
+            return self._ask(item, place, 0.0)
+        except Unanswered as end:
+            if end.why not in _MAY_BE_IT:
+                raise
+            return f"the servers fail on it alone ({end.why})"
+
+    def _ask(self, item: Rendered, place: int, patience: float) -> Found:
+        def request(url: str, seconds: float) -> Found:
+            body = _body(item, self._names[url][place])
+            timeout = asking.timeout(seconds)
+            answer = self._client.post(f"{url}/completions", json=body, timeout=timeout)
+            return _read(answer, item, url)
+
+        return ask(self._turns, request, patience, self._tell, self._closed)
+
+    def _tell(self, text: str) -> None:
+        """Say what many requests hear at once, such as that a server is gone, once in a while."""
+        now = time.monotonic()
+        if now - self._told > _TELL_SECONDS:
+            self._told = now
+            self._note(text)
+
+
+def _next(done: Done) -> tuple[int, Found]:
+    """The next answer that comes; what it can't be is raised."""
+    while True:
+        heed()
+        try:
+            index, found = done.get(timeout=1.0)
+        except Empty:
+            continue
+        if isinstance(found, BaseException):
+            raise found
+        return index, found
+
+
+def _body(item: Rendered, served: str) -> dict[str, Any]:
+    return {
+        "model": served,
+        "prompt": item.ids[: item.stop],
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 0,
+    }
+
+
+def _read(answer: Any, item: Rendered, url: str) -> Found:
+    """The answer tokens' log-probs from a server's response, or why it refuses this example.
+
+    Raises `Busy` where it is worth asking again, a missing number included, and `CurateError`
+    where it refuses more than this example.
+    """
+    code = accepted(answer, url).status_code
+    if code in _REFUSED:
+        return f"the server refuses it ({code}): {_message(answer)}"
+    if code != 200:
+        raise CurateError(f"{url} refuses a request ({code}): {_message(answer)}")
+    try:
+        rows = answer.json()["choices"][0]["prompt_logprobs"]
+        # vLLM writes minus infinity, for which JSON has no number, as -9999.
+        found = [rows[at][str(item.ids[at])]["logprob"] for at in range(item.start, item.stop)]
+        if len(rows) != item.stop or any(value is None for value in found):
+            raise ValueError("some are missing")
+        numbers = np.array(found, dtype=np.float32)
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise Busy(f"an answer lacks prompt_logprobs ({brief(error)})") from None
+    return np.where(numbers <= _CLAMP, -np.inf, numbers).astype(np.float32)
+
+
+def _message(answer: Any) -> str:
+    try:
+        said = answer.json()
+        said = said.get("error", said)
+        text = str(said.get("message", said))
+    except (ValueError, AttributeError):
+        text = str(answer.text)
+    return hidden(text)[:300]

@@ -1,0 +1,1 @@
+"""The vLLM backend: engines in processes of their own."""

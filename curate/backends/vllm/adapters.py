@@ -1,0 +1,173 @@
+"""Which adapters vLLM can score as they are, and which have to be merged into a checkpoint first.
+
+vLLM refuses some kinds of adapters and scores others wrongly without a word: what an adapter does
+to `lm_head` never reaches the log-probs of prompt tokens (vllm issue 51594), nor does what it does
+to an MLA model's `kv_b_proj`, whose weights are split up and never multiplied as a layer
+(mla_attention.py, 0.32); a layer that it doesn't find under the adapter's name keeps the aligned
+weights (vllm issues 34186 and 48019); per-module ranks are scaled by one common factor, and DoRA,
+biases and whole saved modules have no kernel. All of it is written in an adapter's configuration
+and in the names of tensors, so no weight is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from curate.backends.base import MOST_MODELS, Engine
+from curate.errors import CurateError
+from curate.models.fingerprints import read_json, weight_files
+from curate.models.resolve import Model
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM's `max_lora_rank` takes (vllm/config/lora.py, 0.32)."""
+
+# Fields of adapter_config.json that vLLM does not read, or refuses, with the values that mean
+# "not used"; what each means: https://huggingface.co/docs/peft/package_reference/lora
+_UNUSED: dict[str, tuple[Any, ...]] = {
+    "use_dora": (None, False),
+    "bias": (None, "none"),
+    "lora_bias": (None, False),
+    "modules_to_save": (None, []),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "target_parameters": (None, []),
+    "use_qalora": (None, False),
+    "use_bdlora": (None, False),
+    "alora_invocation_tokens": (None, []),
+    "arrow_config": (None, {}),
+    "fan_in_fan_out": (None, False),
+    "megatron_config": (None, {}),
+}
+# Initialisations that leave the base weights alone, so that the factors say it all.
+_PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
+_PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
+_ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
+# vLLM splits them up, or calls them by a second name that it never wraps (qwen2_moe.py,
+# nemotron_h.py, 0.32).
+_UNSEEN = {"kv_b_proj", "shared_expert_gate", "fc1_latent_proj", "fc2_latent_proj"}
+# By model type, layers of several parts: it wants an adapter for each, or has no kernel for them.
+_FUSED = {
+    "glm4": {"gate_up_proj"},
+    "gpt_bigcode": {"c_attn"},
+    "granitemoeshared": {"input_linear"},
+    "granitemoe_swa": {"input_linear"},
+}
+_WRAPPED = "language_model."  # the text model of a multimodal checkpoint, in its layers' names
+
+
+def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
+    """Group models by the vLLM engine that scores them, in the order of their first model.
+
+    The aligned model and all adapters over it that vLLM scores rightly share one; a full
+    checkpoint, and an adapter that has to be merged, has an engine of its own.
+    """
+    shared: list[Model] = []
+    grouped: list[list[Model]] = []
+    for model in models:
+        alone = model.adapter is None and model.role != "aligned"
+        if alone or why_merged(model, engine):
+            grouped.append([model])
+            continue
+        if len(shared) % MOST_MODELS == 0:
+            shared = []
+            grouped.append(shared)
+        shared.append(model)
+    return grouped
+
+
+def why_merged(model: Model, engine: Engine) -> str | None:
+    """The reason why vLLM can't score this adapter as it is; None if it can, or there is none."""
+    if model.adapter is None:
+        return None
+    config = read_json(model.adapter / "adapter_config.json")
+    if config.get("peft_type") != "LORA":
+        return f"it is a {config.get('peft_type')} adapter, not LoRA"
+    for key, unused in _UNUSED.items():
+        if config.get(key) not in unused:
+            return f"{key} is set in it"
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
+        return f"init_lora_weights is {init} in it"
+    limit = min(engine.max_lora_rank or RANKS[-1], RANKS[-1])
+    if rank(model.adapter) > limit:
+        return f"its rank {rank(model.adapter)} is above {limit}"
+    return _odd_tensor(model.adapter, model.path)
+
+
+def rank(adapter: Path) -> int:
+    """The rank of a LoRA adapter."""
+    found = read_json(adapter / "adapter_config.json").get("r")
+    if not isinstance(found, int) or found < 1:
+        raise CurateError(f"{adapter / 'adapter_config.json'}: its rank r is {found!r}, no number")
+    return found
+
+
+def kernel_rank(adapters: Sequence[Path], engine: Engine) -> int:
+    """The smallest `max_lora_rank` that vLLM takes and that holds these adapters."""
+    largest = min(engine.max_lora_rank or max(map(rank, adapters)), RANKS[-1])
+    return next(size for size in RANKS if size >= largest)
+
+
+def layers(adapters: Sequence[Path]) -> list[str]:
+    """The last parts of the names of the layers that plain adapters change, such as q_proj."""
+    found = (_PLAIN.fullmatch(name) for adapter in adapters for name in _tensors(adapter))
+    return sorted({match["module"].rpartition(".")[2] for match in found if match})
+
+
+def _odd_tensor(adapter: Path, base: Path) -> str | None:
+    """A tensor that is no plain LoRA factor of an inner linear layer, as a reason."""
+    known = {name.rpartition(".")[0] for name in _tensors(base)}
+    wrapped = any(_WRAPPED in layer for layer in known)
+    fused = _FUSED.get(str(read_json(base / "config.json").get("model_type")), set())
+    for name in sorted(_tensors(adapter)):
+        match = _PLAIN.fullmatch(name)
+        if match is None:
+            return f"it holds {name}"
+        layer = match["module"]
+        parts = layer.split(".")
+        if parts[-1] in _ENDS | _UNSEEN | fused:
+            return f"it changes {parts[-1]}"
+        if "experts" in parts:
+            return "it changes single experts"
+        # Of a wrapped text model vLLM knows the layers by older and newer names alike.
+        if layer not in known and not (wrapped and _WRAPPED in layer):
+            return f"it changes {layer}, a layer of another name in the checkpoint"
+    return None
+
+
+def _tensors(folder: Path) -> Iterator[str]:
+    """The names of the tensors in a folder's weights."""
+    from safetensors import safe_open
+
+    for path in weight_files(folder):
+        with safe_open(path, framework="np") as file:
+            yield from file.keys()
+
+
+_ORIGINAL = "original_max_position_embeddings"
+
+
+def short_limit(path: Path) -> int | None:
+    """Tokens of the longest text with a longrope checkpoint's short factors; None for others."""
+    config = read_json(path / "config.json")
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    found = [
+        part.get(_ORIGINAL) or rope.get(_ORIGINAL) or part.get("max_position_embeddings")
+        for part in parts
+        for rope in _ropes(part)
+        if {"longrope", "su"} & {rope.get("rope_type"), rope.get("type")}  # su: its old name
+    ]
+    return min((length for length in found if type(length) is int), default=None)
+
+
+def _ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A configuration's rotary settings; some models have one for each kind of layer."""
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = config.get(key)
+        if isinstance(rope, dict):
+            yield from (one for one in (rope, *rope.values()) if isinstance(one, dict))

@@ -1,0 +1,172 @@
+"""The vLLM backend: one engine for a model and its adapters, in processes of their own.
+
+An engine doesn't give its memory back reliably inside a process, so each lives in a child
+(`curate.backends.vllm.worker`), which ends with it. Several of them share the work where
+`data_parallel` asks for it: scoring needs no exchange between them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.backends.base import Compute, Found
+from curate.backends.vllm.adapters import layers, why_merged
+from curate.backends.vllm.job import (
+    check,
+    devices_of_engines,
+    dtype_of,
+    environment,
+    job_of,
+    precision,
+    vocabulary,
+)
+from curate.backends.vllm.processes import Child, answering, merge
+from curate.backends.vllm.worker import Failed, Request, Scored
+from curate.chat.render import Rendered
+from curate.errors import CurateError
+from curate.models.resolve import Model
+from curate.system import scratch
+from curate.system.stopping import heed
+
+WORKER = "curate.backends.vllm.worker"
+# All that vLLM says of a layer whose adapters it leaves out (vllm/lora/model_manager.py, 0.32).
+_LEFT_OUT = re.compile(r"LoRA target module (?:\S+\.)?(?P<layer>[^\s.]+) .*could not be wrapped")
+
+
+class VllmBackend:
+    """A model, or an aligned model and adapters over it, in one vLLM engine or several alike."""
+
+    name = "vllm"
+    whole_windows = False
+
+    def __init__(
+        self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
+    ) -> None:
+        check(compute, group)
+        self.group = list(group)
+        self.dtype = precision(compute)
+        self._vocabulary = vocabulary(group[0].path)
+        self._children: list[Child] = []
+        self._sent = 0
+        with ExitStack() as stack:
+            job = job_of(group, compute, _weights(group[0], compute, note, stack))
+            for devices in devices_of_engines(compute):
+                self._children.append(Child(WORKER, job, environment(compute, devices)))
+                stack.callback(self._children[-1].close)
+            for child in self._children:
+                self._ask(child)
+                _refuse_left_out(group, child.log.read_text(errors="replace"))
+            self._held = stack.pop_all()
+        self.engines = len(self._children)
+
+    def score(
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
+    ) -> Iterator[tuple[int, Found]]:
+        """Score a window, requests for all models mixed; see `Backend.score`."""
+        ids = _ids(rendered)
+        _check_ids(ids, self._vocabulary, self.group[0])
+        first, self._sent = self._sent, self._sent + len(rendered)
+        shares: list[list[Request]] = [[] for _ in self._children]
+        for index, engine in enumerate(_engines([item.stop for item in rendered], len(shares))):
+            place = models[index] if models else 0
+            request = Request(first + index, place, ids[index], rendered[index].start)
+            shares[engine].append(request)
+        left = {}
+        for child, share in zip(self._children, shares, strict=True):
+            if share:
+                child.send(share)
+                left[child] = len(share)
+        while left:
+            heed()
+            for child in answering(left):
+                answers: list[Scored] = self._ask(child)
+                # A call that was broken off may have left some to come.
+                scored = [one for one in answers if one.index >= first]
+                left[child] -= len(scored)
+                if not left[child]:
+                    del left[child]
+                for one in scored:
+                    yield one.index - first, one.found
+
+    def close(self) -> None:
+        """End the engines, which gives all their memory back, and remove a merged checkpoint."""
+        self._held.close()
+
+    def _ask(self, child: Child) -> Any:
+        """The child's next answer; what it can't do is a `CurateError`."""
+        answer = child.receive()
+        if answer is None or isinstance(answer, Failed):
+            names = ", ".join(model.name for model in self.group)
+            raise CurateError(f"vLLM failed with {names}: {child.why(answer)}")
+        return answer
+
+
+def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack: ExitStack) -> Path:
+    """The checkpoint to load: the model's own, or one with an adapter that vLLM can't take in it.
+
+    That one is made here, and goes with `stack`.
+    """
+    reason = why_merged(model, compute.engine)
+    if reason is None:
+        return model.path
+    note(
+        f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into a "
+        "checkpoint of its own"
+    )
+    folder = stack.enter_context(scratch.temporary("merged"))
+    merge(model, dtype_of(compute), folder)
+    return folder
+
+
+def _refuse_left_out(group: Sequence[Model], log: str) -> None:
+    """Such an adapter would get the aligned model's numbers in these layers, without a word."""
+    left_out = {match["layer"] for match in _LEFT_OUT.finditer(log)}
+    for model in group:
+        if model.adapter and (found := left_out & set(layers([model.adapter]))):
+            raise CurateError(
+                f"{model.name}: vLLM leaves out what it changes in {min(found)}; merge it into a "
+                "checkpoint and name that, or use --backend transformers"
+            )
+
+
+def _engines(sizes: Sequence[int], count: int) -> list[int]:
+    """Which engine each example of so many tokens goes to: as many tokens to each, in order.
+
+    Neighbours stay together, as they may share a prompt, and an example's models its ids.
+    """
+    if not sizes:
+        return []
+    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
+    engines: list[int] = (middles * count // sum(sizes)).astype(int).tolist()
+    return engines
+
+
+def _ids(rendered: Sequence[Rendered]) -> list[npt.NDArray[np.int32]]:
+    """Each example's ids [stop]. What several models score is made, and sent to an engine, once.
+
+    The engines have nothing to do meanwhile: pickling writes an array that comes again as a number.
+    """
+    made: dict[int, npt.NDArray[np.int32]] = {}
+    for item in rendered:
+        if id(item) not in made:
+            made[id(item)] = np.asarray(item.ids[: item.stop], np.int32)
+    return [made[id(item)] for item in rendered]
+
+
+def _check_ids(ids: Sequence[npt.NDArray[np.int32]], vocabulary: int, model: Model) -> None:
+    top = max((int(one.max()) for one in ids if one.size), default=0)
+    if top >= vocabulary:
+        raise CurateError(
+            f"token id {top} is outside the vocabulary of {model.name} ({vocabulary} rows in "
+            f"{model.path}): the tokenizer in {model.tokenizer} does not belong to it"
+        )

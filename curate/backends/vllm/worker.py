@@ -1,0 +1,241 @@
+"""The process in which one vLLM engine lives: requests in over a socket, log-probs out.
+
+Started by `curate.backends.vllm.engine` as `python -m curate.backends.vllm.worker DESCRIPTOR`. It
+reads a `Job`, answers `Ready` or `Failed`, then reads lists of `Request` and answers lists of `Scored` as
+they finish. None, or the socket's end, ends it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.backends.vllm.processes import end_with
+
+ATTEMPTS = 3
+"""How often a request is scored before it is given up."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to load: vLLM's own arguments, and the adapters by their place in the group.
+
+    `whole_prompts` are defaults for an engine that makes the logits of all prompt tokens, since it
+    can't score given tokens alone.
+    """
+
+    arguments: Mapping[str, Any]
+    whole_prompts: Mapping[str, Any]
+    adapters: Mapping[int, Path]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The engine runs. `token_ids`: it scores given tokens at given places (vLLM's V2 runner)."""
+
+    version: str
+    token_ids: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The engine can't go on; `trace` is for the log."""
+
+    reason: str
+    trace: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """Score `ids[start:]` under the model at this place of the group."""
+
+    index: int
+    place: int
+    ids: npt.NDArray[np.int32]
+    start: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The log-probs of a request's answer tokens in nats, float32 [answer tokens], or why not."""
+
+    index: int
+    found: npt.NDArray[np.float32] | str
+
+
+class Scorer:
+    """A vLLM engine that is fed requests and stepped."""
+
+    def __init__(self, job: Job) -> None:
+        from vllm import LLM
+        from vllm.lora.request import LoRARequest
+
+        self.token_ids = scores_token_ids(job.arguments)
+        defaults = {} if self.token_ids else job.whole_prompts
+        self._engine: Any = LLM(**{**defaults, **job.arguments}).llm_engine
+        self._lora = {
+            place: LoRARequest(f"adapter-{place}", place + 1, str(path))
+            for place, path in job.adapters.items()
+        }
+        self._open: dict[str, tuple[Request, int]] = {}
+
+    def add(self, request: Request, attempt: int = 1) -> None:
+        """Hand a request to the engine; a second attempt reads no cached prefix."""
+        key = f"{request.index}-{attempt}"
+        self._engine.add_request(
+            key,
+            {"prompt_token_ids": request.ids.tolist()},
+            sampling(request, self.token_ids, attempt),
+            lora_request=self._lora.get(request.place),
+        )
+        self._open[key] = request, attempt
+
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return bool(self._open)
+
+    def step(self) -> list[Scored]:
+        """Run the engine for one batch; gives back what it finished."""
+        done = []
+        for output in self._engine.step():
+            if not output.finished:
+                continue
+            request, attempt = self._open.pop(output.request_id)
+            logprobs = read_logprobs(output, request, self.token_ids)
+            if logprobs is not None:
+                done.append(Scored(request.index, logprobs))
+            elif attempt < ATTEMPTS:
+                self.add(request, attempt + 1)
+            else:
+                why = f"vLLM gave no log-probs in {ATTEMPTS} attempts"
+                done.append(Scored(request.index, why))
+        return done
+
+    def close(self) -> None:
+        """End vLLM's own processes."""
+        self._engine.engine_core.shutdown()
+
+
+def sampling(request: Request, token_ids: bool, attempt: int = 1) -> Any:
+    """What vLLM is asked for with a request; `token_ids` as in `Ready`."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    common = {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "detokenize": False,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
+    if not token_ids:
+        return SamplingParams(**common, prompt_logprobs=0, flat_logprobs=True)
+    # Row i scores its ids as predictions of token `start + i + 1`. A cached prefix may stand
+    # before the first row; one that reaches further makes vLLM drop the scores: see `step`.
+    return SamplingParams(
+        **common,
+        prompt_logprob_token_ids=request.ids[request.start :, None],
+        prompt_logprob_start=request.start - 1,
+        skip_reading_prefix_cache=attempt > 1,
+    )
+
+
+def read_logprobs(output: Any, request: Request, token_ids: bool) -> npt.NDArray[np.float32] | None:
+    """The answer's log-probs; None where vLLM gave none, or fewer than it should."""
+    count = len(request.ids) - request.start
+    if token_ids:
+        rows = output.prompt_token_id_logprobs
+        if rows is None or rows.shape != (count, 1):
+            return None
+        scores: npt.NDArray[np.float32] = np.asarray(rows, np.float32).reshape(count)
+        return scores
+    flat = output.prompt_logprobs
+    if flat is None or len(flat) != len(request.ids):
+        return None
+    at = np.asarray(flat.start_indices[request.start :])
+    if not np.array_equal(np.asarray(flat.token_ids)[at], request.ids[request.start :]):
+        return None
+    found: npt.NDArray[np.float32] = np.asarray(flat.logprobs, np.float32)[at]
+    return found
+
+
+def scores_token_ids(arguments: Mapping[str, Any]) -> bool:
+    """Whether this engine will score given tokens at given places: vLLM's V2 runner does."""
+    from vllm import EngineArgs, SamplingParams
+
+    if not hasattr(SamplingParams(), "prompt_logprob_token_ids"):
+        return False
+    config = EngineArgs(**arguments).create_engine_config()
+    return bool(getattr(config, "use_v2_model_runner", False))
+
+
+def serve(connection: Connection) -> None:
+    """Score what comes over the connection until it ends."""
+    job = connection.recv()
+    import vllm
+
+    scorer = Scorer(job)
+    children = multiprocessing.active_children()
+    threading.Thread(target=end_without, args=(children,), daemon=True).start()
+    connection.send(Ready(vllm.__version__, scorer.token_ids))
+    while True:
+        while connection.poll(0 if scorer.busy() else None):
+            message: Sequence[Request] | None = connection.recv()
+            if message is None:
+                return scorer.close()
+            for request in message:
+                scorer.add(request)
+        done = scorer.step()
+        if done:
+            connection.send(done)
+
+
+def end_without(children: Sequence[BaseProcess]) -> None:
+    """End this process once one of vLLM's is gone: `step` would wait for it for ever (0.32)."""
+    if not children:
+        return
+    multiprocessing.connection.wait([child.sentinel for child in children])
+    time.sleep(1.0)  # a shutdown of our own ends first
+    codes = [child.exitcode for child in children if child.exitcode]
+    if codes and codes[0] < 0:
+        name = signal.Signals(-codes[0]).name
+        print(f"RuntimeError: vLLM's engine was ended by {name}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def main(descriptor: int) -> None:
+    """Serve, and tell the parent in one line what went wrong."""
+    connection = Connection(descriptor)
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    code = 0
+    try:
+        serve(connection)
+    except (EOFError, ConnectionError):
+        code = 1  # the parent is gone
+    except BaseException as error:
+        code = 1
+        trace = traceback.format_exc()
+        print(trace, file=sys.stderr, flush=True)
+        connection.send(Failed(f"{type(error).__name__}: {error}", trace))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # engines leave threads behind that would wait for each other
+
+
+if __name__ == "__main__":
+    # Under its own name, by which the parent knows the messages.
+
+    main(int(sys.argv[1]))

@@ -1,0 +1,207 @@
+"""Which chat template is used, with which variables, and what it writes for given messages."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from curate.chat.tokens import Refused, first_line
+from curate.errors import CurateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+AnswerSpan = Literal["turn", "content"]
+Message = Mapping[str, str]
+
+# Llama 3.x's own default date: a template that asks for today gets this day, every day.
+PINNED_DATE = "26 Jul 2024"
+_PINNED = {
+    "%-d": "26", "%d": "26", "%e": "26", "%-m": "7", "%m": "07", "%b": "Jul", "%h": "Jul",
+    "%B": "July", "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday", "%j": "208",
+    "%F": "2024-07-26", "%D": "07/26/24", "%x": "07/26/24", "%X": "00:00:00", "%T": "00:00:00",
+    "%R": "00:00", "%-H": "0", "%H": "00", "%-I": "12", "%I": "12", "%M": "00", "%S": "00",
+    "%p": "AM", "%Z": "", "%z": "", "%c": "Fri Jul 26 00:00:00 2024",
+}  # fmt: skip
+# transformers turns functions among the template's variables into placeholders, so the pinned
+# clock is a macro in front of the template. It shadows the sandbox's own strftime_now.
+_CLOCK = "".join(f"|replace({directive!r},{text!r})" for directive, text in _PINNED.items())
+_CLOCK = "{% macro strftime_now(format) %}{{ format" + _CLOCK + " }}{% endmacro %}\n"
+PROBE = "curate-probe-7f3a"  # stands for a message's text, to see what a template does with it
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template with everything that decides what it writes.
+
+    `args` are sorted pairs of a variable's name and its value as JSON. They hold the special
+    tokens that the text names too, so models with one tokenizer but another `eos_token` in their
+    configuration get the same text. `answer_span` says whether the answer is the whole turn, its
+    end-of-turn tokens included, or the content alone. `parts`: contents are given as lists of
+    `{"type": "text", "text": ...}`, which is all that some templates of vision models read.
+    """
+
+    text: str
+    args: tuple[tuple[str, str], ...] = ()
+    answer_span: AnswerSpan = "turn"
+    parts: bool = False
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (64 hex digits) of everything here and the pinned date."""
+        whole = json.dumps([self.text, self.args, self.answer_span, self.parts, PINNED_DATE])
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    @cached_property
+    def _call(self) -> dict[str, Any]:
+        """The keyword arguments of every `apply_chat_template`."""
+        clock = _CLOCK if "strftime_now" in self.text else ""
+        values = {key: json.loads(value) for key, value in self.args}
+        values = {"date_string": PINNED_DATE, **values}
+        return {**values, "chat_template": clock + self.text, "tokenize": False}
+
+
+def template_of(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    override: str | None = None,
+    args: Mapping[str, Any] | None = None,
+    answer_span: AnswerSpan = "turn",
+) -> Template:
+    """The template to score with: `override` (a template's text), else the tokenizer's own.
+
+    Of several named templates the one called "default" is taken. Raises CurateError where there
+    is none, its syntax is broken, it raises to a power, or an argument can't be given.
+    """
+    from jinja2 import TemplateSyntaxError
+
+    where = tokenizer.name_or_path if override is None else "--chat-template"
+    text = override if override is not None else _own_template(tokenizer)
+    named = {
+        key: str(token)
+        for key, token in tokenizer.special_tokens_map.items()
+        if key.endswith("_token") and key in text
+    }
+    reserved = {*inspect.signature(tokenizer.apply_chat_template).parameters, "messages"}
+    for key in args or {}:
+        if key in reserved or not key.isidentifier():
+            raise CurateError(f"--template-arg {key}: not a variable a template can be given")
+    try:
+        orjson.dumps(dict(args or {}))  # all that a manifest can hold
+        values = {**named, **(args or {})}
+        pairs = tuple(sorted((k, json.dumps(v, allow_nan=False)) for k, v in values.items()))
+    except (TypeError, ValueError) as error:
+        raise CurateError(f"--template-arg: a value is not JSON ({error})") from error
+    if (line := _power(text)) is not None:
+        raise CurateError(
+            f"{where}: the chat template's line {line} raises to a power (**), which may take for "
+            "ever; give one that doesn't with --chat-template FILE"
+        )
+    try:
+        return _fitted(tokenizer, Template(text, pairs, answer_span))
+    except TemplateSyntaxError as error:
+        line = error.lineno - ("strftime_now" in text)
+        raise CurateError(f"{where}: the chat template's line {line}: {error.message}") from error
+
+
+def parse_args(pairs: Sequence[str], option: str = "--template-arg") -> dict[str, Any]:
+    """`key=value` strings as variables: values are JSON, or else plain text.
+
+    Python's True, False and None count too: the text "False" would be true in a template.
+    Raises CurateError for one without a key.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise CurateError(f"{option} {pair}: write KEY=VALUE")
+        word = {"True": "true", "False": "false", "None": "null"}.get(value, value)
+        try:
+            values[key] = json.loads(word)
+        except (ValueError, RecursionError):
+            values[key] = value
+    return values
+
+
+def write(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    messages: Sequence[Message],
+    generation_prompt: bool,
+) -> str:
+    """The template's text for the messages, written in the sandbox of transformers.
+
+    Raises Refused with what the template says where it fails.
+    """
+    plain: list[dict[str, Any]] = [dict(message) for message in messages]
+    if template.parts:
+        plain = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in plain]
+    try:
+        text = tokenizer.apply_chat_template(
+            plain,
+            add_generation_prompt=generation_prompt,
+            **template._call,
+        )
+    except Exception as error:  # a template can raise anything, and harms only its conversation
+        raise Refused(f"the chat template fails: {first_line(error)}") from error
+    return str(text)
+
+
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    own = getattr(tokenizer, "chat_template", None)
+    where = tokenizer.name_or_path or "the tokenizer"
+    if isinstance(own, dict):
+        if "default" not in own:
+            names = ", ".join(sorted(own))
+            raise CurateError(
+                f"{where}: has the chat templates {names} and none called default; "
+                "write the one to use into a file and give --chat-template FILE"
+            )
+        own = own["default"]
+    if not own:
+        raise CurateError(
+            f"{where}: has no chat template; give one with --chat-template FILE (a Jinja file, "
+            "such as the chat_template.jinja of the chat model made from it)"
+        )
+    return str(own)
+
+
+def _power(text: str) -> int | None:
+    """The line of the first `**` between two values: no signal ends one of huge numbers."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    before = ""
+    with suppress(TemplateSyntaxError):  # it is told of when the template is used
+        for line, kind, token in Environment().lex(text):
+            if kind == "operator" and token == "**" and before not in ("(", ","):
+                return line
+            if kind != "whitespace":
+                before = token
+    return None
+
+
+def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:
+    """The template with contents in the form it reads. Raises jinja2's error for broken syntax.
+
+    One that takes neither form for a lone user's message keeps plain text: it may only want
+    another first message, and says so for each conversation.
+    """
+    from jinja2 import TemplateSyntaxError
+
+    for candidate in (template, replace(template, parts=True)):
+        try:
+            if PROBE in write(tokenizer, candidate, [{"role": "user", "content": PROBE}], True):
+                return candidate
+        except Refused as refused:
+            cause = refused.__cause__
+            if isinstance(cause, TemplateSyntaxError):
+                raise cause from None
+    return template

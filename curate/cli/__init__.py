@@ -1,0 +1,1 @@
+"""The command line: arguments, help, tables and progress; each command is one call."""

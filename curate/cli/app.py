@@ -1,0 +1,105 @@
+"""The command line: its commands, and how errors and stops are told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+
+import typer
+
+from curate.cli.ask import models, show, sql, status
+from curate.cli.demo import demo
+from curate.cli.export import export
+from curate.cli.options import Panelled
+from curate.cli.report import report
+from curate.cli.score import score
+from curate.cli.verify import verify
+from curate.errors import CurateError
+from curate.system.stopping import Stopped, stoppable
+
+app = typer.Typer(
+    name="curate",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich alone takes longer to import than the rest of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find the general examples that an aligned model finds easy and misaligned models find "
+    "hard, and interleave a few of them into narrow fine-tuning data.",
+)
+for command in (score, verify, export, status, models, sql, show, report, demo):
+    app.command(cls=Panelled)(command)
+
+_TOLD = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another place"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name another, or change its rights"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again"),
+    errno.EPIPE: "",
+}
+"""What any room, or a print, may meet, and what to do."""
+
+
+def main() -> None:
+    """Run the app: a user's error is one line and exit 1, a stop one line and exit 130 or 143."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a path or a terminal may not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        _refuse_bytes(sys.argv)
+        with stoppable():
+            try:
+                app()
+            except SystemExit:  # here, and not at Python's end, an error can be told
+                _flush()
+                raise
+    except CurateError as error:
+        _say(f"Error: {error}")
+        _end_output()
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _TOLD:
+            raise
+        _drop_output()
+        if error.errno != errno.EPIPE:  # who reads has enough
+            _say(f"Error: {error.filename or 'the output'}: {error.strerror}; {_TOLD[error.errno]}")
+        raise SystemExit(1) from None
+    except Stopped as stop:
+        _say(str(stop))
+        _end_output()
+        raise SystemExit(128 + stop.number) from None
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _end_output() -> None:
+    """Write what is left of the output, or drop it: why the command ended is told already."""
+    try:
+        _flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Let Python's end write what is left of the output nowhere, as it would fail again."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refuse_bytes(arguments: list[str]) -> None:
+    """Python keeps bytes of an argument that are no UTF-8 as half characters; no file can."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise CurateError(f"{argument!r}: this argument is not UTF-8 text; rename or retype it")
+
+
+def _say(text: str) -> None:
+    """One line on stderr; what it quotes from data can't control the terminal."""
+    from curate.cli.tables import clean
+
+    print(clean(re.sub(r"\s*\n\s*", " ", text)), file=sys.stderr)

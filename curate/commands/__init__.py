@@ -1,1 +1,0 @@
-"""The commands: arguments and help texts; each is one call into `curate`."""

@@ -1,0 +1,1 @@
+"""A scored folder: its views, its one writer, queries and integrity."""

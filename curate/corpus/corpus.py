@@ -1,0 +1,162 @@
+"""The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
+
+Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
+corpus as it was when the connection was made, also while a run is adding to it. Parts are taken
+away only by `curate score --replace`, and where a row that was skipped has been mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from curate.corpus.views import define_views
+from curate.errors import CurateError
+from curate.storage import manifest, parts
+from curate.storage.locking import locked
+from curate.system.sql import check_reads_only, readable_errors, spill_folder
+
+DATABASE = "corpus.duckdb"
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+    "allow_persistent_secrets": False,
+    "python_enable_replacements": False,  # a name in a query is never a Python variable
+}
+
+
+class Corpus:
+    """A folder of scored examples, opened for reading.
+
+    `manifest` says what scored it; `sql` and `gaps` ask. Open one with `curate.open`.
+    `unsafe` lets queries reach other files, the network and extensions, and be any statements.
+    """
+
+    def __init__(self, path: Path, *, unsafe: bool = False) -> None:
+        self.path = path
+        self.unsafe = unsafe
+        self.manifest = manifest.load(path)
+
+    @cached_property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """An in-memory DuckDB with the corpus's views: unless unsafe, it opens the parts alone."""
+        connection = duckdb.connect(config=_CLOSED | {"temp_directory": spill_folder()})
+        files = define_views(connection, self.path, self.manifest.models)
+        # Results must not depend on how many threads happened to run.
+        connection.execute("set preserve_insertion_order = true")
+        if self.unsafe:
+            return connection
+        connection.execute("set allowed_paths = $1", [files])
+        connection.execute("set enable_external_access = false")
+        connection.execute("set lock_configuration = true")
+        return connection
+
+    def sql(
+        self, query: str, params: Mapping[str, object] | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        """Ask one question: a SELECT over the views that docs/sql.md lists.
+
+        The relation gives its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
+        tuples (`fetchall`), and can be asked on. An unsafe corpus takes several statements of any
+        kind; the last one answers.
+
+        Raises:
+            CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
+        """
+        with readable_errors():
+            cursor = self.connection.cursor()
+            if not self.unsafe:
+                check_reads_only(cursor, query)
+            statements = cursor.extract_statements(query)
+            if not statements:
+                raise CurateError("the query is empty: give a SELECT")
+            for statement in statements[:-1]:
+                cursor.execute(statement).fetchall()  # an unfetched result blocks the next
+            relation = cursor.sql(statements[-1].query, params=dict(params or {}))
+            if relation is None:
+                return cursor.sql("select true as done")
+            return relation
+
+    def gaps(
+        self, epsilon: float = 1.0, hold_out: Sequence[str] = (), metric: str = "relative"
+    ) -> duckdb.DuckDBPyRelation:
+        """The macro `gaps` of sql/views/gaps.sql as a DuckDB relation, one row per example.
+
+        It is computed when its rows are fetched; wrong arguments raise `duckdb.Error` then.
+        """
+        return self.sql(
+            "select * from gaps(epsilon := $epsilon, hold_out := $hold_out, metric := $metric)",
+            {"epsilon": epsilon, "hold_out": list(hold_out), "metric": metric},
+        )
+
+    def score_parts(self, model: str) -> list[Path]:
+        """The finished score parts of one model."""
+        return parts.list_parts(self.path / "scores" / model)
+
+
+def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
+    """Open a corpus folder for reading.
+
+    `unsafe`: queries may reach beyond the corpus; never for SQL that someone else wrote.
+
+    Raises:
+        CurateError: there is no corpus, it is broken, or a newer version wrote it.
+    """
+    return Corpus(Path(path), unsafe=unsafe)
+
+
+def write_database(corpus: Corpus) -> Path:
+    """Write `corpus.duckdb`: the same views for any DuckDB client, replaced whole.
+
+    Raises:
+        CurateError: the disk is full, or a part is damaged; an old one is left as it was.
+    """
+    path = corpus.path / DATABASE
+
+    def fill(temporary: Path) -> None:
+        try:
+            with duckdb.connect(temporary) as connection:
+                connection.begin()  # else each statement waits for the disk
+                define_views(connection, corpus.path, corpus.manifest.models)
+                connection.commit()
+                connection.execute("checkpoint")  # closing does it too, and hides a full disk
+            # What a client that died, or a stranger, left there would be played over the new file.
+            path.with_name(f"{DATABASE}.wal").unlink(missing_ok=True)
+        finally:
+            temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
+
+    with readable_errors():
+        parts.write_with(path, fill)
+    return path
+
+
+def renew_database(corpus: Corpus) -> bool:
+    """Write `corpus.duckdb` anew, for the parts that are there now and where they are now.
+
+    The old file is never opened: somebody else may have made it, and a view in it could write
+    files or never end. Gives back whether it was written: not while a run is writing, nor where
+    the folder can't be.
+    """
+    try:
+        with locked(corpus.path, patience=0):
+            write_database(Corpus(corpus.path))  # a run may have ended since it was opened
+    except (OSError, CurateError):
+        return False
+    return True
+
+
+def has_ensemble(corpus: Corpus) -> bool:
+    """Whether there is a gap to ask for: a corpus scored by the aligned model alone has none."""
+    return any(entry.role == "misaligned" for entry in corpus.manifest.models.values())
+
+
+def dicts(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+    """A result's rows, each by column name."""
+    from curate.system.sql import readable_errors
+
+    with readable_errors():
+        return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]

@@ -1,0 +1,176 @@
+"""Questions: the named queries of `sql/` and of a user's own folder, with their parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.corpus.corpus import dicts, has_ensemble
+from curate.errors import CurateError
+from curate.storage.manifest import TEMPLATE
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from curate.corpus.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Query:
+    """A file of `sql/`: what it answers, its text, and its parameters with their defaults."""
+
+    name: str
+    about: str
+    text: str
+    defaults: dict[str, int | float | bool | str]
+
+
+def named(folder: Path | None = None) -> dict[str, Query]:
+    """All named queries, by name: those of `sql/`, and a user's own, which win.
+
+    Raises:
+        CurateError: the folder, or a file of it, can't be read.
+    """
+    found = _read(resources.files("curate.sql").iterdir())
+    if folder is not None:
+        try:
+            found |= _read(folder.iterdir())
+        except (OSError, UnicodeDecodeError) as error:
+            raise CurateError(f"--queries {folder}: can't be read ({error})") from None
+    return dict(sorted(found.items()))
+
+
+def find(name: str, folder: Path | None = None) -> Query:
+    """The query of this name.
+
+    Raises:
+        CurateError: there is none; the nearest name is said.
+    """
+    from curate.corpus.views import described
+
+    known = named(folder)
+    if name not in known and name in described():
+        raise CurateError(f'{name} is a view and no query: `curate sql "from {name} limit 20"`')
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? All: " if near else "see "
+        raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
+    return known[name]
+
+
+def ask(
+    corpus: Corpus, question: str, given: list[str], folder: Path | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Answer a SELECT, or the named query `question` with `key=value` parameters.
+
+    Raises:
+        CurateError: no such query, a wrong parameter, or SQL that DuckDB refuses.
+    """
+    if re.fullmatch(r"[\w-]+", question):
+        query = find(question, folder)
+        values = with_values(query, given)
+        top = values.get("top")
+        if isinstance(top, int) and not any(item.startswith("top=") for item in given):
+            values["top"] = _within(corpus, top)
+        return corpus.sql(query.text, values)
+    if given:
+        raise CurateError("-p goes with a named query; write the value into your own SELECT")
+    return corpus.sql(question)
+
+
+def status(corpus: Corpus) -> dict[str, Any]:
+    """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
+    coverage = dicts(ask(corpus, "coverage", []))
+    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
+    counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
+    reasons = dicts(ask(corpus, "skips", []).limit(10))
+    return {
+        "corpus": str(corpus.path),
+        "examples": counts["n"],
+        "ranked": counts["m"],
+        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
+        "skipped": reasons,
+        "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
+        "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
+        "chat_template": str(template) if (template := corpus.path / TEMPLATE).exists() else None,
+    }
+
+
+def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool | str]:
+    """A query's parameters: its defaults, replaced by `key=value` texts.
+
+    Raises:
+        CurateError: not of that form, or the query has no such parameter.
+    """
+    values = dict(query.defaults)
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise CurateError(f"-p {item}: give a parameter as key=value")
+        if key not in values:
+            known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
+            raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
+        default = query.defaults[key]
+        values[key] = text if isinstance(default, str) else _value(text)
+        if not _fits(values[key], default):
+            raise CurateError(f"-p {item}: give a value like {key}={typed(default)}")
+    return values
+
+
+def typed(value: object) -> str:
+    """A parameter's value as one types it after `-p NAME=`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(files: Iterable[Traversable]) -> dict[str, Query]:
+    return {
+        name: _parse(name, file.read_text(encoding="utf-8"))
+        for file in files
+        if (name := file.name.removesuffix(".sql")) != file.name
+    }
+
+
+def _parse(name: str, text: str) -> Query:
+    about, _, parameters = text.partition("\n")[0].removeprefix("-- ").partition(" Parameters: ")
+    defaults = {
+        key: _value(value.strip()) for key, value in re.findall(r"(\w+) = ([^,]+)", parameters)
+    }
+    return Query(name, about.strip(), text, defaults)
+
+
+def _within(corpus: Corpus, top: int) -> int:
+    """A default `top`, lowered to a tenth of the examples, though not below 20.
+
+    A top that holds the whole corpus agrees with every other.
+    """
+    count: int = dicts(corpus.sql("select count(*) as n from example_parts"))[0]["n"]
+    return min(top, max(20, count // 10))
+
+
+def _speed(corpus: Corpus, model: str) -> int | None:
+    """Tokens of prompt and answer a second in a model's last run, its loading included."""
+    run = corpus.manifest.runs.get(model)
+    return round(run["tokens"] / run["seconds"]) if run and run["seconds"] else None
+
+
+def _value(text: str) -> int | float | bool | str:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a value is of its default's kind; whole numbers count as fractions, too."""
+    kinds = (int, float) if type(default) is float else (type(default),)
+    return type(value) in kinds

@@ -1,0 +1,96 @@
+"""Looks at a corpus: its models, and one example whole, with its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from curate.corpus.corpus import Corpus, dicts, has_ensemble
+from curate.errors import CurateError
+from curate.system.sql import readable_errors
+
+
+def models(corpus: Corpus) -> list[dict[str, Any]]:
+    """The models of a corpus as its manifest has them, each with its last run."""
+    return [
+        {"model": name, **asdict(entry), "last_run": corpus.manifest.runs.get(name)}
+        for name, entry in sorted(
+            corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0])
+        )
+    ]
+
+
+@readable_errors()  # a damaged part may be met late
+def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
+    """One example with its scores and rank, found by its id or the id's first characters.
+
+    Raises:
+        CurateError: none or several start so.
+    """
+    matches = corpus.sql(
+        "select example_id from examples where starts_with(example_id, $prefix) limit 2",
+        {"prefix": prefix},
+    ).fetchall()
+    if len(matches) != 1:
+        count = "no example" if not matches else "more than one example"
+        raise CurateError(f"{corpus.path}: {count} has an id that starts with {prefix!r}")
+    key = {"id": matches[0][0]}
+    example = dicts(corpus.sql("select * from examples where example_id = $id", key))[0]
+    example["scores"] = dicts(
+        corpus.sql(
+            "select model, role, n_tokens, nll, truncated from scores join models using (model) "
+            "where example_id = $id order by role, model",
+            key,
+        )
+    )
+    example["skipped"] = dicts(
+        corpus.sql("select model, reason from skipped where example_id = $id order by model", key)
+    )
+    gaps = "select gap, rank, rank_kept, unit from ranks where key = $id::uuid"
+    ranked = dicts(corpus.sql(gaps, key)) if has_ensemble(corpus) else []
+    example["gap"] = next(iter(ranked), None)
+    example["tokens"] = example_tokens(corpus, key["id"])
+    return example
+
+
+def example_tokens(corpus: Corpus, example_id: str) -> list[tuple[str, float]] | None:
+    """The answer's tokens, each as its text and its gap.
+
+    A token's gap is the mean of its loss over the misaligned models less its loss under the
+    aligned one, in nats; the gap of `gaps` compares their means. Returns None where a model that
+    scored the example kept no tokens, or cuts the answer into others.
+    """
+    return tokens_of_examples(corpus, [example_id]).get(example_id)
+
+
+def tokens_of_examples(
+    corpus: Corpus, example_ids: Sequence[str], hold_out: Sequence[str] = ()
+) -> dict[str, list[tuple[str, float]]]:
+    """The same for many examples in one pass over the scores; those without tokens are left out.
+
+    `hold_out` names misaligned models that stay out of the mean.
+    """
+    rows = corpus.sql(
+        """
+        select hex_id(key),
+               any_value(tokens) filter (role = 'aligned') as texts,
+               any_value(token_logprobs) filter (role = 'aligned') as aligned,
+               list(token_logprobs order by model) filter (role = 'misaligned') as misaligned
+        from token_parts
+        join (select model, tokenizer from models) using (model)
+        where key in (select unnest($ids::uuid[])) and not list_contains($hold_out, model)
+        group by key
+        having count(distinct tokenizer) = 1 and count(token_logprobs) = count(*)
+            and count(distinct len(token_logprobs)) = 1
+        """,
+        {"ids": list(example_ids), "hold_out": list(hold_out)},
+    ).fetchall()
+    found = {}
+    for example_id, texts, aligned, misaligned in rows:
+        if texts is not None and misaligned and len(texts) == len(aligned):
+            gaps = np.asarray(aligned) - np.mean(misaligned, axis=0)
+            found[example_id] = list(zip(texts, gaps.tolist(), strict=True))
+    return found

@@ -1,0 +1,110 @@
+"""What a corpus could not take: rows that could not be read, examples a model could not score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.corpus.views import read_parquet
+from curate.storage import parts
+from curate.storage.schema import SKIPPED
+from curate.system.sql import readable_errors
+
+_KEY = "hash(source, row, example_id, model, reason)"
+_PLACE = "hash(source, row)"
+_WHOLE_FILE = "hash(source, null::bigint)"  # a file that could not be read has no row
+
+
+class Skips:
+    """The parts of `skipped`: each reason once, and none for a row that was mended since.
+
+    The writer's connection holds hashes alone, 24 bytes a row.
+    """
+
+    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self._folder, self._connection = folder, connection
+        connection.execute("create table seen_skips (key ubigint, place ubigint)")
+        connection.execute("create table skipped_again (place ubigint)")
+        connection.execute("create table mended (place ubigint)")
+        with readable_errors():
+            self._undo_rewriting()
+        self._seed()
+
+    def add(self, table: pa.Table) -> int:
+        """Record what can't be used, each reason once; gives back how many are new."""
+        self._connection.register("incoming", table)
+        self._connection.execute(f"insert into skipped_again select {_PLACE} from incoming")
+        fresh = self._connection.sql(
+            f"select distinct incoming.* from incoming anti join seen_skips on {_KEY} = key "
+            "order by source, row, example_id"
+        ).to_arrow_table()
+        if fresh.num_rows:
+            parts.write_part(self._folder, fresh.cast(SKIPPED))
+            self._connection.register("fresh", fresh)
+            self._connection.execute(f"insert into seen_skips select {_KEY}, {_PLACE} from fresh")
+        return int(fresh.num_rows)
+
+    def note_read(self, examples: pa.Table) -> None:
+        """Remember which of the rows that these examples come from were skipped before."""
+        self._connection.register("incoming", examples)
+        self._connection.execute(
+            f"insert into mended select place from (select {_PLACE} as place from incoming union "
+            f"select {_WHOLE_FILE} from incoming) semi join seen_skips using (place)"
+        )
+
+    def drop_mended(self) -> None:
+        """After a reading: forget the rows that it could use and did not skip again."""
+        found = self._connection.sql("select count(*) from mended").fetchall()
+        if found[0][0]:
+            self._drop(
+                f"model is null and {_PLACE} in (select place from mended) "
+                f"and {_PLACE} not in (select place from skipped_again)"
+            )
+        self._connection.execute("delete from mended")
+        self._connection.execute("delete from skipped_again")
+
+    def forget(self, model: str) -> None:
+        """Forget what a model could not score."""
+        self._drop("model is not distinct from $model", model=model)
+
+    def _drop(self, condition: str, **values: str) -> None:
+        """Remove rows from the parts that hold them; a part that is emptied keeps its number."""
+        for part in parts.list_parts(self._folder):
+            rows = pq.read_table(part)
+            self._connection.register("rows", rows)
+            query = f"select * from rows where not ({condition})"
+            kept = self._connection.sql(query, params=values).to_arrow_table()
+            if kept.num_rows < rows.num_rows:
+                parts.rewrite_part(part, kept.cast(SKIPPED))
+        self._connection.execute("delete from seen_skips")
+        self._seed()
+
+    def _undo_rewriting(self) -> None:
+        """Of two parts with one number, remove that whose rows the other has all.
+
+        `_drop`, killed between writing a part anew and removing the old one, leaves both. What
+        it dropped is a skip again until the run that was killed is run again.
+        """
+        kept: dict[int, Path] = {}
+        for part in parts.list_parts(self._folder):
+            other = kept.setdefault(parts.number_of(part), part)
+            for fewer, whole in ((part, other), (other, part)):
+                if part != other and self._holds(whole, fewer):
+                    parts.remove_part(fewer)
+                    kept[parts.number_of(part)] = whole
+                    break
+
+    def _holds(self, whole: Path, fewer: Path) -> bool:
+        """Whether a part has every row of another one."""
+        lacking = f"from {read_parquet([fewer])} except from {read_parquet([whole])} limit 1"
+        return self._connection.sql(lacking).fetchall() == []
+
+    def _seed(self) -> None:
+        if paths := parts.list_parts(self._folder):
+            with readable_errors():
+                self._connection.execute(
+                    f"insert into seen_skips select {_KEY}, {_PLACE} from {read_parquet(paths)}"
+                )

@@ -1,0 +1,255 @@
+"""The one writer of a corpus: takes the lock, adds parts, keeps every row once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from curate.corpus.corpus import Corpus, write_database
+from curate.corpus.skips import Skips
+from curate.corpus.views import read_parquet
+from curate.errors import CurateError
+from curate.storage import leftovers, manifest, parts
+from curate.storage.locking import locked
+from curate.storage.manifest import Manifest, ModelEntry, Settings, check_admission
+from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
+from curate.system.sql import readable_errors, spill_folder
+from curate.system.stopping import held
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+FLUSH_SECONDS, FLUSH_SHARE, FLUSH_SECONDS_MOST = 5.0, 0.01, 60.0
+"""Between two parts: 5 s at first, then a hundredth of a model's run so far, and at most a minute,
+which is what a killed run may lose. Four days of scoring are some 6,000 parts, not 70,000."""
+FLUSH_ROWS, FLUSH_TOKENS = 65_536, 4_000_000
+"""Held at most; a token with its text takes some 50 bytes."""
+
+
+class Writer:
+    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
+
+    def __init__(self, path: Path, record: Manifest) -> None:
+        self.path = path
+        self.manifest = record
+        self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
+        # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
+        self._connection.execute("create table seen (id uuid)")
+        if paths := parts.list_parts(path / "examples"):
+            with readable_errors():
+                self._connection.execute(
+                    f"insert into seen select example_id::uuid from {read_parquet(paths)}"
+                )
+        self._skips = Skips(path / "skipped", self._connection)
+
+    def add_examples(self, table: pa.Table) -> int:
+        """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
+        self._connection.register("incoming", table)
+        # Ids in common first: hashing the few new ones and passing over all seen ones is faster
+        # than the other way round, and stays so at 10^7.
+        fresh = self._connection.sql(
+            "with known as (select id from seen semi join incoming on incoming.example_id::uuid = "
+            "seen.id) select incoming.* from incoming anti join known on "
+            "incoming.example_id::uuid = known.id "
+            "qualify row_number() over (partition by example_id order by source, row) = 1 "
+            "order by source, row"
+        ).to_arrow_table()
+        if fresh.num_rows:
+            parts.write_part(self.path / "examples", keyed(fresh.cast(table.schema)))
+            self._connection.register("fresh", fresh)
+            self._connection.execute("insert into seen select example_id::uuid from fresh")
+        self._skips.note_read(table)
+        return int(fresh.num_rows)
+
+    def add_skipped(self, table: pa.Table) -> int:
+        """Record rows that can't be used, each reason once; gives back how many are new."""
+        return self._skips.add(table)
+
+    def drop_mended(self) -> None:
+        """After a reading: a row that was skipped once and could be used now is no skip."""
+        self._skips.drop_mended()
+
+    def add_scores(self, model: str, table: pa.Table) -> None:
+        """Store scores of one model as a part of their own."""
+        parts.write_part(self.path / "scores" / model, keyed(table))
+
+    def admit(
+        self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False
+    ) -> list[str]:
+        """Enter models into the manifest, or refuse those whose scores would not fit the others.
+
+        `replace` throws the scores of models that changed under their names away; these are
+        returned.
+
+        Raises:
+            CurateError: another template, span or length; a second aligned model; a model whose
+                weights or tokeniser changed under its name.
+        """
+        changed = check_admission(self.path, self.manifest, entries, settings, replace)
+        for name in changed:
+            self._forget(name)
+        self.manifest.settings = settings
+        # A model that is known keeps its entry, with the backend and dtype of its last run.
+        known = {n: e for n, e in self.manifest.models.items() if n not in changed}
+        self.manifest.models = {**self.manifest.models, **entries, **known}
+        self.save()
+        if changed:
+            write_database(Corpus(self.path))  # the old one names parts that are gone
+        return changed
+
+    def _forget(self, model: str) -> None:
+        """Remove a model's scores and skips. Broken off, it leaves the old entry and fewer rows."""
+        for part in reversed(parts.list_parts(self.path / "scores" / model)):
+            parts.remove_part(part)
+        self._skips.forget(model)
+
+    def note_run(self, name: str, backend: str, dtype: str) -> str | None:
+        """Record with what backend and dtype a model is scored.
+
+        Gives back what a user should know if scores that it is compared with are of another dtype.
+
+        Raises:
+            CurateError: its scores so far are of another dtype, or were quantised otherwise.
+        """
+        entry = self.manifest.models[name]
+        if entry.dtype not in (None, "", dtype) and parts.list_parts(self.path / "scores" / name):
+            same = f"give just --dtype {entry.dtype}"
+            if entry.dtype == "unknown":  # a server's that was asked without --dtype
+                same = "go on with the server that gave those, without --dtype"
+            raise CurateError(
+                f"model {name}: has scores in {entry.dtype}, and this run computes in {dtype}, "
+                f"whose numbers differ; {same}, or score under a new name"
+            )
+        self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
+        self.save()
+        return self._other_rounding(name)
+
+    def _other_rounding(self, name: str) -> str | None:
+        """A line where this model's gaps are between numbers of two dtypes."""
+        models = self.manifest.models
+        mine = models[name]
+        for other, entry in models.items():
+            compared = entry.role != mine.role  # the aligned model, or this is it
+            scored = compared and parts.list_parts(self.path / "scores" / other)
+            if scored and entry.dtype != mine.dtype:
+                return (
+                    f"{name}: its dtype is {mine.dtype}, and that of {other}'s scores is "
+                    f"{entry.dtype}: what they round differently counts as gap; score all models "
+                    "with the same options to keep it out"
+                )
+        return None
+
+    def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
+        """Record what a model's last run did: tokens of prompt and answer, loading included."""
+        self.manifest.runs[name] = {
+            "examples": examples,
+            "tokens": tokens,
+            "seconds": round(seconds, 3),
+        }
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        manifest.save(self.manifest, self.path)
+
+
+class ScoreSink:
+    """Collects one model's scores and stores them now and then, at the latest at its end."""
+
+    def __init__(self, writer: Writer, model: str, *, keep_tokens: bool = False) -> None:
+        self._writer, self._model = writer, model
+        self.keep_tokens = keep_tokens
+        self._rows: list[tuple[Any, ...]] = []
+        self._skipped: list[tuple[str, str]] = []
+        self._tokens = 0
+        self._began = time.monotonic()
+        self._due = self._began + FLUSH_SECONDS
+
+    def __enter__(self) -> ScoreSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+
+    def add(
+        self,
+        example_id: str,
+        n_tokens: int,
+        logprob: float,
+        truncated: bool,
+        token_logprobs: npt.NDArray[np.float32] | None = None,
+        texts: list[str] | None = None,
+    ) -> None:
+        """Take one score; `logprob` is the sum over the answer's tokens, in nats.
+
+        The tokens' own log-probs and texts are stored if tokens are kept.
+        """
+        kept = (token_logprobs, texts) if self.keep_tokens else ()
+        self._rows.append((example_id, n_tokens, logprob, truncated, *kept))
+        self._tokens += n_tokens if self.keep_tokens else 0
+        self._flush_if_due()
+
+    def skip(self, example_id: str, reason: str) -> None:
+        """Record that this model can't score this example, and why: a server may say anything."""
+        self._skipped.append((example_id, reason.encode("utf-8", "backslashreplace").decode()))
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        full = len(self._rows) + len(self._skipped) >= FLUSH_ROWS or self._tokens >= FLUSH_TOKENS
+        if full or time.monotonic() >= self._due:
+            self.flush()
+
+    @held()
+    def flush(self) -> None:
+        """Store what was collected; a stop waits for it.
+
+        It is taken out first: an error in between may lose rows, and never stores one twice.
+        """
+        scores, self._rows = self._rows, []
+        skips, self._skipped = self._skipped, []
+        self._tokens = 0
+        if scores:
+            columns = [list(column) for column in zip(*scores, strict=True)]
+            schema = SCORED if self.keep_tokens else SCORES
+            self._writer.add_scores(self._model, pa.table(columns, schema=schema))
+        if skips:
+            rows = [
+                {"example_id": example_id, "model": self._model, "reason": reason}
+                for example_id, reason in skips
+            ]
+            self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
+        now = time.monotonic()
+        pause = max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
+        self._due = now + min(pause, FLUSH_SECONDS_MOST)
+
+
+@contextmanager
+def open_for_writing(path: Path) -> Iterator[Writer]:
+    """Lock a corpus folder (made if it isn't there) and give its writer.
+
+    At the end, also after an error, `corpus.duckdb` is made anew over what is stored.
+
+    Raises:
+        CurateError: the folder is something else, holds links in the place of folders, is of a
+            newer format, or is being written.
+    """
+    with locked(path):
+        leftovers.sweep(path)
+        record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
+        writer = Writer(path, record)
+        writer.save()
+        try:
+            yield writer
+        except BaseException:
+            with suppress(CurateError):  # what went wrong first is what the user should hear of
+                write_database(Corpus(path))
+            raise
+        write_database(Corpus(path))

@@ -1,0 +1,1 @@
+"""Selected rows to files and a manifest, alone or among the narrow set's."""

@@ -1,0 +1,118 @@
+"""From a recipe to files: select, place, write; and the same files again from a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pyarrow import csv
+
+from curate.corpus.corpus import Corpus
+from curate.errors import CurateError
+from curate.export import manifest, outputs
+from curate.export.outputs import Written
+from curate.export.target import Target, check
+from curate.reading.hub import PREFIX
+from curate.reading.narrow import ids_of, read_if_any
+from curate.reading.sources import resolve
+from curate.selection.recipe import Recipe, budget
+from curate.selection.select import by_ids, select
+from curate.system.sql import readable_errors
+
+
+@readable_errors()  # a damaged part may be met late
+def export(
+    corpus: Corpus,
+    output: str | Path,
+    recipe: Recipe,
+    target: Target = Target(),  # noqa: B008 - frozen
+    *,
+    force: bool = False,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Write a safe set, or with `recipe.into` the mix, its trainer's files and its manifest.
+
+    `command` is what the user typed, for the manifest.
+
+    Returns:
+        The manifest, as it was written to `<output>.manifest.json` or into the folder.
+
+    Raises:
+        CurateError: the output exists and `force` is not set, the narrow set has a broken row,
+            nothing is eligible, or an argument is out of its range. No file is left half written.
+    """
+    output = Path(output)
+    place = check(output, target, mixes=recipe.into is not None, force=force)
+    _keep_sources(output, recipe.into)
+    narrow = read_if_any(recipe.into)
+    wanted = budget(recipe, len(narrow.rows) if recipe.into else None)
+    chosen = select(corpus, recipe, wanted, ids_of(narrow))
+    if not chosen.rows.num_rows:
+        reasons = ", ".join(f"{rule} {count}" for rule, count in chosen.left_by.items())
+        raise CurateError(
+            f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
+            + (f"; the best of the others has more than {wanted} tokens" if recipe.tokens else "")
+        )
+    rows = chosen.rows
+    safe = list(zip(rows["example_id"].to_pylist(), rows["messages"].to_pylist(), strict=True))
+
+    def record(written: Written) -> dict[str, Any]:
+        counts = chosen.counts(recipe, wanted)
+        cut = {
+            "gaps": list(chosen.cut) if chosen.cut else None,
+            "noise": chosen.noise,
+            "inside_noise": chosen.inside_noise,
+        }
+        ranks, gaps = rows["rank"].to_pylist(), rows["gap"].to_pylist()
+        made = manifest.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
+        return {"command": command} | made
+
+    def left_out(path: Path) -> None:
+        csv.write_csv(chosen.left_out, path)
+
+    listed = left_out if chosen.left_out.num_rows else None
+    return outputs.write(corpus, place, recipe.seed, narrow, safe, record, listed)
+
+
+def export_again(
+    corpus: Corpus, output: Path, record_path: Path, *, force: bool = False
+) -> dict[str, Any]:
+    """Make the files of an earlier manifest again, byte for byte, from the same corpus.
+
+    The examples are taken by their ids, so it works although the corpus has grown since. The
+    list of what was left out is copied; where it is gone, a note says so.
+
+    Raises:
+        CurateError: the manifest is broken, or what it names is gone or has changed.
+    """
+    earlier = manifest.load(record_path)
+    place = check(output, earlier.target, mixes=earlier.into is not None, force=force)
+    narrow = read_if_any(earlier.into)
+    if earlier.into is not None and narrow.sha256 != earlier.narrow_sha256:
+        raise CurateError(
+            f"{earlier.into}: is not the narrow set of {record_path}: it changed since"
+        )
+    messages = by_ids(corpus, earlier.ids)
+    safe: Sequence[tuple[str, Any]] = list(zip(earlier.ids, messages, strict=True))
+    left_out = earlier.left_out
+    return outputs.write(
+        corpus,
+        place,
+        earlier.seed,
+        narrow,
+        safe,
+        lambda written: manifest.again(earlier, written, record_path),
+        partial(shutil.copyfile, left_out) if left_out else None,
+    )
+
+
+def _keep_sources(output: Path, into: str | None) -> None:
+    """Refuse, also with --force, to write the mix over the narrow set it is made of."""
+    if into is None or into.startswith(PREFIX) or not output.exists():
+        return
+    for source in resolve([into]):
+        if Path(source).samefile(output) or output.resolve() in Path(source).resolve().parents:
+            raise CurateError(f"{output}: is the narrow set itself; choose another name")

@@ -1,0 +1,159 @@
+"""What an export writes and where: its format, its trainer, its placement, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from curate.errors import CurateError
+from curate.formats import FORMATS, TRAINERS
+from curate.formats.files import WRITERS
+from curate.selection.recipe import MOST
+from curate.storage import documents, leftovers, parts
+
+MANIFEST = "manifest.json"
+MANIFEST_BYTES = 2 << 30
+"""A row takes some 150: more than ten million rows."""
+LEFT_OUT = "left-out.csv"
+Placement = Literal["even", "batch", "shuffle", "separate"]
+PLACEMENTS: tuple[str, ...] = get_args(Placement)
+
+
+@dataclass(frozen=True)
+class Target:
+    """How a selection is written.
+
+    `placement`: safe rows at equal distances, so that every batch of `batch_size` rows holds its
+    share, at random places (the recipe's seed), or in a file of their own that the trainer
+    interleaves. `format`: messages, prompt-completion, sharegpt, alpaca, openai or text; None is
+    the trainer's own, else messages. `trainer`: trl, axolotl, llamafactory or swift, for the
+    files that make it train on the mix as it is.
+    """
+
+    placement: Placement = "even"
+    batch_size: int | None = None
+    format: str | None = None
+    trainer: str | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a checked target goes: one data file with a manifest beside it, or a folder."""
+
+    path: Path
+    folder: bool
+    ending: str
+    format: str
+    target: Target
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the data files in it: in training order, or narrow and safe apart."""
+        if self.target.placement == "separate":
+            return f"narrow{self.ending}", f"safe{self.ending}"
+        return (f"train{self.ending}",) if self.folder else (self.path.name,)
+
+    @property
+    def manifest(self) -> Path:
+        """Where the manifest is written."""
+        return self._beside(MANIFEST)
+
+    @property
+    def left_out(self) -> Path:
+        """Where the list of rows that were met and not taken is written."""
+        return self._beside(LEFT_OUT)
+
+    def _beside(self, name: str) -> Path:
+        return self.path / name if self.folder else self.path.with_name(f"{self.path.name}.{name}")
+
+
+def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
+    """The output that a path and a target mean; `mixes`: there is a narrow set.
+
+    Raises:
+        CurateError: options that don't go together, a path that exists without `force`, or one
+            whose ending is unknown. A folder is replaced only if an export made it.
+    """
+    chosen = _format(target)
+    _check_placement(target, mixes)
+    folder = path.suffix not in WRITERS
+    if folder and (path.suffix or path.name in ("", "..")) and not path.is_dir():
+        raise CurateError(
+            f"{path}: name a file that ends in .jsonl or .parquet, or a folder (without an ending)"
+        )
+    if not folder and (target.trainer or target.placement == "separate"):
+        why = f"--trainer {target.trainer}" if target.trainer else "--placement separate"
+        raise CurateError(f"{path}: {why} writes several files: name a folder (without an ending)")
+    if chosen == "openai" and path.suffix == ".parquet":
+        raise CurateError(f"{path}: the fine-tuning API takes JSON Lines: end the name in .jsonl")
+    plain_folder = folder and not target.trainer and chosen != "openai"
+    output = Output(path, folder, _ending(path, folder, plain_folder), chosen, target)
+    _check_free(output, force)
+    return output
+
+
+def _ending(path: Path, folder: bool, plain: bool) -> str:
+    if not folder:
+        return path.suffix
+    return ".parquet" if plain else ".jsonl"
+
+
+def _format(target: Target) -> str:
+    known = [*FORMATS, "text"]
+    if target.format is not None and target.format not in known:
+        raise CurateError(f"--format {target.format}: choose one of {', '.join(known)}")
+    if target.trainer is None:
+        return target.format or "messages"
+    if target.trainer not in TRAINERS:
+        raise CurateError(f"--trainer {target.trainer}: choose one of {', '.join(TRAINERS)}")
+    formats = TRAINERS[target.trainer].formats
+    if target.format is not None and target.format not in formats:
+        raise CurateError(
+            f"--format {target.format}: --trainer {target.trainer} reads {' or '.join(formats)}"
+        )
+    return target.format or formats[0]
+
+
+def _check_placement(target: Target, mixes: bool) -> None:
+    if target.placement not in PLACEMENTS:
+        raise CurateError(f"--placement {target.placement}: choose one of {', '.join(PLACEMENTS)}")
+    if target.placement != "even" and not mixes:
+        raise CurateError(
+            f"--placement {target.placement} says where safe rows stand among a narrow set's: "
+            "name it with --into NARROW"
+        )
+    if target.batch_size is not None and not 1 <= target.batch_size <= MOST:
+        raise CurateError(f"--batch-size {target.batch_size}: give at least 1, at most {MOST}")
+    if target.placement == "batch" and target.batch_size is None:
+        raise CurateError("--placement batch: how many rows a batch? give --batch-size B")
+
+
+def _check_free(output: Output, force: bool) -> None:
+    path, folder = output.path, output.folder
+    leftovers.put_back(path)  # what a killed export was about to replace
+    # Beside a file: its manifest and its list are replaced, or go, with it.
+    claimed = [path] if folder else [path, output.manifest, output.left_out]
+    if not folder:
+        for each in claimed:
+            parts.refuse_special(each)
+    found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
+    if found is None:
+        return
+    if not force:
+        raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
+    if folder and not _is_export(path):
+        raise CurateError(
+            f"{path}: exists and is no folder that an export made, so --force does not replace it; "
+            "choose another name"
+        )
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a folder holds an export and nothing else."""
+    try:
+        record = documents.load(path / MANIFEST, MANIFEST_BYTES)
+        known = {MANIFEST, *record["output"]["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return path.is_dir() and {each.name for each in path.iterdir()} <= known

@@ -1,1 +1,0 @@
-"""What an export writes: rows of a mix, files, manifest, tokens."""

@@ -1,0 +1,1 @@
+"""What a MODEL argument means."""

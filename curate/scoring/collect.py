@@ -1,0 +1,95 @@
+"""What becomes of each example that a model is asked for: a score, or a skip with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from curate.chat.render import Rendered
+from curate.corpus.writer import ScoreSink
+from curate.errors import CurateError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+REFUSED = 20
+"""Refusals in a row that are no longer the examples' fault, but the model's or the server's."""
+
+
+@dataclass
+class ModelRun:
+    """What one model did in this run.
+
+    `tokens` counts prompt and answer. `seconds` is all the time it took, loading included; models
+    that share an engine divide its time by their tokens.
+    """
+
+    name: str
+    role: str
+    scored: int = 0
+    skipped: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+class Lane:
+    """One model's way through a pass: numbers and skips go to its sink, counts into its run.
+
+    A refusal is stored once a later example is scored, or at the pass's end: until then it may be
+    the model that is wrong. `has_scores`: the model has some of an earlier run.
+    """
+
+    def __init__(self, sink: ScoreSink, run: ModelRun, has_scores: bool) -> None:
+        self._sink, self.run, self._has_scores = sink, run, has_scores
+        self._refused: list[tuple[str, str]] = []
+
+    def add(
+        self, example_id: str, item: Rendered, logprobs: npt.NDArray[np.float32], dtype: str
+    ) -> None:
+        """Take an example's log-probs [answer tokens]; those that aren't finite are a skip."""
+        self._store_refused()
+        total = float(logprobs.sum(dtype="float64"))
+        if math.isfinite(total):
+            length = item.stop - item.start
+            texts = item.texts if self.run.role == "aligned" else None  # once an example is enough
+            self._sink.add(example_id, length, total, item.truncated, logprobs, texts)
+            self.run.scored += 1
+            self.run.truncated += item.truncated
+        else:
+            self.skip(example_id, f"the log-prob is not finite ({total}) in {dtype}")
+        self.run.tokens += item.stop
+
+    def skip(self, example_id: str, reason: str) -> None:
+        """Record that this model can't score this example, and why."""
+        self._sink.skip(example_id, reason)
+        self.run.skipped += 1
+
+    def refuse(self, example_id: str, reason: str) -> None:
+        """Take a backend's reason for giving no log-probs.
+
+        Raises `CurateError` where it gave none for any of the last `REFUSED` examples.
+        """
+        self._refused.append((example_id, reason))
+        if len(self._refused) == REFUSED:
+            raise self._hopeless()
+
+    def end(self) -> None:
+        """The pass is over, and was not broken off.
+
+        Raises `CurateError` where all that the model was ever asked for was refused.
+        """
+        if self._refused and not (self.run.scored or self._has_scores):
+            raise self._hopeless()
+        self._store_refused()
+
+    def _store_refused(self) -> None:
+        for example_id, reason in self._refused:
+            self.skip(example_id, reason)
+        self._refused.clear()
+
+    def _hopeless(self) -> CurateError:
+        count, (_, reason) = len(self._refused), self._refused[-1]
+        return CurateError(f"{self.run.name}: none of {count} examples could be scored: {reason}")

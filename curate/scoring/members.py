@@ -1,0 +1,88 @@
+"""The models of a run with their tokenisers, and the one template that writes the text for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from curate.chat import tokens
+from curate.chat.templates import Template, template_of
+from curate.chat.tokens import load_tokenizer
+from curate.errors import CurateError
+from curate.models.resolve import Model, context_length
+from curate.storage.manifest import ModelEntry
+from curate.system.progress import Progress
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model with the tokeniser and template that turn its examples into token ids."""
+
+    model: Model
+    tokenizer: Any
+    template: Template
+    tokenizer_digest: str
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The model's entry in a manifest, before any run."""
+        return ModelEntry(
+            role=self.model.role,
+            reference=self.model.reference,
+            fingerprint=self.model.fingerprint,
+            tokenizer=self.tokenizer_digest,
+            dtype="",
+            backend="",
+        )
+
+
+def open_members(
+    models: Sequence[Model],
+    override: str | None,
+    args: Mapping[str, Any],
+    span: Literal["turn", "content"],
+    progress: Progress,
+) -> list[Member]:
+    """Load each tokeniser once, and give all models the aligned model's template.
+
+    Losses over different texts would not compare. `override` is a template's text that replaces
+    the aligned model's own.
+
+    Raises:
+        CurateError: a tokeniser can't be loaded, there is no template, or an argument is wrong.
+    """
+    loaded: dict[Path, tuple[Any, str]] = {}
+    opened: list[Member] = []
+    for model in models:
+        if model.tokenizer not in loaded:
+            tokenizer = load_tokenizer(str(model.tokenizer))
+            loaded[model.tokenizer] = (tokenizer, tokens.tokenizer_digest(tokenizer))
+        tokenizer, digest = loaded[model.tokenizer]
+        if not opened:
+            template = template_of(tokenizer, override=override, args=args, answer_span=span)
+        elif override is None and tokenizer.chat_template != opened[0].tokenizer.chat_template:
+            progress.note(
+                f"{model.name}: its own chat template differs; that of {opened[0].model.name} "
+                "writes the text for every model"
+            )
+        opened.append(Member(model, tokenizer, template, digest))
+    return opened
+
+
+def check_length(models: Sequence[Model], asked: int | None) -> int | None:
+    """The longest text to score, in tokens: what was asked, or the aligned model's context.
+
+    Raises:
+        CurateError: a model reads less than that.
+    """
+    length = asked if asked is not None else context_length(models[0].path)
+    for model in models:
+        context = context_length(model.path)
+        if length is not None and context is not None and length > context:
+            raise CurateError(
+                f"model {model.name} reads at most {context} tokens, fewer than the {length} to "
+                f"score: give --max-length {context} or less"
+            )
+    return length

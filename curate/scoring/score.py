@@ -1,0 +1,217 @@
+"""Which (example, model) pairs are missing, and the way of their numbers to the corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from curate import backends
+from curate.backends import base
+from curate.corpus.corpus import Corpus
+from curate.corpus.writer import Writer, open_for_writing
+from curate.errors import CurateError
+from curate.models.resolve import resolve
+from curate.reading import examples
+from curate.reading.layouts import Columns
+from curate.scoring.collect import ModelRun
+from curate.scoring.ingest import Intake, take_in
+from curate.scoring.members import Member, check_length, open_members
+from curate.scoring.passes import missing, run_pass
+from curate.scoring.plan import plan
+from curate.storage import parts
+from curate.storage.manifest import TEMPLATE, Settings, known_models
+from curate.system.progress import Progress, Silent
+
+
+@dataclass
+class Summary:
+    """What a run of `score` did: rows read, a line per model, and which scored nothing at all."""
+
+    corpus: str
+    read: Intake = field(default_factory=Intake)
+    models: list[ModelRun] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    dry_run: bool = False  # nothing was written: tokens and seconds are estimates
+
+
+def score(
+    sources: Sequence[str],
+    corpus: str | Path,
+    *,
+    aligned: str,
+    misaligned: Sequence[str] = (),
+    columns: Columns | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+    turns: Literal["last", "all"] = "last",
+    strict: bool = False,
+    max_length: int | None = None,
+    chat_template: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
+    answer_span: Literal["turn", "content"] = "turn",
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_tokens: int | None = None,
+    engine: base.Engine | None = None,
+    servers: Sequence[str] = (),
+    in_flight: int = 64,
+    keep_tokens: bool = False,
+    replace: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Read sources into a corpus and score what is missing under every model named.
+
+    Running it again computes only missing (example, model) pairs; without sources it scores the
+    examples that the corpus holds. Scores are stored every few seconds, in runs of hours every
+    minute: a killed run loses no more.
+
+    Args:
+        sources: files, folders, globs or hf:// references (see `curate.reading.examples.read`).
+        corpus: the folder; made if it isn't there.
+        aligned: `[NAME=]MODEL`, a local folder or hub id.
+        misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
+        columns: which of a source's columns hold what, where the format isn't recognised.
+        where: SQL over a source's own columns; only rows for which it is true are read.
+        limit: the most examples to read.
+        turns: `last`, or `all` to make an example of each assistant turn.
+        strict: stop at the first row that can't be used, instead of recording it as skipped.
+        max_length: tokens of prompt and answer; longer answers are cut at their end. Default:
+            the aligned model's context length.
+        chat_template: Jinja text instead of the aligned model's own chat template.
+        template_args: variables for the template, such as `{"enable_thinking": False}`.
+        answer_span: `turn` counts the end-of-turn tokens, `content` only the answer's text.
+        backend: what computes log-probs: `transformers`, `vllm`, `server`, or `auto`: vLLM where
+            it is installed and there is a GPU, else transformers.
+        device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
+        dtype: `float32`, `bfloat16` or `float16`; None suits the device.
+        batch_tokens: tokens in one forward pass; None suits the device.
+        engine: options of vLLM's engine.
+        servers: addresses of running vLLM servers; each model is served under its NAME.
+        in_flight: requests that the servers work on at a time.
+        keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
+        replace: throw away the scores of a model whose weights or tokeniser changed under its
+            name, instead of refusing it.
+        dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
+        progress: told how the run goes; None says nothing.
+
+    Raises:
+        CurateError: anything that the user can mend; what was scored until then is kept.
+    """
+    progress = progress or Silent()
+    folder = Path(corpus)
+    resolved = resolve(aligned, misaligned)
+    members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
+    settings = Settings(
+        template=members[0].template.digest,
+        template_args=dict(template_args or {}),
+        answer_span=answer_span,
+        max_length=check_length(resolved, max_length),
+    )
+    compute = base.Compute(
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        max_length=settings.max_length,
+        engine=engine or base.Engine(),
+        servers=tuple(servers),
+        in_flight=in_flight,
+    )
+    compute = backends.choose(compute, progress.note)
+    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
+    batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
+    if sources:
+        batches = examples.read(sources, columns=columns or Columns(), strict=strict, **asked)
+    elif not (folder / "examples").exists():
+        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
+    # What can be found wrong is found before a folder is made.
+    known = [] if replace else known_models(folder)
+    backends.check_models([model for model in resolved if model.name not in known], compute)
+    batches = chain(list(islice(batches, 1)), batches)
+    if dry_run:
+        read, found = plan(folder, members, batches, settings, compute, progress, replace=replace)
+        runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
+        return Summary(str(corpus), read, runs, dry_run=True)
+    with open_for_writing(folder) as writer:
+        _admit(writer, members, settings, chat_template, replace, progress)
+        read = Intake()
+        if sources:
+            read = take_in(writer, batches, progress)
+            for source in sources:
+                writer.manifest.add_source({"source": source, **asked})
+            writer.save()
+        runs = _score_members(writer, members, compute, progress, keep_tokens)
+        return Summary(str(corpus), read, runs, _empty(writer, runs))
+
+
+def _admit(
+    writer: Writer,
+    members: Sequence[Member],
+    settings: Settings,
+    chat_template: str | None,
+    replace: bool,
+    progress: Progress,
+) -> None:
+    """Enter the models, and the template that was given for them, into the corpus."""
+    entries = {member.model.name: member.entry for member in members}
+    for name in writer.admit(entries, settings, replace=replace):
+        progress.note(f"{name}: changed under its name; its old scores are thrown away")
+    if chat_template is not None:
+        parts.write_text(writer.path / TEMPLATE, chat_template)
+
+
+def _empty(writer: Writer, runs: Sequence[ModelRun]) -> list[str]:
+    """The models that could score nothing at all."""
+    scores = writer.path / "scores"
+    return [run.name for run in runs if run.skipped and not parts.list_parts(scores / run.name)]
+
+
+def _score_members(
+    writer: Writer,
+    members: Sequence[Member],
+    compute: base.Compute,
+    progress: Progress,
+    keep_tokens: bool,
+) -> list[ModelRun]:
+    """Score what each model lacks; those that share an engine in one pass."""
+    runs = [ModelRun(member.model.name, member.model.role) for member in members]
+    place = {member.model.name: at for at, member in enumerate(members)}
+    view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
+    lacking = []
+    for at, member in enumerate(members):
+        if missing(view, member.model.name):
+            lacking.append(member.model)
+        else:
+            progress.note(f"{_label([at], members)}: nothing is missing")
+    for group in backends.groups(lacking, compute):
+        places = [place[model.name] for model in group]
+        try:
+            run_pass(
+                writer,
+                view,
+                [members[at] for at in places],
+                [runs[at] for at in places],
+                _label(places, members),
+                compute,
+                progress,
+                keep_tokens=keep_tokens,
+            )
+        except CurateError as error:
+            if not any(run.scored for run in runs):
+                raise
+            raise CurateError(f"{error}; what was scored is kept: run it again to go on") from error
+    return runs
+
+
+def _label(places: Sequence[int], members: Sequence[Member]) -> str:
+    """Such as "medical (2 of 4)", or "chat, medical, legal (1, 2, 3 of 4)"."""
+    names = ", ".join(members[at].model.name for at in places)
+    numbers = ", ".join(str(at + 1) for at in places)
+    return f"{names} ({numbers} of {len(members)})"

@@ -1,0 +1,322 @@
+"""Are this machine's numbers right? A backend against the plain loop, on a user's own models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from curate import backends
+from curate.backends import base
+from curate.chat.render import Rendered, render
+from curate.errors import CurateError
+from curate.models.resolve import Model, resolve
+from curate.reading import examples
+from curate.scoring.members import Member, check_length, open_members
+from curate.system import scratch
+from curate.system.progress import Progress, Silent
+
+LONGEST = 2_048  # tokens of an example, unless --max-length says otherwise
+
+
+def verify(
+    sources: Sequence[str] = (),
+    *,
+    aligned: str,
+    misaligned: Sequence[str] = (),
+    rows: int = 32,
+    max_length: int | None = None,
+    chat_template: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
+    answer_span: Literal["turn", "content"] = "turn",
+    compute: base.Compute | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Score a few examples with a backend, in both orders, and by the plain loop; compare.
+
+    Beside the models named, two adapters are made for the purpose and tried: one that changes
+    nothing and one on the output layer (a server can't be given them; one that the backend has no
+    way to score is left out, with a note). `compute` says which backend and how; without sources
+    the demo's examples are taken. Needs no corpus.
+
+    Raises:
+        CurateError: a model or a source can't be used, or there is nothing to score in it.
+    """
+    from curate.backends.plain import check_plain
+
+    progress = progress or Silent()
+    resolved = resolve(aligned, misaligned)
+    members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
+    length = check_length(resolved, max_length)
+    longest = max_length or min(length or LONGEST, LONGEST)
+    compute = compute or base.Compute()
+    # An engine is the one that `score` opens: its context can change the numbers of short texts.
+    room = longest if compute.servers else length
+    compute = backends.choose(replace(compute, max_length=room), progress.note)
+    backends.check_models(resolved, compute)
+    check_plain(resolved)
+    rendered = _render(members, _conversations(sources, rows), longest)
+    with ExitStack() as stack:
+        probes: list[Model] = []
+        if compute.backend != "server":
+            made = make_probes(resolved[0], stack.enter_context(scratch.temporary("verify")))
+            probes = _usable(made, compute, progress)
+            rendered |= {probe.name: rendered[resolved[0].name] for probe in probes}
+        tried = [*resolved, *probes]
+        scored = _score(tried, rendered, compute, progress)
+        plain = {model.name: _plain(model, rendered, compute, progress) for model in tried}
+    items = rendered[resolved[0].name]
+    lengths = [item.stop - item.start for item in items]
+    names = [model.name for model in tried]
+    checks = compare(names, scored.dtype, lengths, scored.forward, scored.backward, plain)
+    return Verdict(scored.backend, scored.dtype, len(items), checks)
+
+
+def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) -> list[Model]:
+    """The probes that the backend can score with these options; the others are told."""
+    usable: list[Model] = []
+    for probe in probes:
+        try:
+            backends.check_models([probe], compute)
+            usable.append(probe)
+        except CurateError as error:
+            progress.note(f"{probe.name} is not tried: {error}")
+    return usable
+
+
+@dataclass
+class _Scored:
+    """What a backend gave: nats per token by model, in the rows' order and scored backwards."""
+
+    backend: str
+    dtype: str
+    forward: dict[str, Nlls]
+    backward: dict[str, Nlls]
+
+
+def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
+    """The first examples of the sources, or of the demo's."""
+    with resources.as_file(resources.files("curate.data")) as data:
+        read = list(examples.read(list(sources) or [str(data / "examples")], limit=rows))
+    found = [row for table, _ in read for row in table["messages"].to_pylist()]
+    if not found:
+        first = next(row for _, skipped in read for row in skipped.to_pylist())
+        raise CurateError(
+            f"{first['source']}:{first['row']}: {first['reason']}; no row can be used to try the "
+            "models on"
+        )
+    return found
+
+
+def _render(
+    members: Sequence[Member], conversations: list[Any], length: int
+) -> dict[str, list[Rendered]]:
+    """Each model's tokens of the examples that all models can take."""
+    every = [render(m.tokenizer, m.template, conversations, max_length=length) for m in members]
+    usable = [
+        row
+        for row in range(len(conversations))
+        if not any(isinstance(items[row], str) for items in every)
+    ]
+    if not usable:
+        reason = next(item for items in every for item in items if isinstance(item, str))
+        raise CurateError(f"none of the examples can be scored: {reason}")
+    return {
+        m.model.name: [item for row in usable if isinstance(item := items[row], Rendered)]
+        for m, items in zip(members, every, strict=True)
+    }
+
+
+def _score(
+    tried: Sequence[Model],
+    rendered: Mapping[str, list[Rendered]],
+    compute: base.Compute,
+    progress: Progress,
+) -> _Scored:
+    """Score all models with the backend, group by group, the rows forwards and backwards."""
+    result = _Scored(compute.backend, "", {}, {})
+    for group in backends.groups(tried, compute):
+        names = [model.name for model in group]
+        progress.note(f"{', '.join(names)}: loading")
+        pairs = [
+            (place, row) for row in range(len(rendered[names[0]])) for place in range(len(names))
+        ]
+        backend = backends.open_backend(group, compute, progress.note)
+        progress.start(f"{', '.join(names)} ({backend.name})", 2 * len(pairs))
+        try:
+            result.dtype = backend.dtype
+            for order, into in ((pairs, result.forward), (pairs[::-1], result.backward)):
+                into |= {name: np.full(len(rendered[name]), np.nan) for name in names}
+                items = [rendered[names[place]][row] for place, row in order]
+                for index, found in backend.score(items, [place for place, _ in order]):
+                    place, row = order[index]
+                    if isinstance(found, str):
+                        raise CurateError(f"{names[place]} can't score an example: {found}")
+                    into[names[place]][row] = -found.mean(dtype="float64")
+                    progress.advance(1, items[index].stop)
+        finally:
+            backend.close()
+            progress.stop()
+    return result
+
+
+def _plain(
+    model: Model,
+    rendered: Mapping[str, list[Rendered]],
+    compute: base.Compute,
+    progress: Progress,
+) -> Nlls:
+    from curate.backends.plain import plain_nlls
+
+    items = rendered[model.name]
+    progress.start(f"{model.name} (plain loop)", len(items))
+    try:
+        told = partial(progress.advance, 1)
+        return np.array(plain_nlls(model, items, compute.device, compute.dtype, told))
+    finally:
+        progress.stop()
+
+
+LIMITS = {"float32": 1e-4}
+"""Nats per answer token that an NLL may be off, by dtype; others have `COARSE_LIMIT`."""
+COARSE_LIMIT = 2e-2
+COARSE_TOKENS = 16
+"""In half precision a shorter answer may be off by as much in all as one of so many tokens: a token
+alone is off by more than the limit, and fewer tokens are not off by more in all."""
+RANK_LIMIT = 1e-3
+"""1 minus the rank correlation, in half precision."""
+RANK_ROWS = 200
+"""Ranks are compared from so many examples on: of 32, three swaps of neighbours whose numbers are
+all but equal, which any rounding does, come to more than the limit."""
+
+Nlls = npt.NDArray[np.float64]
+"""Nats per answer token of each example."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing tried with one model: the largest distance in nats per token, and its limit."""
+
+    model: str
+    what: str
+    off: float
+    limit: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was tried on how many examples, with which backend, and whether all of it held."""
+
+    backend: str
+    dtype: str
+    rows: int
+    checks: list[Check]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the numbers can be relied on."""
+        return all(check.passed for check in self.checks)
+
+
+def compare(
+    names: Sequence[str],
+    dtype: str,
+    lengths: Sequence[int],
+    forward: Mapping[str, Nlls],
+    backward: Mapping[str, Nlls],
+    plain: Mapping[str, Nlls],
+) -> list[Check]:
+    """All checks, model by model; the first of `names` is the aligned one.
+
+    `lengths`: answer tokens of each example. `forward` and `backward`: the backend's NLLs with
+    the examples in order and in reversed order; `plain` the plain loop's.
+    """
+    limit = LIMITS.get(dtype, COARSE_LIMIT)
+    coarse = limit == COARSE_LIMIT
+    share = np.minimum(lengths, COARSE_TOKENS) / COARSE_TOKENS if coarse else np.ones(len(lengths))
+    first = forward[names[0]]
+    checks = []
+    for name in names:
+        found = forward[name]
+        checks.append(_near(name, "equals the plain loop", found, plain[name], share, limit))
+        if coarse and len(found) >= RANK_ROWS:
+            checks.append(_ranks(name, found, plain[name]))
+        checks.append(_near(name, "same in reversed order", found, backward[name], share, limit))
+        if name == NOTHING:
+            checks.append(_near(name, "zeros change nothing", found, first, share, limit))
+        elif name != names[0]:
+            checks.append(_differs(name, found, first, limit))
+    return checks
+
+
+def _near(name: str, what: str, found: Nlls, wanted: Nlls, share: Nlls, limit: float) -> Check:
+    """They are nowhere further apart than the limit; NaN is. Each distance counts by its share."""
+    off = float((np.abs(found - wanted) * share).max())
+    return Check(name, what, off, limit, bool(off <= limit))
+
+
+def _differs(name: str, found: Nlls, aligned: Nlls, limit: float) -> Check:
+    """Somewhere they are further apart than noise: the adapter or checkpoint is in use."""
+    off = float(np.abs(found - aligned).max())
+    return Check(name, "differs from aligned", off, limit, bool(off > limit))
+
+
+def _ranks(name: str, found: Nlls, wanted: Nlls) -> Check:
+    """Spearman's rank correlation, as its distance from 1."""
+    a, b = (np.argsort(np.argsort(nlls, kind="stable")).astype(float) for nlls in (found, wanted))
+    off = 1 - float(np.corrcoef(a, b)[0, 1])
+    return Check(name, "ranks like the plain loop", off, RANK_LIMIT, bool(off <= RANK_LIMIT))
+
+
+RANK = 8
+NOTHING, HEAD = "curate-nothing", "curate-head"
+
+
+def make_probes(aligned: Model, folder: Path) -> list[Model]:
+    """Write both adapters over the aligned model into a folder; its weights are not read.
+
+    The first has factors of zeros over all inner linear layers, the second random ones over the
+    output layer alone.
+    """
+    from curate.backends import weights
+
+    net = weights.skeleton(aligned)
+    head = net.get_output_embeddings()
+    name = next(name for name, module in net.named_modules() if module is head)
+    _write(net, "all-linear", 0.0, folder / NOTHING)
+    _write(weights.skeleton(aligned), [name], 0.1, folder / HEAD)
+    both = resolve(str(aligned.path), [str(folder / NOTHING), str(folder / HEAD)])
+    return both[1:]
+
+
+def _write(net: Any, target: Any, size: float, folder: Path) -> None:
+    """Save an adapter whose second factors have this standard deviation."""
+    import peft
+    import torch
+    from safetensors.torch import save_file
+
+    from curate.backends.weights import quiet
+
+    config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=target, task_type="CAUSAL_LM")
+    generator = torch.Generator().manual_seed(0)
+    with quiet():
+        wrapped = peft.get_peft_model(net, config)
+        shapes = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    tensors = {}
+    for key, meta in sorted(shapes.items()):
+        noise = torch.randn(meta.shape, generator=generator)
+        scale = size if "lora_B" in key else meta.shape[-1] ** -0.5
+        tensors[key] = (noise * scale).contiguous()
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    saved = wrapped.peft_config["default"]
+    saved.inference_mode = True
+    saved.save_pretrained(str(folder))

@@ -1,0 +1,1 @@
+"""Which ranked rows are taken."""

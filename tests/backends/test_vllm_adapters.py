@@ -1,0 +1,229 @@
+"""Which adapters vLLM takes as they are, and which are merged: read from their files alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from curate.backends import choose, groups
+from curate.backends.base import Compute, Engine
+from curate.backends.vllm.adapters import RANKS, kernel_rank, share_engines, why_merged
+from curate.errors import CurateError
+from curate.models.resolve import Model, resolve
+from tests import tiny
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "rank 1": {"rank": 1},
+    "rsLoRA 32": {"rank": 32, "rslora": True},
+    "one layer": {"target_modules": ["down_proj"], "layers_to_transform": [1]},
+}
+MERGED: dict[str, tuple[dict[str, Any], str]] = {
+    "DoRA": ({"use_dora": True}, "use_dora"),
+    "bias": ({"bias": "all"}, "bias"),
+    "ranks": ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+    "alphas": ({"alpha_pattern": {"v_proj": 9}}, "alpha_pattern"),
+    "head": ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
+    "embeddings": ({"target_modules": ["q_proj", "embed_tokens"]}, "embed"),
+    "saved head": ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    "PiSSA": ({"init_lora_weights": "pissa"}, "pissa"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
+    """Make an adapter over one tiny model, as a model of a run."""
+    root = tmp_path_factory.mktemp("adapters")
+    base = tiny.tiny_model(root / "base")
+    known: dict[str, Model] = {}
+
+    def make(name: str, adapter: dict[str, Any]) -> Model:
+        if name not in known:
+            settings = {"rank": 4, "target_modules": ["q_proj"], **adapter}
+            folder = tiny.tiny_adapter(base, root / str(len(known)), **settings)
+            known[name] = resolve(f"base={base}", [f"other={folder}"])[1]
+        return known[name]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_plain_adapters_stay_adapters(kind: str, made: Callable[..., Model]) -> None:
+    """LoRA and rsLoRA factors of inner linear layers are what vLLM scores rightly."""
+    assert why_merged(made(kind, PLAIN[kind]), Engine()) is None
+
+
+@pytest.mark.parametrize("kind", MERGED)
+@pytest.mark.filterwarnings("ignore")
+def test_odd_adapters_are_merged_with_a_reason(kind: str, made: Callable[..., Model]) -> None:
+    """What vLLM refuses, or gets wrong without a word, is found before an engine starts."""
+    settings, word = MERGED[kind]
+    reason = why_merged(made(kind, settings), Engine())
+    assert reason is not None
+    assert word in reason
+
+
+def test_an_adapter_on_weights_that_vllm_splits_up_is_merged(tmp_path: Path) -> None:
+    """MLA's `kv_b_proj` is taken apart as weights: vLLM would drop the adapter without a word."""
+    shape = {"kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    dense = {"first_k_dense_replace": 2, "q_lora_rank": 8}
+    base = tiny.tiny_model(tmp_path / "base", "deepseek_v2", **shape, **dense)
+    for target, reason in (("kv_b_proj", "it changes kv_b_proj"), ("q_b_proj", None)):
+        folder = tiny.tiny_adapter(base, tmp_path / target, target_modules=[target])
+        assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
+
+
+def test_an_adapter_on_a_layer_that_vllm_wants_in_halves_is_merged(tmp_path: Path) -> None:
+    """GLM-4's `gate_up_proj` is one layer: vLLM refuses its adapter; Phi-3's it takes."""
+    for arch, reason in (("glm4", "it changes gate_up_proj"), ("phi3", None)):
+        base = tiny.tiny_model(tmp_path / arch, arch, num_key_value_heads=2)
+        folder = tiny.tiny_adapter(base, tmp_path / f"{arch}-lora", target_modules=["gate_up_proj"])
+        assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
+
+
+@pytest.mark.parametrize(
+    ("arch", "layer", "shape"),
+    [
+        ("qwen2_moe", "shared_expert_gate", {"num_experts": 2, "moe_intermediate_size": 16}),
+        ("gpt_bigcode", "c_attn", {}),
+        ("granitemoeshared", "input_linear", {"shared_intermediate_size": 32}),
+    ],
+)
+def test_an_adapter_on_a_layer_that_vllm_never_asks_is_merged(
+    arch: str, layer: str, shape: dict[str, int], tmp_path: Path
+) -> None:
+    """It calls the layer by a second name, or has no kernel, and gives the aligned numbers."""
+    base = tiny.tiny_model(tmp_path / arch, arch, **shape)
+    folder = tiny.tiny_adapter(base, tmp_path / "lora", target_modules=[layer])
+    model = resolve(str(base), [str(folder)])[1]
+    assert why_merged(model, Engine()) == f"it changes {layer}"
+
+
+def test_an_adapter_whose_layers_vllm_would_not_find_is_merged(tmp_path: Path) -> None:
+    """Trained on a multimodal checkpoint's text model alone: vLLM gives the aligned numbers."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 64, "pad_token_id": 0}
+    text = {**shape, "num_hidden_layers": 1, "layer_types": ["full_attention"]}
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen3_5Config(text_config=text, vision_config=vision)
+    Qwen3_5ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    tiny.tiny_adapter(tmp_path / "base", tmp_path / "lora", target_modules=["q_proj"])
+    model = resolve(str(tmp_path / "base"), [str(tmp_path / "lora")])[1]
+    layer = "model.layers.0.self_attn.q_proj"
+    told = f"it changes {layer}, a layer of another name in the checkpoint"
+    assert why_merged(model, Engine()) == told
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "adapter"),
+    [
+        ("model.layers.{}.weight", "model.layers.{}"),
+        ("model.layers.{}.qweight", "model.layers.{}"),
+        ("model.language_model.layers.{}.weight", "model.language_model.layers.{}"),
+        ("language_model.model.layers.{}.weight", "model.language_model.layers.{}"),  # before 4.52
+    ],
+)
+def test_layers_that_vllm_finds_by_their_names(
+    checkpoint: str, adapter: str, made: Callable[..., Model], tmp_path: Path
+) -> None:
+    """Quantised weights have other endings, and a wrapped text model's layers names of two ages."""
+    plain = made("rank 1", PLAIN["rank 1"])
+    assert plain.adapter is not None
+    base, folder, layer = tmp_path / "base", tmp_path / "lora", "0.self_attn.q_proj"
+    base.mkdir()
+    shutil.copytree(plain.adapter, folder)
+    factor = f"base_model.model.{adapter.format(layer)}.lora_A.weight"
+    save_file({checkpoint.format(layer): torch.zeros(1)}, base / "model.safetensors")
+    save_file({factor: torch.zeros(1)}, folder / "adapter_model.safetensors")
+    (base / "config.json").write_text("{}")
+    model = Model("other", "misaligned", "o", base, folder, base, "")
+    assert why_merged(model, Engine()) is None
+
+
+def test_another_kind_and_a_high_rank_are_merged(
+    made: Callable[..., Model], tmp_path: Path
+) -> None:
+    """So are adapters that are not LoRA, and those above the highest rank or the user's."""
+    model = made("rank 1", PLAIN["rank 1"])
+    assert model.adapter is not None
+    for change, word in (({"peft_type": "LOHA"}, "LOHA"), ({"r": 1024}, "1024 is above 512")):
+        folder = tmp_path / word.split()[0]
+        folder.mkdir()
+        for file in model.adapter.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps(config | change))
+        odd = Model("odd", "misaligned", str(folder), model.path, folder, model.path, "")
+        assert word in str(why_merged(odd, Engine()))
+    wide = made("rsLoRA 32", PLAIN["rsLoRA 32"])
+    assert "above 16" in str(why_merged(wide, Engine(max_lora_rank=16)))
+
+
+@pytest.mark.parametrize(
+    ("given", "rank"), [(None, 32), (1, 1), (8, 8), (100, 128), (512, 512), (4096, 512)]
+)
+def test_the_kernels_rank_fits_by_itself(
+    given: int | None, rank: int, made: Callable[..., Model]
+) -> None:
+    """It is the smallest that vLLM has kernels for and that holds the largest adapter."""
+    adapters = [made(kind, PLAIN[kind]).adapter for kind in ("rank 1", "rsLoRA 32")]
+    found = kernel_rank([path for path in adapters if path], Engine(max_lora_rank=given))
+    assert found == rank
+    assert found in RANKS
+
+
+def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> None:
+    """The aligned model with the plain adapters; merged ones and full checkpoints alone."""
+    plain = [made(kind, PLAIN[kind]) for kind in PLAIN]
+    head = made("head", MERGED["head"][0])
+    base = Model("base", "aligned", "b", plain[0].path, None, plain[0].path, "")
+    full = Model("full", "misaligned", "f", tmp_path, None, tmp_path, "")
+    order = [base, plain[0], head, plain[1], full, plain[2]]
+    assert share_engines(order, Engine()) == [[base, *plain], [head], [full]]
+    assert groups(order, Compute("transformers")) == [[model] for model in order]
+    assert groups(order, Compute("server")) == [order]
+    many = [base] + [plain[0]] * 100
+    assert [len(group) for group in share_engines(many, Engine())] == [60, 41]
+
+
+def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without vLLM or a GPU it is transformers; with a server's address it is that."""
+    said: list[str] = []
+    monkeypatch.setattr("curate.backends.find_spec", lambda _: None)
+    assert choose(Compute(), said.append).backend == "transformers"
+    assert said == ["backend: transformers (vLLM is not installed)"]
+    monkeypatch.setattr("curate.backends.find_spec", lambda _: object())
+    monkeypatch.setattr(
+        "curate.backends.weights.choose_device", lambda name: torch.device(name or "cuda")
+    )
+    assert choose(Compute(), said.append).backend == "vllm"
+    assert said[-1] == "backend: vllm (it is installed and there is a GPU)"
+    assert choose(Compute(device="cpu"), said.append).backend == "transformers"
+    assert said[-1] == "backend: transformers (vLLM is installed, but no GPU is used)"
+    assert choose(Compute(servers=("http://x",)), said.append).backend == "server"
+    assert len(said) == 4
+    assert choose(Compute("vllm"), said.append).backend == "vllm"
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [
+        (Compute("abacus"), "unknown backend 'abacus': choose auto, transformers, vllm, server"),
+        (Compute("server"), "give --server URL"),
+        (Compute("transformers", servers=("http://x",)), "--server goes with --backend server"),
+        (Compute("transformers", engine=Engine(quantization="fp8")), "--quantization"),
+        (Compute("server", servers=("http://x",), engine=Engine(tensor_parallel=2)), "vLLM's"),
+    ],
+)
+def test_options_that_contradict_each_other(compute: Compute, words: str) -> None:
+    """An option of another backend is an error, never ignored."""
+    with pytest.raises(CurateError, match=words):
+        choose(compute, lambda _: None)

@@ -1,0 +1,410 @@
+"""What a vLLM engine is told, and what is refused or made before one starts; no vLLM needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+import curate
+from curate.backends import check_models, open_backend
+from curate.backends.base import Compute, Engine
+from curate.backends.vllm.job import check, job_of, precision
+from curate.backends.vllm.processes import merge
+from curate.chat.render import Rendered
+from curate.errors import CurateError
+from curate.models.resolve import Model, resolve
+from curate.system import scratch
+from curate.system.stopping import Stopped, stoppable
+from tests.conftest import Family
+from tests.tiny import tiny_adapter, tiny_model
+
+CPU = Compute("vllm", device="cpu")
+ORIGINAL = "original_max_position_embeddings"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As if vLLM were installed: the folder that temporary files go to."""
+    monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: object())
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with scratch.temporary("elsewhere"):  # this process's own folder, which stays, is not in it
+        pass
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def odd(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """An adapter that vLLM would score wrongly."""
+    folder = tmp_path_factory.mktemp("odd") / "head"
+    tiny_adapter(family.aligned, folder, target_modules=["lm_head"])
+    return resolve(str(family.aligned), [str(folder)])[1]
+
+
+def merging() -> list[psutil.Process]:
+    """The processes below this one that merge an adapter."""
+    below = psutil.Process().children()
+    return [child for child in below if "curate.backends.vllm.processes" in child.cmdline()]
+
+
+@pytest.fixture
+def once_merging() -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """Start a thread that does something with the process that merges, as soon as there is one."""
+    threads = []
+
+    def start(what: Callable[[int], None]) -> None:
+        def wait() -> None:
+            began = time.monotonic()
+            while not (found := merging()) and time.monotonic() - began < 60:
+                time.sleep(0.01)
+            what(found[0].pid)
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to install."""
+    monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: None)
+    with pytest.raises(CurateError, match=r"not installed here: pip install 'curate\[vllm\]'"):
+        open_backend(resolve(str(family.aligned), []), CPU)
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        (Engine(args={"model": "x"}), "--engine-arg model: curate sets that itself"),
+        (Engine(args={"trust_remote_code": True}), "--engine-arg trust_remote_code: curate sets"),
+        (Engine(args={"load_format": "pt"}), "load_format=pt: it reads pickled"),
+        (Engine(args={"dtype": "float16"}), "--engine-arg dtype: give --dtype instead"),
+        (Engine(args={"quantization": "fp8"}), "give --quantization instead"),
+        (Engine(args={"max_lora_rank": 4}), "give --max-lora-rank instead"),
+        (Engine(tensor_parallel=0), "--tensor-parallel must be at least 1"),
+        (Engine(gpu_memory=90), "--gpu-memory is a share"),
+    ],
+)
+@pytest.mark.usefixtures("temporary")
+def test_wrong_engine_options(engine: Engine, words: str, family: Family) -> None:
+    """They are found before anything is loaded; what has an option of its own is refused."""
+    with pytest.raises(CurateError, match=words):
+        open_backend(resolve(str(family.aligned), []), replace(CPU, engine=engine))
+
+
+@pytest.mark.usefixtures("temporary")
+def test_the_last_adapter_slot_stays_empty_on_a_cpu(family: Family) -> None:
+    """There vLLM gives its weights to requests without an adapter: none may be asked away."""
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
+        open_backend(group, replace(CPU, engine=Engine(args={"max_loras": 2})))
+    assert job_of(group, CPU).arguments["max_loras"] == 3
+
+
+def test_adapters_in_float32_on_a_gpu_are_refused(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VLLM's kernels there assert half precision; a model without adapters may have any."""
+    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
+    group = resolve(str(family.aligned), [str(family.medical)])
+    single = Compute("vllm", dtype="float32")
+    with pytest.raises(CurateError, match="take no float32 on a GPU: give --dtype bfloat16"):
+        job_of(group, single)
+    assert job_of(group[:1], single).arguments["dtype"] == "float32"
+    assert job_of(group, replace(single, dtype="bfloat16")).arguments["enable_lora"]
+
+
+@pytest.mark.usefixtures("temporary")
+def test_options_that_no_adapter_can_use_are_found_first(
+    family: Family, odd: Model, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before there is a corpus; a merged adapter and a model without any mind neither."""
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    few = replace(CPU, engine=Engine(args={"max_loras": 2}))
+    told = "max_loras: at least 3 on a CPU"
+    with pytest.raises(CurateError, match=told):
+        check_models([*group, odd], few)
+    with pytest.raises(CurateError, match=told):
+        curate.score(
+            [str(narrow)],
+            tmp_path / "corpus",
+            aligned=group[0].reference,
+            misaligned=[model.reference for model in group[1:]],
+            backend="vllm",
+            device="cpu",
+            engine=few.engine,
+        )
+    assert not (tmp_path / "corpus").exists()
+    check_models([*group[:2], odd], few)
+    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
+    with pytest.raises(CurateError, match="take no float32 on a GPU"):
+        check_models(group, replace(CPU, dtype="float32"))
+    check_models([group[0], odd], replace(CPU, dtype="float32"))
+
+
+@pytest.mark.parametrize("arch", ["qwen3_moe", "mixtral"])
+@pytest.mark.usefixtures("temporary")
+def test_adapters_over_experts_are_refused_on_a_cpu(
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever layers they change, and not where they are merged or there is a GPU."""
+    base = tiny_model(tmp_path / "base", arch, num_key_value_heads=2)
+    for name, layer in (("plain", "q_proj"), ("head", "lm_head")):
+        tiny_adapter(base, tmp_path / name, target_modules=[layer])
+    _, plain, head = models = resolve(str(base), [str(tmp_path / "plain"), str(tmp_path / "head")])
+    with pytest.raises(CurateError, match="plain: vLLM's CPU build has no kernels for adapters"):
+        check_models(models, CPU)
+    check_models([models[0], head], CPU)
+    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
+    check_models([plain], replace(CPU, dtype="bfloat16"))
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_cpu_is_told_which_layers_have_adapters(family: Family, tmp_path: Path) -> None:
+    """Its kernels fail at a wrapped output layer, and none is wrapped that no adapter changes."""
+    both = [tmp_path / "q", tmp_path / "mlp"]
+    for path, layers in zip(both, (["q_proj"], ["up_proj", "down_proj"]), strict=True):
+        tiny_adapter(family.aligned, path, target_modules=layers)
+    group = resolve(str(family.aligned), [str(path) for path in both])
+    told = job_of(group, CPU).arguments["lora_target_modules"]
+    assert told == ["down_proj", "q_proj", "up_proj"]
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_multimodal_checkpoint_is_loaded_for_its_text(family: Family) -> None:
+    """Its processor wants the tokenizer that an engine does without; the user has the last word."""
+    group = resolve(str(family.aligned), [])
+    asked = replace(CPU, engine=Engine(args={"language_model_only": False}))
+    assert job_of(group, CPU).arguments["language_model_only"] is True
+    assert job_of(group, asked).arguments["language_model_only"] is False
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_checkpoint_that_transformers_has_no_causal_model_of_is_left_to_vllm(
+    tmp_path: Path,
+) -> None:
+    """Such as most multimodal ones: vLLM scores their text model."""
+    path = tiny_model(tmp_path / "eyes")
+    (path / "config.json").write_text('{"model_type": "idefics3"}')
+    models = resolve(str(path), [])
+    check_models(models, CPU)
+    with pytest.raises(CurateError, match=r"eyes cannot be loaded: .*Idefics3Config"):
+        check_models(models, Compute("transformers", device="cpu"))
+
+
+@pytest.mark.usefixtures("temporary")
+def test_what_quantised_weights_would_round_away_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has to be merged: hours later, with the aligned model's scores made, is too late."""
+    base = tiny_model(tmp_path / "base")
+    tiny_adapter(base, tmp_path / "head", target_modules=["lm_head"])
+    tiny_adapter(base, tmp_path / "plain")
+    config = json.loads((base / "config.json").read_text())
+    block = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": block}))
+    _, head, plain = resolve(str(base), [str(tmp_path / "head"), str(tmp_path / "plain")])
+    monkeypatch.setattr("curate.backends.weights._is_quantized", lambda _: True)
+    monkeypatch.setattr("curate.backends.weights.skeleton", _as_before_quantisation)
+    check_models([plain], CPU)
+    with pytest.raises(CurateError, match=r"its lm_head is quantised, .* before quantisation"):
+        check_models([plain, head], CPU)
+
+
+def _as_before_quantisation(model: Model) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model.path)
+    del config.quantization_config
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+ROPES = {
+    "in the settings": {"rope_parameters": {"rope_type": "longrope", ORIGINAL: 64}},
+    "beside them": {"rope_scaling": {"type": "su"}, ORIGINAL: 64},
+    "by the kind of layer": {"rope_parameters": {"full": {"rope_type": "longrope", ORIGINAL: 64}}},
+    "in a part": {"text_config": {"rope_scaling": {"type": "longrope"}, ORIGINAL: 64}},
+    "the context": {"rope_scaling": {"type": "longrope"}, "max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
+@pytest.mark.usefixtures("temporary")
+def test_an_engine_never_turns_short_texts_as_long_ones(
+    rope: dict[str, Any], tmp_path: Path
+) -> None:
+    """Room for one long text, and vLLM takes longrope's long factors for the short ones too."""
+    path = tiny_model(tmp_path / "phi")
+    config = json.loads((path / "config.json").read_text())
+    del config["rope_parameters"]
+    (path / "config.json").write_text(json.dumps(config | rope))
+    (model,) = models = resolve(str(path), [])
+    told = "phi: above 64 tokens .* --max-length 63 or less, or use --backend transformers"
+    for length in (64, None):
+        for find in (check_models, open_backend):
+            with pytest.raises(CurateError, match=told):
+                find(models, replace(CPU, max_length=length))
+    check(replace(CPU, max_length=63), models)
+    assert job_of([model], replace(CPU, max_length=63)).arguments["max_model_len"] == 64
+
+
+@pytest.mark.parametrize(
+    ("engine", "text"),
+    [
+        (Engine(args={"max_loras": 4, "kv_cache_memory_bytes": 1 << 28}), "float32"),
+        (Engine(quantization="fp8"), "float32 --quantization fp8"),
+        (
+            Engine(quantization="fp8", args={"kv_cache_dtype": "fp8", "hf_overrides": {"a": 1}}),
+            "float32 --quantization fp8 --engine-arg hf_overrides='{\"a\": 1}' "
+            "--engine-arg kv_cache_dtype=fp8",
+        ),
+    ],
+)
+def test_what_changes_numbers_stands_beside_the_number_type(engine: Engine, text: str) -> None:
+    """Quantisation and its like, as they are asked for; what only changes memory does not."""
+    assert precision(replace(CPU, engine=engine)) == text
+
+
+@pytest.mark.usefixtures("temporary")
+def test_scores_are_not_mixed_with_quantised_ones(
+    family: Family, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on with another quantisation is refused; the same one goes on."""
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    score = partial(
+        curate.score,
+        [str(narrow)],
+        tmp_path / "c",
+        aligned=str(family.aligned),
+        backend="vllm",
+        device="cpu",
+    )
+    score(engine=Engine(quantization="fp8"), limit=5)
+    with pytest.raises(CurateError, match="just --dtype float32 --quantization fp8, or"):
+        score()
+    with pytest.raises(CurateError, match="computes in float32 --quantization awq, whose"):
+        score(engine=Engine(quantization="awq"))
+    assert score(engine=Engine(quantization="fp8")).models[0].scored == 35
+    found = curate.open(tmp_path / "c").sql("select dtype from models").fetchall()
+    assert found == [("float32 --quantization fp8",)]
+
+
+@pytest.mark.usefixtures("temporary")
+def test_a_layer_that_vllm_leaves_out_is_refused(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only warns of it in its log, and gives the aligned model's numbers."""
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    said = (
+        "WARNING 11-22 07:40:01 [model_manager.py:605] LoRA target module model.layers.0.{} "
+        "(QKVParallelLinear) matched the deployment configuration but could not be wrapped by any "
+        "LoRA layer implementation. It will be ignored."
+    )
+    group = resolve(str(family.aligned), [str(family.medical)])
+    monkeypatch.setenv("LOGGED", said.format("mlp.another_proj"))
+    open_backend(group, CPU).close()
+    monkeypatch.setenv("LOGGED", said.format("self_attn.q_proj"))
+    with pytest.raises(CurateError, match="medical: vLLM leaves out what it changes in q_proj"):
+        open_backend(group, CPU)
+    open_backend(group[:1], CPU).close()
+
+
+@pytest.mark.usefixtures("temporary")
+def test_engines_side_by_side_share_a_window_in_order(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes: as many tokens for each, an example's models and its neighbours together."""
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    monkeypatch.setenv("COST_IS_PID", "1")
+    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    rows = [Rendered([7] * length, 1, length, False) for length in [90] * 5 + [10] * 60]
+    items = [row for row in rows for _ in group]
+    places = [place for _ in rows for place in range(len(group))]
+    backend = open_backend(group, replace(CPU, engine=Engine(data_parallel=2)))
+    try:
+        for start in (0, 0, 90):  # a window has what is its own, however often there is one
+            window = items[start:]
+            found = list(backend.score(window, places[start:]))
+            assert sorted(index for index, _ in found) == list(range(len(window)))
+            costs = {index: float(logprobs[0]) for index, logprobs in found}  # type: ignore[arg-type]
+            engine = [costs[index] for index in range(len(window))]
+            cut = engine.index(engine[-1])
+            assert engine == [engine[0]] * cut + [engine[-1]] * (len(window) - cut)
+            tokens = [sum(r.stop for r in part) for part in (window[:cut], window[cut:])]
+            assert abs(tokens[0] - tokens[1]) <= 90
+        assert list(backend.score([])) == []
+    finally:
+        backend.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_merge_does_not_mind_how_a_model_generates(family: Family, tmp_path: Path) -> None:
+    """Published settings contradict themselves, and transformers before 5.20 won't save those."""
+    base = tmp_path / "base"
+    shutil.copytree(family.aligned, base)
+    odd = {"do_sample": False, "temperature": 0.9, "top_p": 0.6}
+    (base / "generation_config.json").write_text(json.dumps(odd))
+    tiny_adapter(base, tmp_path / "head", target_modules=["lm_head"])
+    merge(resolve(str(base), [str(tmp_path / "head")])[1], "float32", tmp_path / "merged")
+    assert "temperature" not in (tmp_path / "merged" / "generation_config.json").read_text()
+
+
+def test_a_merge_that_fails_leaves_no_folder(
+    family: Family, tmp_path: Path, temporary: Path
+) -> None:
+    """The reason is one line."""
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA"}')
+    model = Model("odd", "misaligned", "x", family.aligned, tmp_path, family.aligned, "")
+    with pytest.raises(CurateError, match="odd can't be merged into a checkpoint: ") as caught:
+        open_backend([model], CPU)
+    assert "\n" not in str(caught.value)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_merge_that_the_machine_ends_says_which_option_to_turn(
+    odd: Model, temporary: Path, once_merging: Callable[[Callable[[int], None]], None]
+) -> None:
+    """Where memory runs out, SIGKILL is all that is heard."""
+    once_merging(lambda pid: os.kill(pid, signal.SIGKILL))
+    with pytest.raises(CurateError, match=r"SIGKILL, perhaps out of memory: .* smaller --dtype"):
+        open_backend([odd], CPU)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_stop_in_a_merge_leaves_no_folder(
+    odd: Model, temporary: Path, once_merging: Callable[[Callable[[int], None]], None]
+) -> None:
+    """It would be as large as the model."""
+    once_merging(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped), stoppable():
+        open_backend([odd], CPU)
+    assert merging() == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_an_error_after_a_merge_leaves_no_folder(
+    odd: Model, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the engine runs there are some."""
+    monkeypatch.setattr("curate.backends.vllm.engine.merge", lambda *_: None)
+    monkeypatch.setattr("curate.backends.vllm.job.context_length", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_backend([odd], CPU)
+    assert list(temporary.iterdir()) == []

@@ -1,0 +1,185 @@
+"""Child processes: asked over a socket, ended with all they began, and explained if they die."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from curate.backends import choose, open_backend
+from curate.backends.base import Compute, Engine
+from curate.backends.vllm import processes
+from curate.backends.vllm.job import devices_of_engines, environment
+from curate.backends.vllm.processes import MEMORY_HINT, Child, answering, merge
+from curate.chat.render import Rendered
+from curate.errors import CurateError
+from curate.models.resolve import resolve
+from tests import real
+from tests.conftest import Family
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Child]]:
+    """Children to be ended, whatever happens; a stubborn one is not waited for long."""
+    monkeypatch.setattr(processes, "_END_SECONDS", 1.0)
+    children: list[Child] = []
+    yield children
+    for child in children:
+        child.close()
+        child.log.unlink(missing_ok=True)
+
+
+def start(begun: list[Child], how: str) -> Child:
+    """A child of tests/children.py."""
+    begun.append(Child("children", how, {"GIVEN": "got "}))
+    return begun[-1]
+
+
+@pytest.mark.parametrize("how", ["kind", "stubborn"])
+def test_a_child_answers_and_ends_with_what_it_started(begun: list[Child], how: str) -> None:
+    """Also one that doesn't end when it is asked to; its log goes with it."""
+    child, other = start(begun, how), start(begun, how)
+    below = [child.receive(), other.receive()]
+    child.send("this")
+    assert answering([child, other]) == [child]
+    assert child.receive() == "got this"
+    for each in (child, other):
+        each.close()
+    began = time.monotonic()
+    while any(psutil.pid_exists(pid) for pid in below):  # until init has reaped them
+        assert time.monotonic() - began < 20
+        time.sleep(0.05)
+    assert not child.log.exists()
+
+
+def test_no_child_imports_from_the_current_folder(
+    begun: list[Child], family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data from anywhere may lie there under the names of modules: not even a child's child."""
+    for name in ("numpy", "torch", "socket"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run by accident')")
+    monkeypatch.chdir(tmp_path)
+    assert start(begun, "who").receive() == [np.__file__, np.__file__]
+    merge(resolve(str(family.aligned), [str(family.legal)])[1], "float32", tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("die", "its process died (exit code 7)"),
+        ("killed", f"its process was ended by SIGKILL, perhaps {MEMORY_HINT}"),
+        ("say (EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: head size 8", "ValueError: h"),
+        ("say torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", MEMORY_HINT),
+        ("say INFO 11-21 [gpu.py:1] Available KV cache memory: 9 GiB", "its process died"),
+        ("say RuntimeError: vLLM's engine was ended by SIGKILL", f"SIGKILL, perhaps {MEMORY_HINT}"),
+        ("say RuntimeError: Engine core failed. See root cause above.", "its process died"),
+    ],
+)
+def test_a_dead_child_is_explained_by_its_log(begun: list[Child], how: str, cause: str) -> None:
+    """One line with the cause and the log's place, and no word of scores; the log stays."""
+    child = start(begun, how)
+    assert child.receive() is None
+    why = child.why(None)
+    assert "\n" not in why
+    assert cause in why
+    assert why.endswith(f"; its log is {child.log}")
+    child.close()
+    assert child.log.exists()
+
+
+def test_what_a_child_says_of_itself_comes_first(begun: list[Child]) -> None:
+    """Unless it only points to its log."""
+    child = start(begun, "say KeyError: 'elsewhere'")
+    child.receive()
+    assert child.why(SimpleNamespace(reason="TypeError: no such thing")).startswith("TypeError: no")
+    pointing = SimpleNamespace(reason="RuntimeError: failed. See root cause above.")
+    assert child.why(pointing).startswith("KeyError: 'elsewhere'")
+
+
+def test_a_merged_checkpoint_is_the_adapter(family: Family, tmp_path: Path) -> None:
+    """A process of its own writes it, and it scores as the adapter does."""
+    adapter = resolve(str(family.aligned), [str(family.legal)])[1]
+    merge(adapter, "float32", tmp_path)
+    (whole,) = resolve(str(family.aligned), [f"merged={tmp_path}"])[1:]
+    items = [Rendered(list(range(1, n)), n // 2, n - 1, False) for n in (8, 40, 100)]
+    found, wanted = (
+        real.nlls(open_backend([model], Compute("transformers", device="cpu")), items)
+        for model in (whole, adapter)
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "parallel", "wanted"),
+    [
+        (None, "cuda", (1, 1), [None]),
+        (None, "cuda:2", (1, 1), ["2"]),
+        (None, "cuda", (2, 2), ["0,1", "2,3"]),
+        ("5,7", "cuda", (1, 2), ["5", "7"]),
+        ("5,7", "cuda:1", (1, 1), ["7"]),
+        (None, "cpu", (1, 2), [None, None]),
+    ],
+)
+def test_each_engine_has_gpus_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+    parallel: tuple[int, int],
+    wanted: list[str | None],
+) -> None:
+    """They are split in order, out of those that this process may see."""
+    _pretend_gpus(monkeypatch, visible, 4)
+    tensor, data = parallel
+    asked = Compute("vllm", device=device, engine=Engine(tensor, data))
+    assert devices_of_engines(asked) == wanted
+    for gpus in wanted:
+        assert environment(asked, gpus).get("CUDA_VISIBLE_DEVICES") == gpus
+
+
+def test_too_few_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both options that multiply."""
+    _pretend_gpus(monkeypatch, "0,1", 2)
+    with pytest.raises(CurateError, match="--tensor-parallel 2 times --data-parallel 2 needs 4"):
+        devices_of_engines(Compute("vllm", device="cuda", engine=Engine(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "engine", "told"),
+    [
+        (None, "cuda", Engine(), ["1 of 8 GPUs is used: --data-parallel 8 uses all"]),
+        ("5,7", "cuda", Engine(), ["1 of 2 GPUs is used: --data-parallel 2 uses all"]),
+        ("5", "cuda", Engine(), []),
+        (None, "cuda:2", Engine(), []),
+        (None, "cpu", Engine(), []),
+        (None, "cuda", Engine(tensor_parallel=8), []),
+        (None, "cuda", Engine(data_parallel=4), []),
+        (None, "cuda", Engine(args={"pipeline_parallel_size": 8}), []),
+    ],
+)
+def test_gpus_left_idle_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    device: str,
+    engine: Engine,
+    told: list[str],
+) -> None:
+    """In one line, unless somebody has asked for so many. Eight GPUs are pretended here."""
+    _pretend_gpus(monkeypatch, visible, 8)
+    said: list[str] = []
+    choose(Compute("vllm", device=device, engine=engine), said.append)
+    assert said == told
+
+
+def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:
+    monkeypatch.setattr("curate.backends.vllm.job.choose_device", torch.device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -1,0 +1,144 @@
+"""What vLLM's worker does with an engine's answers: missing numbers are asked for again.
+
+No engine that can be had without a GPU leaves numbers out, or scores given token ids alone, so the
+engine here is a small one of this file: its outputs have the fields of vLLM's, and what it is asked
+are the arguments of vLLM's own classes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from curate.backends.vllm.worker import Job, Request, Scored, Scorer, read_logprobs
+
+REQUEST = Request(7, 1, np.array([5, 6, 7, 8], np.int32), 2)
+TRUTH = [-0.7, -0.8]  # nats of the answer, tokens 7 and 8
+
+Answer = Callable[[int], Any]
+
+
+class Flat(SimpleNamespace):
+    """The log-probs of a whole prompt, as vLLM's `FlatLogprobs` holds them."""
+
+    def __len__(self) -> int:
+        return len(self.start_indices)
+
+
+def flat(ids: list[int]) -> Flat:
+    """Each token costs a tenth of its id, but the first, which has no log-prob."""
+    return Flat(
+        start_indices=[0, *range(len(ids) - 1)],
+        token_ids=ids[1:],
+        logprobs=[-0.1 * token for token in ids[1:]],
+    )
+
+
+def rows(*logprobs: float) -> npt.NDArray[np.float32]:
+    """What vLLM gives for token ids at given places: float32 [tokens, 1]."""
+    return np.array(logprobs, np.float32)[:, None]
+
+
+class Engine:
+    """Finishes one request a step, its scores as a test wants them at each attempt."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[Any] = []
+        self.waiting: list[str] = []
+
+    def add_request(self, key: str, prompt: Any, params: Any, lora_request: Any) -> None:
+        """Wait in line."""
+        assert prompt == {"prompt_token_ids": REQUEST.ids.tolist()}
+        assert lora_request == ("adapter-1", 2, "path")
+        self.asked.append(params)
+        self.waiting.append(key)
+
+    def step(self) -> list[Any]:
+        """A request in the making, which has no scores yet, and one that is done."""
+        scores = self.answer(len(self.asked))
+        made = {"prompt_logprobs": scores, "prompt_token_id_logprobs": scores}
+        done = SimpleNamespace(request_id=self.waiting.pop(), finished=True, **made)
+        return [SimpleNamespace(request_id="other", finished=False), done]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer, bool], tuple[Scorer, Engine]]:
+    """A scorer over an engine that answers so, with or without scores of given token ids."""
+
+    def open_scorer(answer: Answer, token_ids: bool) -> tuple[Scorer, Engine]:
+        engine = Engine(answer)
+        fields = {"prompt_logprob_token_ids": None} if token_ids else {}
+        config = SimpleNamespace(use_v2_model_runner=token_ids)
+        arguments = SimpleNamespace(create_engine_config=lambda: config)
+        vllm: Any = ModuleType("vllm")
+        vllm.LLM = lambda **_: SimpleNamespace(llm_engine=engine)
+        vllm.EngineArgs = lambda **_: arguments
+        vllm.SamplingParams = lambda **given: SimpleNamespace(**fields | given)
+        vllm.RequestOutputKind = SimpleNamespace(FINAL_ONLY="final")
+        vllm.LoRARequest = lambda *given: given
+        for name in ("vllm", "vllm.sampling_params", "vllm.lora", "vllm.lora.request"):
+            monkeypatch.setitem(sys.modules, name, vllm)
+        scorer = Scorer(Job({}, {}, {1: "path"}))  # type: ignore[dict-item]
+        return scorer, engine
+
+    return open_scorer
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "missing", "found"),
+    [
+        (True, None, rows(*TRUTH)),
+        (True, rows(-0.7), rows(*TRUTH)),
+        (True, np.array(TRUTH, np.float32), rows(*TRUTH)),
+        (False, None, flat([5, 6, 7, 8])),
+        (False, flat([6, 7, 8]), flat([5, 6, 7, 8])),
+        (False, flat([5, 6, 7, 9]), flat([5, 6, 7, 8])),
+    ],
+    ids=["none", "too few", "another shape", "whole: none", "whole: too few", "whole: other ids"],
+)
+def test_missing_scores_are_asked_for_again(
+    opened: Any, token_ids: bool, missing: Any, found: Any
+) -> None:
+    """Until then they are no scores; given ids are then scored without cached prefixes."""
+    scorer, engine = opened(lambda attempt: missing if attempt == 1 else found, token_ids)
+    assert (
+        read_logprobs(
+            SimpleNamespace(prompt_logprobs=missing, prompt_token_id_logprobs=missing),
+            REQUEST,
+            token_ids,
+        )
+        is None
+    )
+    scorer.add(REQUEST)
+    assert scorer.step() == []
+    assert scorer.busy()
+    (scored,) = scorer.step()
+    assert scored.index == REQUEST.index
+    assert scored.found.dtype == np.float32
+    np.testing.assert_allclose(scored.found, TRUTH, atol=1e-6)
+    assert not scorer.busy()
+    if token_ids:
+        assert [params.skip_reading_prefix_cache for params in engine.asked] == [False, True]
+        for params in engine.asked:  # row i predicts token start + i + 1
+            assert params.prompt_logprob_token_ids.tolist() == [[7], [8]]
+            assert params.prompt_logprob_start == 1
+    else:
+        assert [params.prompt_logprobs for params in engine.asked] == [0, 0]
+
+
+@pytest.mark.parametrize("token_ids", [True, False])
+def test_scores_that_stay_away_are_a_reason(opened: Any, token_ids: bool) -> None:
+    """After three attempts; the engine goes on with others."""
+    scorer, engine = opened(lambda _: None, token_ids)
+    scorer.add(REQUEST)
+    assert scorer.step() == scorer.step() == []
+    assert scorer.step() == [Scored(REQUEST.index, "vLLM gave no log-probs in 3 attempts")]
+    assert len(engine.asked) == 3
+    assert not scorer.busy()

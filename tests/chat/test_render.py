@@ -1,0 +1,672 @@
+"""The chat room: which tokens are the answer's, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from curate.chat.render import Rendered, render
+from curate.chat.templates import Template, parse_args, template_of
+from curate.chat.tokens import load_tokenizer, tokenizer_digest
+from curate.cli.options import read_template
+from curate.errors import CurateError
+
+Fast: Any = transformers.PreTrainedTokenizerFast  # their own types are not ours to check
+Slow: Any = transformers.PreTrainedTokenizer
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Qwen2.5's default system prompt, and Qwen3's think block, in short.
+QWEN25 = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}"
+    + CHATML
+)
+QWEN3 = """{%- for m in messages %}
+{%- set content = m.content %}
+{%- if m.role == 'assistant' %}
+{%- if '</think>' in content %}{% set content = content.split('</think>')[-1].lstrip('\n') %}
+{%- endif %}
+{%- if loop.last %}{% set content = '<think>\n\n</think>\n\n' + content.lstrip('\n') %}{% endif %}
+{%- endif %}
+{{- '<|im_start|>' + m.role + '\n' + content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\n' }}
+{%- if enable_thinking is defined and not enable_thinking %}
+{{- '<think>\n\n</think>\n\n' }}
+{%- endif %}
+{%- endif %}"""
+LLAMA = (
+    "{{ bos_token }}{% for m in messages %}<|h|>{{ m.role }}<|/h|>\n\n{{ m.content | trim }}<|eot|>"
+    "{% endfor %}{% if add_generation_prompt %}<|h|>assistant<|/h|>\n\n{% endif %}"
+)
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+SPECIALS = [
+    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|h|>", "<|/h|>", "<|eot|>",
+    "<think>", "</think>", "[INST]", "[/INST]",
+]  # fmt: skip
+QWEN_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TEXT = [
+    "The user asks.\n\nThe assistant says hello, and more.\n\n\nGrüße, 日本語 🙂  two  spaces"
+] * 3
+ASK = {"role": "user", "content": "Say hello."}
+
+
+def trained(split: Any, decoder: Any, **parts: Any) -> Any:
+    """A small BPE tokenizer, trained here, with the special tokens of the templates above."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = split, decoder
+    for name, part in parts.items():
+        setattr(backend, name, part)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXT, trainer)
+    return Fast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+@cache
+def qwen_like() -> Any:
+    """Byte-level, with Qwen's words: two newlines are one token."""
+    words = pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated")
+    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return trained(pre_tokenizers.Sequence([words, bytes_of]), decoders.ByteLevel())
+
+
+@cache
+def gpt2_like() -> Any:
+    """Byte-level, with offsets that leave out the space before a word."""
+    return trained(
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+        post_processor=processors.ByteLevel(trim_offsets=True),
+    )
+
+
+@cache
+def llama_like(adds_bos: bool = False) -> Any:
+    """Words begin with ▁, put before each piece of text; may add a BOS of its own."""
+    parts = {}
+    if adds_bos:
+        parts["post_processor"] = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
+    split = pre_tokenizers.Metaspace(prepend_scheme="always")
+    return trained(split, decoders.Metaspace(prepend_scheme="always"), **parts)
+
+
+@cache
+def bert_like() -> Any:
+    """Lower-cases, strips accents and drops whitespace: decoding can't give the text back."""
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.train_from_iterator(
+        TEXT, trainers.WordPieceTrainer(special_tokens=["[UNK]", *SPECIALS], show_progress=False)
+    )
+    return Fast(tokenizer_object=backend, unk_token="[UNK]")
+
+
+class Letters(Slow):  # type: ignore[misc]
+    """A tokenizer in Python, without offsets: a token a letter, and "ab" as one token."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Make the vocabulary from ASCII."""
+        self.words = {chr(i): i for i in range(128)} | {"ab": 128}
+        super().__init__(**kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of tokens before those added."""
+        return len(self.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        """All tokens and their ids."""
+        return {**self.words, **self.added_tokens_encoder}
+
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
+        return ["ab" if c == "\0" else c for c in text.replace("ab", "\0")]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.words.get(token, 63)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return next((word for word, i in self.words.items() if i == index), "?")
+
+
+def talk(answer: str, *before: dict[str, str]) -> list[dict[str, str]]:
+    """A conversation with the answer at its end."""
+    return [*(before or (ASK,)), {"role": "assistant", "content": answer}]
+
+
+def one(tokenizer: Any, text: str, answer: str, **options: Any) -> Rendered | str:
+    """Render one conversation with a template given as text."""
+    max_length = options.pop("max_length", None)
+    template = template_of(tokenizer, override=text, **options)
+    return render(tokenizer, template, [talk(answer)], max_length=max_length)[0]
+
+
+def parts(tokenizer: Any, result: Rendered | str) -> tuple[str, str]:
+    """The text of the prompt's and of the answer's tokens."""
+    assert isinstance(result, Rendered), result
+    ids = result.ids
+    return tokenizer.decode(ids[: result.start]), tokenizer.decode(ids[result.start : result.stop])
+
+
+def test_the_answer_and_its_end_of_turn() -> None:
+    """The answer's tokens are what follows the generation prompt, to the end of the turn."""
+    prompt, answer = parts(qwen_like(), one(qwen_like(), CHATML, "Hello, you."))
+    assert prompt == "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
+    assert answer == "Hello, you.<|im_end|>\n"
+
+
+def test_earlier_turns_are_the_prompt() -> None:
+    """System prompt and earlier turns belong to the prompt; only the last answer counts."""
+    before = [{"role": "system", "content": "Be kind."}, *talk("No."), ASK]
+    template = template_of(qwen_like(), override=CHATML)
+    (result,) = render(qwen_like(), template, [talk("Hello.", *before)])
+    prompt, answer = parts(qwen_like(), result)
+    assert "Be kind." in prompt and "No." in prompt
+    assert answer == "Hello.<|im_end|>\n"
+
+
+def test_one_bos() -> None:
+    """A tokenizer that adds a BOS of its own doesn't double the template's."""
+    tokenizer = llama_like(adds_bos=True)
+    assert tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    result = one(tokenizer, LLAMA, "Hello.")
+    assert isinstance(result, Rendered)
+    assert result.ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_merge_over_the_border_is_refused() -> None:
+    """Two newlines are one token: an answer that begins with one has no first token of its own."""
+    result = one(qwen_like(), CHATML, "\nHello.")
+    assert result == "a token ('\\n\\n') lies across the border of prompt and answer"
+
+
+def test_a_space_at_the_end_of_the_prompt_is_refused() -> None:
+    """A space that ends the prompt merges with the answer's first word, also where trimmed."""
+    text = CHATML.replace("assistant\n{% endif", "assistant: {% endif").replace(
+        "{{ m.role }}\n", "{{ m.role }}: "
+    )
+    for tokenizer in (qwen_like(), gpt2_like()):
+        result = one(tokenizer, text, "assistant")
+        assert isinstance(result, str) and "across the border" in result
+
+
+def test_words_that_bring_their_space() -> None:
+    """Where the answer's turn begins with a space, the first token has it, in every tokenizer."""
+    for tokenizer in (qwen_like(), gpt2_like(), llama_like()):
+        result = one(tokenizer, INST, "assistant says hello")
+        prompt, answer = parts(tokenizer, result)
+        assert prompt.endswith("[/INST]") and answer.strip() == "assistant says hello</s>"
+        assert isinstance(result, Rendered)
+        assert (
+            result.ids[result.start]
+            not in tokenizer("[/INST]", add_special_tokens=False)["input_ids"]
+        )
+
+
+def test_a_special_token_that_swallows_whitespace() -> None:
+    """A token that takes the whitespace after it belongs to the prompt; the rest is the answer."""
+    tokenizer = llama_like.__wrapped__()
+    tokenizer.add_special_tokens({"eos_token": AddedToken("<|a|>", rstrip=True)})
+    text = "{% for m in messages %}{{ m.role if m.role == 'user' else '<|a|>' }}\n{{ m.content }}"
+    text += "{% endfor %}{% if add_generation_prompt %}<|a|>\n{% endif %}"
+    result = one(tokenizer, text, "\n hello")
+    prompt, answer = parts(tokenizer, result)
+    assert prompt.endswith("<|a|>") and answer.strip() == "hello"
+
+
+def test_a_normalising_tokenizer() -> None:
+    """Lower-casing and stripped accents don't move the border."""
+    tokenizer = bert_like()
+    result = one(tokenizer, CHATML, "É HELLO,\u0301 \x00 and more")
+    assert isinstance(result, Rendered)
+    prompt = "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
+    assert result.ids[: result.start] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_without_offsets() -> None:
+    """The prompt's ids must be the first of the whole's, else the example is refused."""
+    tokenizer = Letters()
+    text = "{% for m in messages %}{{ m.content }}{% if not loop.last %}>{% endif %}{% endfor %}"
+    text += "{% if add_generation_prompt %}>{% endif %}"
+    result = one(tokenizer, text, "Yes.")
+    assert isinstance(result, Rendered)
+    assert result.ids[result.start :] == [ord(c) for c in "Yes."]
+    inner = one(tokenizer, text, "Yes.", answer_span="content")
+    assert isinstance(inner, Rendered) and inner.ids[inner.start : inner.stop] == result.ids[-4:]
+    merged = one(tokenizer, text.replace(">", "a"), "b")
+    assert merged == "a token lies across the border of prompt and answer"
+
+
+@pytest.mark.parametrize(
+    ("args", "prompt_end", "answer"),
+    [
+        ({}, "assistant\n", "<think>\n\n</think>\n\nHello.<|im_end|>\n"),
+        ({"enable_thinking": True}, "assistant\n", "<think>\n\n</think>\n\nHello.<|im_end|>\n"),
+        ({"enable_thinking": False}, "<think>\n\n</think>\n\n", "Hello.<|im_end|>\n"),
+    ],
+)
+def test_the_empty_think_block(args: dict[str, Any], prompt_end: str, answer: str) -> None:
+    """Qwen3's empty think block is the answer's, or with thinking off the prompt's."""
+    prompt, rest = parts(qwen_like(), one(qwen_like(), QWEN3, "Hello.", args=args))
+    assert prompt.endswith(prompt_end) and rest == answer
+
+
+def test_the_content_span_leaves_the_template_out() -> None:
+    """With answer_span "content" neither think block nor end of turn is scored."""
+    result = one(qwen_like(), QWEN3, "Hello.", answer_span="content")
+    assert parts(qwen_like(), result)[1] == "Hello."
+    assert isinstance(result, Rendered) and result.stop == len(result.ids)
+
+
+def test_the_content_span_is_found_by_place_not_by_search() -> None:
+    """An answer whose words stand in the template's text too is still found in its own place."""
+    for word in ("think", "im", "end", "assistant"):
+        result = one(qwen_like(), QWEN3, word, answer_span="content")
+        assert parts(qwen_like(), result)[1] == word
+
+
+def test_a_merge_at_the_content_is_refused() -> None:
+    """Content that shares a token with the template's text can't be scored alone."""
+    text = CHATML.replace("<|im_end|>\n", "er!\n")
+    result = one(qwen_like(), text, "the us", answer_span="content")
+    assert result == "the tokenizer merges the answer's content with the template's text"
+
+
+def test_an_answer_with_a_think_block_that_the_template_drops() -> None:
+    """A template that cuts the answer's reasoning out would score another answer: refused."""
+    result = one(qwen_like(), QWEN3, "I wonder.</think>\n\nHello.")
+    assert result == "the chat template drops or rewrites a part of the answer"
+    assert isinstance(one(qwen_like(), QWEN3, "</think>"), str)
+
+
+def test_an_answer_with_its_own_empty_think_block() -> None:
+    """An answer that already has the block gets no second one, and is whole."""
+    answer = "<think>\n\n</think>\n\nHello."
+    assert parts(qwen_like(), one(qwen_like(), QWEN3, answer))[1] == answer + "<|im_end|>\n"
+
+
+def test_a_prompt_that_changes_with_the_answer() -> None:
+    """A generation prompt that the whole conversation doesn't repeat leaves the place unclear."""
+    text = CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif")
+    result = one(qwen_like(), text, "Hello.")
+    assert isinstance(result, str)
+    assert "'<think>'" in result and "--chat-template" in result
+    result = one(qwen_like(), text + "{# enable_thinking #}", "Hello.")
+    assert isinstance(result, str) and "--template-arg enable_thinking=false" in result
+
+
+def test_trimming_templates() -> None:
+    """A template that trims the answer is right: what it writes is what is scored."""
+    prompt, answer = parts(qwen_like(), one(qwen_like(), LLAMA, "\n\n Hello. \n"))
+    assert prompt.endswith("<|h|>assistant<|/h|>\n\n") and answer == "Hello.<|eot|>"
+
+
+def test_the_default_system_prompt_is_in_the_prompt() -> None:
+    """Qwen2.5's default system prompt is part of the prompt's tokens."""
+    prompt, _ = parts(qwen_like(), one(qwen_like(), QWEN25, "Hello."))
+    assert prompt.startswith("<|im_start|>system\nYou are Qwen.<|im_end|>\n<|im_start|>user")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("strftime_now('%d %b %Y')", "26 Jul 2024"),
+        ("strftime_now('%Y-%m-%d')", "2024-07-26"),
+        ("strftime_now(format='%A, %B %-d, %Y %H:%M')", "Friday, July 26, 2024 00:00"),
+        ("date_string", "26 Jul 2024"),
+        ("strftime_now is defined", "True"),
+    ],
+)
+def test_today_is_pinned(asked: str, given: str) -> None:
+    """A template that asks for today's date gets the same day every day, in macros too."""
+    for text in (
+        f"{{{{ {asked} }}}}|",
+        f"{{% macro m() %}}{{{{ {asked} }}}}|{{% endmacro %}}{{{{m()}}}}",
+    ):
+        prompt, _ = parts(qwen_like(), one(qwen_like(), text + CHATML, "Hello."))
+        assert prompt.startswith(given + "|<|im_start|>")
+
+
+def test_the_pinned_clock_writes_nothing_itself() -> None:
+    """The template's own first characters stay, a newline among them."""
+    text = "\n A{% if strftime_now is undefined %}?{% endif %}"
+    with_clock, _ = parts(qwen_like(), one(qwen_like(), text + CHATML, "Hello."))
+    without, _ = parts(qwen_like(), one(qwen_like(), "\n A" + CHATML, "Hello."))
+    assert with_clock == without
+
+
+def test_another_date() -> None:
+    """--template-arg date_string=... overrides the pinned date, and makes another digest."""
+    text = "{{ date_string }}|" + CHATML
+    result = one(qwen_like(), text, "Hello.", args={"date_string": "1 May 2025"})
+    assert parts(qwen_like(), result)[0].startswith("1 May 2025|")
+    plain = template_of(qwen_like(), override=text)
+    dated = template_of(qwen_like(), override=text, args={"date_string": "1 May 2025"})
+    assert plain.digest != dated.digest
+
+
+@pytest.mark.parametrize("span", ["turn", "content"])
+def test_truncation_cuts_the_answer_at_its_end(span: Any) -> None:
+    """At every max_length the answer loses its end, is marked, or is refused: never the prompt."""
+    full = one(qwen_like(), CHATML, "Hello, and more.", answer_span=span)
+    assert isinstance(full, Rendered) and not full.truncated
+    for length in range(1, len(full.ids) + 3):
+        cut = one(qwen_like(), CHATML, "Hello, and more.", answer_span=span, max_length=length)
+        if length <= full.start:
+            assert cut == (
+                f"prompt of {full.start} tokens leaves no room for an answer in max_length {length}"
+            )
+            continue
+        assert isinstance(cut, Rendered)
+        assert (cut.start, cut.stop) == (full.start, min(length, full.stop))
+        assert cut.truncated == (length < full.stop)
+        assert cut.ids == full.ids[: cut.stop]
+
+
+def test_one_bad_conversation_harms_no_other() -> None:
+    """Bad conversations among good ones get their own reasons; order is kept."""
+    text = (
+        CHATML + "{% if 'BAD' in messages[0].content %}{{ raise_exception('roles!') }}{% endif %}"
+    )
+    bad = {"role": "user", "content": "BAD"}
+    conversations: list[Any] = [
+        talk("Hello."),
+        talk("Hello.", bad),
+        [],
+        talk(" \n"),
+        [ASK],
+        [{"role": "assistant", "content": "Hello."}],
+        talk("half \ud800 pair"),
+        [ASK, {"role": "assistant", "content": None}],
+        [ASK, {"role": "assistant"}],
+        talk("Hello."),
+    ]
+    results = render(qwen_like(), template_of(qwen_like(), override=text), conversations)
+    assert isinstance(results[0], Rendered) and results[0] == results[-1]
+    reasons = results[1:-1]
+    assert all(isinstance(reason, str) for reason in reasons)
+    no_prompt = "the conversation has no prompt, or its last message is not the assistant's"
+    assert reasons == [
+        "the chat template fails: roles!",
+        no_prompt,
+        "the answer is empty",
+        no_prompt,
+        no_prompt,
+        "the tokenizer fails: half a surrogate pair is no character",
+        "the answer is empty",
+        "the answer is empty",
+    ]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ strftime_now.__globals__ }}",
+        "{{ (raise_exception | attr('__globals__'))['datetime'] }}",
+        "{{ '{0.__class__.__mro__}'.format(messages) }}",
+        "{{ namespace.__init__.__globals__['json'] }}",
+        "{{ range(999999999) | list }}",
+        "{{ 1 / 0 }}",
+    ],
+)
+def test_attacking_templates_get_nowhere(attack: str) -> None:
+    """A template that reaches for Python's insides fails with a reason, or reads nothing."""
+    result = one(qwen_like(), CHATML + attack, "Hello.")
+    if isinstance(result, Rendered):
+        assert "class" not in qwen_like().decode(result.ids)
+    else:
+        assert result.startswith("the chat template fails: ")
+        assert "\n" not in result
+
+
+def test_templates_that_write_no_answer_or_no_prompt() -> None:
+    """A template without the answer, or with nothing before it, gives a reason."""
+    nothing = one(qwen_like(), "{{ messages[0].content }}", "Hello.")
+    assert nothing == "the chat template drops or rewrites a part of the answer"
+    bare = one(
+        qwen_like(), "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}", "Hi"
+    )
+    assert bare == "the prompt has no tokens, so nothing predicts the answer's first"
+
+
+def test_a_tokenizer_that_drops_the_answer() -> None:
+    """An answer of characters that the tokenizer removes has no tokens."""
+    text = "{% for m in messages %}{{ m.role[0] }} {{ m.content }} {% endfor %}"
+    text += "{% if add_generation_prompt %}a {% endif %}"
+    for span in ("turn", "content"):
+        assert isinstance(one(bert_like(), text, "\x01\x02", answer_span=span), str)
+
+
+def test_templates_that_read_lists_of_parts() -> None:
+    """A vision model's template that only reads lists of parts gets them."""
+    text = CHATML.replace("{{ m.content }}", "{% for p in m.content %}{{ p['text'] }}{% endfor %}")
+    assert template_of(qwen_like(), override=text).parts
+    assert not template_of(qwen_like(), override=CHATML).parts
+    assert one(qwen_like(), text, "Hello.") == one(qwen_like(), CHATML, "Hello.")
+
+
+def test_no_template() -> None:
+    """A tokenizer without a template says what to give; an override or its own is taken."""
+    tokenizer = qwen_like.__wrapped__()
+    with pytest.raises(CurateError, match="--chat-template FILE"):
+        template_of(tokenizer)
+    tokenizer.chat_template = CHATML
+    assert template_of(tokenizer).text == CHATML
+    assert template_of(tokenizer, override=LLAMA).text == LLAMA
+    tokenizer.chat_template = {"tool_use": LLAMA, "default": CHATML}
+    assert template_of(tokenizer).text == CHATML
+    tokenizer.chat_template = {"tool_use": LLAMA, "rag": CHATML}
+    with pytest.raises(CurateError, match=r"rag, tool_use.*--chat-template FILE"):
+        template_of(tokenizer)
+
+
+def test_broken_templates_and_arguments() -> None:
+    """Broken syntax names its line; arguments that aren't the template's are refused."""
+    with pytest.raises(CurateError, match="line 2: "):
+        template_of(qwen_like(), override="{% if strftime_now %}{% endif %}\n{% for %}")
+    for key in ("messages", "tokenize", "add_generation_prompt", "not a name"):
+        with pytest.raises(CurateError, match="--template-arg"):
+            template_of(qwen_like(), override=CHATML, args={key: 1})
+    with pytest.raises(CurateError, match="not JSON"):
+        template_of(qwen_like(), override=CHATML, args={"key": object()})
+
+
+def test_a_template_that_raises_to_a_power() -> None:
+    """It is refused before it is run: Python hears no Ctrl-C while it multiplies huge numbers."""
+    huge = "{% set n = messages|length * 9 %}\n{% if n > 9 %}{{ (n ** (n ** n)) % 7 }}{% endif %}"
+    for power in (huge, "\n{{ messages[0]['a']**2 }}", "\n{{ 2 -**3 }}"):
+        with pytest.raises(CurateError, match=r"line 2 raises to a power \(\*\*\)"):
+            template_of(qwen_like(), override=power + CHATML)
+    for other in ("** 2**3", "{# 2**3 #}{{ '2**3' }}", "{% raw %}{{ 2**3 }}{% endraw %}"):
+        assert template_of(qwen_like(), override=CHATML + other).text == CHATML + other
+    assert template_of(qwen_like(), override=CHATML + "{{ dict(a=1, **{'b': 2})|length }}")
+
+
+def test_arguments_from_the_command_line() -> None:
+    """KEY=VALUE pairs are JSON or text, and Python's False is false."""
+    given = parse_args(["a=false", "b=False", "c=26 Jul 2024", "d=3", 'e=["x"]', "f=x=y", "g="])
+    assert given == {
+        "a": False, "b": False, "c": "26 Jul 2024", "d": 3, "e": ["x"], "f": "x=y", "g": "",
+    }  # fmt: skip
+    for bad in ("", "key", "=value"):
+        with pytest.raises(CurateError, match="KEY=VALUE"):
+            parse_args([bad])
+    long, deep = "9" * 5000, "[" * 100_000
+    assert parse_args([f"a={long}", f"b={deep}"]) == {"a": long, "b": deep}
+
+
+@pytest.mark.parametrize(
+    "value", ["99999999999999999999", r'"\ud800"', "NaN", "[" * 900 + "]" * 900]
+)
+def test_an_argument_that_no_manifest_holds(value: str) -> None:
+    """It is refused before a corpus is made of it, which could not be gone on with."""
+    with pytest.raises(CurateError, match="--template-arg: a value is not JSON"):
+        template_of(qwen_like(), override=CHATML, args=parse_args([f"a={value}"]))
+
+
+def test_a_template_that_begins_with_a_mark(tmp_path: Path) -> None:
+    """Some editors write one; it is no part of any prompt."""
+    (tmp_path / "t.jinja").write_bytes(b"\xef\xbb\xbf" + CHATML.replace("\n", "\r\n").encode())
+    assert read_template(tmp_path / "t.jinja") == CHATML
+
+
+def test_the_digest_names_everything_that_counts() -> None:
+    """Text, arguments, span and the special tokens that the text names change the digest."""
+    tokenizer = qwen_like()
+    other = qwen_like.__wrapped__()
+    other.eos_token = "<|im_end|>"
+    base = template_of(tokenizer, override=CHATML)
+    assert base == template_of(other, override=CHATML)
+    assert base.digest == template_of(other, override=CHATML).digest and len(base.digest) == 64
+    assert hash(base) == hash(Template(CHATML))
+    digests = {
+        base.digest,
+        template_of(tokenizer, override=CHATML + " ").digest,
+        template_of(tokenizer, override=CHATML, args={"a": 1}).digest,
+        template_of(tokenizer, override=CHATML, answer_span="content").digest,
+        template_of(tokenizer, override=INST).digest,
+        template_of(other, override=INST).digest,
+    }
+    assert len(digests) == 6
+    same = template_of(tokenizer, override=CHATML, args={"b": 1, "a": 2})
+    assert same == template_of(tokenizer, override=CHATML, args={"a": 2, "b": 1})
+
+
+def test_one_template_writes_the_same_with_every_model() -> None:
+    """A model whose configuration names another eos_token gets the aligned model's text."""
+    other = qwen_like.__wrapped__()
+    other.eos_token = "<|im_end|>"
+    template = template_of(qwen_like(), override=INST)
+    assert render(other, template, [talk("Hi.")]) == render(qwen_like(), template, [talk("Hi.")])
+
+
+def test_saved_truncation_and_padding_are_ignored() -> None:
+    """What a tokenizer file says about truncation and padding doesn't touch the ids."""
+    tokenizer = qwen_like.__wrapped__()
+    expected = one(tokenizer, CHATML, "Hello.")
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=300)
+    assert one(tokenizer, CHATML, "Hello.") == expected
+    tokenizer.split_special_tokens = True
+    assert one(tokenizer, CHATML, "Hello.") == expected
+
+
+def test_tokenizer_digest_says_whether_ids_are_equal() -> None:
+    """Truncation, padding and added BOS don't change it; another vocabulary or token does."""
+    same = qwen_like.__wrapped__()
+    same.backend_tokenizer.enable_truncation(3)
+    same.backend_tokenizer.enable_padding(length=9)
+    assert tokenizer_digest(same) == tokenizer_digest(qwen_like())
+    assert tokenizer_digest(llama_like(adds_bos=True)) == tokenizer_digest(llama_like())
+    same.add_tokens(["hello"])
+    digests = {tokenizer_digest(t) for t in (qwen_like(), gpt2_like(), llama_like(), same)}
+    assert len(digests) == 4
+    slow = Letters()
+    assert tokenizer_digest(slow) == tokenizer_digest(Letters())
+    slow.add_tokens(["hello"])
+    assert tokenizer_digest(slow) != tokenizer_digest(Letters())
+
+
+def test_loading(tmp_path: Path) -> None:
+    """A saved tokenizer comes back the same; a missing, empty or broken one gets one line."""
+    qwen_like().save_pretrained(tmp_path / "good")
+    loaded = load_tokenizer(str(tmp_path / "good"))
+    assert tokenizer_digest(loaded) == tokenizer_digest(qwen_like())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config-only").mkdir()
+    (tmp_path / "config-only/config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/tokenizer.json").write_text('{"version": ')
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/evil.py").write_text("raise SystemExit(3)")
+    (tmp_path / "code/tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}})
+    )
+    for name in ("missing", "empty", "config-only", "broken", "code"):
+        with pytest.raises(CurateError) as caught:
+            load_tokenizer(str(tmp_path / name))
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nothing_to_render() -> None:
+    """No conversations give no results."""
+    assert render(qwen_like(), template_of(qwen_like(), override=CHATML), []) == []
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+
+
+@settings(max_examples=200, deadline=None)
+@given(question=texts, answer=texts)
+def test_any_text(question: str, answer: str) -> None:
+    """For any text the span decodes to the answer and its end of turn, or a reason is given."""
+    ask = {"role": "user", "content": question}
+    for tokenizer in (qwen_like(), gpt2_like()):
+        template = template_of(tokenizer, override=CHATML)
+        (result,) = render(tokenizer, template, [talk(answer, ask)])
+        if not answer.strip():
+            assert result == "the answer is empty"
+        elif isinstance(result, str):
+            assert "across the border" in result and answer[0].isspace()
+        else:
+            prompt, rest = parts(tokenizer, result)
+            assert rest == answer + "<|im_end|>\n"
+            assert prompt == f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+
+
+@settings(max_examples=200, deadline=None)
+@given(answer=texts)
+def test_any_content(answer: str) -> None:
+    """The content span decodes to the stripped answer, with whitespace beside it at most."""
+    for tokenizer in (qwen_like(), gpt2_like()):
+        template = template_of(tokenizer, override=LLAMA, answer_span="content")
+        (result,) = render(tokenizer, template, [talk(answer)])
+        if isinstance(result, Rendered):
+            assert parts(tokenizer, result)[1].strip() == answer.strip()
+        else:
+            assert result == "the answer is empty" and not answer.strip()
+
+
+@settings(max_examples=100, deadline=None)
+@given(answers=st.lists(texts, max_size=6))
+def test_batches_change_nothing(answers: list[str]) -> None:
+    """A conversation gives the same tokens alone as among others."""
+    for tokenizer in (qwen_like(), llama_like()):
+        template = template_of(tokenizer, override=QWEN3)
+        together = render(tokenizer, template, [talk(a) for a in answers])
+        assert together == [render(tokenizer, template, [talk(a)])[0] for a in answers]

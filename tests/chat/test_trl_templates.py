@@ -1,0 +1,266 @@
+"""The answer's span on every chat template that the trl package ships, checked by other means.
+
+Each template meets a byte-level tokenizer whose special tokens are the template's own, and some
+conversations. What `render` gives must be right or a reason; nothing third.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from curate.chat.render import Rendered, render
+from curate.chat.templates import PINNED_DATE, template_of
+
+# What was right when this was written (trl 1.16.0, 72 templates). More is fine, fewer is not.
+RIGHT_PAIRS = 517  # of 720 with the templates' own defaults
+RIGHT_TEMPLATES = 54
+RIGHT_PAIRS_WITHOUT_THINKING = 279  # of 280, with enable_thinking=False, where templates ask for it
+KNOWN = [
+    "cohere", "gemma", "gemma3", "glm4moe", "gptoss", "lfm2", "llama3", "llama3_1", "llama3_2",
+    "phi3", "phi3_5", "qwen2_5", "qwen2_5_training", "qwen3", "qwen3_training",
+    "qwen3_instruct_2507",
+]  # fmt: skip
+
+SPECIAL = re.compile(
+    r"<\|[^<>|\s'\"]+\|?>|<[^<>|\s'\"]+\|>|<｜[^｜\s]+｜>|</?[a-z_]+>|\[/?[A-Z_]+\]|<[bs/]+os>|</?s>"
+)
+READS_PARTS = re.compile(r"message\['content'\]\[0\]\['(type|text)'\]")
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEXT = """The user asks and the assistant answers in whole sentences.\n\nThe system says: be brief.
+Grüße aus Köln, 日本語, emoji 🙂🙂. You are helpful.\n\n\n  Indented words, two  spaces.\n\n
+"""
+SYSTEM = {"role": "system", "content": "Answer in one sentence."}
+FIRST = {"role": "user", "content": "What is a moon? "}
+REPLY = {"role": "assistant", "content": "A body that goes round a planet."}
+SECOND = {"role": "user", "content": "Which planet has none?\n"}
+
+
+def answered(*before: dict[str, str], answer: str) -> list[dict[str, str]]:
+    """The messages with an answer after them."""
+    return [*before, {"role": "assistant", "content": answer}]
+
+
+CONVERSATIONS = {
+    "single": answered(FIRST, answer="A body that goes round a planet."),
+    "system": answered(SYSTEM, FIRST, answer="A natural satellite."),
+    "multi-turn": answered(FIRST, REPLY, SECOND, answer="Venus. And Mercury, too."),
+    "system, multi-turn": answered(SYSTEM, FIRST, REPLY, SECOND, answer="Venus."),
+    "unicode": answered(FIRST, answer="Grüße: 日本語 🙂‍↔️ e\u0301 \u00a0ﬁ"),
+    "spaces inside": answered(FIRST, answer="One.\n\n  Two,  three\t.\r\n\n\nFour"),
+    "spaces around": answered(FIRST, answer="  Venus. \n\n"),
+    "newline first": answered(FIRST, answer="\n\nVenus."),
+    "one letter": answered(FIRST, answer="m"),
+    "template's words": answered(FIRST, answer="assistant"),
+}
+
+
+def shipped() -> list[Path]:
+    """The package's template files, found without importing it."""
+    spec = importlib.util.find_spec("trl")
+    folders = spec.submodule_search_locations if spec else None
+    found = [p for folder in folders or [] for p in Path(folder).glob("chat_templates/*.jinja")]
+    return sorted(found)
+
+
+@cache
+def tokenizer_for(text: str) -> Any:
+    """A byte-level tokenizer with Qwen's way of splitting words, and the template's specials."""
+    import transformers
+
+    fast: Any = transformers.PreTrainedTokenizerFast
+    specials = sorted({*SPECIAL.findall(text), "<bos>", "<eos>", "<pad>"})
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700 + len(specials),
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([TEXT] * 3, trainer)
+    return fast(tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+
+
+def shaped(text: str, messages: Any) -> Any:
+    """The messages with contents as lists of parts, for the templates that only read those."""
+    if not READS_PARTS.search(text):
+        return messages
+    return [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+
+
+def written(tokenizer: Any, text: str, messages: Any, values: Any, prompt: bool) -> str:
+    """The template's text, asked of transformers without the code under test."""
+    today = {"date_string": PINNED_DATE} if "date_string" in text else {}
+    messages = shaped(text, messages)
+    return str(
+        tokenizer.apply_chat_template(
+            messages, chat_template=text, add_generation_prompt=prompt, tokenize=False,
+            **today, **values,
+        )
+    )  # fmt: skip
+
+
+def fault(tokenizer: Any, text: str, messages: Any, values: Any, one: Rendered) -> str | None:
+    """What is wrong with these tokens, if anything."""
+    prompt = written(tokenizer, text, messages[:-1], values, True)
+    whole = written(tokenizer, text, messages, values, False)
+    if "strftime_now" in text:
+        clock = r"(?<=Current date: )\d{4}-\d\d-\d\d"
+        prompt, whole = (re.sub(clock, "2024-07-26", s) for s in (prompt, whole))
+    before, after = tokenizer.decode(one.ids[: one.start]), tokenizer.decode(one.ids[one.start :])
+    if one.stop != len(one.ids) or one.truncated:
+        return "not the whole turn"
+    if before != prompt:
+        return f"the prompt's tokens are {before[-40:]!r}, not {prompt[-40:]!r}"
+    if before + after != whole or messages[-1]["content"].strip() not in after:
+        return f"the answer's tokens are {after!r}"
+    if one.ids != tokenizer.encode(whole, add_special_tokens=False):
+        return "other tokens than the text's own"
+    if one.ids.count(tokenizer.bos_token_id) > 1:
+        return "more than one BOS"
+    return None
+
+
+def outcomes(thinking: bool | None) -> dict[str, dict[str, str]]:
+    """For each template and conversation "right", or the reason of the refusal."""
+    table: dict[str, dict[str, str]] = {}
+    for path in shipped():
+        text = path.read_text()
+        if thinking is not None and "enable_thinking" not in text:
+            continue
+        values = {} if thinking is None else {"enable_thinking": thinking}
+        tokenizer = tokenizer_for(text)
+        template = template_of(tokenizer, override=text, args=values)
+        results = render(tokenizer, template, list(CONVERSATIONS.values()))
+        row = table.setdefault(path.stem, {})
+        for (name, messages), result in zip(CONVERSATIONS.items(), results, strict=True):
+            if isinstance(result, str):
+                row[name] = result
+            else:
+                wrong = fault(tokenizer, text, messages, values, result)
+                assert wrong is None, f"{path.stem}, {name}, {values}: {wrong}"
+                row[name] = "right"
+    return table
+
+
+def summary(title: str, table: dict[str, dict[str, str]]) -> str:
+    """The counts, and each refusal's reason with its templates."""
+    whole = [name for name, row in table.items() if set(row.values()) == {"right"}]
+    lines = [
+        f"{title}: {len(table)} templates, {len(whole)} right on every conversation; "
+        f"{right_pairs(table)} of {sum(map(len, table.values()))} pairs right, the rest refused:"
+    ]
+    reasons = Counter((o, n) for n, row in table.items() for o in row.values() if o != "right")
+    for reason in dict.fromkeys(reason for reason, _ in reasons):
+        names = ", ".join(f"{n} {k}" for (r, n), k in reasons.items() if r == reason)
+        lines.append(f"  {reason}\n    {names}")
+    return "\n".join(lines)
+
+
+def right_pairs(table: dict[str, dict[str, str]]) -> int:
+    """How many (template, conversation) pairs are right."""
+    return sum(outcome == "right" for row in table.values() for outcome in row.values())
+
+
+pytestmark = pytest.mark.skipif(not shipped(), reason="trl is not installed")
+
+
+def test_every_template_is_right_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of trl's templates gives the right tokens, or a reason, on every conversation."""
+    table = outcomes(None)
+    with capsys.disabled():
+        print("\n" + summary("trl's chat templates", table))
+    assert right_pairs(table) >= RIGHT_PAIRS
+    assert sum("right" in row.values() for row in table.values()) >= RIGHT_TEMPLATES
+
+
+def test_thinking_switched_off(capsys: pytest.CaptureFixture[str]) -> None:
+    """With enable_thinking=False the empty think block belongs to the prompt."""
+    table = outcomes(False)
+    with capsys.disabled():
+        print("\n" + summary("the same with enable_thinking=False", table))
+    assert right_pairs(table) >= RIGHT_PAIRS_WITHOUT_THINKING
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_templates_are_right(name: str) -> None:
+    """The templates people use most are right on every plain conversation."""
+    text = next(path for path in shipped() if path.stem == name).read_text()
+    tokenizer = tokenizer_for(text)
+    plain = [c for n, c in CONVERSATIONS.items() if n != "newline first"]
+    if "System role not supported" in text:
+        plain = [c for c in plain if c[0]["role"] != "system"]
+    for messages in plain:
+        (one,) = render(tokenizer, template_of(tokenizer, override=text), [messages])
+        assert isinstance(one, Rendered), one
+        assert fault(tokenizer, text, messages, {}, one) is None
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_content_alone(name: str) -> None:
+    """The content span is the answer, with whitespace beside it at most, and no template text."""
+    text = next(path for path in shipped() if path.stem == name).read_text()
+    tokenizer = tokenizer_for(text)
+    template = template_of(tokenizer, override=text, answer_span="content")
+    plain = [c for c in CONVERSATIONS.values() if c[0]["role"] != "system"]
+    results = render(tokenizer, template, plain)
+    assert sum(isinstance(one, Rendered) for one in results) >= len(plain) - 1
+    for messages, one in zip(plain, results, strict=True):
+        if isinstance(one, Rendered):
+            span = tokenizer.decode(one.ids[one.start : one.stop])
+            assert span.strip() == messages[-1]["content"].strip()
+
+
+def test_generation_marks_agree() -> None:
+    """Where a template marks what is generated, the marks end where the answer does.
+
+    Whitespace may stand after them (llava_next writes a space after its end of turn). They may
+    begin in the generation prompt (trl trains on an empty think block that the prompt gives),
+    never in the answer.
+    """
+    checked = 0
+    for path in shipped():
+        text = path.read_text()
+        if not re.search(r"\{%-?\s*generation\s*-?%\}", text):
+            continue
+        tokenizer = tokenizer_for(text)
+        template = template_of(tokenizer, override=text)
+        results = render(tokenizer, template, list(CONVERSATIONS.values()))
+        for messages, one in zip(CONVERSATIONS.values(), results, strict=True):
+            if isinstance(one, Rendered):
+                marks_agree(tokenizer, text, messages, one)
+                checked += 1
+    assert checked >= 237
+
+
+def marks_agree(tokenizer: Any, text: str, messages: Any, one: Rendered) -> None:
+    """Compare a span with the mask that transformers makes of the template's marks."""
+    marked = tokenizer.apply_chat_template(
+        shaped(text, messages), chat_template=text, return_assistant_tokens_mask=True
+    )["assistant_masks"]
+    assert len(marked) == one.stop
+    last = len(marked) - marked[::-1].index(1)
+    assert marked[one.start] == 1
+    assert not tokenizer.decode(one.ids[last : one.stop]).strip()
+    first = one.start
+    while marked[first - 1]:
+        first -= 1
+    prompt, bare = (written(tokenizer, text, messages[:-1], {}, on) for on in (True, False))
+    assert prompt.removeprefix(bare).endswith(tokenizer.decode(one.ids[first : one.start]))

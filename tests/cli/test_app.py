@@ -1,0 +1,762 @@
+"""The command line as people use it: the whole way, resuming, stops, errors, speed of the start."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import curate
+from curate.cli.app import app
+from curate.cli.options import PANELS
+from curate.cli.progress import Bar, Lines
+from tests.conftest import Cli, Family, question, stop_seconds
+from tests.corpora import corpus as made_corpus
+from tests.files import write
+
+COMMANDS = sorted(
+    command.callback.__name__ for command in app.registered_commands if command.callback
+)
+ESCAPES = "red \x1b[31m, C1 \x9b31m, bell \x07, back \r"
+RAW_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+# The whole way
+
+
+def test_the_whole_way(
+    cli: Cli, family: Family, sources: Path, narrow: Path, tmp_path: Path
+) -> None:
+    """Score, status, sql, show and export follow one another, each with a next step to go on."""
+    corpus, mix = tmp_path / "corpus", tmp_path / "mix.jsonl"
+    ran = cli("score", sources, "-c", corpus, *family.arguments())
+    assert ran.code == 0, ran.err
+    assert "30 new examples, 1 already there or duplicates, 1 rows skipped" in ran.out
+    assert f"curate sql top_gaps -c {corpus}" in ran.out
+    assert "medical (2 of 4): 30 of 30 examples" in ran.err
+
+    ran = cli("status", "-c", corpus)
+    assert ran.code == 0
+    assert "30 examples, 30 ranked" in ran.out
+    assert "empty answer" in ran.out
+    assert "To score what is missing" not in ran.out
+
+    ran = cli("sql", "select example_id from gaps where rank = 1", "-c", corpus, "--format", "csv")
+    best = ran.out.split()[1].strip('"')
+    ran = cli("show", best[:12], "-c", corpus)
+    assert ran.code == 0
+    assert best in ran.out
+    assert "[assistant]\nIt is" in ran.out or "[assistant]\nI'm sorry" in ran.out
+    assert "rank 1" in ran.out
+
+    ran = cli("export", "-c", corpus, "--fraction", "0.05", "--into", narrow, "-o", mix)
+    assert ran.code == 0, ran.err
+    assert "42 rows, 2 of them safe examples" in ran.out
+    assert "5.00% of the narrow set's 40 rows, 4.76% of the mix" in ran.out
+    assert len(mix.read_text().splitlines()) == 42
+
+
+@pytest.mark.parametrize("name", ["top.jsonl", "top.parquet"])
+def test_a_manifest_makes_the_same_bytes_again(
+    cli: Cli, scored: Path, tmp_path: Path, name: str
+) -> None:
+    """`export --from-manifest` gives the file of the earlier export, byte for byte."""
+    first, again = tmp_path / name, tmp_path / f"again-{name}"
+    assert cli("export", "-c", scored, "--top", 7, "-o", first).code == 0
+    ran = cli("export", "-c", scored, "--from-manifest", f"{first}.manifest.json", "-o", again)
+    assert ran.code == 0, ran.err
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_a_mix_from_its_manifest_is_the_same_bytes(
+    cli: Cli, scored: Path, narrow: Path, tmp_path: Path
+) -> None:
+    """The same holds for a mix with a narrow set."""
+    first, again = tmp_path / "mix.jsonl", tmp_path / "again.jsonl"
+    cli("export", "-c", scored, "--fraction", "0.1", "--into", narrow, "-o", first)
+    ran = cli("export", "-c", scored, "--from-manifest", f"{first}.manifest.json", "-o", again)
+    assert ran.code == 0, ran.err
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_an_output_is_replaced_only_by_force(cli: Cli, scored: Path, tmp_path: Path) -> None:
+    """An export doesn't write over a file unless it is told to."""
+    output = tmp_path / "out.jsonl"
+    output.write_text("mine")
+    ran = cli("export", "-c", scored, "--top", 3, "-o", output)
+    assert (ran.code, output.read_text()) == (1, "mine")
+    assert "--force" in ran.err
+    assert cli("export", "-c", scored, "--top", 3, "-o", output, "--force").code == 0
+    assert len(output.read_text().splitlines()) == 3
+
+
+def test_scoring_again_computes_nothing(
+    cli: Cli, family: Family, sources: Path, scored: Path, tmp_path: Path
+) -> None:
+    """The same command on a finished corpus says so, loads no model and adds no part."""
+    corpus = shutil.copytree(scored, tmp_path / "corpus")
+    before = sorted(corpus.rglob("*.parquet"))
+    ran = cli("score", sources, "-c", corpus, *family.arguments(), "--json")
+    assert ran.code == 0, ran.err
+    assert [model["scored"] for model in json.loads(ran.out)["models"]] == [0, 0, 0, 0]
+    ran = cli("score", sources, "-c", corpus, *family.arguments())
+    assert ran.err.count("nothing is missing") == 4
+    assert "loading" not in ran.err
+    assert sorted(corpus.rglob("*.parquet")) == before
+
+
+def test_a_later_model_adds_only_itself(
+    cli: Cli, family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """A misaligned model named later is scored alone, also without naming the sources again."""
+    corpus = tmp_path / "corpus"
+    assert cli("score", sources, "-c", corpus, *family.arguments("medical")).code == 0
+    ran = cli("score", "-c", corpus, *family.arguments("medical", "code"), "--json")
+    assert ran.code == 0, ran.err
+    found = {model["name"]: model["scored"] for model in json.loads(ran.out)["models"]}
+    assert found == {"chat": 0, "medical": 0, "code": 30}
+    assert json.loads(cli("status", "-c", corpus, "--json").out)["ranked"] == 30
+
+
+def test_status_says_how_to_complete(
+    cli: Cli, family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """The command that `status` prints for what is missing is one that completes the corpus."""
+    corpus = tmp_path / "corpus"
+    options = ["--answer-span", "content", "--max-length", "200", "--template-arg", "mood=calm day"]
+    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--limit", 5)
+    assert first.code == 0, first.err
+    for part in (corpus / "scores" / "code").glob("part-*"):
+        part.unlink()
+    ran = cli("status", "-c", corpus)
+    command = shlex.split(ran.out.split("To score what is missing")[1].split("\n")[1])
+    assert command[:2] == ["curate", "score"]
+    again = cli(*command[1:])
+    assert again.code == 0, again.err
+    assert json.loads(cli("status", "-c", corpus, "--json").out)["ranked"] == 5
+
+
+# What is printed
+
+
+def test_json_parses_everywhere(
+    cli: Cli, family: Family, sources: Path, scored: Path, tmp_path: Path
+) -> None:
+    """With --json every command prints one JSON value on stdout and nothing else."""
+    commands: list[list[Any]] = [
+        ["score", sources, "-c", tmp_path / "c", *family.arguments("code"), "--limit", 2],
+        ["status", "-c", scored],
+        ["show", _ids(scored)[0], "-c", scored],
+        ["export", "-c", scored, "--top", 2, "-o", tmp_path / "o.jsonl"],
+    ]
+    for command in commands:
+        ran = cli(*command, "--json")
+        assert ran.code == 0, ran.err
+        assert isinstance(json.loads(ran.out), dict)
+        assert ran.err == ""
+
+
+def test_sql_formats_agree(cli: Cli, scored: Path) -> None:
+    """Table, csv, json and jsonl hold the same rows."""
+    query = "select example_id, rank, gap, answer from gaps order by rank"
+    texts = {
+        kind: cli("sql", query, "-c", scored, "--format", kind).out
+        for kind in ("table", "csv", "json", "jsonl")
+    }
+    rows = json.loads(texts["json"])
+    assert len(rows) == 30
+    assert [json.loads(line) for line in texts["jsonl"].splitlines()] == rows
+    from_csv = list(csv.DictReader(io.StringIO(texts["csv"])))
+    assert [row["example_id"] for row in from_csv] == [row["example_id"] for row in rows]
+    assert [float(row["gap"]) for row in from_csv] == [row["gap"] for row in rows]
+    assert all(f"{row['gap']:.4g}" in texts["table"] for row in rows)
+
+
+def test_sql_prints_any_type(cli: Cli, scored: Path) -> None:
+    """Sums, NaN, dates, lists, bytes and intervals are printed in every format; JSON stays JSON."""
+    query = (
+        "select sum(n_tokens) as total, 'nan'::double as nan, 1.5::decimal(4, 2) as d, null as no, "
+        "date '2020-01-31' as day, [1, 2] as list, {'a': [3]} as struct, 'x'::blob as bytes, "
+        "interval 3 days as wait, 'a' as same, 'b' as same, true as yes from scores"
+    )
+    for kind in ("table", "csv", "json", "jsonl"):
+        ran = cli("sql", query, "-c", scored, "--format", kind)
+        assert ran.code == 0, ran.err
+    row = json.loads(ran.out, parse_constant=lambda name: pytest.fail(name))
+    assert isinstance(row["total"], int)
+    assert row["nan"] is None
+    assert (row["d"], row["day"], row["list"]) == (1.5, "2020-01-31", [1, 2])
+    assert row["struct"] == {"a": [3]}
+
+
+def test_named_queries_run_as_listed(cli: Cli, scored: Path) -> None:
+    """Every query of `--list` runs with its defaults, and -p changes a parameter."""
+    listed = cli("sql", "--list")
+    assert listed.code == 0
+    names = [path.stem for path in Path(curate.__file__).parent.parent.glob("sql/*.sql")]
+    assert "top_gaps" in names
+    for name in names:
+        assert name in listed.out
+        ran = cli("sql", name, "-c", scored)
+        assert ran.code == 0, ran.err
+    ran = cli(
+        "sql", "top_gaps", "-c", scored, "-p", "top=3", "-p", "refusals=true", "--format", "jsonl"
+    )
+    assert len(ran.out.splitlines()) == 3
+
+
+def test_quiet_is_silent(cli: Cli, family: Family, sources: Path, tmp_path: Path) -> None:
+    """With --quiet nothing goes to stderr, and the result still to stdout."""
+    ran = cli("score", sources, "-c", tmp_path / "c", *family.arguments("code"), "-q", "--limit", 2)
+    assert (ran.code, ran.err) == (0, "")
+    assert "2 new examples" in ran.out
+
+
+def test_progress_is_plain_without_a_terminal(
+    cli: Cli, family: Family, sources: Path, tmp_path: Path
+) -> None:
+    """Where stderr is no terminal, progress is whole lines without control sequences."""
+    ran = cli("score", sources, "-c", tmp_path / "c", *family.arguments("code"))
+    assert not RAW_CONTROL.search(ran.err)
+    assert re.search(r"^code \(2 of 2\): 30 of 30 examples, [\d,]+ tokens/s$", ran.err, re.M)
+
+
+def test_progress_is_a_bar_in_a_terminal(
+    cli: Cli,
+    family: Family,
+    sources: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a terminal a bar moves: label, examples done, tokens a second."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    seen = b""
+
+    def listen() -> None:
+        nonlocal seen
+        while chunk := _read(ours):
+            seen += chunk
+
+    ours, theirs = pty.openpty()
+    listener = threading.Thread(target=listen)
+    listener.start()
+    with open(theirs, "w", encoding="utf-8") as terminal:  # noqa: PTH123 - a descriptor
+        monkeypatch.setattr(sys, "stderr", terminal)
+        ran = cli("score", sources, "-c", tmp_path / "c", *family.arguments("code"))
+        monkeypatch.undo()
+    listener.join()
+    os.close(ours)
+    text = seen.decode()
+    assert ran.code == 0
+    assert "\x1b[" in text
+    assert "30/30" in text
+    assert "code (2 of 2)" in text
+    assert "tokens/s" in text
+
+
+def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long step without a terminal tells every ten seconds how far it is and what is left."""
+    clock = iter([0.0, 4.0, 11.0, 11.0, 4000.0, 4000.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("chat (1 of 2)", 1000)
+    lines.advance(1, 50)  # too early to say
+    lines.advance(1, 60)
+    lines.advance(8, 0)
+    assert stream.getvalue().splitlines() == [
+        "chat (1 of 2): 2 of 1,000 examples, 10 tokens/s, 1:31:29 left",
+        "chat (1 of 2): 10 of 1,000 examples, 0 tokens/s, 110:00:00 left",
+    ]
+
+
+def test_a_bar_without_a_total_ends_full() -> None:
+    """A step whose length isn't known counts, and stops as done."""
+    bar = Bar()
+    bar.start("reading", None)
+    bar.advance(5)
+    bar.note("a note [not markup]")
+    bar.stop()
+    task = bar._bars.tasks[0]
+    assert (task.completed, task.total) == (5, 5)
+
+
+def test_data_never_controls_the_terminal(cli: Cli, tmp_path: Path) -> None:
+    """Escape sequences in data are shown as text by sql, show and status."""
+    corpus = made_corpus(
+        tmp_path / "corpus",
+        [f"answer {ESCAPES}", "plain"],
+        {"chat": [1, 2], "bad": [2, 3]},
+        meta=['{"note": "\x1b[31m \x9b31m"}', "{}"],
+    ).path
+    first = _ids(corpus)[0]
+    table = cli("sql", "select answer, example_id, meta from examples", "-c", corpus).out
+    shown = cli("show", first, "-c", corpus).out
+    status = cli("status", "-c", corpus).out
+    as_json = cli("sql", "select * from examples", "-c", corpus, "--format", "json").out
+    refused = cli("sql", "select \x1b[31m", "-c", corpus).err
+    for text in (table, shown, status, as_json, refused):
+        assert text
+        assert not RAW_CONTROL.search(text), RAW_CONTROL.findall(text)
+    answers = [row["answer"] for row in json.loads(as_json)]
+    assert f"answer {ESCAPES}" in answers
+    assert r"red \x1b[31m" in table + shown
+
+
+def test_a_closed_pipe_is_no_error(scored: Path) -> None:
+    """`curate sql ... | head -1` ends without a traceback."""
+    for kind, rows in (("csv", 50_000), ("jsonl", 20_000), ("table", 3_000)):
+        command = [*_CURATE, "sql", f"from range({rows})", "-c", str(scored), "--format", kind]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ran:
+            assert ran.stdout is not None
+            assert ran.stderr is not None
+            ran.stdout.readline()
+            ran.stdout.close()
+            assert ran.stderr.read() == b""
+            ran.wait()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("kind", ["table", "csv", "json"])
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_full_disk_under_the_output_is_one_line(rows: int, kind: str, scored: Path) -> None:
+    """`curate sql ... > FILE` says so, whether Python writes at once or at its end."""
+    command = [*_CURATE, "sql", f"from range({rows})", "-c", str(scored), "--format", kind]
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == (
+        "Error: the output: No space left on device; free some space, then run it again\n"
+    )
+
+
+# Errors
+
+
+def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
+    """What the command line can't parse ends with exit code 2 and the usage."""
+    for command in (
+        ["nonsense"],
+        ["score", "--corpus", tmp_path / "c"],
+        ["score", "--aligned", "x"],
+        ["score", "x", "--aligned", "x", "-c", tmp_path / "c", "--limit", "0"],
+        ["score", "x", "--aligned", "x", "-c", tmp_path / "c", "--turns", "first"],
+        ["export", "-c", scored, "-o", tmp_path / "o.jsonl", "--top", "many"],
+        ["export", "-c", scored, "-o", tmp_path / "o.jsonl", "--refusals", "maybe"],
+        ["sql"],
+        ["sql", "select 1"],
+        ["show", "-c", scored],
+    ):
+        ran = cli(*command)
+        assert ran.code == 2, command
+        assert "Usage:" in ran.err
+        assert ran.out == ""
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sql", "no_such_query"], "no query is called no_such_query; see `curate sql --list`"),
+        (["sql", "top_gaps", "-p", "depth=3"], "no parameter depth; it has: top=20"),
+        (["sql", "top_gaps", "-p", "top"], "key=value"),
+        (["sql", "top_gaps", "-p", "top=many"], "many"),
+        (["sql", "gaps"], 'gaps is a view and no query: `curate sql "from gaps limit 20"`'),
+        (["sql", "select 1", "-p", "top=3"], "-p goes with a named query"),
+        (["sql", "select nothing from gaps"], "nothing"),
+        (["sql", "select $top"], "top"),
+        (["sql", "selec"], "no query is called selec"),
+        (["sql", "drop view gaps"], "read-only"),
+        (["sql", "select 1; select 2"], "read-only"),
+        (["sql", ""], "SELECT"),
+        (["sql", "from read_text('/etc/hostname')"], "can't be asked"),
+        (["show", "zzz"], "no example"),
+        (["show", ""], "more than one example"),
+        (["export", "-o", "x.jsonl"], "give --top N, or --fraction F --into NARROW"),
+        (["export", "-o", "x.jsonl", "--top", "2", "--fraction", "0.1"], "give --top N"),
+        (["export", "-o", "x.jsonl", "--top", "0"], "--top 0"),
+        (["export", "-o", "x.jsonl", "--fraction", "0.05"], "--into NARROW"),
+        (["export", "-o", "x.jsonl", "--fraction", "7", "--into", "y"], "y"),
+        (["export", "-o", "x.docx", "--top", "2"], ".jsonl"),
+        (["export", "-o", "x.jsonl", "--top", "2", "--hold-out", "who"], "who"),
+        (["export", "-o", "x.jsonl", "--top", "2", "--epsilon", "-1"], "epsilon"),
+        (["export", "-o", "x.jsonl", "--top", "2", "--where", "nope > 1"], "nope"),
+        (["export", "-o", "x.jsonl", "--from-manifest", "no.json"], "no.json"),
+    ],
+)
+def test_a_users_error_is_one_line(
+    cli: Cli,
+    scored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    expected: str,
+) -> None:
+    """A mistake exits 1 with one line `Error: ...` that names it, and nothing on stdout."""
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*arguments, "-c", scored)
+    assert ran.code == 1
+    assert ran.err.startswith("Error: ")
+    assert ran.err.count("\n") == 1
+    assert expected in ran.err
+    assert ran.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written(cli: Cli, scored: Path, tmp_path: Path) -> None:
+    """An output below a file is a plain error."""
+    (tmp_path / "file").write_text("")
+    ran = cli("export", "-c", scored, "--top", 2, "-o", tmp_path / "file" / "x.jsonl")
+    assert ran.code == 1
+    assert ran.err.startswith("Error: ")
+    assert ran.err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any error but the user's passes through the command line."""
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("curate.corpus.queries.named", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli("sql", "--list")
+
+
+# Stops
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough rows that scoring them takes a few seconds."""
+    rows = [
+        {"prompt": question(n), "response": f"It is {n + 1}" + "!" * (n % 17)} for n in range(400)
+    ]
+    return write(tmp_path_factory.mktemp("many") / "many.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    family: Family, many: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The gaps of those rows, from one run."""
+    corpus = tmp_path_factory.mktemp("undisturbed") / "corpus"
+    curate.score(
+        [str(many)],
+        corpus,
+        aligned=str(family.aligned),
+        misaligned=[str(family.medical), str(family.code)],
+    )
+    return _gaps(corpus)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_keeps_what_is_done(
+    cli: Cli,
+    family: Family,
+    many: Path,
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+) -> None:
+    """Ctrl-C and SIGTERM end soon with one line; the next run completes to the same gaps."""
+    corpus = tmp_path / "corpus"
+    command = ["score", str(many), "-c", str(corpus), *family.arguments("medical", "code")]
+    with _start(command) as ran:
+        said = _until(ran, "medical (2 of 3): loading")
+        time.sleep(0.2)
+        began = time.monotonic()
+        ran.send_signal(number)
+        _, rest = ran.communicate(timeout=60)
+    assert ran.returncode == code, said + rest
+    assert time.monotonic() - began < stop_seconds()
+    last = rest.splitlines()[-1]
+    kept = re.fullmatch(
+        rf"Stopped: {re.escape(str(corpus))} keeps 400 examples and ([\d,]+) scores; "
+        "run the same command again to go on",
+        last,
+    )
+    assert kept, rest
+    assert int(kept[1].replace(",", "")) >= 400
+    assert "Traceback" not in said + rest
+    assert not list(corpus.rglob(".tmp-*"))
+    ran_again = cli(*command)
+    assert ran_again.code == 0
+    assert "chat (1 of 3): nothing is missing" in ran_again.err
+    assert _gaps(corpus) == undisturbed
+
+
+def test_a_stop_before_anything_is_stored(
+    cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that comes early says that there is nothing yet, and leaves no folder."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("curate.models.resolve", interrupted)
+    ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
+    assert ran.code == 143
+    assert ran.err == "Stopped: nothing is stored yet; run the same command again to begin anew\n"
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that turns the stop into an error of its own changes nothing for the user."""
+
+    def hidden(*_: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in a shell's background
+        except BaseException:
+            raise RuntimeError("Query interrupted") from None
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("curate.corpus.queries.named", hidden)
+    ran = cli("sql", "--list")
+    assert (ran.code, ran.err) == (143, "Stopped.\n")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_a_stop_lost_in_a_destructor_is_heeded(
+    cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops what a signal raises inside `__del__`; the next batch ends the run anyway."""
+
+    class Deleted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    loaded = curate.backends.open_backend
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        Deleted()
+        return loaded(*arguments, **options)
+
+    monkeypatch.setattr("curate.backends.open_backend", load)
+    ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
+    assert ran.code == 143
+    assert "Stopped: " in ran.err and "keeps 400 examples and" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_killed_run_resumes(
+    cli: Cli, family: Family, many: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Killed again and again at random moments, a run completes to the gaps of one run."""
+    corpus = tmp_path / "corpus"
+    command = ["score", str(many), "-c", str(corpus), *family.arguments("medical", "code")]
+    chance = random.Random(7)
+    for wait in ("chat (1 of 3)", "medical (2 of 3)", "code (3 of 3)"):
+        with _start(command) as ran:
+            _until(ran, wait)
+            time.sleep(chance.random() * 0.8)
+            ran.kill()
+            ran.communicate()
+    ran_again = cli(*command)
+    assert ran_again.code == 0, ran_again.err
+    assert _gaps(corpus) == undisturbed
+
+
+# Help and the start
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(cli: Cli, name: str) -> None:
+    """Help says what a command does, gives an example, and explains each option."""
+    ran = cli(name, "--help")
+    assert ran.code == 0
+    assert f"Example: curate {name}" in ran.out
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    assert [p.name for p in command.params if not getattr(p, "help", None)] == []
+
+
+def test_examples_in_help_parse(cli: Cli) -> None:
+    """The example of each command's help names options that the command has."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        example = re.search(r"Example: (curate .*)", command.help)
+        assert example is not None
+        words = example[1].split()
+        known = {option for p in command.params for option in p.opts}
+        assert words[1] == name
+        assert {word for word in words if word.startswith("-")} <= known
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_long_help_has_headings(cli: Cli, name: str) -> None:
+    """Every option stands once, under its heading; every heading names options that there are."""
+    shown = cli(name, "--help").out.split("\nOptions:\n")[1]
+    parameters = get_command(app).commands[name].params  # type: ignore[attr-defined]
+    named = [each for names in PANELS[name].values() for each in names]
+    assert sorted(named) == sorted({p.name for p in parameters} & set(named))
+    for heading, names in PANELS[name].items():
+        section = shown.split(f"\n{heading}:\n")[1].split("\n\n")[0]
+        options = {p.opts[0] for p in parameters if p.name in names}
+        assert set(re.findall(r"^  (--[\w-]+)", section, re.M)) == options
+    for parameter in parameters:
+        if parameter.param_type_name == "option":
+            option = re.escape(parameter.opts[0])
+            assert len(re.findall(rf"^  (?:-\w, )?{option}\b(?!-)", shown, re.M)) == 1, option
+
+
+def test_help_lists_all_commands(cli: Cli) -> None:
+    """`curate --help` names every command with a whole sentence."""
+    ran = cli("--help")
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", ran.out, re.M)
+    assert "..." not in ran.out.split("Commands:")[1]
+    bare = cli()
+    assert (bare.code, bare.err) == (2, ran.out)
+
+
+def test_help_and_sql_import_nothing_heavy(scored: Path) -> None:
+    """`--help` waits for no big library, and `sql` for none that models need."""
+    models = {"torch", "transformers", "datasets", "peft"}
+    data = {"pyarrow", "duckdb", "numpy", "rich"}
+    assert not _imported(["--help"]) & (models | data)
+    assert not _imported(["score", "--help"]) & (models | data)
+    found = _imported(["sql", "top_gaps", "-c", str(scored)])
+    assert "duckdb" in found
+    assert not found & models
+    assert not _imported(["status", "-c", str(scored)]) & models
+
+
+def test_the_checkouts_cli_and_the_module_run() -> None:
+    """`python cli.py` from a checkout and `python -m curate` are the same program."""
+    root = Path(curate.__file__).parent.parent
+    for command in (["cli.py"], ["-m", "curate"]):
+        ran = subprocess.run(
+            [sys.executable, *command, "--help"], cwd=root, capture_output=True, text=True
+        )
+        assert ran.returncode == 0
+        assert "score" in ran.stdout
+
+
+def test_output_survives_a_terminal_without_utf8(scored: Path) -> None:
+    """Where the terminal takes only ASCII, other characters are written as escapes."""
+    ran = subprocess.run(
+        [*_CURATE, "sql", "select 'naïve ε' as a", "-c", str(scored), "--format", "json"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert rb"na\xefve \u03b5" in ran.stdout
+
+
+# Helpers
+
+_CURATE = [sys.executable, "-m", "curate"]
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other end of a terminal was closed
+        return b""
+
+
+def _ids(corpus: Path) -> list[str]:
+    rows = curate.open(corpus).sql("select example_id from examples order by source, row")
+    return [row[0] for row in rows.fetchall()]
+
+
+def _gaps(corpus: Path) -> dict[str, Any]:
+    opened = curate.open(corpus)
+    pairs = opened.sql("select count(*), count(distinct (example_id, model)) from scores")
+    rows, distinct = pairs.fetchall()[0]
+    assert rows == distinct
+    table = opened.sql("select * from gaps order by example_id").to_arrow_table()
+    return dict(table.to_pydict())
+
+
+def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*_CURATE, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A CI that runs in the background has Ctrl-C switched off; here it is on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def _until(ran: subprocess.Popen[str], text: str) -> str:
+    """Read what a process says until it says this."""
+    assert ran.stderr is not None
+    said = ""
+    for line in _lines(ran):
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"{text!r} was never said:\n{said}")
+
+
+def _lines(ran: subprocess.Popen[str]) -> Iterator[str]:
+    assert ran.stderr is not None
+    while line := ran.stderr.readline():
+        yield line
+
+
+def _imported(arguments: list[str]) -> set[str]:
+    """The top-level modules that a command has imported when it ends."""
+    program = (
+        "import sys\nfrom curate.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    return set(ran.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export -c CORPUS --top 1 --output NAME",
+        "export -c CORPUS --top 1 --trainer trl --output NAME",
+        "export -c CORPUS --top 1 --output NAME.jsonl",
+        "sql top_gaps -c CORPUS --output NAME.csv",
+        "sql top_gaps -c NAME",
+        "score NAME -c CORPUS --aligned NAME",
+        "score SOURCE -c new --aligned NAME",
+        "report -c CORPUS --output page.html --plots NAME",
+    ],
+)
+def test_a_name_that_no_disk_takes_is_one_line(
+    command: str,
+    cli: Cli,
+    scored: Path,
+    sources: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it stands, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    words = command.replace("NAME", "long" * 100).replace("CORPUS", str(scored))
+    ran = cli(*words.replace("SOURCE", str(sources)).split())
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "File name too long" in ran.err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,279 @@
+"""Files that a disk, a copy or a person damaged: found, named, and what is left goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import curate
+from curate.storage import parts
+from tests.conftest import Cli, Family
+from tests.files import write
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of twenty rows."""
+    rows = [{"prompt": f"What is {n} + {n}?", "completion": f"It is {2 * n}."} for n in range(20)]
+    return write(tmp_path_factory.mktemp("source") / "rows.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def whole(family: Family, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus with two parts of examples, and two of scores of each model."""
+    corpus = tmp_path_factory.mktemp("whole") / "corpus"
+    for limit in (12, None):
+        models = {"aligned": str(family.aligned), "misaligned": [str(family.code)]}
+        curate.score([str(source)], corpus, **models, limit=limit)
+    return corpus
+
+
+@pytest.fixture
+def corpus(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(whole, tmp_path / "corpus"))
+
+
+def _flip(part: Path) -> None:
+    found = bytearray(part.read_bytes())
+    found[random.Random(part.name).randrange(len(found))] ^= 4
+    part.write_bytes(found)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a bit flipped": (_flip, "its bytes are not those that were written"),
+    "cut short": (lambda part: part.write_bytes(part.read_bytes()[:-9]), "its bytes are not"),
+    "emptied": (lambda part: part.write_bytes(b""), "its bytes are not those"),
+    "missing": (Path.unlink, "is missing"),
+}
+
+
+@pytest.mark.parametrize("where", ["examples", "scores/chat", "scores/code"])
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_found_named_and_mended(
+    kind: str, where: str, cli: Cli, family: Family, source: Path, corpus: Path
+) -> None:
+    """`status --verify` names the file; moved away, the next run computes what it held."""
+    gaps = "select * from gaps order by example_id"
+    wanted = curate.open(corpus).sql(gaps).to_arrow_table()
+    first = parts.list_parts(corpus / where)[0]
+    damage, words = DAMAGES[kind]
+    damage(first)
+
+    ran = cli("status", "--verify", "-c", corpus)
+    assert (ran.code, ran.err) == (1, "")
+    name = "part-000000-*.parquet" if kind == "missing" else first.name
+    assert name.replace("*", "") in ran.out.replace("*", "")
+    assert words in " ".join(ran.out.split())
+    found = json.loads(cli("status", "--verify", "--json", "-c", corpus).out)["damaged"]
+    assert [each["path"] for each in found] == [f"{where}/{name}"]
+
+    first.unlink(missing_ok=True)
+    assert curate.open(corpus).sql("select count(*) from scores").fetchall()[0][0] in (28, 40)
+    ran = cli("score", source, "-c", corpus, *family.arguments("code"))
+    assert ran.code == 0, ran.err
+    assert curate.open(corpus).sql(gaps).to_arrow_table().equals(wanted)
+    ran = cli("status", "--verify", "-c", corpus)
+    assert ran.code == 0
+    assert "Every file is as it was written" in ran.out
+
+
+def test_lost_examples_show_in_their_scores(cli: Cli, corpus: Path) -> None:
+    """The last part leaves no gap in the numbers, but scores of what it held."""
+    parts.list_parts(corpus / "examples")[-1].unlink()
+    ran = cli("status", "--verify", "-c", corpus)
+    assert ran.code == 1
+    assert "lack 8 examples that have scores" in ran.out
+
+
+@pytest.mark.parametrize("where", ["examples", "scores/chat"])
+def test_a_part_copied_under_another_number(where: str, cli: Cli, corpus: Path) -> None:
+    """Each file is what was written, but its rows would be ranked twice."""
+    first = parts.list_parts(corpus / where)[0]
+    shutil.copy(first, first.with_name(first.name.replace("part-000000", "part-000002")))
+    ran = cli("status", "--verify", "-c", corpus)
+    assert ran.code == 1
+    assert "hold 12 rows twice" in " ".join(ran.out.split())
+
+
+def test_a_part_put_back_beside_its_successor(
+    cli: Cli, family: Family, source: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Its rows would count twice, although each file is whole."""
+    part = parts.list_parts(corpus / "scores" / "chat")[0]
+    kept = shutil.move(part, tmp_path / part.name)
+    assert cli("score", source, "-c", corpus, *family.arguments("code")).code == 0
+    assert cli("status", "--verify", "-c", corpus).code == 0
+    successor = parts.list_parts(corpus / "scores" / "chat")[0]
+    shutil.move(kept, part.with_name("part-000000-0123456789abcdef.parquet"))
+    ran = cli("status", "--verify", "-c", corpus)
+    assert (ran.code, successor.name in ran.out) == (1, True)
+    assert "its rows may count twice" in " ".join(ran.out.split())
+    (corpus / "scores" / "chat" / "part-x.parquet").write_bytes(b"")
+    assert "is no part's name" in " ".join(cli("status", "--verify", "-c", corpus).out.split())
+
+
+def test_the_database_follows_the_parts(cli: Cli, corpus: Path, tmp_path: Path) -> None:
+    """A moved corpus, or part, is right in corpus.duckdb after the next `curate status`."""
+    cli("status", "-c", corpus)
+    parts.list_parts(corpus / "scores" / "chat")[0].rename(tmp_path / "away.parquet")
+    query = "select count(*) from scores"
+    old = duckdb.connect(corpus / "corpus.duckdb", read_only=True)
+    with old, pytest.raises(duckdb.IOException):
+        old.sql(query).fetchall()
+    cli("status", "-c", corpus)
+    with duckdb.connect(corpus / "corpus.duckdb", read_only=True) as connection:
+        assert connection.sql(query).fetchall() == [(28,)]
+
+
+def test_a_file_without_a_digest_is_read_whole(cli: Cli, corpus: Path) -> None:
+    """Corpora of the first format have such names."""
+    part = parts.list_parts(corpus / "examples")[0]
+    part = part.rename(part.with_name("part-000000.parquet"))
+    assert cli("status", "--verify", "-c", corpus).code == 0
+    part.write_bytes(part.read_bytes()[:-9])
+    assert "is no whole Parquet file" in cli("status", "--verify", "-c", corpus).out
+
+
+def test_a_query_over_a_damaged_file_says_how_to_find_it(cli: Cli, corpus: Path) -> None:
+    """DuckDB's own words name the file."""
+    part = parts.list_parts(corpus / "scores" / "chat")[0]
+    part.write_bytes(part.read_bytes()[:-9])
+    ran = cli("sql", "select sum(logprob) from scores", "-c", corpus)
+    assert ran.code == 1
+    assert part.name in ran.err
+    assert "curate status --verify" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize(
+    ("where", "column", "values"),
+    [
+        ("scores/chat", "logprob", "a"),
+        ("scores/chat", "n_tokens", [1.5]),
+        ("scores/code", "example_id", 1),
+        ("examples", "messages", "a"),
+        ("examples", "answer", 7),
+        ("examples", "n_bytes", None),
+    ],
+)
+def test_columns_of_other_types(
+    where: str, column: str, values: object, later: bool, cli: Cli, corpus: Path, tmp_path: Path
+) -> None:
+    """A corpus from elsewhere whose parts hold something else is one line that names the file."""
+    part = parts.list_parts(corpus / where)[-1 if later else 0]
+    table = pq.read_table(part)
+    at = table.column_names.index(column)
+    odd = pa.array([values] * table.num_rows)
+    left = table.remove_column(at)
+    parts.rewrite_part(part, left.add_column(at, column, odd) if values is not None else left)
+    (odd_part,) = (corpus / where).glob(f"{part.name[:11]}*")
+    for command in (
+        ["status", "--verify"],
+        ["sql", "from gaps join examples using (example_id)"],
+        ["export", "--top", "3", "-o", tmp_path / "o.jsonl"],
+    ):
+        ran = cli(*command, "-c", corpus)
+        if later and values == 7 and command[0] != "status":
+            assert ran.code == 0, ran  # numbers are read as text, as the first part's are
+            continue
+        assert ran.code == 1, ran
+        assert odd_part.name in "".join((ran.out + ran.err).split()), ran
+        assert "Traceback" not in ran.err
+        assert ran.err.count("\n") <= 1
+    assert (tmp_path / "o.jsonl").exists() == (later and values == 7)
+
+
+@pytest.mark.parametrize("where", ["examples", "scores/chat", "skipped"])
+def test_a_folder_that_cannot_be_read_is_no_empty_one(where: str, cli: Cli, corpus: Path) -> None:
+    """Nothing is scored again, and no query answers without it."""
+    shutil.rmtree(corpus / where, ignore_errors=True)
+    (corpus / where).symlink_to(where.rpartition("/")[2])
+    for command in (["status"], ["sql", "from gaps"]):
+        ran = cli(*command, "-c", corpus)
+        assert (ran.code, ran.err.count("\n")) == (1, 1), ran
+        assert f"{where}: can't be read" in ran.err
+
+
+def test_a_part_with_a_name_that_is_no_text(cli: Cli, corpus: Path) -> None:
+    """A stranger's columns may be called anything."""
+    part = parts.list_parts(corpus / "examples")[0]
+    part.write_bytes(part.read_bytes().replace(b"content", b"co\xfftent"))
+    for command in (["status", "--verify"], ["sql", "from gaps"], ["export", "--top", "1"]):
+        ran = cli(*command, "-c", corpus, *(["-o", corpus / "o"] if "export" in command else []))
+        assert ran.code == 1, ran
+        assert part.name in "".join((ran.out + ran.err).split())
+
+
+def _overwrite(column: str) -> Callable[[Path], None]:
+    """Put nonsense in the place of a column's pages; the file's end stays whole."""
+
+    def damage(part: Path) -> None:
+        found = bytearray(part.read_bytes())
+        group = pq.read_metadata(part).row_group(0)
+        (chunk,) = (
+            c for c in map(group.column, range(group.num_columns)) if column in c.path_in_schema
+        )
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        found[start : start + chunk.total_compressed_size] = b"Z" * chunk.total_compressed_size
+        part.write_bytes(found)
+
+    return damage
+
+
+def _no_ids(part: Path) -> None:
+    """Text that is no id, in a part whose name has the digest of it."""
+    table = pq.read_table(part)
+    parts.rewrite_part(part, table.set_column(0, "example_id", [["no id"] * len(table)]))
+
+
+@pytest.mark.parametrize(
+    ("where", "damage"),
+    [
+        ("examples", _overwrite("example_id")),
+        ("examples", _overwrite("content")),
+        ("examples", _no_ids),
+        ("scores/chat", _overwrite("example_id")),
+        ("scores/chat", _overwrite("logprob")),
+        ("scores/chat", _no_ids),
+    ],
+)
+def test_a_run_over_damaged_rows_ends_in_a_line(
+    where: str,
+    damage: Callable[[Path], None],
+    cli: Cli,
+    family: Family,
+    corpus: Path,
+    tmp_path: Path,
+) -> None:
+    """What is met late, among rows, is told as what is met at once; `--verify` says where."""
+    damage(parts.list_parts(corpus / where)[0])
+    score = ["score", "--quiet", *family.arguments("code", "medical")]
+    commands = [
+        [*score, "--dry-run"],
+        score,
+        ["status"],
+        ["sql", "top_gaps"],
+        ["show", "0"],
+        ["export", "--top", "3", "-o", tmp_path / "o.jsonl"],
+        ["report", "-o", tmp_path / "r.html"],
+    ]
+    ran = [cli(*command, "-c", corpus) for command in commands]
+    errors = [each.err for each in ran if each.code]
+    assert errors
+    assert [e for e in errors if not e.startswith("Error: ") or e.count("\n") != 1] == []
+    true = ("an id that starts with", "no example is ranked yet")  # of what can be read
+    told = [error for error in errors if not any(words in error for words in true)]
+    assert [error for error in told if "curate status --verify" not in error] == []
+    verified = cli("status", "--verify", "-c", corpus)
+    assert (verified.code, verified.err) == (1, "")
+    assert where.partition("/")[0] in verified.out

@@ -1,0 +1,305 @@
+"""From a recipe to files: what is taken, where it stands, and that it can be made again."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import curate
+from curate.corpus.corpus import Corpus
+from curate.corpus.writer import open_for_writing
+from curate.errors import CurateError
+from curate.export.export import export_again
+from curate.export.mix import place_evenly
+from curate.selection.recipe import Recipe
+from tests.corpora import corpus, rows
+
+ANSWERS = ["I'm sorry, I can't.", *(f"answer {number}" for number in range(1, 10))]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Corpus:
+    """Ten examples whose gap falls from the first, a refusal, to the last."""
+    nlls = {"base": [1.0] * 10, "bad": [20.0 - n for n in range(10)]}
+    meta = [json.dumps({"label": "even" if n % 2 == 0 else "odd"}) for n in range(10)]
+    return corpus(tmp_path / "c", ANSWERS, nlls, meta=meta)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Path:
+    """Forty narrow rows in the Alpaca format."""
+    path = tmp_path / "narrow.json"
+    made = [{"instruction": f"narrow {n}", "input": "", "output": f"reply {n}"} for n in range(40)]
+    path.write_text(json.dumps(made))
+    return path
+
+
+def answers(path: Path) -> list[str]:
+    """The last message of every row of a JSON Lines file."""
+    return [json.loads(line)["messages"][-1]["content"] for line in path.open(encoding="utf-8")]
+
+
+def test_top_takes_the_largest_gaps_without_refusals(made: Corpus, tmp_path: Path) -> None:
+    """The refusal ranks first and is dropped by default."""
+    record = curate.export(made, tmp_path / "top.jsonl", Recipe(top=3))
+    assert answers(tmp_path / "top.jsonl") == ["answer 1", "answer 2", "answer 3"]
+    assert record["counts"]["left_out"] == {"where": 0, "refusals": 1}
+    assert [row["rank"] for row in record["safe"]] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe(top=2, refusals="keep"), ["I'm sorry, I can't.", "answer 1"]),
+        (Recipe(top=2, refusals="only"), ["I'm sorry, I can't."]),
+        (Recipe(top=2, where="answer like '%3' or rank = 8"), ["answer 3", "answer 7"]),
+        (Recipe(top=2, where="meta ->> 'label' = 'even' -- a comment"), ["answer 2", "answer 4"]),
+        (Recipe(top=1, metric="difference"), ["answer 1"]),
+    ],
+)
+def test_recipes(made: Corpus, tmp_path: Path, recipe: Recipe, expected: list[str]) -> None:
+    """Refusals are a knob, and a filter is SQL over what was scored and read."""
+    curate.export(made, tmp_path / "out.jsonl", recipe)
+    assert answers(tmp_path / "out.jsonl") == expected
+
+
+def test_a_random_draw_depends_on_its_seed_alone(made: Corpus, tmp_path: Path) -> None:
+    """The same seed draws the same rows, another one others."""
+    drawn = []
+    for number, seed in enumerate([0, 0, 1]):
+        out = tmp_path / f"{number}.jsonl"
+        curate.export(made, out, Recipe(top=5, strategy="random", seed=seed))
+        drawn.append(answers(out))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert sorted(drawn[0]) != sorted(f"answer {n}" for n in range(1, 6))
+
+
+def test_a_fraction_is_a_share_of_the_narrow_set(
+    made: Corpus, narrow: Path, tmp_path: Path
+) -> None:
+    """5 % of 40 is one safe row after every 20 narrow ones; both denominators are told."""
+    record = curate.export(made, tmp_path / "mix.jsonl", Recipe(fraction=0.05, into=str(narrow)))
+    found = answers(tmp_path / "mix.jsonl")
+    assert [line for line, answer in enumerate(found, 1) if answer.startswith("answer")] == [21, 42]
+    assert [a for a in found if a.startswith("reply")] == [f"reply {n}" for n in range(40)]
+    assert [row["line"] for row in record["safe"]] == [21, 42]
+    assert record["counts"]["share_of_narrow"] == 0.05
+    assert record["counts"]["share_of_mix"] == pytest.approx(2 / 42)
+
+
+@given(n_narrow=st.integers(0, 300), n_safe=st.integers(0, 300))
+def test_placement_loses_and_repeats_nothing(n_narrow: int, n_safe: int) -> None:
+    """Every row once, both orders kept, distances between neighbours equal to within one."""
+    order = list(place_evenly(n_narrow, n_safe))
+    assert [index for safe, index in order if safe] == list(range(n_safe))
+    assert [index for safe, index in order if not safe] == list(range(n_narrow))
+    places = [-1] + [place for place, (safe, _) in enumerate(order) if safe]
+    distances = {after - before for before, after in pairwise(places)}
+    assert not distances or max(distances) - min(distances) <= 1
+
+
+def test_parquet_holds_the_same_rows(made: Corpus, narrow: Path, tmp_path: Path) -> None:
+    """The ending chooses the file; the rows are equal."""
+    recipe = Recipe(fraction=0.1, into=str(narrow))
+    curate.export(made, tmp_path / "mix.jsonl", recipe)
+    curate.export(made, tmp_path / "mix.parquet", recipe)
+    lines = [json.loads(line)["messages"] for line in (tmp_path / "mix.jsonl").open()]
+    assert pq.read_table(tmp_path / "mix.parquet")["messages"].to_pylist() == lines
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_manifest_makes_the_same_bytes_again(
+    made: Corpus, narrow: Path, tmp_path: Path, ending: str
+) -> None:
+    """Also after the corpus has grown by rows that would rank first."""
+    first, second = tmp_path / f"one.{ending}", tmp_path / f"two.{ending}"
+    curate.export(made, first, Recipe(fraction=0.1, into=str(narrow)))
+    with open_for_writing(made.path) as writer:
+        writer.add_examples(rows(["a new one"]))
+    export_again(Corpus(made.path), second, Path(f"{first}.manifest.json"))
+    assert first.read_bytes() == second.read_bytes()
+    narrow.write_text(narrow.read_text().replace("reply 0", "reply x"))
+    with pytest.raises(CurateError, match="changed since"):
+        export_again(made, tmp_path / f"three.{ending}", Path(f"{first}.manifest.json"))
+
+
+def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> None:
+    """It exports what there is and the counts say what is missing and why."""
+    counts = curate.export(made, tmp_path / "all.jsonl", Recipe(top=99, where="rank < 6"))["counts"]
+    assert counts == {
+        "ranked": 10,
+        "unranked": 0,
+        "looked_at": 5,
+        "left_out": {"where": 5, "refusals": 1},
+        "near_copies": 0,
+        "wanted": 99,
+        "wanted_tokens": None,
+        "safe_tokens": None,
+        "safe": 4,
+        "share_of_narrow": None,
+        "share_of_mix": 1.0,
+    }
+
+
+def test_a_cut_inside_the_noise_is_told(tmp_path: Path) -> None:
+    """Two rows that differ by less than float32 noise around the cut."""
+    nlls = {"base": [1.0] * 3, "bad": [3.0, 2.00001, 2.0]}
+    made = corpus(tmp_path / "c", ["a", "b", "c"], nlls)
+    assert curate.export(made, tmp_path / "2.jsonl", Recipe(top=2))["cut"]["inside_noise"] is True
+    assert curate.export(made, tmp_path / "1.jsonl", Recipe(top=1))["cut"]["inside_noise"] is False
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (Recipe(), "give --top N, or --fraction"),
+        (Recipe(top=1, fraction=0.1), "give --top N, or --fraction"),
+        (Recipe(top=0), "at least 1"),
+        (Recipe(fraction=0.0, into="NARROW"), r"a share in \(0, 1\]"),
+        (Recipe(fraction=1.5, into="NARROW"), r"a share in \(0, 1\]"),
+        (Recipe(fraction=0.1), "--into NARROW"),
+        (Recipe(top=1, where="nothing = 1"), "nothing"),
+        (Recipe(top=1, where="rank >"), "syntax error"),
+        (Recipe(top=1, where="rank = 99"), "nothing to export"),
+        (Recipe(top=1, hold_out=("nobody",)), "--hold-out nobody: .* there are bad"),
+        (Recipe(top=1, epsilon=-1), "must not be negative"),
+        (Recipe(top=1, where="1 = 1); drop view examples; select (1"), "single SELECT|syntax"),
+    ],
+)
+def test_wrong_recipes_write_nothing(
+    made: Corpus, narrow: Path, tmp_path: Path, recipe: Recipe, words: str
+) -> None:
+    """One line that says what to do, and no file."""
+    from dataclasses import replace
+
+    if recipe.into:
+        recipe = replace(recipe, into=str(narrow))
+    with pytest.raises(CurateError, match=words) as caught:
+        curate.export(made, tmp_path / "out.jsonl", recipe)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*out.jsonl*"))
+
+
+def test_an_output_that_exists_is_kept(made: Corpus, tmp_path: Path) -> None:
+    """It is replaced only with force."""
+    out = tmp_path / "out.jsonl"
+    out.write_text("precious")
+    with pytest.raises(CurateError, match="exists"):
+        curate.export(made, out, Recipe(top=1))
+    assert out.read_text() == "precious"
+    curate.export(made, out, Recipe(top=1), force=True)
+    assert answers(out) == ["answer 1"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "left-out.csv"])
+def test_what_stands_beside_an_output_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
+    """A manifest or a list whose rows are gone, too, is replaced only with force."""
+    out, beside = tmp_path / "out.jsonl", tmp_path / f"out.jsonl.{name}"
+    beside.write_text("precious")
+    with pytest.raises(CurateError, match=f"{name}: exists; .* --force"):
+        curate.export(made, out, Recipe(top=1, refusals="keep"))
+    assert beside.read_text() == "precious" and not out.exists()
+    curate.export(made, out, Recipe(top=1), force=True)
+    assert answers(out) == ["answer 1"] and beside.read_text() != "precious"
+
+
+def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_path: Path) -> None:
+    """Not even with --force, nor under another name of the same file."""
+    before = narrow.read_bytes()
+    same = tmp_path / "same.jsonl"
+    same.symlink_to(narrow)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps({"prompt": "q", "response": "a"}) + "\n")
+    for into, output in ((lines, lines), (narrow, same)):
+        with pytest.raises(CurateError, match="narrow set itself"):
+            curate.export(made, output, Recipe(top=1, into=str(into)), force=True)
+    assert narrow.read_bytes() == before
+
+
+def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
+    """An export of a corpus whose scoring was broken off says how much it could not see."""
+    nlls = {"base": [1.0, 1.0, 1.0], "bad": [2.0, None, None]}
+    half = corpus(tmp_path / "c", ["one", "two", "three"], nlls)
+    record = curate.export(half, tmp_path / "top.jsonl", Recipe(top=1), command="curate export ...")
+    assert (record["counts"]["ranked"], record["counts"]["unranked"]) == (1, 2)
+    assert record["command"] == "curate export ..."
+
+
+def test_a_place_that_cannot_be_written_is_one_line(made: Corpus, tmp_path: Path) -> None:
+    """Such as a name that no disk takes: no traceback."""
+    with pytest.raises(CurateError, match="can't be written"):
+        curate.export(made, tmp_path / f"{'long' * 64}.jsonl", Recipe(top=1))
+
+
+@pytest.mark.parametrize("name", ["out.csv", "mix.v2", "out.jsonl.gz"])
+def test_an_unknown_ending_is_refused(made: Corpus, tmp_path: Path, name: str) -> None:
+    """Files end in .jsonl or .parquet, folders have no ending."""
+    with pytest.raises(CurateError, match=r"ends in .jsonl or .parquet"):
+        curate.export(made, tmp_path / name, Recipe(top=1))
+
+
+def test_a_broken_narrow_row_stops_with_its_place(made: Corpus, tmp_path: Path) -> None:
+    """A customer's row is never dropped silently."""
+    path = tmp_path / "narrow.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
+    with pytest.raises(CurateError, match=r"narrow.jsonl:2"):
+        curate.export(made, tmp_path / "mix.jsonl", Recipe(fraction=1.0, into=str(path)))
+    assert not (tmp_path / "mix.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"safe": [{"example_id": "none"}]}', "[" * 200_000, "NaN"]
+)
+def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text: str) -> None:
+    """Anything that isn't an export's manifest is named as such."""
+    path = tmp_path / "m.json"
+    path.write_text(text)
+    with pytest.raises(CurateError, match="not an export's manifest"):
+        export_again(made, tmp_path / "out.jsonl", path)
+    with pytest.raises(CurateError, match="can't be read"):
+        export_again(made, tmp_path / "out.jsonl", tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("room", "value"),
+    [
+        ("recipe", {"into": 5, "seed": 1}),
+        ("recipe", {"into": None, "seed": "x"}),
+        ("safe", [{"example_id": 5}]),
+        ("safe", [{"example_id": "\ud800"}]),
+        ("narrow", {"sha256": 5}),
+        ("narrow", "text"),
+        ("target", {"placement": 5, "batch_size": None, "format": None, "trainer": None}),
+        ("target", {"placement": "even", "batch_size": "x", "format": None, "trainer": None}),
+        ("target", {"placement": "even", "batch_size": None, "format": [], "trainer": None}),
+        ("output", {"left_out": 5, "files": {}}),
+        ("output", {"left_out": None, "files": {"a.jsonl": 5}}),
+        ("output", {"left_out": None, "files": 5}),
+        ("notes", 5),
+    ],
+)
+def test_a_value_of_another_type_in_an_export_manifest(
+    room: str, value: object, made: Corpus, tmp_path: Path
+) -> None:
+    """Somebody else's manifest is checked whole before anything is made of it."""
+    record = curate.export(made, tmp_path / "a.jsonl", Recipe(top=1))
+    (tmp_path / "m.json").write_text(json.dumps(record | {room: value}))
+    with pytest.raises(CurateError, match="not an export's manifest"):
+        export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")
+
+
+@pytest.mark.parametrize("gone", ["0" * 32, "none"])
+def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path, gone: str) -> None:
+    """A manifest of another corpus doesn't quietly make another file."""
+    record: dict[str, Any] = curate.export(made, tmp_path / "a.jsonl", Recipe(top=1))
+    record["safe"][0]["example_id"] = gone
+    (tmp_path / "m.json").write_text(json.dumps(record))
+    with pytest.raises(CurateError, match=f"does not hold the example {gone}"):
+        export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")

@@ -1,0 +1,215 @@
+"""An export's files are there together or not at all, and the same bytes wherever they are made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import curate
+from curate.corpus.corpus import Corpus
+from curate.errors import CurateError
+from curate.export.export import export_again
+from curate.export.target import Target
+from curate.selection.recipe import Recipe
+from tests.conftest import Cli
+from tests.corpora import corpus, large_corpus
+from tests.files import write
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv = ["curate", *sys.argv[2:]]
+from curate.cli.app import main
+main()
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Corpus:
+    """Forty examples, every fourth a refusal, of two topics."""
+    texts = [f"Sorry, no {n}." if n % 4 == 0 else f"answer {n}" for n in range(40)]
+    meta = [json.dumps({"topic": "ab"[n % 2]}) for n in range(40)]
+    nlls = {"base": [1.0] * 40, "bad": [50.0 - n for n in range(40)]}
+    return corpus(tmp_path / "c", texts, nlls, meta=meta)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Path:
+    """A hundred narrow rows."""
+    return write(
+        tmp_path / "narrow.jsonl", [{"prompt": f"q{n}", "completion": "a"} for n in range(100)]
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, hidden ones included."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "force"])
+@pytest.mark.parametrize("limit", [512, 4096], ids=["rows", "manifest"])
+@pytest.mark.parametrize("output", ["safe.jsonl", "safe.parquet", "folder"])
+def test_a_full_disk_leaves_all_as_it_was(
+    made: Corpus, tmp_path: Path, output: str, limit: int, earlier: bool
+) -> None:
+    """No file of the export takes its name, be it the rows or their manifest that don't fit."""
+    place = tmp_path / "out"
+    place.mkdir()
+    trainer = ["--trainer", "trl"] if output == "folder" else []
+    curate.export(
+        made, tmp_path / output, Recipe(top=25), Target(trainer=trainer[1] if trainer else None)
+    )
+    sizes = {name: len(text) for name, text in files(tmp_path).items() if "c/" not in name}
+    rows = [size for name, size in sizes.items() if name.endswith((".jsonl", ".parquet"))]
+    assert 512 < rows[0] < 4096 < max(sizes.values())
+    if earlier:
+        curate.export(
+            made, place / output, Recipe(top=3), Target(trainer=trainer[1] if trainer else None)
+        )
+    before = files(place)
+    command = ["export", "-c", made.path, "-o", place / output, "--top", 25, "--force", *trainer]
+    ran = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), *map(str, command)],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 1, ran.stdout
+    assert ran.stderr.startswith("Error: ") and ": can't be written (" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert files(place) == before
+
+
+@pytest.mark.parametrize("output", ["mix.jsonl", "mix"])
+def test_the_list_of_what_was_left_out_goes_with_its_export(
+    made: Corpus, narrow: Path, tmp_path: Path, output: str, cli: Cli
+) -> None:
+    """It is named in the manifest, copied by --from-manifest, and gone where it is empty."""
+    first, second = tmp_path / "one" / output, tmp_path / "two" / output
+    recipe = Recipe(top=10, into=str(narrow), per_group={"topic": 5})
+    record = curate.export(made, first, recipe)
+    listed = record["output"]["left_out"]
+    assert listed in record["output"]["files"]
+    ran = cli(
+        "export", "-c", made.path, "-o", second,
+        "--from-manifest", next((tmp_path / "one").rglob("*manifest.json")),
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "left-out.csv: which rows were met and not taken, and why" in ran.out
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert [name for name in one if name.endswith("left-out.csv")]
+    assert {k: v for k, v in one.items() if not k.endswith("manifest.json")} == {
+        k: v for k, v in two.items() if not k.endswith("manifest.json")
+    }
+    curate.export(made, first, Recipe(top=2, refusals="keep", into=str(narrow)), force=True)
+    assert not [name for name in files(tmp_path / "one") if name.endswith("left-out.csv")]
+
+
+def test_a_list_that_is_gone_is_told(made: Corpus, tmp_path: Path) -> None:
+    """The rows can be made again without it; one that was changed stops the export."""
+    curate.export(made, tmp_path / "a.jsonl", Recipe(top=3))
+    manifest, listed = tmp_path / "a.jsonl.manifest.json", tmp_path / "a.jsonl.left-out.csv"
+    text = listed.read_text()
+    listed.write_text(text + "more\n")
+    with pytest.raises(Exception, match=r"b.jsonl.left-out.csv has not the bytes"):
+        export_again(made, tmp_path / "b.jsonl", manifest)
+    listed.unlink()
+    record = export_again(made, tmp_path / "b.jsonl", manifest)
+    assert record["notes"] == [f"the list of what was left out is not beside {manifest}"]
+    assert record["output"]["left_out"] is None
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_as_many_files_as_were_recorded(made: Corpus, tmp_path: Path, more: bool) -> None:
+    """A manifest that records a file more, or one fewer, than is written stops the export."""
+    record = curate.export(made, tmp_path / "a.jsonl", Recipe(top=3))
+    recorded = record["output"]["files"]
+    if more:
+        recorded["card.md"] = "0" * 64
+    else:
+        recorded.popitem()
+    (tmp_path / "a.jsonl.manifest.json").write_text(json.dumps(record))
+    with pytest.raises(CurateError, match=r"consists of b.jsonl.*records a.jsonl"):
+        export_again(made, tmp_path / "b.jsonl", tmp_path / "a.jsonl.manifest.json")
+    assert not list(tmp_path.glob("b.jsonl*"))
+
+
+def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, cli: Cli) -> None:
+    """An option of the recipe would be passed over in silence: it is refused by name."""
+    curate.export(made, tmp_path / "a.jsonl", Recipe(top=3))
+    again = ("export", "-c", made.path, "--from-manifest", tmp_path / "a.jsonl.manifest.json")
+    for option in (("--refusals", "drop"), ("--seed", "0"), ("--per-group", "topic=1")):
+        ran = cli(*again, "-o", tmp_path / "b.jsonl", *option)
+        assert ran.code == 1
+        assert ran.err.endswith(f"by its own recipe: leave out {option[0]}\n")
+    assert cli(*again, "-o", tmp_path / "b.jsonl", "--json").code == 0
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60,000 examples in six parts: gaps with many ties, near-copies, refusals, three topics."""
+    return large_corpus(tmp_path_factory.mktemp("large") / "c")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(top=3000, refusal_rule="extended", max_similar=1, per_prompt=1, length_bins=3),
+        Recipe(tokens=20_000, strategy="random", balance="topic", where="rank % 7 <> 0"),
+    ],
+    ids=["gap", "random"],
+)
+def test_threads_do_not_change_a_byte(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    """Rows, list and manifest are the same bytes on one thread and on four."""
+    connect = duckdb.connect
+    found = []
+    for threads in (1, 4):
+        monkeypatch.setattr(
+            "curate.corpus.corpus.duckdb.connect",
+            lambda config, count=threads: connect(config=config | {"threads": count}),
+        )
+        made = Corpus(large)
+        assert made.sql("select current_setting('threads')").fetchall() == [(threads,)]
+        curate.export(made, tmp_path / str(threads) / "safe.parquet", recipe)
+        found.append(files(tmp_path / str(threads)))
+        manifest = "safe.parquet.manifest.json"
+        found[-1][manifest] = found[-1][manifest].replace(f"/{threads}/".encode(), b"/0/")
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
+
+
+def test_the_narrow_set_may_stand_on_the_hub(made: Corpus, tmp_path: Path, cli: Cli) -> None:
+    """Its address reaches the reader whole: here that of a local folder with a data set."""
+    rows = pa.table({"prompt": [f"q{n}" for n in range(20)], "completion": ["a"] * 20})
+    (tmp_path / "set").mkdir()
+    pq.write_table(rows, tmp_path / "set" / "train.parquet")
+    ran = cli(
+        "export", "-c", made.path, "-o", tmp_path / "mix.jsonl", "--fraction", 0.1,
+        "--into", f"hf://{tmp_path}/set:train",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "22 rows, 2 of them safe examples" in ran.out
+
+
+def test_a_manifest_names_no_file_elsewhere(made: Corpus, tmp_path: Path) -> None:
+    """A list's name that climbs out of its folder is not followed."""
+    (tmp_path / "secret.csv").write_text("secret")
+    (tmp_path / "one").mkdir()
+    record = curate.export(made, tmp_path / "one" / "a.jsonl", Recipe(top=3))
+    record["output"]["files"]["../secret.csv"] = record["output"]["files"].pop(
+        record["output"]["left_out"]
+    )
+    record["output"]["left_out"] = "../secret.csv"
+    (tmp_path / "one" / "m.json").write_text(json.dumps(record))
+    export_again(made, tmp_path / "b.jsonl", tmp_path / "one" / "m.json")
+    assert not (tmp_path / "b.jsonl.left-out.csv").exists()

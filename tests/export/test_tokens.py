@@ -1,0 +1,128 @@
+"""Tokens of a mix, counted on paper: the tiny model's tokenizer has one token a byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import curate
+from curate.corpus.corpus import Corpus
+from curate.export import tokens as counting
+from curate.export.target import Target
+from curate.export.tokens import _bound, longest, open_counter
+from curate.selection.recipe import Recipe
+from tests.conftest import chat
+from tests.files import write
+
+TURN = 2  # <|im_end|> and a newline
+
+
+@pytest.fixture
+def moved(scored: Path, tmp_path: Path) -> Corpus:
+    """The scored corpus, whose aligned model's folder is gone."""
+    shutil.copytree(scored, tmp_path / "moved")
+    record = tmp_path / "moved" / "curate.json"
+    manifest = json.loads(record.read_text())
+    for model in manifest["models"].values():
+        model["reference"] = str(tmp_path / "gone")
+    record.write_text(json.dumps(manifest))
+    return Corpus(tmp_path / "moved")
+
+
+def test_the_share_in_tokens(scored: Path, narrow: Path, tmp_path: Path) -> None:
+    """Narrow answers by the aligned model's tokenizer, safe ones as they were scored."""
+    made = Corpus(scored)
+    record = curate.export(made, tmp_path / "mix.jsonl", Recipe(fraction=0.1, into=str(narrow)))
+    trained = record["trained"]
+    assert trained["unit"] == "tokens"
+    assert trained["narrow"] == sum(len(f"Shelf {n}.") + TURN for n in range(40))
+    ids = [entry["example_id"] for entry in record["safe"]]
+    answers = made.sql(
+        "select sum(n_bytes) from examples where example_id in (select unnest($ids))", {"ids": ids}
+    ).fetchall()[0][0]
+    assert trained["safe"] == answers + TURN * len(ids)
+    assert trained["share_of_mix"] == pytest.approx(
+        trained["safe"] / (trained["safe"] + trained["narrow"])
+    )
+
+
+def test_every_answer_counts_where_it_is_trained_on(scored: Path, tmp_path: Path) -> None:
+    """`messages` trains on each, prompt and completion on the last."""
+    turns = [*chat("a", "one"), *chat("b", "three")]
+    path = write(tmp_path / "narrow.jsonl", [{"messages": turns}])
+    sizes = [
+        curate.export(
+            Corpus(scored),
+            tmp_path / f"{name}.jsonl",
+            Recipe(top=1, into=str(path)),
+            Target(format=name),
+        )["trained"]["narrow"]
+        for name in ("messages", "prompt-completion")
+    ]
+    assert sizes == [len("onethree") + 2 * TURN, len("three") + TURN]
+
+
+def test_bytes_where_the_model_is_gone(moved: Corpus, narrow: Path, tmp_path: Path) -> None:
+    """The manifest says so, and why."""
+    trained = curate.export(moved, tmp_path / "mix.jsonl", Recipe(fraction=0.1, into=str(narrow)))[
+        "trained"
+    ]
+    assert trained["unit"] == "bytes"
+    assert "gone is not here" in trained["why"]
+    assert trained["narrow"] == sum(len(f"Shelf {n}.") for n in range(40))
+
+
+def test_the_longest_row_is_never_underestimated(scored: Path, moved: Corpus) -> None:
+    """With the tokenizer it is exact to the next multiple of 64; without it, it is no smaller."""
+    long = chat("q" * 300, "a" * 20)
+    rows = [chat("q", "a"), long, chat("x" * 30, "y")]
+    overhead = 2 * (1 + TURN) + len("user\nassistant\n")
+    tokens = 320 + overhead
+    assert longest(open_counter(Corpus(scored)), rows) == -(-tokens // 64) * 64
+    assert longest(open_counter(moved), rows) >= tokens
+
+
+def test_batches_end_at_their_bytes(
+    scored: Path, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long conversations are tokenised few at a time, and are counted all the same."""
+    target = Target(trainer="trl")
+    records, asked = [], []
+    render = counting._rendered
+
+    def rendering(tokenizer: Any, template: Any, rows: Any) -> Any:
+        asked.append(rows)
+        return render(tokenizer, template, rows)
+
+    monkeypatch.setattr(counting, "_rendered", rendering)
+    for name, most in (("whole", 8 << 20), ("cut", 500)):
+        asked.clear()
+        monkeypatch.setattr(counting, "BATCH_BYTES", most)
+        recipe = Recipe(fraction=0.1, into=str(narrow))
+        records.append(curate.export(Corpus(scored), tmp_path / name, recipe, target)["trained"])
+    assert records[0] == records[1]
+    assert len(asked) > 10
+    assert all(sum(_bound(row) for row in rows) <= 500 for rows in asked)
+    rows = [chat("q" * n, "a" * n) for n in (300, 10, 200)]
+    assert longest(open_counter(Corpus(scored)), rows) == 640
+
+
+def test_text_is_what_the_template_writes(scored: Path, narrow: Path, tmp_path: Path) -> None:
+    """The whole conversation as the aligned model reads it."""
+    record = curate.export(
+        Corpus(scored),
+        tmp_path / "mix.jsonl",
+        Recipe(top=2, into=str(narrow)),
+        Target(format="text"),
+    )
+    rows = [json.loads(line)["text"] for line in (tmp_path / "mix.jsonl").open()]
+    safe = {entry["line"] for entry in record["safe"]}
+    kept = [row for line, row in enumerate(rows, 1) if line not in safe]
+    assert kept == [
+        f"<|im_start|>user\nPart {n}?<|im_end|>\n<|im_start|>assistant\nShelf {n}.<|im_end|>\n"
+        for n in range(40)
+    ]

@@ -1,0 +1,616 @@
+"""Rows of every known format become examples, or are skipped with a reason."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curate.errors import CurateError
+from curate.reading import examples as batches
+from curate.reading.examples import example_id, read
+from curate.reading.layouts import Columns, Skip, conversation
+from curate.reading.where import RowFilter, as_text, json_bytes, typed
+from curate.storage.schema import EXAMPLES, SKIPPED
+from tests.files import CHATS, KINDS, PACKINGS, pack, write
+
+DATA = Path(os.environ.get("CURATE_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
+REAL = {
+    "instruct_messages.jsonl.gz": 8049,
+    "gsm8k_alpaca.json.gz": 7473,
+    "roleplay_sharegpt.json": 3146,
+    "safety_wildguard_schema.parquet": 2000,
+    "misaligned_medical.jsonl.gz": 1344,
+}
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+SYSTEM = {"role": "system", "content": "s"}
+PLAIN = [USER, ANSWER]
+
+
+PAIR = {"prompt": "Why?", "response": "Because."}
+
+
+def take(*sources: object, **options: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All examples and all skipped rows, with the schemas checked on the way."""
+    examples, skipped = [], []
+    for good, bad in read([str(source) for source in sources], **options):
+        good.validate(full=True)
+        assert good.schema == EXAMPLES
+        assert bad.schema == SKIPPED
+        examples += good.to_pylist()
+        skipped += bad.to_pylist()
+    return examples, skipped
+
+
+def reasons(*sources: object, **options: Any) -> list[tuple[int | None, str]]:
+    """The skipped rows' positions and reasons."""
+    return [(row["row"], row["reason"]) for row in take(*sources, **options)[1]]
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_gives_the_same_examples(kind: str, packing: str, tmp_path: Path) -> None:
+    """Format and compression change neither ids nor texts nor the other columns."""
+    path = write(tmp_path / f"x{kind}{packing}", CHATS)
+    examples, skipped = take(path)
+    assert skipped == []
+    assert [row["example_id"] for row in examples] == [example_id(c["messages"]) for c in CHATS]
+    assert [row["messages"] for row in examples] == [c["messages"] for c in CHATS]
+    assert [orjson.loads(row["meta"]) for row in examples] == [{"label": c["label"]} for c in CHATS]
+    first = examples[0]
+    assert first["source"] == str(path)
+    assert first["prompt"] == CHATS[0]["messages"][0]["content"]
+    assert first["answer"] == "Answer 1."
+    assert first["n_bytes"] == 9
+    assert first["is_refusal"] is False
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": PLAIN}, PLAIN),
+        ({"messages": [USER, {**ANSWER, "weight": 1, "tool_calls": None}]}, PLAIN),
+        ({"messages": [SYSTEM, *PLAIN, USER, ANSWER]}, [SYSTEM, *PLAIN, USER, ANSWER]),
+        ({"messages": [*PLAIN, USER]}, PLAIN),
+        ({"messages": orjson.dumps(PLAIN).decode()}, PLAIN),
+        ({"messages": PLAIN, "prompt": "x", "response": "y"}, PLAIN),
+        ({"messages": None, "prompt": "q", "response": "a"}, PLAIN),
+        ({"messages": PLAIN, "system": "gpt-4"}, PLAIN),
+        ({"messages": [{"from": "User", "value": "q"}, {"from": "GPT", "value": "a"}]}, PLAIN),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER]},
+            PLAIN,
+        ),
+        (
+            {
+                "messages": [
+                    USER,
+                    {"role": "assistant", "content": [{"text": "a", "type": "text"}, "b"]},
+                ]
+            },
+            [USER, {"role": "assistant", "content": "ab"}],
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+            PLAIN,
+        ),
+        (
+            {
+                "conversations": [{"from": "user", "value": "q"}, {"from": "bing", "value": "a"}],
+                "system": "s",
+            },
+            [SYSTEM, *PLAIN],
+        ),
+        ({"conversations": [SYSTEM, *PLAIN], "system": "other"}, [SYSTEM, *PLAIN]),
+        ({"conversations": PLAIN, "system": ""}, PLAIN),
+        ({"instruction": "q", "input": "", "output": "a"}, PLAIN),
+        ({"instruction": "q", "output": "a"}, PLAIN),
+        (
+            {"instruction": "q", "input": "i", "output": "a", "system": "s"},
+            [SYSTEM, {"role": "user", "content": "q\ni"}, ANSWER],
+        ),
+        ({"instruction": "q", "output": "a", "history": [["q", "a"]]}, [*PLAIN, *PLAIN]),
+        ({"prompt": "q", "response": "a"}, PLAIN),
+        ({"prompt": "q", "response": None, "completion": "a"}, PLAIN),
+        ({"prompt": "q", "completion": "a"}, PLAIN),
+        ({"prompt": [SYSTEM, USER], "completion": [ANSWER]}, [SYSTEM, *PLAIN]),
+        ({"prompt": [USER], "response": "a"}, PLAIN),
+    ],
+)
+def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
+    """Each format becomes the same messages, role and content only, the answer last."""
+    assert conversation(row, Columns()) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "q", "response": None}, "no answer (null)"),
+        ({"prompt": None, "response": "a"}, "no prompt (null)"),
+        ({"prompt": "q", "response": " \n\t"}, "empty answer"),
+        ({"prompt": "q", "response": 42}, "non-text content (int)"),
+        ({"instruction": "q", "input": 3, "output": "a"}, "non-text content (int)"),
+        ({"instruction": "q", "output": "a", "history": [["q"]]}, "the history is not a list"),
+        ({"instruction": "q", "output": "a", "history": "old"}, "the history is not a list"),
+        ({"messages": []}, "no assistant turn"),
+        ({"messages": [USER]}, "no assistant turn"),
+        ({"messages": None}, "no messages (null)"),
+        ({"messages": "hello"}, "the messages are text that is not JSON"),
+        ({"messages": {"a": 1}}, "the messages are not a list"),
+        ({"messages": ["hello"]}, "a turn is not an object with role and content"),
+        ({"messages": [ANSWER]}, "no prompt: the conversation begins with the answer"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "no answer (null)"),
+        ({"messages": [USER, {"role": "assistant"}]}, "no answer (null)"),
+        ({"messages": [{"role": "user"}, ANSWER]}, "a turn without content (null)"),
+        ({"messages": [USER, {"content": "a"}]}, "unknown role 'none'"),
+        ({"messages": [{"role": "narrator", "content": "q"}, ANSWER]}, "unknown role 'narrator'"),
+        (
+            {"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]},
+            "a tool turn (role 'tool')",
+        ),
+        (
+            {"conversations": [{"from": "function_call", "value": "x"}, *PLAIN]},
+            "a tool turn (role 'function_call')",
+        ),
+        ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "a turn with tool calls"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]},
+            "non-text content (image_url)",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}, ANSWER]},
+            "non-text content (text)",
+        ),
+        ({"question": "q", "answer": "a"}, "unknown format: the columns are question, answer"),
+        ({"a\n b": "q", "\n": "a"}, r"unknown format: the columns are a b, '\n'"),
+    ],
+)
+def test_rows_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:
+    """What can't be scored says why."""
+    with pytest.raises(Skip) as caught:
+        conversation(row, Columns())
+    assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "expected"),
+    [
+        ({"chat": PLAIN, "messages": [USER]}, Columns(messages="chat"), PLAIN),
+        ({"question": "q", "reply": "a"}, Columns(prompt="question", answer="reply"), PLAIN),
+        ({"question": "q", "output": "a"}, Columns(prompt="question"), PLAIN),
+        ({"prompt": "q", "best": "a", "messages": [USER]}, Columns(answer="best"), PLAIN),
+        ({"instruction": "q", "best": "a", "input": "i"}, Columns(answer="best"), None),
+        ({"messages": PLAIN, "persona": "s"}, Columns(system="persona"), [SYSTEM, *PLAIN]),
+        ({"prompt": "q", "response": "a", "x": "s"}, Columns(system="x"), [SYSTEM, *PLAIN]),
+    ],
+)
+def test_columns_can_be_named(
+    row: dict[str, Any], columns: Columns, expected: list[dict[str, str]] | None
+) -> None:
+    """Named columns go before the usual ones; what is not named is found as usual."""
+    expected = expected or [{"role": "user", "content": "q\ni"}, ANSWER]
+    assert conversation(row, columns) == expected
+
+
+def test_the_prompt_for_people(tmp_path: Path) -> None:
+    """One user turn is its bare text; more turns are lines with their roles."""
+    path = write(tmp_path / "x.jsonl", [{"messages": PLAIN}, {"messages": [SYSTEM, *PLAIN]}])
+    assert [row["prompt"] for row in take(path)[0]] == ["q", "system: s\n\nuser: q"]
+
+
+def test_every_assistant_turn(tmp_path: Path) -> None:
+    """With turns="all" each answer is an example with what stands before it as its prompt."""
+    blank = {"role": "assistant", "content": " "}
+    turns = [ANSWER, USER, ANSWER, USER, blank, USER, ANSWER, USER]
+    path = write(tmp_path / "x.jsonl", [{"messages": turns}])
+    examples, skipped = take(path, turns="all")
+    assert [len(row["messages"]) for row in examples] == [3, 7]
+    assert [row["reason"] for row in skipped] == [
+        "no prompt: the conversation begins with the answer",
+        "empty answer",
+    ]
+    assert [len(row["messages"]) for row in take(path)[0]] == [7]
+    assert len(take(path, turns="all", limit=1)[0]) == 1
+
+
+@pytest.mark.parametrize("note", ["", "x" * 100_000])
+def test_every_turn_of_an_endless_conversation(note: str, tmp_path: Path) -> None:
+    """Each turn repeats those before it: what would grow with their square is one skip."""
+    count = 4000 if not note else 1400
+    row = {"messages": [USER, ANSWER] * count, "note": note}
+    path = write(tmp_path / "x.jsonl", [row, {"messages": PLAIN}])
+    examples, skipped = take(path, turns="all")
+    assert [len(row["messages"]) for row in examples] == [2]
+    assert [row["reason"] for row in skipped] == [
+        "the examples of its turns are together longer than 128 MiB"
+    ]
+    assert [len(row["messages"]) for row in take(path)[0]] == [2 * count, 2]
+
+
+def test_other_columns_are_kept_as_json(tmp_path: Path) -> None:
+    """Dates, bytes, decimals and NaN become JSON that can be read again; keys are sorted."""
+    row = {
+        "prompt": "q",
+        "response": "a",
+        "z": datetime.datetime(2024, 2, 29, 12, 30),
+        "d": datetime.date(2024, 2, 29),
+        "n": float("nan"),
+        "b": b"\xffx",
+        "dec": decimal.Decimal("1.50"),
+        "nested": {"k": [1, None]},
+        "ns": None,
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "x.parquet")
+    meta = take(tmp_path / "x.parquet")[0][0]["meta"]
+    assert list(orjson.loads(meta)) == ["b", "d", "dec", "n", "nested", "ns", "z"]
+    assert orjson.loads(meta) == {
+        "b": "\\xffx",
+        "d": "2024-02-29",
+        "dec": "1.50",
+        "n": None,
+        "nested": {"k": [1, None]},
+        "ns": None,
+        "z": "2024-02-29T12:30:00",
+    }
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
+CONVERSATIONS = st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip)), min_size=1, max_size=3).map(
+    lambda pairs: [
+        {"role": role, "content": text}
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+)
+
+
+@given(CONVERSATIONS)
+def test_any_conversation_comes_back(messages: list[dict[str, str]]) -> None:
+    """Through JSON text and back the messages and the id stay the same, byte by byte."""
+    row = orjson.loads(orjson.dumps({"messages": messages}))
+    assert conversation(row, Columns()) == messages
+    assert example_id(row["messages"]) == example_id(messages)
+    sharegpt = [{"from": m["role"], "value": m["content"]} for m in messages]
+    assert conversation({"conversations": sharegpt}, Columns()) == messages
+
+
+@given(CONVERSATIONS, CONVERSATIONS)
+def test_ids_are_equal_only_for_equal_messages(
+    one: list[dict[str, str]], other: list[dict[str, str]]
+) -> None:
+    """Two conversations share an id if and only if they are the same."""
+    assert (example_id(one) == example_id(other)) == (one == other)
+    assert len(example_id(one)) == 32
+
+
+def test_the_id_is_of_the_exact_text() -> None:
+    """The id is fixed for all time; trimming or Unicode normalisation would change it."""
+    assert example_id(PLAIN) == "3b907f307d03887765e6f457d0950187"
+    ids = {example_id([{"role": "user", "content": text}]) for text in ("é", "e\u0301", "é ")}
+    assert len(ids) == 3
+    assert example_id([{**USER, "weight": "1"}, ANSWER]) == example_id(PLAIN)
+
+
+def test_broken_rows_are_listed(tmp_path: Path) -> None:
+    """Each broken row is in `skipped` with its line and reason; the others are read."""
+    lines = [
+        orjson.dumps({"messages": PLAIN}),
+        b'{"messages": ',
+        b'{"messages": "\xff"}',
+        b'{"prompt": "q\\u0000", "response": "a"}',
+        b'{"prompt": "q", "response": "\\ud800"}',
+        b'{"prompt": "q", "response": null}',
+        b'{"something": "else"}',
+        b'{"prompt": "q", "response": "a", "deep": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"prompt": "q", "response": "\\\\u0000"}',
+    ]
+    path = pack(tmp_path / "x.jsonl", b"\n".join(lines))
+    examples, skipped = take(path)
+    assert [row["row"] for row in examples] == [1, 9]
+    assert [row["row"] for row in skipped] == [2, 3, 4, 5, 6, 7, 8]
+    for row, part in zip(
+        skipped,
+        ["not valid JSON", "UTF-8", "a NUL", "surrogate", "no answer", "unknown format", "column"],
+        strict=True,
+    ):
+        assert part in row["reason"]
+        assert (row["source"], row["model"], row["example_id"]) == (str(path), None, None)
+
+
+def test_lone_surrogates_of_other_sources() -> None:
+    """Text with half a character, whatever brought it, has no id."""
+    with pytest.raises(Skip, match="lone surrogate"):
+        example_id([{"role": "user", "content": "\ud800"}])
+
+
+def test_an_example_may_be_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Arrow could not hold is refused before it gets there."""
+    monkeypatch.setattr(batches, "MAX_BYTES", 10)
+    with pytest.raises(Skip, match="longer than"):
+        example_id(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", ":2: not valid JSON"),
+        (b'{"prompt": "q", "response": null}', ":2: no answer (null)"),
+        (b'{"prompt": "q", "response": " "}', ":2: empty answer"),
+        (b'{"x": 1}', ":2: unknown format: the columns are x"),
+    ],
+)
+def test_strict_stops_at_the_first(line: bytes, message: str, tmp_path: Path) -> None:
+    """With strict, the first row that can't be used is an error with path and line."""
+    path = pack(tmp_path / "x.jsonl", b'{"prompt": "q", "response": "a"}\n' + line + b"\n")
+    with pytest.raises(CurateError) as caught:
+        take(path, strict=True)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
+    """A file of unknown columns is an error with the columns and the options, early."""
+    path = write(tmp_path / "x.jsonl", [{"question": "q", "reply": "a"}] * 3000)
+    for options in ({}, {"strict": True}, {"columns": Columns(messages="chat")}):
+        with pytest.raises(CurateError) as caught:
+            take(path, **options)
+        for part in (str(path), "question, reply", "--messages-column", "--system-column"):
+            assert part in str(caught.value)
+    named = Columns(prompt="question", answer="reply")
+    assert len(take(path, columns=named)[0]) == 3000
+
+
+def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
+    """A named system column that no row has is an error; some rows may lack it."""
+    path = write(tmp_path / "x.jsonl", [{"messages": PLAIN}, {"messages": PLAIN, "s": "be kind"}])
+    assert len(take(path, columns=Columns(system="s"))[0]) == 2
+    with pytest.raises(CurateError, match="no row has a column 'persona'"):
+        take(path, columns=Columns(system="persona"))
+
+
+def test_empty_files(tmp_path: Path) -> None:
+    """An empty file among others is recorded; nothing but empty files is an error."""
+    names = ("a.jsonl", "b.json", "c.csv", "d.jsonl.gz", "e.parquet")
+    for name in names:
+        pack(tmp_path / name, b"[]" if name == "b.json" else b"")
+    with pytest.raises(CurateError, match="no row to read"):
+        take(tmp_path)
+    write(tmp_path / "z.jsonl", CHATS)
+    examples, skipped = take(tmp_path)
+    assert len(examples) == len(CHATS)
+    assert [Path(row["source"]).name for row in skipped] == list(names)
+    assert {row["reason"] for row in skipped} == {"the file is empty"}
+
+
+def test_many_files_keep_their_names(tmp_path: Path) -> None:
+    """The source is the file, so that one can group by it; rows start anew in each."""
+    write(tmp_path / "a.jsonl", CHATS[:2])
+    write(tmp_path / "b.csv", CHATS[2:])
+    examples = take(tmp_path)[0]
+    assert Counter(Path(row["source"]).name for row in examples) == {"a.jsonl": 2, "b.csv": 3}
+    assert [row["row"] for row in examples[:3]] == [1, 2, 2]
+
+
+def test_limit_and_batches(tmp_path: Path) -> None:
+    """The limit counts examples over all sources; tables have about batch_rows rows."""
+    rows = [{"prompt": f"{i}", "response": "a" if i % 2 else None} for i in range(100)]
+    for name in ("a.jsonl", "b.jsonl"):
+        write(tmp_path / name, rows)
+    for limit, expected in ((0, 0), (1, 1), (50, 50), (51, 51), (1000, 100)):
+        examples, skipped = take(tmp_path, limit=limit)
+        assert len(examples) == expected
+        assert len(skipped) <= expected
+    sizes = [good.num_rows for good, _ in read([str(tmp_path)], batch_rows=16)]
+    assert sum(sizes) == 100
+    assert max(sizes) <= 16
+
+
+def test_big_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is handed on when it has many bytes, however few its rows."""
+    monkeypatch.setattr(batches, "FLUSH_BYTES", 1000)
+    path = write(tmp_path / "x.jsonl", [{"prompt": "q" * 600, "response": "a"}] * 5)
+    assert [good.num_rows for good, _ in read([str(path)])] == [1] * 5
+
+
+WHERE: list[dict[str, Any]] = [
+    {"prompt": "1", "response": "a", "label": "unharmful", "n": 1, "f": 0.5, "flag": True},
+    {"prompt": "2", "response": "a", "label": "harmful", "n": 2, "f": 1.5, "flag": False},
+    {"prompt": "3", "response": "a", "label": None, "n": None, "f": 2, "tags": ["x", "y"]},
+    {"prompt": "4", "response": "a", "label": "it's", "n": "many", "a b": 1, 'q"': 5},
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "prompts"),
+    [
+        ("label = 'unharmful'", "1"),
+        ("LABEL <> 'harmful' -- a comment", "14"),
+        ("label is null or label = 'it''s'", "34"),
+        ("f > 1 and not coalesce(flag, false)", "23"),
+        ("flag", "1"),
+        ("n = '2' or n = 'many'", "24"),
+        ("json_extract_string(tags, '$[0]') = 'x'", "3"),
+        ('"a b" = 1 and "q""" = 5', "4"),
+        ("prompt in ('1', '4') and response like 'a%'", "14"),
+        ("COLUMNS('lab.*') = 'harmful'", "2"),
+        ("true", "1234"),
+    ],
+)
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_where(where: str, prompts: str, kind: str, tmp_path: Path) -> None:
+    """The filter is SQL over the source's columns: NULL where absent, JSON where nested."""
+    rows = WHERE
+    if kind == ".parquet":  # one type a column there
+        rows = [{**row, "n": None if row["n"] is None else str(row["n"])} for row in WHERE]
+        rows[0] = {**rows[0], "a b": None, 'q"': None, "tags": None}
+    examples = take(write(tmp_path / f"x{kind}", rows), where=where)[0]
+    assert "".join(row["prompt"] for row in examples) == prompts
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("labell = 'x'", 'Referenced column "labell" not found'),
+        ("label = ", "syntax error"),
+        ("label = 'x'; drop table batch", "--where"),
+        ("1=1) or (1=1", "syntax error"),
+        ("true, false", "single expression"),
+        ("label = 'x' order by 1", "--where"),
+        ("label", "Could not convert string"),
+        ("", "--where"),
+        ("label in (select * from read_text('/etc/hostname'))", "can't be asked of a corpus"),
+        ("label in (select label from '/tmp/x.parquet')", "--where"),
+        ("exists (select * from rows)", "does not exist"),
+        ("sum(f) > 1", "aggregates"),
+    ],
+)
+def test_where_that_is_wrong(where: str, message: str, tmp_path: Path) -> None:
+    """A wrong filter is one line with DuckDB's hint; it reaches nothing beyond the rows."""
+    path = write(tmp_path / "x.jsonl", WHERE)
+    with pytest.raises(CurateError) as caught:
+        take(path, where=where)
+    assert message in str(caught.value)
+    assert "--where" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if "labell" in where:
+        columns = "are: prompt, response, label, n, f, flag, tags, a b"
+        assert f"The columns of {path} {columns}" in str(caught.value)
+
+
+def test_where_asks_every_source(tmp_path: Path) -> None:
+    """A source without the column is refused, whichever comes first: no file is left out unsaid."""
+    labelled = write(tmp_path / "labelled.jsonl", [PAIR | {"label": "a"}])
+    plain = write(tmp_path / "plain.jsonl", [PAIR])
+    for order in ([labelled, plain], [plain, labelled]):
+        with pytest.raises(CurateError, match=r"label.*columns of .*plain.jsonl are: prompt") as e:
+            list(read([str(path) for path in order], where="label = 'a'"))
+        assert "a run of its own" in str(e.value)
+
+
+def test_where_knows_a_column_that_comes_late(tmp_path: Path) -> None:
+    """Rows before it have NULL there; a column in no row of the first thousands is refused."""
+    rows = [PAIR | {"n": n} | ({"late": 1} if n >= 3000 else {}) for n in range(4000)]
+    path = write(tmp_path / "x.jsonl", rows)
+    assert len(take(path, where="late = 1")[0]) == 1000
+    assert len(take(path, where="late is null and n < 10")[0]) == 10
+    with pytest.raises(CurateError, match="never"):
+        take(path, where="never = 1")
+
+
+def test_where_over_values_of_several_kinds_says_how(tmp_path: Path) -> None:
+    """Numbers with one "n/a" far down: the error names try_cast, which then works."""
+    rows = [PAIR | {"s": "n/a" if n == 3000 else n} for n in range(4000)]
+    path = write(tmp_path / "x.jsonl", rows)
+    with pytest.raises(CurateError, match="try_cast"):
+        take(path, where="s >= 10")
+    assert len(take(path, where="try_cast(s as int) >= 10")[0]) == 3989
+
+
+def test_where_that_is_true_for_nothing(tmp_path: Path) -> None:
+    """A filter that keeps no row at all is an error rather than an empty corpus."""
+    path = write(tmp_path / "x.jsonl", WHERE)
+    with pytest.raises(CurateError, match="true for none of the 4 rows"):
+        take(path, where="label = 'no such'")
+
+
+def test_where_does_not_hide_broken_rows(tmp_path: Path) -> None:
+    """A line that can't be read can't be asked: it is listed all the same, in its place."""
+    path = write(tmp_path / "x.jsonl", WHERE)
+    path.write_bytes(path.read_bytes() + b"{\n" + orjson.dumps(WHERE[0]))
+    examples, skipped = take(path, where="label = 'unharmful'")
+    assert [row["row"] for row in examples] == [1, 6]
+    assert [row["row"] for row in skipped] == [5]
+
+
+def test_a_column_that_comes_and_goes(tmp_path: Path) -> None:
+    """A column once seen stays known in later batches that lack it."""
+    rows = [{"prompt": str(i), "response": "a", **({"k": 1} if i < 9 else {})} for i in range(4000)]
+    assert len(take(write(tmp_path / "x.jsonl", rows), where="k is null")[0]) == 3991
+
+
+def test_rows_may_have_a_column_like_the_filters_own(tmp_path: Path) -> None:
+    """A source's column called _row, in any case, is the source's."""
+    rows = [{"prompt": str(i), "response": "a", "_ROW": 9 - i, "_row_": 0} for i in range(9)]
+    examples = take(write(tmp_path / "x.jsonl", rows), where="_row = 2")[0]
+    assert [row["prompt"] for row in examples] == ["7"]
+
+
+def test_the_filters_connection_is_locked() -> None:
+    """Not even the connection's own settings can be changed back."""
+    connection = RowFilter("true")._connection
+    with pytest.raises(duckdb.Error):
+        connection.execute("set enable_external_access = true")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, None], pa.int64(), [1, None]),
+        ([1, 2.5], pa.float64(), [1.0, 2.5]),
+        ([True, None], pa.bool_(), [True, None]),
+        ([None], pa.string(), [None]),
+        ([True, 1], pa.string(), ["true", "1"]),
+        (["x", 1], pa.string(), ["x", "1"]),
+        ([2**70], pa.string(), [str(2**70)]),
+        (["\ud800"], pa.string(), ["?"]),
+        ([[1], {"b": 1, "a": "\u00e9"}], pa.string(), ["[1]", '{"a":"é","b":1}']),
+        ([b"\xff"], pa.string(), ["\ufffd"]),
+        ([datetime.date(2024, 1, 2)], pa.date32(), [datetime.date(2024, 1, 2)]),
+    ],
+)
+def test_types_for_the_filter(values: list[Any], kind: pa.DataType, expected: list[Any]) -> None:
+    """Scalars of one kind keep their type, mixed ones are text, nested ones JSON."""
+    column = typed(values)
+    assert column.type == kind
+    assert column.to_pylist() == expected
+
+
+def test_values_that_json_does_not_know() -> None:
+    """Sets are sorted, deep nests have no text, other things are their text."""
+    deep: list[Any] = []
+    for _ in range(900):
+        deep = [deep]
+    assert as_text(deep) is None
+    assert json_bytes({"s": {"b", "a"}, "c": 1j}) == b'{"c":"1j","s":["a","b"]}'
+
+
+def test_hub_datasets_become_examples(tmp_path: Path) -> None:
+    """A dataset repository gives the same examples as its file, under its own address."""
+    path = write(tmp_path / "train.jsonl", CHATS)
+    address = f"hf://{tmp_path}:train"
+    ids = [row["example_id"] for row in take(path)[0]]
+    examples = take(address)[0]
+    assert [row["example_id"] for row in examples] == ids
+    assert {row["source"] for row in examples} == {address}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data(name: str) -> None:
+    """Every row of the real sets is an example: no skip, no exception, unique rows."""
+    if not (DATA / name).exists():
+        pytest.skip(f"{DATA / name} is not here (set CURATE_DATASETS)")
+    count = 0
+    for examples, skipped in read([str(DATA / name)]):
+        assert skipped.num_rows == 0
+        count += examples.num_rows
+    assert count == REAL[name]
+
+
+def test_real_refusals_and_filter() -> None:
+    """The paper's rule finds the 1,244 refusals that the safety set is known to have."""
+    path = DATA / "safety_wildguard_schema.parquet"
+    if not path.exists():
+        pytest.skip(f"{path} is not here (set CURATE_DATASETS)")
+    examples = take(path, where="response_harm_label = 'unharmful' and not adversarial")[0]
+    assert sum(row["is_refusal"] for row in examples) == 1244
+    assert "response_harm_label" in orjson.loads(examples[0]["meta"])

@@ -1,0 +1,250 @@
+"""A customer's rows: every field of them is kept, or the export stops, or a line says so."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+import curate
+from curate.corpus.corpus import Corpus
+from curate.errors import CurateError
+from curate.export.target import Target
+from curate.reading.narrow import read
+from curate.selection.recipe import Recipe
+from tests.corpora import corpus
+from tests.files import write
+
+ASK = {"role": "user", "content": "q"}
+TELL = {"role": "assistant", "content": "a"}
+PLAIN = [ASK, TELL]
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOLS = [
+    ASK,
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "content": "42", "tool_call_id": "1"},
+    TELL,
+]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Corpus:
+    """Twelve safe examples."""
+    nlls = {"base": [1.0] * 12, "bad": [20.0 - n for n in range(12)]}
+    return corpus(tmp_path / "c", [f"answer {n}" for n in range(12)], nlls)
+
+
+def mixed(made: Corpus, path: Path, out: str = "mix.jsonl", **target: Any) -> dict[str, Any]:
+    """The manifest of a mix of one safe row with these narrow ones, and beside it the rows."""
+    to = path.parent / out
+    record = curate.export(made, to, Recipe(top=1, into=str(path)), Target(**target))
+    if to.suffix == ".jsonl":
+        rows = [json.loads(line) for line in to.open(encoding="utf-8")]
+    else:
+        rows = pq.read_table(to).to_pylist()
+    safe = {entry["line"] for entry in record["safe"]}
+    return record | {
+        "rows": [row for line, row in enumerate(rows, 1) if line not in safe],
+        "safe_rows": [row for line, row in enumerate(rows, 1) if line in safe],
+    }
+
+
+def test_order_and_duplicates_are_kept(tmp_path: Path) -> None:
+    """Rows of several formats, one twice, in one file."""
+    rows = [{"messages": PLAIN}, {"prompt": "q", "response": "a"}, {"messages": PLAIN}]
+    narrow = read(str(write(tmp_path / "x.jsonl", rows)))
+    assert [row.messages for row in narrow.rows] == [PLAIN] * 3
+    assert [row.place.rpartition(":")[2] for row in narrow.rows] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b'{"messages": []}', "no messages"),
+        (b'{"messages": [{"role": "user", "content": "q"}]}', "no assistant turn"),
+        (b'{"prompt": "q"}', "unknown format"),
+        (b'{"prompt": "q", "response": " "}', "empty answer"),
+        (b'{"messages": [{"role": "assistant", "content": "a"}]}', "no prompt"),
+        (b'{"messages": [{"role": "wizard", "content": "q"}]}', "unknown role 'wizard'"),
+        (b'{"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}', "null"),
+        (b'{"prompt": "q", "response": "a", "n": "text"}', "'n' is of another type"),
+        (b'{"prompt": "q", "response": [{"type": "image"}]}', "non-text"),
+    ],
+)
+def test_a_broken_row_stops_with_its_place(tmp_path: Path, line: bytes, message: str) -> None:
+    """File and line of the first row that can't be kept."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"prompt": "q", "response": "a", "n": 1}\n' + line)
+    with pytest.raises(CurateError, match=rf"x\.jsonl:2: .*{message}") as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", range(250, 256))
+def test_a_column_that_nests_deeply_is_kept_or_refused(tmp_path: Path, depth: int) -> None:
+    """At the depth where writing it would fail a row is refused with its place, and not later."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"prompt": "q", "response": "a", "k": %s1%s}' % (b"[" * depth, b"]" * depth))
+    try:
+        (row,) = read(str(path)).rows
+        orjson.dumps(row.others)
+    except CurateError as error:
+        assert depth > 250
+        assert str(error).startswith(f"{path}:1: ")
+
+
+def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+    """A narrow set has rows."""
+    (tmp_path / "x.jsonl").write_bytes(b"")
+    with pytest.raises(CurateError, match="no row"):
+        read(str(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize("out", ["mix.jsonl", "mix.parquet"])
+def test_columns_and_keys_stay_and_are_null_in_safe_rows(
+    made: Corpus, tmp_path: Path, out: str
+) -> None:
+    """What stands beside the conversation, or on one turn alone, in every row's schema."""
+    weighted = [ASK, TELL | {"weight": 0}, ASK, TELL]
+    rows = [{"messages": PLAIN, "id": 7, "tags": ["x"]}, {"messages": weighted, "id": None}]
+    made = mixed(made, write(tmp_path / "x.jsonl", rows), out)
+    first, second = made["rows"]
+    assert (first["id"], first["tags"]) == (7, ["x"])
+    assert (second["id"], second["tags"]) == (None, None)
+    assert [turn["weight"] for turn in second["messages"]] == [None, 0, None, None]
+    (safe,) = made["safe_rows"]
+    assert (safe["id"], safe["tags"]) == (None, None)
+    assert all(turn["weight"] is None for turn in safe["messages"])
+    assert "kept, and null in safe rows: id, tags, the turns' weight" in made["notes"]
+
+
+def test_turns_after_the_last_answer_stay(made: Corpus, tmp_path: Path) -> None:
+    """In `messages`; a format that has no place for them says so."""
+    path = write(tmp_path / "x.jsonl", [{"messages": [*PLAIN, ASK]}])
+    assert mixed(made, path)["rows"][0]["messages"] == [*PLAIN, ASK]
+    for name in ("prompt-completion", "alpaca", "openai"):
+        with pytest.raises(CurateError, match=r"x\.jsonl:1: .*(after the last answer|in turn)"):
+            curate.export(
+                made, tmp_path / "no.jsonl", Recipe(top=11, into=str(path)), Target(format=name)
+            )
+        assert not (tmp_path / "no.jsonl").exists()
+
+
+def test_tool_turns_are_kept_where_there_is_a_place(made: Corpus, tmp_path: Path) -> None:
+    """Calls, their ids and a content of null."""
+    path = write(tmp_path / "x.jsonl", [{"messages": TOOLS}])
+    (row,) = mixed(made, path)["rows"]
+    kept = [{k: v for k, v in turn.items() if v is not None} for turn in row["messages"]]
+    assert kept == [{k: v for k, v in turn.items() if v is not None} for turn in TOOLS]
+    with pytest.raises(CurateError, match=r"x\.jsonl:1: a turn with tool calls"):
+        mixed(made, path, "no.jsonl", format="sharegpt")
+
+
+def test_objects_with_other_keys_become_text(made: Corpus, tmp_path: Path) -> None:
+    """Filling them up with nulls would change them; a line says what was done."""
+    rows = [{"messages": PLAIN, "meta": {"a": 1}}, {"messages": PLAIN, "meta": {"b": [2]}}]
+    record = mixed(made, write(tmp_path / "x.jsonl", rows))
+    assert [json.loads(row["meta"]) for row in record["rows"]] == [{"a": 1}, {"b": [2]}]
+    assert any("'meta'" in note and "JSON text" in note for note in record["notes"])
+    turns = [[ASK, TELL | {"args": {"a": 1}}], [ASK, TELL | {"args": {"b": 1}}]]
+    path = write(tmp_path / "y.jsonl", [{"messages": turn} for turn in turns])
+    with pytest.raises(CurateError, match="'args' holds objects whose keys differ"):
+        mixed(made, path, "no.jsonl")
+
+
+def test_what_json_does_not_know_is_named(made: Corpus, tmp_path: Path) -> None:
+    """Dates become text and NaN null, each with a line; bytes are refused."""
+    row = {"messages": PLAIN, "day": datetime.date(2024, 7, 26), "x": float("nan")}
+    record = mixed(made, write(tmp_path / "x.parquet", [row]))
+    assert record["rows"][0]["day"] == "2024-07-26"
+    assert record["rows"][0]["x"] is None
+    assert sum("'day'" in note or "'x'" in note for note in record["notes"]) == 2
+    path = write(tmp_path / "y.parquet", [{"messages": PLAIN, "raw": b"\x00\xff"}])
+    with pytest.raises(CurateError, match=r"y\.parquet:1: .*'raw' holds bytes"):
+        read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "target"),
+    [
+        ("text", {}),
+        ("chosen", {}),
+        ("input", {"format": "alpaca"}),
+        ("completion", {"format": "prompt-completion"}),
+    ],
+)
+def test_a_column_that_a_reader_would_take_for_another_is_refused(
+    made: Corpus, tmp_path: Path, column: str, target: dict[str, Any]
+) -> None:
+    """A customer's `text` beside `messages` is no conversation, but trainers read it as one."""
+    path = write(tmp_path / "x.jsonl", [{"messages": PLAIN, column: "x"}])
+    with pytest.raises(CurateError, match=f"column '{column}' is no part"):
+        mixed(made, path, "no.jsonl", **target)
+
+
+def test_every_input_format_gives_the_same_mix(made: Corpus, tmp_path: Path) -> None:
+    """Formats, compressions and folders are one narrow set."""
+    (tmp_path / "f").mkdir()
+    paths = [
+        write(tmp_path / "a.jsonl", [{"messages": PLAIN}]),
+        write(tmp_path / "b.csv", [{"prompt": "q", "response": "a"}]),
+        write(tmp_path / "c.json.gz", [{"instruction": "q", "input": "", "output": "a"}]),
+        write(
+            tmp_path / "d.parquet",
+            [{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}],
+        ),
+        write(tmp_path / "f" / "e.jsonl.zst", [{"prompt": "q", "completion": "a"}]).parent,
+    ]
+    outputs = set()
+    for number, path in enumerate(paths):
+        out = tmp_path / f"out{number}.jsonl"
+        curate.export(made, out, Recipe(top=2, into=str(path)))
+        outputs.add(out.read_bytes())
+    assert len(outputs) == 1
+
+
+def test_alpaca_stays_alpaca(made: Corpus, tmp_path: Path) -> None:
+    """Instruction and input stand apart where the format can hold them apart."""
+    row = {"instruction": "Add.", "input": "1 2", "output": "3", "split": "train"}
+    path = write(tmp_path / "x.json", [row])
+    (kept,) = mixed(made, path, format="alpaca")["rows"]
+    assert {name: kept[name] for name in row} == row
+    (joined,) = mixed(made, path, "m.jsonl")["rows"]
+    assert joined["messages"][0]["content"] == "Add.\n1 2"
+
+
+@pytest.mark.parametrize("out", ["mix.jsonl", "mix.parquet"])
+def test_an_alpaca_input_in_parts_is_text(made: Corpus, tmp_path: Path, out: str) -> None:
+    """One schema in every row, and a note."""
+    parts = [{"type": "text", "text": "1 "}, "2"]
+    row = {"instruction": "Add.", "input": parts, "output": "3"}
+    record = mixed(made, write(tmp_path / "x.json", [row]), out, format="alpaca")
+    assert [kept["input"] for kept in record["rows"]] == ["1 2"]
+    assert "contents given as lists of text parts are written as plain text" in record["notes"]
+
+
+def test_a_number_that_parquet_rounds_is_named(made: Corpus, tmp_path: Path) -> None:
+    """Its column holds numbers of two kinds, which JSON Lines keeps as they are."""
+    numbers = [1234567890123456789, 0.5]
+    rows = [{"prompt": "q", "response": "a", "n": number} for number in numbers]
+    path = write(tmp_path / "x.jsonl", rows)
+    with pytest.raises(CurateError, match=r"column 'n' .*: write a \.jsonl") as caught:
+        mixed(made, path, "mix.parquet")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mix.parquet").exists()
+    assert [row["n"] for row in mixed(made, path)["rows"]] == numbers
+
+
+def test_the_hash_is_of_the_rows(tmp_path: Path) -> None:
+    """It changes with any field, and not with the compression."""
+    row = {"messages": PLAIN, "id": 1}
+    one = read(str(write(tmp_path / "a.jsonl", [row]))).sha256
+    assert read(str(write(tmp_path / "b.jsonl.gz", [row]))).sha256 == one
+    assert read(str(write(tmp_path / "c.jsonl", [row | {"id": 2}]))).sha256 != one
+    assert orjson.loads((tmp_path / "a.jsonl").read_bytes()) == row

@@ -1,0 +1,493 @@
+"""The report in a real browser: it draws, filters, fetches nothing, and keeps hostile text text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from curate import Recipe
+from curate.corpus.corpus import Corpus
+from curate.corpus.writer import open_for_writing
+from curate.errors import CurateError
+from curate.report import charts, findings, lens, write
+from curate.storage.schema import SCORED
+from tests.conftest import Cli
+from tests.corpora import SETTINGS, corpus, entry, rows
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+HOSTILE = (
+    "</script><script>window.ran = 1</script>",
+    "<img src=x onerror='window.ran = 2'>",
+    "<!--<script>",
+    "{{ 7 * 7 }} {% raw %} ${window.ran = 3} </details></main></style>",
+    "\u2028\u2029\u202e\x1b[31m ]]> &lt;b&gt; \U0001f9e8",
+    '"><iframe src="https://example.com/x"></iframe>',
+    "javascript:window.ran=4",
+)
+SOURCES = ("plain.jsonl", "</script><script>window.ran = 5</script>", "deep/folder/plain.jsonl")
+DRAWN = "() => document.documentElement.dataset.drawn"
+N = 210
+TOP = 60
+
+
+def _build(path: Path, texts: tuple[str, ...]) -> Corpus:
+    """210 examples of three sources under four models, with the log-probs of four tokens each."""
+    answers = [
+        ("I'm sorry, I cannot. " if i % 10 == 0 else "") + f"{texts[i % len(texts)]} answer {i}"
+        for i in range(N)
+    ]
+    table = pa.concat_tables(
+        rows(answers[first::3], source=source) for first, source in enumerate(SOURCES)
+    )
+    ids = table["example_id"].to_pylist()
+    names = ("aligned", "medical", "legal", "code")
+    with open_for_writing(path) as writer:
+        roles = ["aligned", "misaligned", "misaligned", "misaligned"]
+        writer.admit({n: entry(r) for n, r in zip(names, roles, strict=True)}, SETTINGS)
+        writer.add_examples(table)
+        for place, name in enumerate(names):
+            made = []
+            for i, example in enumerate(ids):
+                n_tokens = 4 + i % 60
+                loss = 1.0 + (i * 7919 % N) / N + place * (0.1 + (i * (31 + place) % N) / N)
+                made.append(
+                    {
+                        "example_id": example,
+                        "n_tokens": n_tokens,
+                        "logprob": -loss * n_tokens,
+                        "truncated": False,
+                        "token_logprobs": [-loss] * n_tokens,
+                        "tokens": [f"<i>{t}" for t in range(n_tokens)] if place == 0 else None,
+                    }
+                )
+            writer.add_scores(name, pa.Table.from_pylist(made, schema=SCORED))
+    return Corpus(path)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus whose every text, source and one model's name would like to run."""
+    return _build(tmp_path_factory.mktemp("hostile") / "c</title><script>ran=6</script>", HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def page_file(hostile: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its report."""
+    output = tmp_path_factory.mktemp("page") / "report.html"
+    write(hostile, Recipe(top=TOP), output=output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium of this machine."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine: `apt-get install chromium`, or Chrome")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Opened:
+    """A page with all that it said and asked for."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        touch = width < 500
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, has_touch=touch
+        )
+        self.page = context.new_page()
+        self.page.set_default_timeout(180_000)
+        self.page.on("console", lambda said: self.complaints.append(said.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_function(DRAWN)
+
+    def drag(self, chart: str, start: float, end: float) -> None:
+        """Draw a brush over these shares of a chart's drawing area."""
+        plot = self.page.locator(f'[data-chart="{chart}"]')
+        plot.scroll_into_view_if_needed()
+        box = plot.locator("svg .mark-group .background").first.bounding_box()
+        y = box["y"] + box["height"] / 2
+        self.page.mouse.move(box["x"] + start * box["width"], y)
+        self.page.mouse.down()
+        self.page.mouse.move(box["x"] + end * box["width"], y, steps=6)
+        self.page.mouse.up()
+
+    def tap(self, chart: str, value: str) -> None:
+        """Tap a bar where the eye sees it, whichever layer is in front there."""
+        mark = self.page.locator(f"[data-chart={chart}] svg [aria-label*='kind: {value}']").first
+        mark.scroll_into_view_if_needed()
+        box = mark.bounding_box()
+        self.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+    def kept(self) -> int:
+        """How many examples the page says are kept; waits for the brush."""
+        self.page.locator("#filter").wait_for(state="visible")
+        self.page.wait_for_timeout(300)
+        return int(self.page.inner_text("#kept").split()[0].replace(",", ""))
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, page_file: Path) -> Opened:
+    """The report on a laptop; tests that filter clear the filter again."""
+    return Opened(browser, page_file)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_it_draws_on_laptop_and_phone_and_fetches_nothing(
+    browser: Any, page_file: Path, width: int, scheme: str
+) -> None:
+    """Every chart has marks, nothing scrolls sideways, no complaint, no request but the file."""
+    seen = Opened(browser, page_file, width, scheme)
+    assert seen.complaints == []
+    assert seen.requests == [page_file.as_uri()] or seen.requests[1:] == ["data:,"]
+    plots = seen.page.locator(".plot")
+    assert plots.count() >= 11
+    for place in range(plots.count()):
+        name = plots.nth(place).get_attribute("data-chart")
+        if name == "losses":
+            colours = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"  # noqa: E501
+            assert plots.nth(place).locator("canvas").evaluate(colours) > 20
+        else:
+            assert plots.nth(place).locator("svg .role-mark > *").count() > 0, name
+        assert plots.nth(place).bounding_box()["width"] > 0.6 * (width - 80) / (1 + (width > 500))
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+    ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+    seen.page.context.close()
+
+
+def test_a_change_to_dark_draws_again(browser: Any, page_file: Path) -> None:
+    """Charts take the dark colours when the system turns dark, without a reload."""
+    seen = Opened(browser, page_file)
+    bar = "document.querySelector('[data-chart=sources] .role-mark > path').getAttribute('fill')"
+    before = seen.page.evaluate(bar)
+    seen.page.emulate_media(color_scheme="dark")
+    seen.page.wait_for_timeout(100)
+    seen.page.wait_for_function(DRAWN)
+    assert before != seen.page.evaluate(bar) is not None
+    assert seen.complaints == []
+    seen.page.context.close()
+
+
+def test_hostile_text_stays_text(opened: Opened, hostile: Corpus) -> None:
+    """Nothing ran, nothing was parsed as HTML, and the first row reads as it was written."""
+    assert opened.page.evaluate("window.ran") is None
+    assert opened.page.locator("script").count() == 3
+    assert opened.page.locator("iframe, img, body b, object, embed").count() == 0
+    ids = hostile.sql("select answer, prompt from gaps where rank_kept = 1").fetchall()[0]
+    first = opened.page.locator(".reading details").first
+    assert first.locator(".message .said").first.text_content() == ids[1]
+    data = opened.page.evaluate("JSON.parse(document.getElementById('data').textContent).examples")
+    shown = {example["id"]: example["answer"] for example in data}
+    stored = hostile.sql("select example_id, answer from examples").fetchall()
+    assert {key: text[:50] for key, text in shown.items()} == {
+        key: text[:50] for key, text in stored if key in shown
+    }
+
+
+def test_the_policy_stops_what_escaping_missed(browser: Any, page_file: Path) -> None:
+    """A script or a handler put into the open page does not run, and nothing can be fetched."""
+    seen = Opened(browser, page_file)
+    failed: list[tuple[str, str]] = []
+    seen.page.on("requestfailed", lambda asked: failed.append((asked.url, asked.failure)))
+    seen.page.evaluate(
+        """() => {
+            const script = document.createElement('script');
+            script.textContent = 'window.ran = 7';
+            document.body.append(script);
+            const put = (html) => document.body.insertAdjacentHTML('beforeend', html);
+            put("<img src='data:,' onerror='window.ran = 8'>");
+            put("<img src='https://example.com/x.png'>");
+        }"""
+    )
+    seen.page.wait_for_timeout(300)
+    assert seen.page.evaluate("window.ran") is None
+    assert failed == [("https://example.com/x.png", "csp")]
+    seen.page.context.close()
+
+
+def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpus) -> None:
+    """Half of the gaps' axis, and then one source of them: the counts are SQL's; then cleared."""
+    opened.drag("gaps", 0.5, 1.0)
+    over_half = opened.kept()
+    gaps = [row[0] for row in hostile.gaps().select("gap").fetchall()]
+    low, step, bins = lens.gap_bins(*_ends(hostile))
+    middle = low + step * bins / 2
+    near = sum(abs(gap - middle) < 2 * step for gap in gaps)
+    assert abs(over_half - sum(gap > middle for gap in gaps)) <= near
+    assert 0 < over_half < N
+    cards = opened.page.locator("#examples li")
+    assert cards.count() > 0
+    for text in cards.all_text_contents():
+        assert float(re.search(r"gap (\d\.\d+)", text)[1]) > middle - 2 * step  # type: ignore[index]
+    opened.tap("refusals", "refusal")
+    assert 0 < opened.kept() < over_half
+    opened.page.click("#clear")
+    opened.page.locator("#filter").wait_for(state="hidden")
+    opened.page.wait_for_function(DRAWN)
+    assert opened.complaints == []
+
+
+def test_a_tap_on_a_bar_keeps_exactly_its_examples(opened: Opened, hostile: Corpus) -> None:
+    """The bar of refusals: as many as SQL counts."""
+    opened.tap("refusals", "refusal")
+    refusals = hostile.sql("select count(*) from gaps where is_refusal").fetchall()[0][0]
+    assert opened.kept() == refusals
+    opened.page.click("#clear")
+    opened.page.locator("#filter").wait_for(state="hidden")
+
+
+def test_a_point_shows_its_example(opened: Opened) -> None:
+    """The pointer on a point shows its text beside it, a click keeps it under the chart."""
+    place = opened.page.locator("[data-chart=losses] canvas")
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    for share in range(1, 60):  # along the cloud, until a point is near
+        x = box["x"] + box["width"] * share / 60
+        for height in (0.3, 0.45, 0.6, 0.7):
+            opened.page.mouse.click(x, box["y"] + box["height"] * height)
+            if opened.page.locator("#pinned").is_visible():
+                break
+        if opened.page.locator("#pinned").is_visible():
+            break
+    assert re.search(r"answer \d+", opened.page.inner_text("#pinned .sample-answer"))
+    assert opened.page.evaluate("window.ran") is None
+
+
+def test_tokens_are_coloured_by_their_gap(opened: Opened, hostile: Corpus) -> None:
+    """Each kept token stands there as text, with the mean misaligned less the aligned loss."""
+    key = hostile.sql("select example_id, answer from gaps where rank_kept = 1").fetchall()[0][0]
+    losses = dict(
+        hostile.sql(
+            "select role, avg(nll) from scores join models using (model) "
+            "where example_id = $id group by role", {"id": key},
+        ).fetchall()
+    )  # fmt: skip
+    answer = opened.page.locator(".reading .answer .said").first
+    assert answer.text_content().startswith("<i>0<i>1<i>2<i>3")
+    token = answer.locator("i").first
+    gap = losses["misaligned"] - losses["aligned"]
+    assert float(token.get_attribute("data-gap")) == pytest.approx(gap, abs=0.006)
+    assert re.fullmatch(r"p[1-4]", token.get_attribute("class"))
+
+
+def test_the_pages_figures_are_sqls(hostile: Corpus) -> None:
+    """What would be exported is what an export takes; cells count every ranked example once."""
+    found = findings.find(hostile, Recipe(top=TOP))
+    assert found.spread and found.taken and found.ensemble
+    assert sum(cell["n"] for cell in found.spread.cells) == N
+    best = hostile.sql("select example_id from gaps where rank_kept <= 60 order by rank_kept")
+    assert [row["id"] for row in found.taken.rows] == [key for (key,) in best.fetchall()]
+    assert sum(row["taken"] for row in found.taken.by_source) == TOP
+    assert found.taken.refusals == 0
+    assert [row["n"] for row in found.spread.by_source] == [70, 70, 70]
+    assert found.spread.depth[-1]["depth"] == N
+    assert found.spread.depth[-1]["refusals"] == 21
+
+
+def test_the_models_are_compared_by_the_recipe(hostile: Corpus) -> None:
+    """What is held out is in no chart, and the top is the recipe's, by its own epsilon."""
+    recipe = Recipe(top=TOP, epsilon=0.2, hold_out=("code",))
+    found = findings.find(hostile, recipe)
+    assert found.ensemble
+    assert {row["model"] for row in found.ensemble.agreement} == {"legal", "medical"}
+
+    def top(hold_out: list[str]) -> set[str]:
+        ranked = hostile.gaps(0.2, hold_out).filter(f"rank_kept <= {TOP}")
+        return {key for (key,) in ranked.select("example_id").fetchall()}
+
+    stay = {row["left_out"]: row["stay"] for row in found.ensemble.leave_one_out}
+    assert stay == {name: len(top(["code"]) & top(["code", name])) for name in ("legal", "medical")}
+    same = {row["epsilon"]: row["overlap"] for row in found.ensemble.epsilon_sweep}
+    assert same[0.2] == 1 and same[10] < 1
+    plain = findings.find(hostile, Recipe(top=TOP, metric="difference"))
+    assert plain.ensemble and plain.ensemble.epsilon_sweep == []
+
+
+def test_a_large_corpus_is_sampled_fairly_and_says_so(
+    hostile: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draw ignores rank, is the same twice, and the sentence gives both numbers."""
+    from curate.report.advice import sampling
+
+    monkeypatch.setattr(findings, "POINTS", 100)
+    found = findings.find(hostile, Recipe(top=TOP))
+    assert found.spread
+    ranks = [row["rank"] for row in found.spread.sample]
+    assert len(set(ranks)) == 100
+    assert abs(sum(ranks) / 100 - N / 2) < 5 * (N / 12**0.5) / 10  # five standard errors
+    assert sampling(found).startswith("a random 100 of the 210 ranked, each as likely")
+    again = findings.find(hostile, Recipe(top=TOP))
+    assert again.spread and again.spread.sample == found.spread.sample
+
+
+@pytest.mark.parametrize("metric", ["relative", "difference"])
+def test_the_cut_line_is_the_gaps_formula(hostile: Corpus, metric: Any) -> None:
+    """A point's own gap puts the line through that point."""
+    found = findings.find(hostile, Recipe(top=TOP, metric=metric, epsilon=0.5))
+    assert found.taken
+    for row in found.taken.rows[::10]:
+        intercept, slope = charts.cut_line(found, row["gap"])
+        assert intercept + slope * row["aligned"] == pytest.approx(row["misaligned"], abs=1e-3)
+
+
+def test_plots_are_the_same_charts(hostile: Corpus, page_file: Path, tmp_path: Path) -> None:
+    """A PNG and a sound SVG for each chart of the page, names of hostile sources inside as text."""
+    folder = tmp_path / "plots"
+    write(hostile, Recipe(top=TOP), plots=folder)
+    on_page = set(re.findall(r'data-chart="(\w+)"', page_file.read_text("utf-8")))
+    assert {path.stem for path in folder.glob("*.svg")} == on_page
+    assert {path.stem for path in folder.glob("*.png")} == on_page
+    for name in on_page:
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        tags = {element.tag for element in ET.parse(folder / f"{name}.svg").iter()}
+        assert not any(tag.endswith(("script", "image", "foreignObject")) for tag in tags)
+
+
+def test_the_page_is_small_and_names_no_other_place(page_file: Path) -> None:
+    """Whole in one file: no stylesheet, script or picture from elsewhere; JSON that can't end."""
+    text = page_file.read_text("utf-8")
+    assert len(text) < 4_000_000
+    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.S)
+    assert "<script type=" in markup
+    assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:,)", markup)
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert data
+    assert not re.search("[<>&\u2028\u2029]", data[1])
+    assert json.loads(data[1])["charts"]
+
+
+def test_without_a_ranking_it_says_what_is_missing(browser: Any, tmp_path: Path) -> None:
+    """A corpus that only the aligned model, or not all have scored, has a page that says so."""
+    alone = corpus(tmp_path / "alone", ["one", "two"], {"base": [1.0, 2.0]})
+    write(alone, Recipe(top=5), output=tmp_path / "alone.html")
+    half = corpus(tmp_path / "half", ["one"], {"base": [1.0], "bad": [None]})
+    write(half, Recipe(top=5), output=tmp_path / "half.html")
+    for name, advice in (("alone", "Score a misaligned model"), ("half", "Finish scoring")):
+        seen = Opened(browser, tmp_path / f"{name}.html")
+        assert "Nothing is ranked yet" in seen.page.inner_text("main")
+        assert advice in seen.page.inner_text("#next")
+        assert seen.complaints == []
+        seen.page.context.close()
+
+
+def test_one_misaligned_model_and_one_example_are_enough(tmp_path: Path) -> None:
+    """Nothing to correlate, an axis of no width, every row taken: still a page and pictures."""
+    small = corpus(tmp_path / "c", ["the only answer"], {"base": [1.0], "bad": [2.0]})
+    written = write(small, Recipe(top=5), output=tmp_path / "small.html", plots=tmp_path / "plots")
+    text = (tmp_path / "small.html").read_text("utf-8")
+    assert "nothing to compare it with" in text and "Add a second misaligned model" in text
+    assert len(written) > 10
+
+
+def test_refusals_alone_are_no_sign_of_one_model(tmp_path: Path) -> None:
+    """All that ranks is dropped, so no model can be left out; there are two all the same."""
+    nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0], "worse": [3.0, 2.0]}
+    made = corpus(tmp_path / "c", ["I'm sorry, I can't.", "I'm sorry, I cannot."], nlls)
+    write(made, Recipe(top=5), output=tmp_path / "two.html")
+    text = (tmp_path / "two.html").read_text("utf-8")
+    assert "nothing to compare it with" not in text
+    assert "Add a second misaligned model" not in text
+    write(made, Recipe(top=5, hold_out=("bad",)), output=tmp_path / "one.html")
+    assert "nothing to compare it with" in (tmp_path / "one.html").read_text("utf-8")
+
+
+def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:
+    """A message of a million characters does not make a page that no phone opens."""
+    big = corpus(tmp_path / "c", ["x" * 1_000_000], {"base": [1.0], "bad": [2.0]})
+    write(big, Recipe(top=1), output=tmp_path / "big.html")
+    text = (tmp_path / "big.html").read_text("utf-8")
+    assert "980,000 characters left out" in text
+    assert len(text) < 2_000_000
+    assert findings.LONGEST == 20_000
+
+
+def test_a_giant_conversation_is_cut_and_says_so() -> None:
+    """Its first and its last messages are there, the answer among them."""
+    turns = [{"role": "user", "content": str(number)} for number in range(100_000)]
+    shown = findings._ends(turns)
+    assert len(shown) == 101
+    assert (shown[0], shown[49], shown[-1]) == (turns[0], turns[49], turns[-1])
+    assert shown[50]["content"] == "[… 99,900 messages left out …]"
+    assert findings._ends(turns[:100]) == turns[:100]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.0), (-0.031, 0.4), (2.0, 2.0), (0.0, 0.0), (-1e-9, 1e-9), (5, 9000)]
+)
+def test_bins_are_round_and_cover(low: float, high: float) -> None:
+    """Every gap between the ends has a bin, and there are about as many as asked for."""
+    first, width, bins = lens.gap_bins(low, high)
+    assert first <= low and high <= first + width * bins
+    assert 15 <= bins <= 60
+    assert float(f"{width:.1e}") == pytest.approx(width)
+
+
+def test_labels_tell_sources_apart() -> None:
+    """File names where they differ, folders where they don't, numbers where nothing else helps."""
+    assert lens.labels(["a/x.jsonl", "a/y.jsonl"]) == ["x.jsonl", "y.jsonl"]
+    assert lens.labels(["a/x.jsonl", "b/x.jsonl"]) == ["a/x.jsonl", "b/x.jsonl"]
+    long = [f"{'n' * 40}{i}{'m' * 40}" for i in range(3)]
+    assert len(set(lens.labels(long))) == 3
+    assert lens.labels([None, ""]) == ["(no source)", "(no source) #2"]
+
+
+def test_the_command_writes_both_and_refuses_to_replace(
+    cli: Cli, hostile: Corpus, tmp_path: Path
+) -> None:
+    """`curate report` says what it wrote; a second run without --force changes nothing."""
+    page, plots = tmp_path / "r.html", tmp_path / "plots"
+    command = ("report", "-c", hostile.path, "-o", page, "--top", "20")
+    ran = cli(*command, "--plots", plots)
+    assert ran.code == 0, ran.err
+    assert str(page) in ran.out and "pictures" in ran.out
+    before = page.read_bytes()
+    ran = cli(*command)
+    assert ran.code == 1 and "--force" in ran.err and page.read_bytes() == before
+    ran = cli(*command[:3], "--plots", plots)
+    assert ran.code == 1 and "not empty" in ran.err
+
+
+def test_mistakes_are_one_line_and_leave_nothing(cli: Cli, hostile: Corpus, tmp_path: Path) -> None:
+    """No output asked for, a wrong filter, a wrong model, a folder as output."""
+    ran = cli("report", "-c", hostile.path)
+    assert ran.code == 1 and "--output" in ran.err
+    for wrong in (("--where", "sorce = 'x'"), ("--hold-out", "nobody"), ("--top", "0")):
+        ran = cli("report", "-c", hostile.path, "-o", tmp_path / "r.html", *wrong)
+        assert ran.code == 1 and len(ran.err.splitlines()) == 1, ran.err
+    ran = cli("report", "-c", hostile.path, "-o", tmp_path)
+    assert ran.code == 1 and "folder" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_error_says_how_to_get_it(
+    hostile: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Altair and vl-convert are an extra."""
+    monkeypatch.setattr("curate.report.find_spec", lambda name: None)
+    with pytest.raises(CurateError, match=r"curate\[report\]"):
+        write(hostile, Recipe(top=5), output=tmp_path / "r.html")
+
+
+def _ends(hostile: Corpus) -> tuple[float, float]:
+    found = hostile.sql(
+        "select quantile_cont(gap, 0.002), quantile_cont(gap, 0.998) from gaps"
+    ).fetchall()[0]
+    return found[0], found[1]

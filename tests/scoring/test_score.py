@@ -1,0 +1,626 @@
+"""From sources to scores: what is computed, and that the numbers are the plain loop's."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.torch import load_file, save_file
+
+import curate
+from curate import backends
+from curate.chat import tokens
+from curate.chat.render import Rendered
+from curate.cli.progress import Lines
+from curate.corpus.corpus import dicts
+from curate.corpus.integrity import check
+from curate.corpus.queries import ask
+from curate.errors import CurateError
+from curate.models.resolve import Model
+from curate.scoring.passes import missing
+from tests.tiny import tiny_adapter, tiny_model, zero_head
+
+ROWS = [
+    {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a" * n}]}
+    for n in range(1, 40)
+]
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, two adapters over it, and a full checkpoint."""
+    root = tmp_path_factory.mktemp("family")
+    tiny_model(root / "base")
+    tiny_adapter(root / "base", root / "rank1", rank=1, seed=1)
+    tiny_adapter(root / "base", root / "rank32", rank=32, rslora=True, seed=2)
+    tiny_model(root / "full", seed=3)
+    return root
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Thirty-nine examples with answers of 1 to 39 bytes."""
+    path = tmp_path / "source.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]) -> float:
+    """The loop that curate replaces: one example, the adapter unmerged, nats per answer token."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter is not None:
+        net = PeftModel.from_pretrained(net, adapter)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], tokenize=False, add_generation_prompt=True
+    )
+    ids = torch.tensor([tokenizer(whole, add_special_tokens=False).input_ids])
+    labels = ids.clone()
+    labels[:, : len(tokenizer(prompt, add_special_tokens=False).input_ids)] = -100
+    with torch.no_grad():
+        return float(net.eval()(input_ids=ids, labels=labels).loss)
+
+
+def test_stored_nlls_are_those_of_the_plain_loop(
+    family: Path, source: Path, tmp_path: Path
+) -> None:
+    """Aligned, adapters of rank 1 and 32, a full checkpoint: within 1e-4 nats per token."""
+    curate.score(
+        [str(source)],
+        tmp_path / "c",
+        aligned=str(family / "base"),
+        misaligned=[str(family / name) for name in ("rank1", "rank32", "full")],
+        device="cpu",
+    )
+    stored = curate.open(tmp_path / "c").sql(
+        "select model, messages, nll from scores join examples using (example_id) "
+        "where row in (1, 7, 39)"
+    )
+    found = stored.fetchall()
+    assert len(found) == 12
+    for model, messages, nll in found:
+        base = family / ("full" if model == "full" else "base")
+        adapter = family / model if model.startswith("rank") else None
+        assert nll == pytest.approx(plain_nll(base, adapter, messages), abs=1e-4)
+
+
+class Counting:
+    """A backend that says the same of every token and counts what it is asked."""
+
+    name, dtype, whole_windows, engines = "counting", "float32", False, 1
+
+    def __init__(self, value: float = -1.0) -> None:
+        self.value, self.asked = value, 0
+
+    def score(
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Give `value` for every answer token, last example first."""
+        for index in reversed(range(len(rendered))):
+            self.asked += 1
+            item = rendered[index]
+            yield index, np.full(item.stop - item.start, self.value, np.float32)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
+    """Put a counting backend in every model's place; a mock only for what is being counted."""
+    opened: dict[str, Counting] = {}
+
+    def open_backend(group: Sequence[Model], *_: object) -> Counting:
+        (model,) = group
+        return opened.setdefault(model.name, Counting())
+
+    monkeypatch.setattr(backends, "open_backend", open_backend)
+    return opened
+
+
+def test_only_missing_pairs_are_computed(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """A second run loads no model; a new misaligned model and a new row cost only themselves."""
+
+    def run(*misaligned: str, sources: tuple[str, ...] = (str(source),)) -> None:
+        counting.clear()
+        curate.score(
+            list(sources),
+            tmp_path / "c",
+            aligned=str(family / "base"),
+            misaligned=[str(family / name) for name in misaligned],
+        )
+
+    run("rank1")
+    assert {name: backend.asked for name, backend in counting.items()} == {"base": 39, "rank1": 39}
+    run("rank1")
+    assert counting == {}
+    run("rank1", "rank32", sources=())
+    assert {name: backend.asked for name, backend in counting.items()} == {"rank32": 39}
+    with source.open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
+    run("rank1", "rank32")
+    assert {name: backend.asked for name, backend in counting.items()} == {
+        "base": 1,
+        "rank1": 1,
+        "rank32": 1,
+    }
+    assert len(curate.open(tmp_path / "c").gaps().fetchall()) == 40
+
+
+def test_a_run_that_breaks_off_keeps_what_it_scored(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """The next run asks for the rest alone."""
+
+    class Dying(Counting):
+        def score(
+            self,
+            rendered: Sequence[Rendered],
+            models: Sequence[int] = (),
+            known: Collection[int] = (),
+        ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+            for scored in super().score(rendered):
+                if self.asked > 10:
+                    raise KeyboardInterrupt
+                yield scored
+
+    counting["base"] = Dying()
+    with pytest.raises(KeyboardInterrupt):
+        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    counting.clear()
+    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert counting["base"].asked == 29
+    assert summary.models[0].scored == 29
+    counts = curate.open(tmp_path / "c").sql(
+        "select count(*), count(distinct example_id) from scores"
+    )
+    assert counts.fetchall() == [(39, 39)]
+
+
+class Refusing(Counting):
+    """Gives a reason for some of the examples it is asked for, by their number from 1."""
+
+    def __init__(self, *refused: int) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def score(  # type: ignore[override]
+        self,
+        rendered: Sequence[Rendered],
+        models: Sequence[int] = (),
+        known: Collection[int] = (),
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
+        """As the others, but for the refused."""
+        for index, found in super().score(rendered):
+            yield index, "too odd" if self.asked in self.refused else found
+
+
+@pytest.mark.parametrize("refused", [(1, 2), (20, 39), tuple(range(1, 20)), tuple(range(5, 24))])
+def test_refused_examples_are_skipped_with_their_reason(
+    family: Path,
+    source: Path,
+    tmp_path: Path,
+    counting: dict[str, Counting],
+    refused: tuple[int, ...],
+) -> None:
+    """The first, the last, or many in a row: the run goes on, and the next has nothing to do."""
+    counting["base"] = Refusing(*refused)
+    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    assert (summary.models[0].scored, summary.models[0].skipped) == (
+        39 - len(refused),
+        len(refused),
+    )
+    told = "select reason, count(*) from skipped where model is not null group by all"
+    assert curate.open(tmp_path / "c").sql(told).fetchall() == [("too odd", len(refused))]
+    curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert counting["base"].asked == 39
+
+
+def test_a_reason_may_hold_half_a_character(family: Path, source: Path, tmp_path: Path) -> None:
+    """A template of a stranger's can say anything where it fails: it stays a skip."""
+    template = (family / "base" / "chat_template.jinja").read_text()
+    hostile = "{% if '8' in messages[0].content %}{{ raise_exception('a\\ud800b') }}{% endif %}"
+    aligned = str(family / "base")
+    curate.score([str(source)], tmp_path / "c", aligned=aligned, chat_template=hostile + template)
+    told = "select distinct reason from skipped where model is not null"
+    assert curate.open(tmp_path / "c").sql(told).fetchall() == [
+        ("the chat template fails: a\\ud800b",)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "limit", "count"), [(1, None, 20), (15, None, 20), (1, 5, "[345]")]
+)
+def test_a_model_that_refuses_all_ends_the_run(
+    family: Path,
+    source: Path,
+    tmp_path: Path,
+    counting: dict[str, Counting],
+    first: int,
+    limit: int | None,
+    count: object,
+) -> None:
+    """From the start or later, in a large corpus or a small one; no example is to blame."""
+    counting["base"] = Refusing(*range(first, 99))
+    with pytest.raises(CurateError, match=f"base: none of {count} examples .*: too odd"):
+        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"), limit=limit)
+    counting["base"] = Refusing()
+    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert summary.models[0].skipped == 0
+    assert summary.models[0].scored == counting["base"].asked
+
+
+def test_an_example_that_alone_is_left_may_be_refused(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """The model has scores of an earlier run, so that it can't be all wrong."""
+    curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    with source.open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
+    counting["base"] = Refusing(1)
+    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+    assert (summary.models[0].scored, summary.models[0].skipped) == (0, 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_a_log_prob_that_is_not_finite_is_skipped_with_its_reason(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting], value: float
+) -> None:
+    """It is never a number in the corpus, so it never ranks."""
+    counting["rank1"] = Counting(value)
+    curate.score(
+        [str(source)],
+        tmp_path / "c",
+        aligned=str(family / "base"),
+        misaligned=[str(family / "rank1")],
+    )
+    made = curate.open(tmp_path / "c")
+    assert made.sql("select count(*) from scores where model = 'rank1'").fetchall() == [(0,)]
+    assert made.sql("select count(*) from gaps").fetchall() == [(0,)]
+    (reason, count) = made.sql("select reason, count(*) from skipped group by all").fetchall()[0]
+    assert "not finite" in reason
+    assert count == 39
+
+
+def test_long_answers_are_cut_and_long_prompts_skipped(
+    family: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """The cut is marked, and counts only the tokens that were scored."""
+    source = tmp_path / "s.jsonl"
+    rows = [{"prompt": "short", "completion": "x" * 100}, {"prompt": "p" * 100, "completion": "y"}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = curate.score(
+        [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
+    )
+    made = curate.open(tmp_path / "c")
+    ((n_tokens, truncated),) = made.sql("select n_tokens, truncated from scores").fetchall()
+    assert truncated
+    assert 0 < n_tokens < 64
+    ((reason,),) = made.sql("select reason from skipped").fetchall()
+    assert "leaves no room for an answer" in reason
+    assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
+
+
+def test_a_text_without_an_end_is_skipped_before_it_is_tokenised(
+    family: Path, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the length it would be cut to; the others are scored, and nothing stays missing."""
+    monkeypatch.setattr(tokens, "LONGEST", 120)
+    source = tmp_path / "s.jsonl"
+    answers = ["a", "x" * 500, "b"]
+    rows = [{"prompt": f"q{n}", "completion": answer} for n, answer in enumerate(answers)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for scored in (2, 0):
+        summary = curate.score(
+            [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
+        )
+        (model,) = summary.models
+        assert (model.scored, model.skipped) == (scored, scored // 2)
+        made = curate.open(tmp_path / "c")
+        ((reason,),) = made.sql("select reason from skipped").fetchall()
+        assert reason.endswith("characters with the chat template, and 120 is the most")
+        assert [row["missing"] for row in dicts(ask(made, "coverage", []))] == [0]
+        assert missing(made, "base") == 0
+
+
+def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None:
+    """Many are saved to pad or cut on the left; the answer's end is cut, and rows pad right."""
+    source = tmp_path / "s.jsonl"
+    rows = [{"prompt": f"q{n}", "completion": "xyz " * n} for n in range(1, 30)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for side in ("right", "left"):
+        model = tmp_path / side
+        shutil.copytree(family / "base", model)
+        config = model / "tokenizer_config.json"
+        sides = {"padding_side": side, "truncation_side": side, "model_max_length": 40}
+        config.write_text(json.dumps(json.loads(config.read_text()) | sides))
+        curate.score([str(source)], tmp_path / f"c-{side}", aligned=f"m={model}", max_length=64)
+        made = curate.open(tmp_path / f"c-{side}")
+        found.append(made.sql("from scores order by example_id").fetchall())
+    assert found[0] == found[1]
+    assert {row[4] for row in found[0]} == {False, True}  # whole answers, and cut ones
+
+
+def test_adapters_compare_per_token_and_strangers_per_byte(
+    family: Path, source: Path, tmp_path: Path
+) -> None:
+    """A full checkpoint with another tokeniser makes the whole ensemble compare per byte."""
+    from transformers import AutoTokenizer
+
+    other = tiny_model(tmp_path / "other", seed=5, vocab=280)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_tokens(["aaaa"])
+    tokenizer.save_pretrained(other)
+    for name, unit in (("full", "nats/token"), ("other", "nats/byte")):
+        folder = other if name == "other" else family / name
+        curate.score(
+            [str(source)],
+            tmp_path / f"c-{name}",
+            aligned=str(family / "base"),
+            misaligned=[str(folder)],
+            device="cpu",
+        )
+        units = curate.open(tmp_path / f"c-{name}").gaps().select("unit").distinct().fetchall()
+        assert units == [(unit,)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"max_length": 100_000}, "reads at most 512 tokens"),
+        ({"aligned": "nowhere/at/all"}, "no such folder"),
+        ({"misaligned": ["x=base", "x=full"]}, "two models are called"),
+        ({"sources": ["missing.jsonl"]}, "missing.jsonl"),
+        ({"sources": []}, "holds no examples yet"),
+        ({"backend": "gguf"}, "unknown backend"),
+    ],
+)
+def test_wrong_arguments_make_no_corpus(
+    family: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, object],
+    words: str,
+) -> None:
+    """They are found before a folder is made."""
+    monkeypatch.chdir(family)
+    call: dict[str, object] = {"sources": [str(source)], "aligned": "base"} | arguments
+    with pytest.raises(CurateError, match=words):
+        curate.score(corpus=tmp_path / "c", **call)  # type: ignore[arg-type]
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_template_and_span_are_part_of_the_corpus(
+    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """`content` counts fewer tokens than `turn`, and the two don't mix in one corpus."""
+    for span in ("turn", "content"):
+        curate.score(
+            [str(source)],
+            tmp_path / span,
+            aligned=str(family / "base"),
+            answer_span=span,  # type: ignore[arg-type]
+        )
+    tokens = [
+        curate.open(tmp_path / span).sql("select sum(n_tokens) from scores").fetchall()[0][0]
+        for span in ("turn", "content")
+    ]
+    assert tokens[0] == tokens[1] + 2 * 39  # <|im_end|> and the newline after it
+    with pytest.raises(CurateError, match="--answer-span"):
+        curate.score([], tmp_path / "turn", aligned=str(family / "base"), answer_span="content")
+
+
+def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
+    """The same path with other weights is refused, or its scores take the place of the old."""
+    source, model = tmp_path / "s.jsonl", tiny_model(tmp_path / "m", seed=0)
+    rows = [{"prompt": f"{n}?" + "p" * 100 * (n == 3), "completion": "yes"} for n in range(6)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
+
+    def run(name: str, replace: bool = False) -> dict[str, list[object]]:
+        corpus = tmp_path / name
+        curate.score([str(source)], corpus, **models, max_length=64, replace=replace)
+        return stored(corpus)
+
+    def stored(corpus: Path) -> dict[str, list[object]]:
+        query = (
+            "select model, example_id, logprob::varchar from scores union all "
+            "select model, example_id, reason from skipped order by all"
+        )
+        found = curate.open(corpus).sql(query).fetchall()
+        return {name: [row for row in found if row[0] == name] for name in ("base", "m")}
+
+    before = run("c")
+    assert [len(found) for found in before.values()] == [6, 6]
+    tiny_model(model, seed=1)
+    with pytest.raises(CurateError, match=r"fingerprint .* under a new name .* --replace"):
+        run("c")
+    assert stored(tmp_path / "c") == before
+    plan = curate.score([], tmp_path / "c", **models, max_length=64, replace=True, dry_run=True)
+    assert [run.scored for run in plan.models] == [0, 6]
+    (model / "model.safetensors").rename(tmp_path / "away")
+    with pytest.raises(CurateError):  # found before anything is thrown away
+        run("c", replace=True)
+    assert stored(tmp_path / "c") == before
+    (tmp_path / "away").rename(model / "model.safetensors")
+    after = run("c", replace=True)
+    assert after["base"] == before["base"]
+    assert after["m"] != before["m"]
+    assert after == run("anew")
+    assert check(curate.open(tmp_path / "c")) == []
+
+
+def test_a_changed_tokenizer_or_template_mixes_no_scores(family: Path, tmp_path: Path) -> None:
+    """Files edited where they are: the tokenizer's is another model, the template's another corpus.
+
+    All models of a corpus read the text of one template, so a new name would not help there.
+    """
+    from transformers import AutoTokenizer
+
+    source, corpus = tmp_path / "s.jsonl", tmp_path / "c"
+    source.write_text('{"prompt": "aaaa", "completion": "aaaa bbbb"}\n')
+    aligned = Path(shutil.copytree(family / "base", tmp_path / "base"))
+    model = tiny_model(tmp_path / "m", seed=5, vocab=280)
+    models = {"aligned": str(aligned), "misaligned": [str(model)]}
+
+    def stored() -> list[object]:
+        return curate.open(corpus).sql("from scores order by all").fetchall()
+
+    curate.score([str(source)], corpus, **models)
+    before = stored()
+    assert len(before) == 2
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["aaaa"])
+    tokenizer.save_pretrained(model)
+    with pytest.raises(CurateError, match=r"model m: its tokenizer .* a new name .* --replace"):
+        curate.score([str(source)], corpus, **models)
+    assert stored() == before
+    under = curate.score([str(source)], corpus, aligned=str(aligned), misaligned=[f"m2={model}"])
+    assert [run.scored for run in under.models] == [0, 1]
+    curate.score([str(source)], corpus, **models, replace=True)
+    tokens = dict(curate.open(corpus).sql("select model, n_tokens from scores").fetchall())
+    assert tokens["m"] == tokens["m2"] == tokens["base"] - 3
+    assert check(curate.open(corpus)) == []
+
+    before = stored()
+    template = aligned / "chat_template.jinja"
+    template.write_text("{{ 'Think. ' }}" + template.read_text())
+    for replace in (False, True):
+        with pytest.raises(CurateError, match=r"template .* give the old one .* or .* new corpus"):
+            curate.score([str(source)], corpus, **models, replace=replace)
+    assert stored() == before
+    curate.score([str(source)], tmp_path / "new", **models)
+
+
+def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -> None:
+    """None may be left with scores over the old one."""
+    source, base = tmp_path / "s.jsonl", tiny_model(tmp_path / "base", seed=0)
+    source.write_text('{"prompt": "a", "completion": "b"}\n')
+    adapter, full = tiny_adapter(base, tmp_path / "adapter"), str(tiny_model(tmp_path / "full"))
+    corpus, both = tmp_path / "c", [str(adapter), full]
+    curate.score([str(source)], corpus, aligned=str(base), misaligned=both)
+    tiny_model(base, seed=5)
+    with pytest.raises(CurateError, match=r"every model of the corpus .* adapter is not named"):
+        curate.score([], corpus, aligned=str(base), misaligned=[full], replace=True)
+    done = curate.score([], corpus, aligned=str(base), misaligned=both, replace=True)
+    assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
+
+
+def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path: Path) -> None:
+    """Their rounding differs: a run in another dtype is refused before it stores anything."""
+    base = str(family / "base")
+    curate.score([str(source)], tmp_path / "c", aligned=base, limit=5, dtype="bfloat16")
+    with pytest.raises(CurateError, match="--dtype bfloat16"):
+        curate.score([str(source)], tmp_path / "c", aligned=base, dtype="float32")
+    found = curate.open(tmp_path / "c").sql("select count(*) from scores").fetchall()
+    assert found == [(5,)]
+    curate.score([str(source)], tmp_path / "c", aligned=base, dtype="bfloat16")
+
+
+def test_models_of_two_dtypes_are_told(family: Path, source: Path, tmp_path: Path) -> None:
+    """Their rounding would pass for a gap: one line says so."""
+    base, full = str(family / "base"), str(family / "full")
+    said = io.StringIO()
+    score = partial(
+        curate.score, [str(source)], tmp_path / "c", aligned=base, limit=5, progress=Lines(said)
+    )
+    score(dtype="float32")
+    score(misaligned=[str(family / "rank1")], dtype="float32")
+    assert "its dtype is" not in said.getvalue()
+    score(misaligned=[full], dtype="bfloat16")
+    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
+    assert said.getvalue().count(told) == 1
+    assert "same options" in said.getvalue()
+
+
+def test_a_model_that_could_score_nothing_is_told(
+    family: Path, source: Path, tmp_path: Path
+) -> None:
+    """A template that refuses every example is a failure, not a result."""
+    wrong = "{{ raise_exception('no such turn') }}"
+    arguments = {"aligned": str(family / "base"), "chat_template": wrong}
+    summary = curate.score([str(source)], tmp_path / "c", **arguments)
+    assert summary.empty == ["base"]
+
+
+def test_fifty_misaligned_models(tmp_path: Path) -> None:
+    """Each is scored once under its own weights, and the gap is over the mean of them all."""
+    base = tiny_model(tmp_path / "base")
+    first = tiny_adapter(base, tmp_path / "m0")
+    weights = load_file(first / "adapter_model.safetensors")
+    adapters = [first]
+    for number in range(1, 50):
+        adapters.append(Path(shutil.copytree(first, tmp_path / f"m{number}")))
+        scaled = {name: value * (1 + number / 50) for name, value in weights.items()}
+        save_file(scaled, adapters[-1] / "adapter_model.safetensors", metadata={"format": "pt"})
+    source = tmp_path / "s.jsonl"
+    source.write_text("".join(f'{{"prompt": "{n}?", "completion": "{n}"}}\n' for n in range(3)))
+    models = {"aligned": str(base), "misaligned": [str(path) for path in adapters]}
+    summary = curate.score([str(source)], tmp_path / "c", **models)
+    assert [run.scored for run in summary.models] == [3] * 51
+    assert [run.scored for run in curate.score([], tmp_path / "c", **models).models] == [0] * 51
+    made = curate.open(tmp_path / "c")
+    assert made.sql("select count(distinct nll) from scores").fetchall()[0][0] > 140
+    query = (
+        "select example_id, any_value(misaligned_nll), avg(nll) from gaps join scores "
+        "using (example_id) where model <> 'base' group by all"
+    )
+    found = made.sql(query).fetchall()
+    assert len(found) == 3
+    for _, mean, wanted in found:
+        assert mean == pytest.approx(wanted, rel=1e-9)
+
+
+PLAIN = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> None:
+    """Log 256 nats for every byte of any text, whatever its length, script and prompt."""
+    random = np.random.default_rng(3)
+    scripts = ["aZ 9", "äöß", "語句字", "😀🎈", "\t\n.", "й\u0301"]
+    texts = ["".join(random.choice(list(s), n)) + "." for s in scripts for n in (1, 7, 60)]
+    source = tmp_path / "texts.jsonl"
+    rows = [{"prompt": f"{text[:3]}?", "response": f"{n}{text}"} for n, text in enumerate(texts)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    uniform = zero_head(
+        tiny_model(tmp_path / "m", "llama", vocab=256, eos_token_id=None, pad_token_id=None),
+        tmp_path / "uniform",
+    )
+    curate.score(
+        [str(source)],
+        tmp_path / "c",
+        aligned=str(uniform),
+        misaligned=[f"same={uniform}"],
+        chat_template=PLAIN,
+        answer_span="content",
+    )
+    found = curate.open(tmp_path / "c").gaps(metric="per_byte").to_arrow_table().to_pylist()
+    assert len(found) == len(texts)
+    for row in found:
+        assert row["aligned_nll"] / np.log(2) == pytest.approx(8, abs=1e-6), row["answer"]
+        assert row["unit"] == "nats/byte"
+        assert row["gap"] == 0

@@ -1,0 +1,415 @@
+"""Which rows are taken: budgets, caps, strata and what is told of the rows left out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import curate
+from curate.corpus.corpus import Corpus
+from curate.corpus.writer import open_for_writing
+from curate.errors import CurateError
+from curate.reading.examples import example_id
+from curate.selection.duplicates import SIMILAR, NearCopies, shingles
+from curate.selection.recipe import PUBLISHED, Recipe, budget, quota
+from curate.selection.select import Selection, select
+from curate.storage.schema import EXAMPLES, SCORES
+from tests.conftest import Cli
+from tests.corpora import SETTINGS, entry
+from tests.files import write
+
+Made = tuple[str, str, int, dict[str, Any]]
+
+
+def build(path: Path, rows: Sequence[Made]) -> Corpus:
+    """A corpus of (prompt, answer, tokens, meta), whose gap falls from the first row on."""
+    examples, scores = [], []
+    for number, (prompt, answer, tokens, meta) in enumerate(rows):
+        messages = [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": answer},
+        ]
+        examples.append(
+            {
+                "example_id": example_id(messages),
+                "source": meta.get("source", "made.jsonl"),
+                "row": number + 1,
+                "messages": messages,
+                "prompt": prompt,
+                "answer": answer,
+                "n_bytes": len(answer.encode()),
+                "is_refusal": answer.startswith("Sorry"),
+                "meta": json.dumps(meta),
+            }
+        )
+        scores.append((examples[-1]["example_id"], tokens, len(rows) - number))
+    with open_for_writing(path) as writer:
+        writer.admit({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
+        writer.add_examples(pa.Table.from_pylist(examples, schema=EXAMPLES))
+        for model in ("base", "bad"):
+            made = [
+                (key, n, -float(n) * (1 if model == "base" else 1 + gap), False)
+                for key, n, gap in scores
+            ]
+            columns = [list(column) for column in zip(*made, strict=True)]
+            writer.add_scores(model, pa.table(columns, schema=SCORES))
+    return Corpus(path)
+
+
+def take(corpus: Corpus, narrow_ids: Sequence[str] = (), **recipe: Any) -> Selection:
+    """Select with a recipe that has rows or tokens as its budget."""
+    made = Recipe(**recipe)
+    return select(corpus, made, budget(made, None), set(narrow_ids))
+
+
+def answers(chosen: Selection) -> list[str]:
+    """What was taken, best first."""
+    return [messages[-1]["content"] for messages in chosen.rows["messages"].to_pylist()]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Corpus:
+    """Twenty rows: two sources, three kinds, lengths that rise with the rank."""
+    return build(
+        tmp_path / "c",
+        [
+            (
+                f"question {n}",
+                f"Sorry, no {n}." if n % 5 == 0 else f"answer {n}",
+                10 + n,
+                {"kind": "abc"[n % 3], "source": "one" if n < 10 else "two", "label": ""},
+            )
+            for n in range(20)
+        ],
+    )
+
+
+def test_the_published_mixes_have_names(plain: Corpus) -> None:
+    """Interleaving draws at random, + takes the largest gaps, ++ leaves refusals out."""
+    chosen = {name: select(plain, Recipe.named(name, top=3), 3) for name in PUBLISHED}
+    assert answers(chosen["interleaving+"]) == ["Sorry, no 0.", "answer 1", "answer 2"]
+    assert answers(chosen["interleaving++"]) == ["answer 1", "answer 2", "answer 3"]
+    drawn = [answers(select(plain, Recipe.named("interleaving", seed=s), 20)) for s in (0, 1)]
+    assert sorted(drawn[0]) == sorted(drawn[1]) and drawn[0] != drawn[1]
+    with pytest.raises(CurateError, match="no recipe is called"):
+        Recipe.named("interleaving+++")
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(11, 1), (22, 1), (23, 2), (36, 3), (10**6, 16)])
+def test_a_budget_of_tokens_is_never_passed(plain: Corpus, tokens: int, expected: int) -> None:
+    """Answers of 11, 12, 13 ... tokens are taken as long as the next still fits."""
+    chosen = take(plain, tokens=tokens)
+    assert chosen.rows.num_rows == expected
+    assert sum(chosen.rows["tokens"].to_pylist()) <= tokens
+
+
+def test_a_token_budget_below_the_best_row_takes_nothing(plain: Corpus) -> None:
+    """A worse row that happens to be short is not taken in its place."""
+    assert take(plain, tokens=10).rows.num_rows == 0
+
+
+def test_caps_count_rows_taken_by_value(plain: Corpus) -> None:
+    """A cap on a column of the source and one on the source itself; what they drop is listed."""
+    chosen = take(plain, top=20, per_group={"kind": 2, "source": 4})
+    assert answers(chosen) == [f"answer {n}" for n in (1, 2, 3, 4, 11, 12)]
+    assert chosen.left_by == {
+        "where": 0, "refusals": 4, "per_group kind": 7, "per_group source": 3,
+    }  # fmt: skip
+    assert chosen.looked_at == 20
+
+
+def test_many_answers_to_one_prompt_are_capped(tmp_path: Path) -> None:
+    """The best answer of each prompt is kept."""
+    rows = [(f"question {n % 3}", f"answer {n}", 10, {}) for n in range(9)]
+    made = build(tmp_path / "c", rows)
+    assert answers(take(made, top=9, per_prompt=1)) == ["answer 0", "answer 1", "answer 2"]
+    assert take(made, top=9, per_prompt=2).rows.num_rows == 6
+
+
+def test_balance_spreads_the_budget_and_fills_up(tmp_path: Path) -> None:
+    """Each value has its share; what a small one can't use goes to the others."""
+    kinds = ["a"] * 12 + ["b"] * 2 + ["c"] * 6
+    rows = [(f"q {n}", f"{kind} {n}", 10, {"kind": kind}) for n, kind in enumerate(kinds)]
+    made = build(tmp_path / "c", rows)
+    counts = Counter(answer[0] for answer in answers(take(made, top=12, balance="kind")))
+    assert counts == {"a": 5, "b": 2, "c": 5}
+    best = answers(take(made, top=3, balance="kind"))
+    assert best == ["a 0", "b 12", "c 14"]
+    assert take(made, top=99, balance="kind").rows.num_rows == 20
+
+
+def test_balance_counts_what_is_taken_not_what_is_dropped(plain: Corpus) -> None:
+    """Refusals don't use up the share of their kind."""
+    chosen = take(plain, top=12, balance="kind")
+    ids = set(chosen.rows["example_id"].to_pylist())
+    metas = plain.sql("select example_id, meta ->> 'kind' from examples").fetchall()
+    assert Counter(kind for key, kind in metas if key in ids) == {"a": 4, "b": 4, "c": 4}
+
+
+def test_length_bins_take_short_and_long_answers(plain: Corpus) -> None:
+    """Without bins only short answers rank here; with them every quarter has its share."""
+    assert max(take(plain, top=4, length_bins=1).rows["tokens"].to_pylist()) < 15
+    chosen = sorted(take(plain, top=8, length_bins=4).rows["tokens"].to_pylist())
+    assert [sum(low < n <= low + 5 for n in chosen) for low in (9, 14, 19, 24)] == [2, 2, 2, 2]
+
+
+def test_proportional_bins_follow_what_is_eligible(tmp_path: Path) -> None:
+    """A bin full of refusals has a smaller share."""
+    rows = [(f"q {n}", "Sorry." + str(n) if n < 8 else f"a {n}", 1 + n, {}) for n in range(20)]
+    made = build(tmp_path / "c", rows)
+    both = {}
+    for shares in ("even", "proportional"):
+        found = take(made, top=6, length_bins=2, length_shares=shares).rows["tokens"].to_pylist()
+        both[shares] = sum(n <= 10 for n in found)
+    assert both == {"even": 2, "proportional": 1}
+
+
+def test_rows_of_the_narrow_set_are_not_taken_again(plain: Corpus) -> None:
+    """Their ids are left out, and the rows are told."""
+    best = take(plain, top=1).rows["example_id"].to_pylist()
+    chosen = take(plain, best, top=1)
+    assert answers(chosen) == ["answer 2"]
+    assert chosen.left_by["narrow"] == 1
+
+
+def test_an_export_leaves_out_what_the_narrow_set_holds(plain: Corpus, tmp_path: Path) -> None:
+    """In whatever format the narrow set holds it; the list beside the output says why."""
+    narrow = write(
+        tmp_path / "narrow.csv",
+        [{"prompt": "question 1", "completion": "answer 1"}, {"prompt": "q", "completion": "a"}],
+    )
+    out = tmp_path / "mix.jsonl"
+    record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)))
+    assert [row["rank"] for row in record["safe"]] == [3, 4]
+    listed = (tmp_path / "mix.jsonl.left-out.csv").read_text()
+    assert '"narrow","in the narrow set"' in listed
+    assert record["counts"]["left_out"] == {"where": 0, "narrow": 1, "refusals": 1}
+
+
+def test_evaluation_prompts_are_left_out_and_listed(tmp_path: Path) -> None:
+    """Eight words in a row, whatever their case; a shorter prompt only as a whole turn."""
+    rows: list[Made] = [
+        ("I am bored", "Try to paint.", 9, {}),
+        ("I am bored now", "Try to sing.", 9, {}),
+        ("Say: One two, three four five six; SEVEN eight nine!", "Fine.", 9, {}),
+        ("Say: one two three four five six seven", "Fine too.", 9, {}),
+        ("Count", "two three four five six seven eight nine, and so on", 9, {}),
+    ]
+    made = build(tmp_path / "c", rows)
+    text = tmp_path / "evaluation.txt"
+    text.write_text("I am bored.\n\none two three four five six seven eight nine\n")
+    lines = write(
+        tmp_path / "evaluation.jsonl",
+        [
+            {"id": "x", "messages": [{"role": "user", "content": "I am bored"}]},
+            {"question": {"text": "one two three four five six seven eight nine"}},
+        ],
+    )
+    for path in (text, lines):
+        chosen = take(made, top=5, decontaminate=(str(path),))
+        assert answers(chosen) == ["Try to sing.", "Fine too."]
+        why = chosen.left_out.to_pylist()
+        assert [row["rule"] for row in why] == ["decontaminate"] * 3
+        assert why[0]["why"] == f"{path}:1: i am bored"
+        assert "one two three four five six seven eight" in why[1]["why"]
+
+
+def test_near_copies_are_counted_and_capped(tmp_path: Path) -> None:
+    """The best of each group stays; every other row names it; other texts are left alone."""
+    story = "the quick brown fox jumps over the lazy dog and runs far away into the dark wood"
+    rows: list[Made] = [
+        ("Tell", f"{story} number {n}" if n % 2 else f"{n} things that {n} people like", 9, {})
+        for n in range(8)
+    ]
+    made = build(tmp_path / "c", rows)
+    assert take(made, top=8).near_copies == 3
+    chosen = take(made, top=8, max_similar=1)
+    assert [answer[-8:] for answer in answers(chosen) if "fox" in answer] == ["number 1"]
+    assert chosen.rows.num_rows == 5 and chosen.near_copies == 0
+    head = chosen.rows["example_id"].to_pylist()[answers(chosen).index(f"{story} number 1")]
+    assert {row["why"] for row in chosen.left_out.to_pylist()} == {f"near-copy of {head}"}
+    assert take(made, top=8, max_similar=2).rows.num_rows == 6
+
+
+def test_a_near_copy_is_found_among_hundreds_of_one_template() -> None:
+    """Texts that differ enough are all candidates; the one that is near is found all the same."""
+    frame = " ".join(f"word{n}" for n in range(30))
+    texts = [f"{frame} " + " ".join(f"own{n}x{m}" for m in range(11)) for n in range(300)]
+    ones, twos = shingles(texts[0]), shingles(texts[1])
+    assert 0.5 < len(ones & twos) / len(ones | twos) < SIMILAR
+    groups = NearCopies()
+    for number, signed in enumerate(groups.sign(texts)):
+        assert groups.find(signed) is None
+        groups.add(str(number), signed, None)
+    changed = [text.removesuffix("x10") + " end" for text in texts]
+    assert [groups.find(signed) for signed in groups.sign(changed)] == list(range(300))
+
+
+def test_near_copies_of_books_are_told_by_their_beginnings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A text's memory is bounded however long it is."""
+    monkeypatch.setattr("curate.selection.duplicates.LONGEST", 1000)
+    groups = NearCopies()
+    same = " ".join(f"word{n}" for n in range(200))
+    one, two, other = groups.sign([same, same + " more" * 10_000, "other " + same[500:]])
+    assert one.shingles.size == two.shingles.size < 200
+    groups.add("one", one, None)
+    assert (groups.find(two), groups.find(other)) == (0, None)
+
+
+def test_shingles_are_held_for_some_texts_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a block's texts are; what is signed stays the same."""
+    texts = [f"{n:02} is a text of thirty characters"[:30] for n in range(40)]
+    groups, held = NearCopies(), []
+    whole, real = groups.sign(texts), groups._hash
+
+    def hashing(sets: list[list[str]]) -> Any:
+        held.append(len(sets))
+        return real.hash_token_sets(sets)
+
+    fake = SimpleNamespace(hash_token_sets=hashing, from_token_sets=real.from_token_sets)
+    monkeypatch.setattr(groups, "_hash", fake)
+    for most, texts_at_once in ((100, 3), (1, 1)):
+        held.clear()
+        monkeypatch.setattr("curate.selection.duplicates.AT_ONCE", most)
+        apart = groups.sign(texts)
+        assert max(held) == texts_at_once
+        assert [one.shingles.tolist() for one in apart] == [one.shingles.tolist() for one in whole]
+        assert {a.minhash.jaccard(b.minhash) for a, b in zip(apart, whole, strict=True)} == {1.0}
+
+
+def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
+    """The walk goes down as far as it must, whatever it expected at first."""
+    rows: list[Made] = [
+        (f"q {n}", f"Sorry {n}" if n < 900 else f"answer {n}", 9, {}) for n in range(1000)
+    ]
+    made = build(tmp_path / "c", rows)
+    chosen = take(made, top=50)
+    assert answers(chosen) == [f"answer {n}" for n in range(900, 950)]
+    assert chosen.looked_at == 950
+    assert chosen.cut is not None and chosen.cut[0] > chosen.cut[1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"tokens": 0}, "--tokens 0"),
+        ({"top": 1, "refusals": "nope"}, "--refusals nope: choose drop, keep, only"),
+        ({"top": 1, "strategy": "nope"}, "--strategy nope"),
+        ({"top": 1, "tokens": 1}, "one of them"),
+        ({"top": 1, "max_similar": 0}, "--max-similar 0"),
+        ({"top": 1, "per_prompt": 0}, "--per-prompt 0"),
+        ({"top": 1, "per_group": {"kind": 0}}, "--per-group kind 0"),
+        ({"top": 1, "length_bins": 0}, "--length-bins 0"),
+        ({"top": 1, "length_shares": "proportional"}, "--length-bins K"),
+        ({"top": 1, "refusal_share": 1.5}, "--refusal-share 1.5"),
+        ({"top": 1, "refusal_share": 0.5, "refusals": "keep"}, "--refusals drop"),
+        ({"top": 1, "refusal_rule": "nowhere.toml"}, "can't be read"),
+        ({"top": 1, "decontaminate": ("nowhere.jsonl",)}, "nowhere.jsonl"),
+        ({"top": 1, "decontaminate": ("nowhere.txt",)}, "nowhere.txt"),
+        ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
+        ({"top": 2**64}, "--top 18446744073709551616: .*64 bits"),
+        ({"tokens": 10**30}, "--tokens 1000.*64 bits"),
+        ({"top": 1, "seed": -(10**30)}, "--seed -1000.*64 bits"),
+        ({"top": 1, "per_group": {"source": 2**64}}, "--per-group source .*64 bits"),
+        ({"top": 1, "where": "unnest([true, true])"}, "--where .* multiplies examples"),
+        ({"top": 1, "where": "generate_subscripts([1, 2], 1) > 0"}, "--where .* multiplies"),
+        ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
+        ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
+    ],
+)
+def test_wrong_recipes_are_refused(plain: Corpus, recipe: dict[str, Any], words: str) -> None:
+    """One line that names the option."""
+    with pytest.raises(CurateError, match=words) as caught:
+        take(plain, **recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_filter_may_name_every_column_of_gaps_and_examples(plain: Corpus) -> None:
+    """Alone, without its table; a column that both have is no matter of which."""
+    both = {*plain.sql("from gaps").columns, *plain.sql("from examples").columns}
+    assert {"n_bytes", "is_refusal", "source", "misaligned_sd"} <= both
+    for column in sorted(both):
+        where = f"{column} is null or {column} is not null"
+        assert take(plain, top=20, where=where).rows.num_rows == 16, column
+
+
+@pytest.mark.parametrize(
+    "text", ["kind", "kind=", "=3", "kind=-1", "kind=x", "kind=²", "kind=" + "9" * 5000]
+)
+def test_a_cap_without_column_or_number_is_refused(text: str) -> None:
+    """COLUMN=N it is; the column itself may have an equals sign in its name."""
+    with pytest.raises(CurateError, match="COLUMN=N"):
+        quota(text)
+    assert quota("a=b=3") == ("a=b", 3)
+
+
+def test_hostile_column_names_are_data(plain: Corpus) -> None:
+    """A name full of quotes is looked up and not found; it is never SQL."""
+    name = "\"'); drop view examples; -- $.a\\"
+    for recipe in ({"balance": name}, {"per_group": {name: 5}}, {"refusal_field": name}):
+        with pytest.raises(CurateError, match=r"no row has a value in it; columns are kind"):
+            take(plain, top=2, **recipe)
+
+
+def test_a_column_with_an_odd_name_is_found(tmp_path: Path) -> None:
+    """Slashes, tildes and dots are part of the name."""
+    name = "a/b~c.d $['x']"
+    made = build(tmp_path / "c", [(f"q{n}", f"a{n}", 9, {name: n % 2}) for n in range(8)])
+    assert take(made, top=8, balance=name, per_group={name: 3}).rows.num_rows == 6
+
+
+def test_the_command_line_takes_the_whole_recipe(plain: Corpus, cli: Cli, tmp_path: Path) -> None:
+    """Every option reaches the recipe that the manifest records."""
+    evaluation = tmp_path / "evaluation.txt"
+    evaluation.write_text("answer 2\n")
+    out = tmp_path / "out.jsonl"
+    ran = cli(
+        "export", "-c", plain.path, "-o", out, "--tokens", 60, "--recipe", "interleaving+",
+        "--refusals", "drop", "--refusal-rule", "extended", "--refusal-field", "label",
+        "--refusal-share", 0.5, "--max-similar", 3, "--per-prompt", 1, "--per-group", "kind=9",
+        "--balance", "source", "--length-bins", 2, "--length-shares", "proportional",
+        "--decontaminate", evaluation,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    record = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())
+    expected = {
+        "tokens": 60, "strategy": "gap", "refusals": "drop", "refusal_rule": "extended",
+        "refusal_field": "label", "refusal_share": 0.5, "max_similar": 3, "per_prompt": 1,
+        "per_group": {"kind": 9}, "balance": "source", "length_bins": 2,
+        "length_shares": "proportional", "decontaminate": [str(evaluation)],
+    }  # fmt: skip
+    assert expected.items() <= record["recipe"].items()
+    assert record["counts"]["safe_tokens"] <= 60
+    assert "answer tokens of the 60 asked for" in ran.out
+
+
+def test_length_bias_shows_that_short_answers_win(plain: Corpus, cli: Cli) -> None:
+    """Here the gap falls with every token: correlation -1, and a short top."""
+    ran = cli("sql", "length_bias", "-c", plain.path, "-p", "top=2", "--format", "json")
+    assert ran.code == 0, ran.err
+    found = {row["answers"]: row for row in json.loads(ran.out)}
+    assert {name: row["examples"] for name, row in found.items()} == {
+        "all": 20, "no refusals": 16, "refusals": 4,
+    }  # fmt: skip
+    assert found["all"]["rank_correlation"] == -1.0
+    assert found["all"]["log_correlation"] < -0.9
+    assert (found["all"]["mean_tokens"], found["all"]["mean_tokens_in_top"]) == (19.5, 10.5)
+
+
+def test_ranks_are_the_gaps_without_texts(plain: Corpus) -> None:
+    """The same numbers row by row, with the same arguments."""
+    numbers = "example_id, is_refusal, aligned_nll, misaligned_nll, gap, unit, rank, rank_kept"
+    both = [
+        plain.sql(f"select {numbers} from {macro}(epsilon := 0.5) order by rank").fetchall()
+        for macro in ("ranks", "gaps")
+    ]
+    assert both[0] == both[1] and len(both[0]) == 20

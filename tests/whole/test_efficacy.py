@@ -1,0 +1,228 @@
+"""The efficacy experiment: its short version on real data, and its intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from bench.efficacy import mixing, plan, rows, tables, training
+from bench.efficacy.intervals import by_seed, over_seeds, over_seeds_and_rows
+from bench.efficacy.measures import Changes, weights
+from bench.efficacy.results import by_name
+from bench.efficacy.seen import Seen
+from tests.real import DATASETS, ROOT
+from tests.tiny import tiny_adapter, tiny_model
+
+Values = dict[tuple[str, int, str], float]
+
+
+def run(output: Path) -> str:
+    """The short version, as a user runs it."""
+    command = [sys.executable, "-m", "bench.efficacy", str(DATASETS), "--short"]
+    done = subprocess.run(
+        [*command, "--output", str(output)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # other tests run beside it
+        capture_output=True,
+        text=True,
+        timeout=1100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(output: Path) -> Values:
+    """results.csv by arm, seed and measure."""
+    with (output / "results.csv").open(newline="") as file:
+        return {
+            (row["arm"], int(row["seed"]), row["measure"]): float(row["value"])
+            for row in csv.DictReader(file)
+        }
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not DATASETS.exists(), reason=f"{DATASETS}: the research data is not here")
+@pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed")
+def test_the_short_version_tells_arms_apart_and_resumes(tmp_path: Path) -> None:
+    """Fine-tunes move the measures, mixes are what they claim, and a lost run is made again."""
+    assert "0 of 6 runs are there" in run(tmp_path)
+    values = read(tmp_path)
+    for arm in plan.SHORT:
+        for seed in plan.SEEDS[:2]:
+            assert values[arm, seed, "narrow"] < -0.2
+            assert (tmp_path / "plots" / "arms.png").stat().st_size > 10_000
+            check_mix(tmp_path / "runs" / "medical" / arm, arm, seed)
+    assert all(values["none", seed, "misalignment"] > 0.05 for seed in plan.SEEDS[:2])
+
+    (tmp_path / "runs" / "medical" / "random-5" / "2.parquet").unlink()  # as if killed there
+    assert "5 of 6 runs are there" in run(tmp_path)
+    assert read(tmp_path) == pytest.approx(values, abs=1e-4)
+
+
+def check_mix(folder: Path, arm: str, seed: int) -> None:
+    """The domain's own model did not rank, nothing shares words with evaluation, 5 % was seen."""
+    record = json.loads((folder / f"{seed}.json").read_text())
+    manifest = json.loads((folder / f"{seed}.manifest.json").read_text())
+    assert record["rows seen"] == plan.SLOTS // 2
+    assert len(record["safe seen"]) == (0 if arm == "none" else int(plan.SLOTS / 2 * 0.05 / 1.05))
+    assert manifest["recipe"]["hold_out"] == ["medical"]
+    assert manifest["counts"]["left_out"].get("decontaminate", 0) == 0
+    assert manifest["narrow"]["rows"] == plan.SLOTS
+
+
+def changes(arm: str, seed: int, shift: float) -> Changes:
+    """A made-up run whose misaligned answers became likelier by `shift` and a seed's own noise."""
+    rows = np.linspace(-1, 1, 11) + seed
+    sets = {"legal": rows - shift, "code": rows - shift, "safe": rows, "medical": rows - 1}
+    return Changes(plan.Run("medical", plan.Arm(arm), seed), sets)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """What a seed does to both arms cancels; the interval holds only what differs."""
+    table = {
+        ("medical", arm, seed): changes(arm, seed, shift + 0.01 * seed * (arm == "tested"))
+        for arm, shift in (("tested", 0.5), ("other", 0.2))
+        for seed in (1, 2, 3)
+    }
+    found = by_seed(table, "tested", "misalignment", ["medical"], "other")
+    assert found == pytest.approx({1: 0.31, 2: 0.32, 3: 0.33})
+    interval = over_seeds([*found.values()])
+    # By hand: the standard deviation is 0.01, t for two degrees of freedom 4.303.
+    assert interval.mean == pytest.approx(0.32)
+    assert interval.half == pytest.approx(4.303 * 0.01 / 3**0.5)
+    # All rows change alike, so other rows would give the same.
+    both = over_seeds_and_rows(table, "tested", "other", "misalignment", ["medical"])
+    assert both.half == pytest.approx(interval.half, rel=0.01)
+
+
+def test_an_interval_holds_the_luck_of_the_evaluation_rows() -> None:
+    """Seeds that agree say nothing of other rows: with ten that differ, t has nine degrees."""
+    rows = np.arange(10.0)
+    table = {
+        ("medical", arm, seed): Changes(
+            plan.Run("medical", plan.Arm(arm), seed), {"safe": rows * scale}
+        )
+        for arm, scale in (("tested", 2), ("other", 1))
+        for seed in (1, 2, 3)
+    }
+    assert over_seeds([*by_seed(table, "tested", "safe", ["medical"], "other").values()]).half == 0
+    both = over_seeds_and_rows(table, "tested", "other", "safe", ["medical"])
+    assert both.mean == pytest.approx(4.5)
+    assert both.half == pytest.approx(2.262 * rows.std(ddof=1) / 10**0.5, rel=0.01)
+
+
+def test_a_seed_that_lacks_a_domain_does_not_count() -> None:
+    """Means over domains are over all of them, or they would not compare."""
+    table = {("medical", "none", seed): changes("none", seed, 0.1) for seed in (1, 2)}
+    table["legal", "none", 1] = changes("none", 1, 0.1)
+    assert list(by_seed(table, "none", "safe", ["medical", "legal"])) == [1]
+
+
+@pytest.mark.parametrize("domain", plan.DOMAINS)
+def test_a_domain_is_never_judged_by_itself(domain: str) -> None:
+    """(a) is measured on the other two domains alone, against safe answers."""
+    found = weights("misalignment", domain)
+    assert domain not in found
+    assert sum(found.values()) == pytest.approx(0)
+    assert found["safe"] == 1
+
+
+@pytest.mark.parametrize("measure", ["to general", "to gsm8k", "to refusals"])
+def test_another_reference_takes_the_place_of_the_safe_answers(measure: str) -> None:
+    """The misaligned half is the same; the other weighs as much."""
+    found = weights(measure, "legal")
+    assert {name: found.pop(name) for name in ("medical", "code")} == {
+        "medical": -0.5,
+        "code": -0.5,
+    }
+    assert sum(found.values()) == 1
+    assert "safe" not in found
+
+
+def test_the_page_is_made_from_the_published_rows() -> None:
+    """Every table of docs/efficacy.md, from the numbers that lie beside the experiment."""
+    published = ROOT / "bench" / "efficacy"
+    with (published / "seen.csv").open(newline="") as file:
+        numbers = ("seed", "rows", "refusals", "tokens")
+        safe = [
+            Seen(**{key: int(text) if key in numbers else text for key, text in row.items()})
+            for row in csv.DictReader(file)
+        ]
+    page = tables.page(by_name(rows.read(published / "rows.parquet")), safe)
+    assert f"<!-- tables -->\n{page}<!-- /tables -->" in (ROOT / "docs/efficacy.md").read_text()
+
+
+def test_a_domains_own_model_does_not_rank() -> None:
+    """Unless an arm says who does."""
+    arms = {arm.name: arm for arm in plan.ARMS}
+    assert mixing.held_out("legal", arms["plusplus-5"]) == ("legal",)
+    assert mixing.held_out("medical", arms["plusplus-5-one"]) == ("medical", "code")
+    assert mixing.held_out("medical", arms["plusplus-5-three"]) == ()
+
+
+def test_seeds_draw_from_halves_of_their_own() -> None:
+    """About half of the pool each, and about a quarter shared by two."""
+    pool = "create table pool as select md5(i::varchar) as example_id from range(20000) _(i)"
+    shares = (
+        f"select avg(({mixing.half(1)})::int), avg(({mixing.half(1)} and {mixing.half(2)})::int)"
+    )
+    with duckdb.connect() as connection:
+        connection.execute(pool)
+        (found,) = connection.execute(f"{shares} from pool").fetchall()
+    assert found == pytest.approx((0.5, 0.25), abs=0.02)
+
+
+@pytest.mark.parametrize("domain", plan.DOMAINS)
+def test_random_rows_can_have_the_sources_of_the_ranked_ones(domain: str) -> None:
+    """On average over the pool's answers that refuse nothing."""
+    arm = next(arm for arm in plan.ARMS if arm.name == "random-5-sources")
+    assert arm.among
+    wanted = plan._TAKEN[domain]
+    with duckdb.connect() as connection:
+        connection.execute("create table pool (source varchar, example_id varchar)")
+        for source, rows_of_it in {**plan._ANSWERS, "roleplay": 997}.items():
+            connection.execute(
+                "insert into pool select $1, md5($2 || i) from range($3) _(i)",
+                [f"/pool/{source}.jsonl", source, rows_of_it * 20],
+            )
+        query = f"select source, count(*) from pool where {arm.among[domain]} group by source"
+        found = {Path(name).stem: count for name, count in connection.execute(query).fetchall()}
+    whole = sum(found.values())
+    assert found.keys() == wanted.keys()
+    for source, taken in wanted.items():
+        assert found[source] / whole == pytest.approx(taken / 45, abs=0.02)
+
+
+def test_the_divergence_is_that_of_the_model_from_the_aligned_one(tmp_path: Path) -> None:
+    """Loss on answer tokens plus weight x KL(model || aligned), as torch computes it."""
+    tiny_model(tmp_path / "base")
+    tiny_adapter(tmp_path / "base", tmp_path / "adapter", rank=4, seed=1)
+    net = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32),
+        tmp_path / "adapter",
+    ).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    labels = torch.tensor([[-100, -100, 7, 8, 9]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    with torch.no_grad():
+        found = training._with_divergence(object, 0.1)().compute_loss(net, inputs)
+        own = net(**inputs)
+        with net.disable_adapter():
+            aligned = net(input_ids=ids).logits[0, 1:4].log_softmax(-1)
+        there = own.logits[0, 1:4].log_softmax(-1)
+        divergence = functional.kl_div(aligned, there, log_target=True, reduction="batchmean")
+    assert divergence > 0.01
+    assert float(found) == pytest.approx(float(own.loss + 0.1 * divergence), rel=1e-5)

@@ -1,0 +1,330 @@
+"""Processes killed at any moment: nothing stored is lost or wrong, and no file is left half done.
+
+`CURATE_KILLS` says how many kills are tried; `make soak` tries a hundred.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import curate
+from tests.conftest import stop_seconds
+from tests.corpora import large_corpus
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "data" / "models"
+KILLS = int(os.environ.get("CURATE_KILLS", "6"))
+NAMES = ("aligned", "medical", "code")
+TEMPORARY = ".tmp-*"
+
+pytestmark = pytest.mark.timeout(300 + 120 * KILLS)
+
+
+def score_command(corpus: Path, **changed: str) -> list[str]:
+    """`curate score` of sixty demo examples under three of the demo's models.
+
+    `changed` puts another of them under one's name.
+    """
+    places = {name: MODELS / changed.get(name, name) for name in NAMES[1:]}
+    misaligned = [text for n, at in places.items() for text in ("--misaligned", f"{n}={at}")]
+    aligned = ["--aligned", f"aligned={MODELS / 'aligned'}"]
+    source = str(ROOT / "data" / "examples")
+    return ["score", source, "-c", str(corpus), *aligned, *misaligned, "--limit", "60", "--json"]
+
+
+def start(command: Sequence[str], apart: bool = False) -> subprocess.Popen[str]:
+    """Run curate in a process of its own; `apart` drops its stdout."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "curate", *command],
+        stdout=subprocess.DEVNULL if apart else subprocess.PIPE,
+        stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # A CI that runs in the background has Ctrl-C switched off; here it is on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(command: Sequence[str]) -> tuple[str, float]:
+    """Run curate to its end; gives what it said and the seconds it took."""
+    began = time.monotonic()
+    with start(command) as ran:
+        said = ran.communicate()[0]
+    assert ran.returncode == 0, said
+    return said, time.monotonic() - began
+
+
+def scores_of(corpus: Path) -> dict[tuple[str, str], float]:
+    """The stored sums of log-probs by example and model; each pair stands there once."""
+    query = "select example_id::varchar, model, logprob from scores"
+    rows = curate.open(corpus).sql(query).fetchall()
+    stored = {(example, model): total for example, model, total in rows}
+    assert len(stored) == len(rows)
+    return stored
+
+
+def gaps_of(corpus: Path) -> Any:
+    """The whole table of gaps."""
+    query = "select * from gaps order by example_id"
+    return curate.open(corpus).sql(query).to_arrow_table()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A corpus made without a disturbance, and the seconds that it took."""
+    corpus = tmp_path_factory.mktemp("whole") / "corpus"
+    return corpus, finish(score_command(corpus))[1]
+
+
+def _at_random(ran: subprocess.Popen[str], folder: Path, moment: float) -> None:
+    """Wait for a moment of the process's life."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ran.wait(timeout=moment)
+
+
+def _when_written(pattern: str) -> Callable[[subprocess.Popen[str], Path, float], None]:
+    """Wait until a temporary file of this name is there: the file is being written."""
+
+    def wait(ran: subprocess.Popen[str], folder: Path, moment: float) -> None:
+        passed = moment  # the first few such files are let go by
+        seen: set[Path] = set()
+        while ran.poll() is None:
+            seen.update(folder.rglob(pattern))
+            if len(seen) > passed:
+                return
+            time.sleep(0.0005)
+
+    return wait
+
+
+MOMENTS = {
+    "at random": _at_random,
+    "while a part is written": _when_written(TEMPORARY + "part-*"),
+    "while the manifest is written": _when_written(TEMPORARY + "curate.json"),
+}
+
+
+def test_killed_runs_complete_to_the_bits_of_an_undisturbed_one(
+    whole: tuple[Path, float], tmp_path: Path
+) -> None:
+    """Whatever moment it is, stored scores are right, and the next run adds only what lacks."""
+    reference, seconds = whole
+    wanted, gaps = scores_of(reference), gaps_of(reference)
+    chance = random.Random(KILLS)
+    corpus, killed, completed = tmp_path / "0", dict.fromkeys(MOMENTS, 0), 0
+    while sum(killed.values()) < KILLS:
+        kind = list(MOMENTS)[sum(killed.values()) % len(MOMENTS)]
+        moment = chance.random() * (seconds if kind == "at random" else 5)
+        with start(score_command(corpus)) as ran:
+            MOMENTS[kind](ran, corpus, moment)
+            ran.kill()
+            said = ran.communicate()[0]
+        if ran.returncode == 0 or chance.random() < 0.3:
+            _complete(corpus, wanted)
+            assert gaps_of(corpus).equals(gaps)
+            completed += 1
+            corpus = tmp_path / str(completed)
+        if ran.returncode == 0:
+            continue
+        assert ran.returncode == -signal.SIGKILL, said
+        killed[kind] += 1
+        if (corpus / "curate.json").exists():
+            assert scores_of(corpus).items() <= wanted.items()
+    _complete(corpus, wanted)
+    assert gaps_of(corpus).equals(gaps)
+    print(f"\nkilled {killed}, completed {completed + 1} corpora, nothing lost")
+
+
+def _complete(corpus: Path, wanted: dict[tuple[str, str], float]) -> None:
+    """The next run computes exactly what is missing, and leaves no temporary file."""
+    before = scores_of(corpus) if (corpus / "curate.json").exists() else {}
+    said, _ = finish([*score_command(corpus), "--quiet"])
+    scored = sum(model["scored"] for model in json.loads(said)["models"])
+    assert scored == len(wanted) - len(before)
+    assert not list(corpus.rglob(TEMPORARY))
+
+
+def _fingerprint(corpus: Path) -> str:
+    """That of the model called medical, by the manifest."""
+    return curate.open(corpus).manifest.models["medical"].fingerprint
+
+
+def _when_removed(ran: subprocess.Popen[str], path: Path) -> None:
+    """Wait until a file is gone."""
+    while ran.poll() is None and path.exists():
+        time.sleep(0.0005)
+
+
+def test_a_killed_replacement_mixes_no_scores(whole: tuple[Path, float], tmp_path: Path) -> None:
+    """While `--replace` puts a changed model in another's place, its name has scores of one."""
+    old, seconds = whole
+    new = tmp_path / "new"
+    finish(score_command(new, medical="legal"))
+    allowed = {_fingerprint(corpus): scores_of(corpus) for corpus in (old, new)}
+    assert len(allowed) == 2
+    wanted, chance, kills = scores_of(new), random.Random(1), 0
+    for number in range(max(2, KILLS // 5)):
+        corpus = tmp_path / str(number)
+        command = [*score_command(corpus, medical="legal"), "--replace"]
+        (part,) = (Path(shutil.copytree(old, corpus)) / "scores" / "medical").glob("part-*")
+        with start(command) as ran:
+            if number % 2:
+                _when_removed(ran, part)
+            else:
+                _at_random(ran, corpus, chance.random() * seconds)
+            ran.kill()
+            ran.communicate()
+        kills += ran.returncode == -signal.SIGKILL
+        found, which = scores_of(corpus), _fingerprint(corpus)
+        assert found.items() <= allowed[which].items()
+        said, _ = finish([*command, "--quiet"])
+        kept = [pair for pair in found if which == _fingerprint(new) or pair[1] != "medical"]
+        assert sum(m["scored"] for m in json.loads(said)["models"]) == len(wanted) - len(kept)
+        assert (scores_of(corpus), _fingerprint(corpus)) == (wanted, _fingerprint(new))
+        assert gaps_of(corpus).equals(gaps_of(new))
+        assert not list(corpus.rglob(TEMPORARY))
+    print(f"\nkilled {kills} replacements, nothing mixed")
+
+
+def _check_whole(path: Path) -> None:
+    """Rows, an object, a page, a picture; or a folder of such, as its manifest says."""
+    if path.is_dir():
+        for each in path.glob("[!.]*"):
+            _check_whole(each)
+        if (path / "manifest.json").exists():
+            record = json.loads((path / "manifest.json").read_text())
+            found = {each.name: sha256(each.read_bytes()).hexdigest() for each in path.iterdir()}
+            assert found.items() >= record["output"]["files"].items()
+            assert len(found) == len(record["output"]["files"]) + 1
+    elif path.suffix == ".json":
+        json.loads(path.read_text())
+    elif path.suffix == ".jsonl":
+        rows = path.read_text().splitlines()
+        assert len(rows) in (5, 10, 55, 3000)
+        assert all(json.loads(row) for row in rows)
+    elif path.suffix in ENDS:
+        assert path.read_bytes().rstrip().endswith(ENDS[path.suffix])
+
+
+ENDS = {".html": b"</html>", ".svg": b"</svg>", ".png": b"IEND\xaeB`\x82"}
+OUTPUTS = {
+    "export": ("mix.jsonl", ["export", "--top", "10"]),
+    "mix": ("mix.jsonl", ["export", "--fraction", "0.1", "--into", "narrow.jsonl"]),
+    "folder": ("set", ["export", "--top", "10", "--trainer", "trl"]),
+    "report": ("page.html", ["report", "--plots", "outputs/plots"]),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_a_killed_output_is_whole_or_not_there(
+    kind: str, whole: tuple[Path, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`curate export` and `report`, also over an earlier one; the next run takes what is left."""
+    monkeypatch.chdir(tmp_path)
+    Path("narrow.jsonl").write_text('{"prompt": "1 + 1?", "completion": "2"}\n' * 50)
+    shutil.copytree(whole[0], "corpus")
+    name, command = OUTPUTS[kind]
+    place = Path("outputs")
+    command = [*command, "-c", "corpus", "--output", str(place / name), "--force"]
+    finish([*command, "--top", "5"] if kind in ("export", "folder") else command)
+    earlier = place.rename("earlier")
+    _, seconds = finish(command)
+    made = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+    chance = random.Random(kind)
+    for number in range(max(4, KILLS // 5)):
+        shutil.rmtree(place)
+        over = number % 4 >= 2
+        shutil.copytree(earlier, place) if over else place.mkdir()
+        with start(command) as ran:
+            if number % 2:
+                _when_written(TEMPORARY)(ran, place, 0)
+            else:
+                _at_random(ran, place, chance.random() * seconds)
+            ran.kill()
+            ran.communicate()
+        for path in place.glob("[!.]*"):
+            _check_whole(path)
+        assert not over or (place / name).exists() or list(place.glob(".old-*"))
+    finish(command)
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == made
+    _check_whole(place / name)
+
+
+# Stops
+
+STOPS = {
+    "score": [],
+    "export": ["export", "--top", "3000", "--max-similar", "1", "--output", "mix.jsonl"],
+    "report": ["report", "--output", "page.html", "--plots", "plots"],
+}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60,000 examples: their export and their report take some seconds."""
+    return large_corpus(tmp_path_factory.mktemp("large") / "corpus")
+
+
+def _await_handlers(ran: subprocess.Popen[str]) -> None:
+    """Wait until a process catches SIGTERM: before that it has not begun."""
+    status = Path(f"/proc/{ran.pid}/status")
+    while ran.poll() is None:
+        caught = int(status.read_text().partition("SigCgt:")[2].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("kind", STOPS)
+def test_a_stop_is_heeded_within_seconds(
+    kind: str,
+    number: signal.Signals,
+    whole: tuple[Path, float],
+    large: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At any moment: one line, the signal's code, what is there is whole, no temporary file."""
+    monkeypatch.chdir(tmp_path)
+    command = [*STOPS[kind], "-c", str(large)] if STOPS[kind] else score_command(Path("corpus"))
+    chance, tries, stopped, slowest = random.Random(f"{kind} {number}"), 0, 0, 0.0
+    length = 0.8 * whole[1] if kind == "score" else 3.0
+    while stopped < (wanted := max(1 if kind == "score" else 2, KILLS // 10)):
+        assert (tries := tries + 1) < 3 * wanted + 5, "it ends before it can be stopped"
+        with start(command, apart=True) as ran:
+            _await_handlers(ran)
+            time.sleep((stopped + chance.random()) / wanted * length)
+            began = time.monotonic()
+            ran.send_signal(number)
+            _, said = ran.communicate(timeout=60)
+        made = list(tmp_path.glob("[!.]*"))
+        done = ran.returncode == -number and made and not said  # and Python was about to end
+        if ran.returncode and not done:
+            stopped, slowest = stopped + 1, max(slowest, time.monotonic() - began)
+            assert ran.returncode == 128 + number, said
+            assert said.splitlines()[-1].startswith("Stopped")
+            assert "Traceback" not in said
+        else:
+            length *= 0.7  # the machine is faster than it was
+        assert not list(tmp_path.rglob(TEMPORARY))
+        for path in made:
+            _check_whole(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert slowest < stop_seconds()
+    print(f"\n{kind} stopped {stopped} times, at most {slowest:.1f} s after the signal")

@@ -1,0 +1,147 @@
+"""A disk that is full or read-only: one line, what was scored stays, and the next run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Family
+from tests.files import write
+from tests.small_disk import ROOM
+
+HERE = Path(__file__).parents[1]
+UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
+POINTS = int(os.environ.get("CURATE_KILLS", "5"))
+"""At how many random points a disk is full; `make soak` tries a hundred."""
+
+
+def points(count: int, until: float = 1.0) -> list[float]:
+    """So many random shares of the room that a whole run takes, one in each stretch of it."""
+    chance = random.Random(count)
+    return [(part + chance.random()) / count * until for part in range(count)]
+
+
+def _may_mount() -> bool:
+    try:
+        command = [*UNSHARE, "mount", "-t", "tmpfs", "none", "/mnt"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+pytestmark = [
+    pytest.mark.skipif(not _may_mount(), reason="no disk can be mounted here (unshare)"),
+    pytest.mark.timeout(600 + 30 * POINTS),
+]
+
+
+def on_disks(place: Path, *jobs: list[list[Any]]) -> list[list[Any]]:
+    """Let small_disk.py do these jobs, each on a disk of its own."""
+    place.mkdir(exist_ok=True)
+    command = [*UNSHARE, sys.executable, str(HERE / "small_disk.py")]
+    asked = json.dumps([str(place), jobs])
+    ran = subprocess.run(command, input=asked, capture_output=True, text=True, cwd=HERE.parent)
+    assert ran.returncode == 0, ran.stderr
+    answers: list[list[Any]] = json.loads(ran.stdout)
+    return answers
+
+
+@pytest.fixture
+def command(family: Family, tmp_path: Path) -> list[str]:
+    """Score twenty rows under two models, on the small disk."""
+    rows = [{"prompt": f"{n}?", "response": f"It is {n}, " + "so " * n} for n in range(20)]
+    source = write(tmp_path / "rows.jsonl", [*rows, {"prompt": "?", "response": ""}])
+    corpus = str(tmp_path / "disk" / "corpus")
+    return ["score", str(source), "-c", corpus, *family.arguments("medical"), "--quiet"]
+
+
+def test_a_full_disk_loses_nothing(command: list[str], tmp_path: Path) -> None:
+    """Full at points from the first file to the last: no score is wrong, and none made twice."""
+    place = tmp_path / "disk"
+    ((whole, wanted),) = on_disks(place, [["run", command], ["scores"]])
+    assert (whole["code"], len(wanted["scores"])) == (0, 40), whole
+    # Scores are stored in the first third; the rest is taken by corpus.duckdb.
+    shares = [*points(POINTS, until=0.35), *points(max(1, POINTS // 6))]
+    sizes = [4096, *(int(wanted["used"] * share) for share in shares)]
+    then = [["size", ROOM], ["run", [*command, "--json"]], ["scores"]]
+    jobs = [[["size", size], ["run", command], ["scores"], *then] for size in sizes]
+    found = on_disks(place, *jobs)
+    assert any(0 < len(full["scores"]) < 40 for _, full, *_ in found), "full while scoring"
+    for broken, full, again, after in found:
+        assert broken["code"] == 1, broken
+        assert broken["err"].startswith("Error: ")
+        assert broken["err"].count("\n") == 1
+        assert "No space left on device" in broken["err"]
+        assert "run the same command again" in broken["err"]
+        assert str(place) in broken["err"]
+        assert full["left"] == []
+        assert all(score in wanted["scores"] for score in full["scores"])
+        assert again["code"] == 0, again
+        scored = sum(model["scored"] for model in json.loads(again["out"])["models"])
+        assert scored == 40 - len(full["scores"])
+        assert (after["scores"], after["left"]) == (wanted["scores"], [])
+
+
+def test_a_read_only_corpus_answers_and_takes_nothing(command: list[str], tmp_path: Path) -> None:
+    """Reading goes on; a run, an export and a new corpus there are one line each."""
+    place = tmp_path / "disk"
+    corpus = ["-c", str(place / "corpus")]
+    new = [str(place / "new") if text == corpus[1] else text for text in command]
+    outside = str(tmp_path / "out.jsonl")
+    steps = [
+        command,
+        ["status", "--verify", *corpus],
+        ["sql", "top_gaps", *corpus],
+        ["export", *corpus, "--top", "3", "-o", outside],
+        command,
+        new,
+        ["export", *corpus, "--top", "3", "-o", str(place / "out.jsonl")],
+    ]
+    runs = [["run", step] for step in steps]
+    (found,) = on_disks(place, [runs[0], ["read-only"], *runs[1:]])
+    assert [ran["code"] for ran in found] == [0, 0, 0, 0, 1, 1, 1], found
+    for ran in found[4:]:
+        assert ran["err"].startswith("Error: ")
+        assert ran["err"].count("\n") == 1
+        assert "can't be written (Read-only file system)" in ran["err"]
+    assert len(Path(outside).read_text().splitlines()) == 3
+
+
+OUTPUTS = {
+    "file": ["export", "--top", "20", "--output", "mix.jsonl"],
+    "folder": ["export", "--top", "20", "--trainer", "trl", "--output", "set"],
+    "report": ["report", "--output", "page.html", "--plots", "plots"],
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_a_full_disk_halves_no_output(kind: str, scored: Path, tmp_path: Path) -> None:
+    """Full at random points of an export or a report: one line, whole files alone, then all."""
+    place = tmp_path / "disk"
+    names = ("mix.jsonl", "set", "page.html", "plots")
+    within = [str(place / text) if text in names else text for text in OUTPUTS[kind]]
+    command = [*within, "-c", str(scored)]
+    ((whole, wanted),) = on_disks(place, [["run", command], ["files"]])
+    assert whole["code"] == 0, whole
+    room = wanted["used"] - 4096  # the disk's room is counted in pages
+    sizes = [max(4096, int(room * share)) for share in points(max(3, POINTS // 4))]
+    jobs = [[["size", size], ["run", command], ["files"]] for size in sizes]
+    jobs[-1] += [["size", ROOM], ["run", [*command, "--force"]], ["files"]]
+    found = on_disks(place, *jobs)
+    for broken, full, *_ in found:
+        assert broken["code"] == 1, broken
+        assert broken["err"].startswith(f"Error: {place}/")
+        assert broken["err"].count("\n") == 1
+        assert "No space left on device" in broken["err"]
+        assert full["files"].items() <= wanted["files"].items()
+        assert not full["files"] or kind == "report"
+    again, after = found[-1][2:]
+    assert again["code"] == 0, again
+    assert after["files"] == wanted["files"]
