@@ -1,4 +1,4 @@
-"""Child processes for tests of the vLLM backend's: `python -m children DESCRIPTOR`."""
+"""Child processes for tests of the vLLM backend's: `python -m tests.children DESCRIPTOR`."""
 
 from __future__ import annotations
 

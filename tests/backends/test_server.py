@@ -28,10 +28,10 @@ from curate.backends.base import Compute
 from curate.backends.server import asking
 from curate.backends.server.asking import KEY
 from curate.backends.vllm import adapters
-from curate.chat import render as chat
 from curate.chat.render import Rendered
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
+from curate.scoring import passes
 from curate.scoring.verify import verify
 from tests import real
 from tests.conftest import Cli, Family
@@ -526,15 +526,15 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
 
 @pytest.fixture
 def renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many conversations each call of `chat.render` is given."""
+    """How many conversations each call of `render` is given."""
     counts: list[int] = []
-    render = chat.render
+    render = passes.render
 
     def counting(tokenizer: Any, template: Any, conversations: Any, **options: Any) -> Any:
         counts.append(len(conversations))
         return render(tokenizer, template, conversations, **options)
 
-    monkeypatch.setattr(chat, "render", counting)
+    monkeypatch.setattr(passes, "render", counting)
     return counts
 
 

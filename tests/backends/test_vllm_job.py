@@ -122,6 +122,7 @@ def test_adapters_in_float32_on_a_gpu_are_refused(
 ) -> None:
     """VLLM's kernels there assert half precision; a model without adapters may have any."""
     monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     group = resolve(str(family.aligned), [str(family.medical)])
     single = Compute("vllm", dtype="float32")
     with pytest.raises(CurateError, match="take no float32 on a GPU: give --dtype bfloat16"):
@@ -153,6 +154,7 @@ def test_options_that_no_adapter_can_use_are_found_first(
     assert not (tmp_path / "corpus").exists()
     check_models([*group[:2], odd], few)
     monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(CurateError, match="take no float32 on a GPU"):
         check_models(group, replace(CPU, dtype="float32"))
     check_models([group[0], odd], replace(CPU, dtype="float32"))
@@ -172,6 +174,7 @@ def test_adapters_over_experts_are_refused_on_a_cpu(
         check_models(models, CPU)
     check_models([models[0], head], CPU)
     monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     check_models([plain], replace(CPU, dtype="bfloat16"))
 
 
@@ -287,7 +290,7 @@ def test_scores_are_not_mixed_with_quantised_ones(
     family: Family, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that goes on with another quantisation is refused; the same one goes on."""
-    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
     score = partial(
         curate.score,
         [str(narrow)],
@@ -311,7 +314,7 @@ def test_a_layer_that_vllm_leaves_out_is_refused(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It only warns of it in its log, and gives the aligned model's numbers."""
-    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
     said = (
         "WARNING 11-22 07:40:01 [model_manager.py:605] LoRA target module model.layers.0.{} "
         "(QKVParallelLinear) matched the deployment configuration but could not be wrapped by any "
@@ -331,7 +334,7 @@ def test_engines_side_by_side_share_a_window_in_order(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes: as many tokens for each, an example's models and its neighbours together."""
-    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
     monkeypatch.setenv("COST_IS_PID", "1")
     group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
     rows = [Rendered([7] * length, 1, length, False) for length in [90] * 5 + [10] * 60]

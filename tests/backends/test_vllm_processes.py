@@ -37,7 +37,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Child]]:
 
 def start(begun: list[Child], how: str) -> Child:
     """A child of tests/children.py."""
-    begun.append(Child("children", how, {"GIVEN": "got "}))
+    begun.append(Child("tests.children", how, {"GIVEN": "got "}))
     return begun[-1]
 
 

@@ -516,7 +516,7 @@ def test_a_stop_before_anything_is_stored(
     def interrupted(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("curate.models.resolve", interrupted)
+    monkeypatch.setattr("curate.scoring.score.resolve", interrupted)
     ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
     assert ran.code == 143
     assert ran.err == "Stopped: nothing is stored yet; run the same command again to begin anew\n"
@@ -722,7 +722,7 @@ def _lines(ran: subprocess.Popen[str]) -> Iterator[str]:
 def _imported(arguments: list[str]) -> set[str]:
     """The top-level modules that a command has imported when it ends."""
     program = (
-        "import sys\nfrom curate.cli import main\n"
+        "import sys\nfrom curate.cli.app import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
     )

@@ -15,7 +15,6 @@ import pytest
 
 import curate
 from curate.backends.transformers import TransformersBackend
-from curate.chat import render as chat
 from curate.cli.score import kept
 from curate.errors import CurateError
 from curate.scoring import passes
@@ -93,7 +92,7 @@ class Watching(Silent):
 @pytest.fixture
 def at_third(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Windows of ten examples, and something that happens where the third one is rendered."""
-    render, calls = chat.render, 0
+    render, calls = passes.render, 0
 
     def set_up(happens: Callable[[], None]) -> None:
         def rendering(*arguments: Any, **options: Any) -> Any:
@@ -103,7 +102,7 @@ def at_third(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], 
                 happens()
             return render(*arguments, **options)
 
-        monkeypatch.setattr(chat, "render", rendering)
+        monkeypatch.setattr(passes, "render", rendering)
         monkeypatch.setattr(passes, "WINDOW", 10)
 
     return set_up

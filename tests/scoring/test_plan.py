@@ -102,7 +102,7 @@ def _completed(shell: str, line: str) -> list[str]:
         "_TYPER_COMPLETE_ARGS": line,
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    program = "import sys; sys.argv[0] = 'curate'; from curate.cli import main; main()"
+    program = "import sys; sys.argv[0] = 'curate'; from curate.cli.app import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )

@@ -214,7 +214,8 @@ def test_a_made_up_adapter_that_a_backend_cannot_take_is_left_out(
 
     monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: object())
     monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "children")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
     said: list[str] = []
     monkeypatch.setattr(Silent, "note", lambda _, text: said.append(text))
     compute = Compute("vllm", device="cpu", dtype="float32")

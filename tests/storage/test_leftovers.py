@@ -42,7 +42,7 @@ def killed(code: str, *arguments: Path) -> None:
 # Kills itself before the second rename: the old export is set aside, the new has no name yet.
 BETWEEN = """
 import os, signal, sys, pathlib
-from curate import open as open_corpus
+import curate
 from curate.export.target import Target
 from curate.selection.recipe import Recipe
 rename = pathlib.Path.rename
@@ -51,7 +51,8 @@ def die(path, target):
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(path, target)
 pathlib.Path.rename = die
-open_corpus(sys.argv[1]).export(sys.argv[2], Recipe(top=3), Target(trainer="trl"), force=True)
+corpus = curate.open(sys.argv[1])
+curate.export(corpus, sys.argv[2], Recipe(top=3), Target(trainer="trl"), force=True)
 """
 
 
@@ -197,7 +198,7 @@ def test_no_temporary_folder(made: Corpus, cli: Cli, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tempfile, "gettempdir", none)
     try:
         with pytest.raises(CurateError, match=r"no temporary folder can be written \(No usable"):
-            Child("children", "kind", {})
+            Child("tests.children", "kind", {})
         assert cli("sql", "select count(*) from gaps", "-c", made.path).code == 0
         with open_for_writing(made.path):
             pass

@@ -23,23 +23,24 @@ DIE = "import os, signal, sys; die = lambda *_: os.kill(os.getpid(), signal.SIGK
 KILLED = {
     "an unpacked file": "from curate.reading.sources import rows\n"
     "held = rows(sys.argv[1]); next(held); die()",
-    "an engine's log": "from curate.backends.processes import Child\n"
-    "child = Child('children', 'kind', {}); child.receive(); die()",
+    "an engine's log": "from curate.backends.vllm.processes import Child\n"
+    "child = Child('tests.children', 'kind', {}); child.receive(); die()",
     "a merged checkpoint": "from contextlib import ExitStack\n"
-    "from curate.backends import Compute, vllm\n"
-    "from curate.models import resolve\n"
-    "merge, vllm.why_merged = vllm.merge, lambda *_: 'it is odd'\n"
-    "vllm.merge = lambda *a: (merge(*a), die())\n"
+    "from curate.backends.base import Compute\n"
+    "from curate.backends.vllm import engine\n"
+    "from curate.models.resolve import resolve\n"
+    "merge, engine.why_merged = engine.merge, lambda *_: 'it is odd'\n"
+    "engine.merge = lambda *a: (merge(*a), die())\n"
     "model = resolve(*sys.argv[2:3], sys.argv[3:])[1]\n"
-    "vllm._weights(model, Compute(device='cpu'), print, ExitStack())",
+    "engine._weights(model, Compute(device='cpu'), print, ExitStack())",
 }
-NEXT = "from curate import scratch; print(scratch.fresh('x').parent, flush=True)"
+NEXT = "from curate.system import scratch; print(scratch.fresh('x').parent, flush=True)"
 
 
 def python(code: str, *arguments: object, folder: Path) -> subprocess.Popen[str]:
     """Run Python whose temporary files go below a folder."""
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": tests}
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": root}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -89,8 +90,8 @@ def test_others_folders_stay(tmp_path: Path) -> None:
 def test_a_merge_ends_with_its_parent(family: Family, tmp_path: Path) -> None:
     """It would else go on to fill the disk for a run that is gone."""
     merging = (
-        "import sys; from pathlib import Path; from curate.backends.merging import merge\n"
-        "from curate.models import resolve\n"
+        "import sys; from pathlib import Path; from curate.backends.vllm.processes import merge\n"
+        "from curate.models.resolve import resolve\n"
         "merge(resolve(sys.argv[1], [sys.argv[2]])[1], 'float32', Path(sys.argv[3]))"
     )
     merged = tmp_path / "merged"

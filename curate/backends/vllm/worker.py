@@ -1,8 +1,8 @@
 """The process in which one vLLM engine lives: requests in over a socket, log-probs out.
 
 Started by `curate.backends.vllm.engine` as `python -m curate.backends.vllm.worker DESCRIPTOR`. It
-reads a `Job`, answers `Ready` or `Failed`, then reads lists of `Request` and answers lists of `Scored` as
-they finish. None, or the socket's end, ends it.
+reads a `Job`, answers `Ready` or `Failed`, then reads lists of `Request` and answers lists of
+`Scored` as they finish. None, or the socket's end, ends it.
 """
 
 from __future__ import annotations
