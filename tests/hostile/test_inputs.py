@@ -160,12 +160,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for room, name, value in (
         (files, "ROW_BYTES", 1 << 17),
         (files, "CHUNK", 1 << 12),
-        (files, "ROW_BYTES", 1 << 17),
+        (parquet, "ROW_BYTES", 1 << 17),
         (parquet, "BYTES", 1 << 16),
     ):
         monkeypatch.setattr(room, name, value)
-    monkeypatch.setattr(files, "CHUNK", 1 << 12)
-    monkeypatch.setattr(files, "UNPACKED_BYTES", 1 << 20)
+    monkeypatch.setattr(sources, "CHUNK", 1 << 12)
+    monkeypatch.setattr(sources, "UNPACKED_BYTES", 1 << 20)
     monkeypatch.setattr(examples, "CHUNK_BYTES", 1 << 16)
 
 
@@ -217,7 +217,7 @@ def test_a_bomb_ends_at_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A file that unpacks to more than the stated limit is an error that says so."""
-    monkeypatch.setattr(files, "UNPACKED_TIMES", 10)
+    monkeypatch.setattr(sources, "UNPACKED_TIMES", 10)
     path = tmp_path / name
     head, piece = pieces
     path.write_bytes(gzip.compress(head + piece * ((4 << 20) // len(piece)), 9))

@@ -312,7 +312,7 @@ def test_names_on_tab_are_names(corpus: Path) -> None:
     path.write_text(json.dumps(record))
     asked = f"curate export -c {corpus} --hold-out "
     environment = os.environ | {"_CURATE_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": asked}
-    command = [sys.executable, "-c", "from curate.cli import app; app(prog_name='curate')"]
+    command = [sys.executable, "-c", "from curate.cli.app import app; app(prog_name='curate')"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert '"bad"' in ran.stdout
     assert '"bad2"' in ran.stdout
