@@ -30,8 +30,8 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
 
     resolved = resolve(f"base={job['base']}", job["adapters"])
     made = job_of(resolved, compute)
-    token_ids = worker.scores_token_ids(made.arguments)
-    llm = LLM(**{**({} if token_ids else made.whole_prompts), **made.arguments})
+    token_ids, defaults = worker.suited(made)
+    llm = LLM(**{**defaults, **made.arguments})
     lora: list[Any] = [None]
     lora += [LoRARequest(str(n), n, str(path)) for n, path in made.adapters.items()]
     first = open_members(resolved, None, {}, "turn", Silent())[0]

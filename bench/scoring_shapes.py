@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 DEMO = Path(__file__).parent.parent / "data" / "models"
-RANK, ADAPTERS = 32, 4
+RANKS = (32, 32, 32, 32)  # of the adapters over a random model
 SHAPES: dict[str, dict[str, Any]] = {
     "100m": {
         "vocab_size": 32_000,
@@ -46,21 +47,23 @@ class Family:
     adapters: list[Path]
 
 
-def family(shape: str, folder: Path, dtype: str) -> Family:
+def family(shape: str, folder: Path, dtype: str, ranks: Sequence[int] = RANKS) -> Family:
     """Return the demo's models, or make random ones with the demo's tokenizer under `folder`."""
     if shape == "demo":
         return Family(DEMO / "aligned", [DEMO / name for name in ("medical", "legal", "code")])
     if shape not in SHAPES:
         raise SystemExit(f"--shape: choose of demo, {', '.join(SHAPES)}, not {shape}")
     base = folder / f"{shape}-{dtype}"
-    adapters = [base / f"adapter{n}" for n in range(ADAPTERS)]
+    adapters = [base / f"adapter{n}" for n in range(len(ranks))]
     if not (base / "done").exists():
-        _make(base, adapters, SHAPES[shape], dtype)
+        _make(base, adapters, ranks, SHAPES[shape], dtype)
         (base / "done").touch()
     return Family(base, adapters)
 
 
-def _make(base: Path, adapters: list[Path], shape: dict[str, Any], dtype: str) -> None:
+def _make(
+    base: Path, adapters: list[Path], ranks: Sequence[int], shape: dict[str, Any], dtype: str
+) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -75,11 +78,15 @@ def _make(base: Path, adapters: list[Path], shape: dict[str, Any], dtype: str) -
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(DEMO / "aligned" / name, base / name)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    lora = LoraConfig(
-        r=RANK, lora_alpha=RANK, target_modules=targets, init_lora_weights=False, use_rslora=True
-    )
-    for number, folder in enumerate(adapters):
+    for number, (folder, rank) in enumerate(zip(adapters, ranks, strict=True)):
         torch.manual_seed(number + 1)
+        lora = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=targets,
+            init_lora_weights=False,
+            use_rslora=True,
+        )
         net = get_peft_model(net, lora)
         net.save_pretrained(str(folder))
         net = net.unload()

@@ -56,7 +56,7 @@ _NUMBERS = {
 }
 """vLLM's other arguments that change more of the numbers than the order of sums does."""
 _PICKLES = ("pt", "npcache")
-_LOGITS = 2**28  # a batch's float32 logits, where vLLM makes them for all prompt tokens at once
+_LOGITS = 2**28  # float32 logits that vLLM's V1 runner makes at once for a prompt
 _CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
 _CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
 
@@ -142,11 +142,12 @@ def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -
         **_adapter_arguments(list(adapters.values()), compute),
         **compute.engine.args,
     }
-    # Cached prefixes are never read while the log-probs of whole prompts are made.
     tokens = max(256, min(2048, _LOGITS // vocabulary(model.path)))
-    tokens = _CPU_LORA_TOKENS if adapters and _on_cpu(compute) else tokens
-    whole_prompts = {"enable_prefix_caching": False, "max_num_batched_tokens": tokens}
-    return Job(arguments, whole_prompts, adapters)
+    # On a GPU the tokens of one prompt alone are bounded: large batches are what makes it fast.
+    whole_logits = {"long_prefill_token_threshold": tokens}
+    if _on_cpu(compute):
+        whole_logits = {"max_num_batched_tokens": _CPU_LORA_TOKENS if adapters else tokens}
+    return Job(arguments, whole_logits, adapters)
 
 
 def precision(compute: Compute) -> str:

@@ -35,12 +35,12 @@ ATTEMPTS = 3
 class Job:
     """What to load: vLLM's own arguments, and the adapters by their place in the group.
 
-    `whole_prompts` are defaults for an engine that makes the logits of all prompt tokens, since it
-    can't score given tokens alone.
+    `whole_logits` are defaults for vLLM's V1 runner, which makes the logits of all of a prompt's
+    tokens in one piece; the V2 runner makes them in chunks.
     """
 
     arguments: Mapping[str, Any]
-    whole_prompts: Mapping[str, Any]
+    whole_logits: Mapping[str, Any]
     adapters: Mapping[int, Path]
 
 
@@ -85,8 +85,7 @@ class Scorer:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        self.token_ids = scores_token_ids(job.arguments)
-        defaults = {} if self.token_ids else job.whole_prompts
+        self.token_ids, defaults = suited(job)
         self._engine: Any = LLM(**{**defaults, **job.arguments}).llm_engine
         self._lora = {
             place: LoRARequest(f"adapter-{place}", place + 1, str(path))
@@ -172,14 +171,19 @@ def read_logprobs(output: Any, request: Request, token_ids: bool) -> npt.NDArray
     return found
 
 
-def scores_token_ids(arguments: Mapping[str, Any]) -> bool:
-    """Whether this engine will score given tokens at given places: vLLM's V2 runner does."""
+def suited(job: Job) -> tuple[bool, dict[str, Any]]:
+    """Whether this engine scores given tokens at given places, and the arguments that suit it.
+
+    vLLM's V2 runner does in later versions (0.32, not 0.26). Elsewhere it gives the log-probs of
+    whole prompts, and reads no cached prefix meanwhile.
+    """
     from vllm import EngineArgs, SamplingParams
 
-    if not hasattr(SamplingParams(), "prompt_logprob_token_ids"):
-        return False
-    config = EngineArgs(**arguments).create_engine_config()
-    return bool(getattr(config, "use_v2_model_runner", False))
+    config = EngineArgs(**job.arguments).create_engine_config()
+    v2 = bool(getattr(config, "use_v2_model_runner", False))
+    if v2 and hasattr(SamplingParams(), "prompt_logprob_token_ids"):
+        return True, {}
+    return False, {"enable_prefix_caching": False, **({} if v2 else job.whole_logits)}
 
 
 def serve(connection: Connection) -> None:
