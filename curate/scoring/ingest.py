@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curate.corpus.writer import Writer
 from curate.system.progress import Progress
-from curate.system.stopping import heed
+from curate.system.stopping import check_cancelled
 
 INTAKE_ROWS, INTAKE_BYTES = 32_768, 64 << 20
 """How much is gathered before duplicates are looked for and a part is written."""
@@ -37,7 +37,7 @@ def take_in(
     progress.start("reading", None)
     try:
         for table, skipped in batches:
-            heed()
+            check_cancelled()
             progress.advance(table.num_rows)
             waiting.append(table)
             if skipped.num_rows:

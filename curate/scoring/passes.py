@@ -19,7 +19,7 @@ from curate.scoring.members import Member
 from curate.storage import parts
 from curate.system.progress import Progress
 from curate.system.sql import readable_errors
-from curate.system.stopping import heed, helper
+from curate.system.stopping import check_cancelled, helper
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -176,7 +176,7 @@ def _score_window(
         else:
             todo.append((example_id, place, item))
     for index, found in backend.score([t[2] for t in todo], [t[1] for t in todo], known):
-        heed()
+        check_cancelled()
         if index in known:
             continue
         example_id, place, item = todo[index]

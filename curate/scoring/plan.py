@@ -24,7 +24,7 @@ from curate.storage.parts import list_parts
 from curate.storage.schema import MESSAGES
 from curate.system.progress import Progress
 from curate.system.sql import readable_errors, spill_folder
-from curate.system.stopping import heed
+from curate.system.stopping import check_cancelled
 
 SAMPLE = 512
 """Examples whose tokens are counted: those with the lowest ids, which are hashes: a fair draw."""
@@ -111,7 +111,7 @@ def _read(
             )
         progress.start("reading", None)
         for table, skipped in batches:
-            heed()
+            check_cancelled()
             connection.register("incoming", table)
             fresh = connection.sql(
                 "select distinct on (example_id) example_id, messages from incoming "
@@ -156,12 +156,12 @@ def _measure(
     try:
         loading = time.perf_counter() - began
         for _ in backend.score(usable[:STEP]):  # the first pass is slower: memory, kernels
-            heed()
+            check_cancelled()
         tokens, began = 0, time.perf_counter()
         for start in range(0, len(usable), STEP):
             step = usable[start : start + STEP]
             for _ in backend.score(step):
-                heed()
+                check_cancelled()
             tokens += sum(item.stop for item in step)
             if time.perf_counter() - began > MEASURED_SECONDS:
                 break

@@ -69,7 +69,7 @@ def stoppable() -> Iterator[None]:
     hook = sys.unraisablehook
     sys.unraisablehook = lambda lost: (
         None if isinstance(lost.exc_value, Stopped) else hook(lost)
-    )  # `heed` raises it again
+    )  # `check_cancelled` raises it again
     try:
         yield
     except (Stopped, SystemExit):
@@ -79,7 +79,7 @@ def stoppable() -> Iterator[None]:
             raise
         raise Stopped(_signals.number) from None
     finally:
-        _signals = _Signals()  # a stop is for what ran inside: `heed` raises it no more
+        _signals = _Signals()  # a stop is for what ran inside: `check_cancelled` raises it no more
         sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -87,14 +87,14 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let what runs inside come to its end before a stop is heeded: work of a second or so."""
+    """Let what runs inside come to its end before a stop takes effect: work of a second or so."""
     signals = _signals
     signals.held = True
     try:
         yield
     finally:
         signals.held = False
-    heed()
+    check_cancelled()
 
 
 def asked() -> int | None:
@@ -102,7 +102,7 @@ def asked() -> int | None:
     return _signals.number
 
 
-def heed() -> None:
+def check_cancelled() -> None:
     """Raise `Stopped` once a signal came, for loops that would outlive it.
 
     Python drops an exception that a signal raises inside a destructor; this one can't get lost.

@@ -539,7 +539,7 @@ def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.M
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
-def test_a_stop_lost_in_a_destructor_is_heeded(
+def test_a_stop_lost_in_a_destructor_still_cancels(
     cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python drops what a signal raises inside `__del__`; the next batch ends the run anyway."""

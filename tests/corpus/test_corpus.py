@@ -157,7 +157,7 @@ def test_a_stop_while_a_part_is_written_waits_for_it(
             sink.add(f"{example:032x}", 1, -1.0, False)
         sink.skip("f" * 32, "too long")
         sink.flush()
-        pytest.fail("the stop is heeded once the part is stored")
+        pytest.fail("the stop takes effect once the part is stored")
     again = Corpus(made.path)
     assert again.sql("select count(*) from scores").fetchall() == [(before + 100,)]
     assert again.sql("select count(*) from skipped").fetchall() == [(1,)]

@@ -292,7 +292,7 @@ def _await_handlers(ran: subprocess.Popen[str]) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 @pytest.mark.parametrize("kind", STOPS)
-def test_a_stop_is_heeded_within_seconds(
+def test_a_stop_takes_effect_within_seconds(
     kind: str,
     number: signal.Signals,
     whole: tuple[Path, float],

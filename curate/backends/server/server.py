@@ -19,7 +19,7 @@ from curate.backends.server.served import check
 from curate.chat.render import Rendered
 from curate.errors import CurateError
 from curate.models.resolve import Model
-from curate.system.stopping import heed
+from curate.system.stopping import check_cancelled
 
 _CLAMP = -9999.0
 _TELL_SECONDS = 10.0
@@ -134,7 +134,7 @@ class ServerBackend:
 def _next(done: Done) -> tuple[int, Found]:
     """The next answer that comes; what it can't be is raised."""
     while True:
-        heed()
+        check_cancelled()
         try:
             index, found = done.get(timeout=1.0)
         except Empty:

@@ -33,7 +33,7 @@ from curate.chat.render import Rendered
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system import scratch
-from curate.system.stopping import heed
+from curate.system.stopping import check_cancelled
 
 WORKER = "curate.backends.vllm.worker"
 # All that vLLM says of a layer whose adapters it leaves out (vllm/lora/model_manager.py, 0.32).
@@ -87,7 +87,7 @@ class VllmBackend:
                 child.send(share)
                 left[child] = len(share)
         while left:
-            heed()
+            check_cancelled()
             for child in answering(left):
                 answers: list[Scored] = self._ask(child)
                 # A call that was broken off may have left some to come.
