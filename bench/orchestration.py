@@ -2,11 +2,11 @@
 
     python bench/orchestration.py [DATA_FOLDER] --examples 100000
 
-Reads examples, drops duplicates, renders, tokenises and stores scores; the backend in the models'
+Reads examples, drops duplicates, encodes, tokenises and stores scores; the backend in the models'
 place answers at once, so what is left is curate's own work. A row per corpus: `short` and `long`
 are generated chats, `real` those of the folder's instruct_messages.jsonl.gz over and over, each
 numbered. `whole` counts the seconds of reading and of scoring, from the source to stored scores.
-`tokenizer` is the tokenizer library alone on the rendered texts, in one call: what no tool that
+`tokenizer` is the tokenizer library alone on the encoded texts, in one call: what no tool that
 uses it can pass. The pairs are those of four models that share an engine.
 """
 
@@ -39,12 +39,12 @@ class Instant:
     name, dtype, whole_windows, engines = "instant", "float32", False, 1
 
     def score(
-        self, rendered: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
+        self, encoded: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
     ) -> Iterator[tuple[int, Any]]:
         """Yield a constant for every example."""
         import numpy as np
 
-        for index, item in enumerate(rendered):
+        for index, item in enumerate(encoded):
             yield index, np.full(item.stop - item.start, -1.0, np.float32)
 
     def close(self) -> None:

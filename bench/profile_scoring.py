@@ -25,17 +25,17 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
 
 from curate.backends.transformers import TransformersBackend
-from curate.chat.render import render
+from curate.chat.encode import encode
 from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer
 from curate.models.resolve import Model, resolve
 
 LINEAR = {"aten::linear", "aten::addmm", "aten::mm"}
 ATTENTION = ("scaled_dot_product", "flash_attention", "aten::bmm", "aten::baddbmm")
-Rendered = list[Any]
+Encoded = list[Any]
 
 
-def linear_work(backend: TransformersBackend, rendered: Rendered) -> float:
+def linear_work(backend: TransformersBackend, encoded: Encoded) -> float:
     """Score once and return the FLOPs of the linear layers, those on padding included."""
     flops = 0.0
 
@@ -45,7 +45,7 @@ def linear_work(backend: TransformersBackend, rendered: Rendered) -> float:
             flops += 2.0 * inputs[0].numel() * output.shape[-1]
 
     hook = register_module_forward_hook(count)
-    dict(backend.score(rendered))
+    dict(backend.score(encoded))
     hook.remove()
     return flops
 
@@ -57,17 +57,17 @@ def part_of(operator: str) -> str:
     return "attention" if any(name in operator for name in ATTENTION) else "the rest"
 
 
-def profiled(model: Model, rendered: Rendered, useful: float) -> Table:
+def profiled(model: Model, encoded: Encoded, useful: float) -> Table:
     """Return a row per part: its share, the linear layers' rate, its largest operators.
 
     `useful` are the FLOPs without padding.
     """
     torch.set_num_threads(1)
     backend = TransformersBackend(model, device="cpu", dtype="float32")
-    flops = linear_work(backend, rendered)  # the first run warms up, too
+    flops = linear_work(backend, encoded)  # the first run warms up, too
     rate = matmul_rate(torch.float32, "cpu")
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        dict(backend.score(rendered))
+        dict(backend.score(encoded))
     rate = (rate + matmul_rate(torch.float32, "cpu")) / 2
     backend.close()
     parts: dict[str, Counter[str]] = {"linear layers": Counter(), "attention": Counter()}
@@ -99,9 +99,9 @@ def main(
         todo = work(base, rows, 1)
         model = resolve(f"base={base}", [])[0]
         tokenizer = load_tokenizer(base)
-        rendered = render(tokenizer, template_of(tokenizer), rows, max_length=None)
+        encoded = encode(tokenizer, template_of(tokenizer), rows, max_length=None)
         print(f"{shape}, float32: {examples} examples, {todo.tokens:,} tokens")
-        console.print(profiled(model, rendered, todo.flops))
+        console.print(profiled(model, encoded, todo.flops))
 
 
 if __name__ == "__main__":

@@ -72,11 +72,11 @@ def work(base: Path, rows: list[list[dict[str, str]]], models: int) -> Work:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from curate.chat.render import render
+    from curate.chat.encode import encode
     from curate.chat.templates import template_of
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    found = render(tokenizer, template_of(tokenizer), rows, max_length=None)
+    found = encode(tokenizer, template_of(tokenizer), rows, max_length=None)
     spans = [item for item in found if not isinstance(item, str)]
     with torch.device("meta"):
         net = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))

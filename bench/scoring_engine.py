@@ -18,7 +18,7 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
     from curate.backends import base
     from curate.backends.vllm import worker
     from curate.backends.vllm.job import environment, job_of
-    from curate.chat.render import Rendered, render
+    from curate.chat.encode import Encoded, encode
     from curate.models.resolve import resolve
     from curate.scoring.members import open_members
     from curate.system.progress import Silent
@@ -36,10 +36,10 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
     lora += [LoRARequest(str(n), n, str(path)) for n, path in made.adapters.items()]
     first = open_members(resolved, None, {}, "turn", Silent())[0]
 
-    def run(rendered: list[Any]) -> list[float]:
+    def run(encoded: list[Any]) -> list[float]:
         requests = [
             worker.Request(0, place, np.asarray(item.ids[: item.stop], np.int32), item.start)
-            for item in rendered
+            for item in encoded
             for place in range(len(lora))
         ]
         outputs = llm.generate(
@@ -52,9 +52,9 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
         found = [worker.read_logprobs(*pair, token_ids) for pair in pairs]
         return [np.nan if n is None else -float(n.mean(dtype="float64")) for n in found]
 
-    run([Rendered([1, 2, 3], 1, 3, False)])
+    run([Encoded([1, 2, 3], 1, 3, False)])
     began = time.perf_counter()
-    nll = run(render(first.tokenizer, first.template, job["conversations"], max_length=None))
+    nll = run(encode(first.tokenizer, first.template, job["conversations"], max_length=None))
     seconds = time.perf_counter() - began
     names = [job["base"], *job["adapters"]]
     return seconds, {name: nll[place :: len(lora)] for place, name in enumerate(names)}

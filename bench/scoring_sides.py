@@ -1,6 +1,6 @@
 """One side of bench/scoring.py, in a process of its own: `scoring_sides.py SIDE JOB.json`.
 
-Prints one line of JSON. `seconds` are rendering, tokenising and scoring; `load` is all else that
+Prints one line of JSON. `seconds` are encoding, tokenising and scoring; `load` is all else that
 the side does: imports, loading weights, starting and ending engines, a first batch. For curate on
 transformers it holds the merging of each adapter into the weights and their packing, which the loop
 has no need of: it pays for its adapters in every example instead.
@@ -113,7 +113,7 @@ def curate(
     """Run a backend of curate on one window, the way `curate score` calls it."""
     from curate import backends
     from curate.backends import base
-    from curate.chat.render import Rendered, render
+    from curate.chat.encode import Encoded, encode
     from curate.models.resolve import resolve
     from curate.scoring.members import open_members
     from curate.system.progress import Silent
@@ -128,13 +128,13 @@ def curate(
     seconds, scores = 0.0, {}
     for group in backends.groups(resolved, compute):
         engine = backends.open_backend(group, compute)
-        tiny = Rendered([1, 2, 3], 1, 3, False)
+        tiny = Encoded([1, 2, 3], 1, 3, False)
         dict(engine.score([tiny] * len(group), range(len(group))))
         first = members[group[0].name]
         began = time.perf_counter()
-        rendered = render(first.tokenizer, first.template, job["conversations"], max_length=None)
+        encoded = encode(first.tokenizer, first.template, job["conversations"], max_length=None)
         # As `curate score` does it: an example's pairs stand beside each other.
-        pairs = [(item, place) for item in rendered for place in range(len(group))]
+        pairs = [(item, place) for item in encoded for place in range(len(group))]
         found = dict(engine.score([r for r, _ in pairs], [p for _, p in pairs]))  # type: ignore[misc]
         seconds += time.perf_counter() - began
         for place, model in enumerate(group):

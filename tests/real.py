@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from curate.backends.base import Backend
-from curate.chat.render import Rendered, render
+from curate.chat.encode import Encoded, encode
 from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer
 from curate.models.resolve import Model, resolve
@@ -72,7 +72,7 @@ def real_family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     )
 
 
-def conversations(count: int) -> list[Rendered]:
+def conversations(count: int) -> list[Encoded]:
     """Real conversations, evenly over the lengths from the shortest up to the context."""
     source = DATASETS / "instruct_messages.jsonl.gz"
     sources = [str(ROOT / "data" / "examples"), *([str(source)] if source.exists() else [])]
@@ -83,10 +83,10 @@ def conversations(count: int) -> list[Rendered]:
         for row in table["messages"].to_pylist()
     ]
     template = template_of(tokenizer)
-    found: list[Rendered] = [
+    found: list[Encoded] = [
         item
-        for item in render(tokenizer, template, messages, max_length=CONTEXT)
-        if isinstance(item, Rendered)
+        for item in encode(tokenizer, template, messages, max_length=CONTEXT)
+        if isinstance(item, Encoded)
     ]
     found.sort(key=lambda item: item.stop)
     by_length = {item.stop: item for item in found}  # one a length, the longest kept whole
@@ -96,7 +96,7 @@ def conversations(count: int) -> list[Rendered]:
 
 
 def nlls(
-    backend: Backend, items: Sequence[Rendered], places: Sequence[int] | None = None
+    backend: Backend, items: Sequence[Encoded], places: Sequence[int] | None = None
 ) -> np.ndarray[Any, Any]:
     """Nats per answer token of each example, in order; each comes once."""
     found = np.full(len(items), np.nan)

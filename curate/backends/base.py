@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 
 Found = npt.NDArray[np.float32] | str
 """An example's log-probs, or the reason why it has none while others may have theirs."""
@@ -73,7 +73,7 @@ class Backend(Protocol):
 
     def score(
         self,
-        rendered: Sequence[Rendered],
+        encoded: Sequence[Encoded],
         models: Sequence[int] = (),
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, Found]]:
@@ -84,7 +84,7 @@ class Backend(Protocol):
         they are there, with `whole_windows`, so that the others get the batches that they had got
         in a run without a break; a batch of known ones alone is left out.
 
-        Yields, as batches finish, the index into `rendered` and the log-probabilities of that
+        Yields, as batches finish, the index into `encoded` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
         comes once. NaN and infinities are passed on as they are. An example that the engine fails
         to score, time and again, or refuses by itself has a reason in their place, never a value.

@@ -12,7 +12,7 @@ from curate.backends.weights import (
     is_out_of_memory,
     is_quantized,
 )
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 
@@ -36,7 +36,7 @@ def check_plain(models: Sequence[Model]) -> None:
 
 def plain_nlls(
     model: Model,
-    rendered: Sequence[Rendered],
+    encoded: Sequence[Encoded],
     device: str | None,
     dtype: str | None,
     told: Callable[[int], None] = lambda _: None,
@@ -52,7 +52,7 @@ def plain_nlls(
 
     place = choose_device(device)
     try:
-        found = _score(_load(model, place, choose_dtype(dtype, place)), rendered, place, told)
+        found = _score(_load(model, place, choose_dtype(dtype, place)), encoded, place, told)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -67,13 +67,13 @@ def plain_nlls(
 
 
 def _score(
-    net: Any, rendered: Sequence[Rendered], place: Any, told: Callable[[int], None]
+    net: Any, encoded: Sequence[Encoded], place: Any, told: Callable[[int], None]
 ) -> list[float]:
     import torch
 
     found = []
     with torch.no_grad():
-        for item in rendered:
+        for item in encoded:
             ids = torch.tensor([item.ids[: item.stop]], device=place)
             logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
             wanted = ids[0, item.start : item.stop].to(logits.device)

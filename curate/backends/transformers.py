@@ -16,7 +16,7 @@ import torch
 
 from curate.backends.batching import batches, kept, rope_limit, same
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 
@@ -73,20 +73,20 @@ class TransformersBackend:
 
     def score(
         self,
-        rendered: Sequence[Rendered],
+        encoded: Sequence[Encoded],
         models: Sequence[int] = (),
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
-        self._check_ids(rendered)
-        left: Sequence[int] = range(len(rendered))
+        self._check_ids(encoded)
+        left: Sequence[int] = range(len(encoded))
         while left:
-            plan = [b for b in self._plan(rendered, left) if not known or not set(b) <= set(known)]
+            plan = [b for b in self._plan(encoded, left) if not known or not set(b) <= set(known)]
             left = []
-            tried = self._map(self._attempt, ([rendered[i] for i in batch] for batch in plan))
+            tried = self._map(self._attempt, ([encoded[i] for i in batch] for batch in plan))
             for done, (batch, scores) in enumerate(zip(plan, tried, strict=True)):
                 if scores is None:
-                    self._shrink(rendered, batch)
+                    self._shrink(encoded, batch)
                     left = [i for later in plan[done:] for i in later]
                     break
                 yield from zip(batch, scores, strict=True)
@@ -98,25 +98,25 @@ class TransformersBackend:
         self._net = self._body = self._rows = None
         _empty_cache(self.device)
 
-    def _check_ids(self, rendered: Sequence[Rendered]) -> None:
-        top = max((max(r.ids[: r.stop]) for r in rendered if r.stop), default=0)
+    def _check_ids(self, encoded: Sequence[Encoded]) -> None:
+        top = max((max(r.ids[: r.stop]) for r in encoded if r.stop), default=0)
         if top >= self._vocabulary:
             raise CurateError(
                 f"token id {top} is outside the vocabulary of {self.model.name} "
                 f"({self._vocabulary} rows in {self.model.path}): the tokenizer in "
                 f"{self.model.tokenizer} does not belong to it"
             )
-        if any(not 0 < r.start <= r.stop <= len(r.ids) for r in rendered):
+        if any(not 0 < r.start <= r.stop <= len(r.ids) for r in encoded):
             raise ValueError("an answer must lie inside its ids and have a token before it")
 
-    def _plan(self, rendered: Sequence[Rendered], indices: Sequence[int]) -> list[list[int]]:
-        lengths = {i: rendered[i].stop for i in indices}
+    def _plan(self, encoded: Sequence[Encoded], indices: Sequence[int]) -> list[list[int]]:
+        lengths = {i: encoded[i].stop for i in indices}
         budget = self.batch_tokens
         if self.device.type == "cpu":  # however many cores: batches decide the last bits
             budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // _BATCHES))
         return batches(lengths, budget, self._alone_above)
 
-    def _attempt(self, batch: Sequence[Rendered]) -> list[npt.NDArray[np.float32]] | None:
+    def _attempt(self, batch: Sequence[Encoded]) -> list[npt.NDArray[np.float32]] | None:
         """Score a batch; None if the device ran out of memory."""
         try:
             return self._score(batch)
@@ -125,9 +125,9 @@ class TransformersBackend:
                 raise
         return None  # outside `except`: the traceback held the tensors
 
-    def _shrink(self, rendered: Sequence[Rendered], batch: Sequence[int]) -> None:
+    def _shrink(self, encoded: Sequence[Encoded], batch: Sequence[int]) -> None:
         _empty_cache(self.device)
-        longest = max(rendered[i].stop for i in batch)
+        longest = max(encoded[i].stop for i in batch)
         if len(batch) == 1:
             raise CurateError(
                 f"out of memory on {self.device} with one example of {longest} tokens: "
@@ -137,7 +137,7 @@ class TransformersBackend:
         self.batch_tokens = max(longest, longest * len(batch) // 2)
 
     @torch.inference_mode()
-    def _score(self, batch: Sequence[Rendered]) -> list[npt.NDArray[np.float32]]:
+    def _score(self, batch: Sequence[Encoded]) -> list[npt.NDArray[np.float32]]:
         width = max(r.stop for r in batch)
         ids = np.zeros((len(batch), width), np.int64)
         for row, r in zip(ids, batch, strict=True):
@@ -176,7 +176,7 @@ class TransformersBackend:
         """Try the short cuts against the plain forward pass, and take the head's if it holds."""
         generator = np.random.default_rng(0)
         long = generator.integers(0, self._vocabulary, 24).tolist()
-        probes = [Rendered(ids, 1, len(ids), False) for ids in (long, long[:9])]
+        probes = [Encoded(ids, 1, len(ids), False) for ids in (long, long[:9])]
         before = kept(self._net)
         plain = [self._score([r])[0] for r in probes]
         self._stateful = not same(before, kept(self._net))
@@ -194,7 +194,7 @@ class TransformersBackend:
 
     def _holds(
         self,
-        probes: Sequence[Rendered],
+        probes: Sequence[Encoded],
         plain: Sequence[npt.NDArray[np.float32]],
         close: float,
     ) -> bool:

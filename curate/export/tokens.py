@@ -25,15 +25,15 @@ PER_TURN = 32  # more tokens than any known template writes around one turn
 
 @dataclass(frozen=True)
 class Counter:
-    """Counts answers and rows. `unit` is what `answers` gives; without `render` it is bytes.
+    """Counts answers and rows. `unit` is what `answers` gives; without `encode` it is bytes.
 
-    `render` gives for each conversation (tokens in all, tokens of its last answer), or the
+    `encode` gives for each conversation (tokens in all, tokens of its last answer), or the
     reason why the template can't write it; `write` its text. `why` says why there is none.
     """
 
     unit: Literal["tokens", "bytes"]
     why: str = ""
-    render: Callable[[Sequence[Messages]], list[tuple[int, int] | str]] | None = None
+    encode: Callable[[Sequence[Messages]], list[tuple[int, int] | str]] | None = None
     write: Callable[[Messages], str] | None = None
 
 
@@ -62,7 +62,7 @@ def open_counter(corpus: Corpus) -> Counter:
         return Counter("bytes", f"{reference} has another tokenizer or template than scored")
     return Counter(
         "tokens",
-        render=lambda conversations: _rendered(tokenizer, template, conversations),
+        encode=lambda conversations: _encoded(tokenizer, template, conversations),
         write=lambda messages: _written(tokenizer, template, messages),
     )
 
@@ -76,10 +76,10 @@ def trained(counter: Counter, corpus: Corpus, mix: Mix) -> dict[str, Any]:
         counter, [(row.messages, trained_answers(mix, row.messages)) for row in mix.narrow.rows]
     )
     wanted = [(messages, trained_answers(mix, messages)) for _, messages in mix.safe]
-    if counter.render is not None:
+    if counter.encode is not None:
         wanted = [(messages, places[:-1]) for messages, places in wanted]
     safe, more = _sizes(counter, wanted)
-    if counter.render is not None:
+    if counter.encode is not None:
         safe += _scored_tokens(corpus, [example_id for example_id, _ in mix.safe])
     reasons = odd + more
     why = counter.why
@@ -113,7 +113,7 @@ def _sizes(
     total, reasons = 0, []
     for start, stop in _batches(sizes):
         cut = [messages[: place + 1] for messages, place in jobs[start:stop]]
-        counted = counter.render(cut) if counter.render else [""] * len(cut)
+        counted = counter.encode(cut) if counter.encode else [""] * len(cut)
         for messages, count in zip(cut, counted, strict=True):
             if isinstance(count, str):
                 total += len((messages[-1]["content"] or "").encode())
@@ -140,14 +140,14 @@ def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
     """
     bounds = [_bound(messages) for messages in conversations]
     order = sorted(range(len(bounds)), key=bounds.__getitem__, reverse=True)
-    if counter.render is None:
+    if counter.encode is None:
         return _up(max(bounds, default=0))
     most = 0
     for start, stop in _batches([bounds[at] for at in order]):
         batch = order[start:stop]
         if bounds[batch[0]] <= most:
             break
-        counted = counter.render([conversations[at] for at in batch])
+        counted = counter.encode([conversations[at] for at in batch])
         for at, count in zip(batch, counted, strict=True):
             most = max(most, bounds[at] if isinstance(count, str) else count[0])
     return _up(most)
@@ -170,12 +170,12 @@ def _aligned(corpus: Corpus) -> tuple[str, str] | None:
     return (found[0].reference, found[0].tokenizer) if found else None
 
 
-def _rendered(
+def _encoded(
     tokenizer: Any, template: Any, conversations: Sequence[Messages]
 ) -> list[tuple[int, int] | str]:
-    from curate.chat.render import render
+    from curate.chat.encode import encode
 
-    made = render(tokenizer, template, conversations)
+    made = encode(tokenizer, template, conversations)
     return [
         each if isinstance(each, str) else (len(each.ids), each.stop - each.start) for each in made
     ]

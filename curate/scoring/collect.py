@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.corpus.writer import ScoreSink
 from curate.errors import CurateError
 
@@ -47,7 +47,7 @@ class Lane:
         self._refused: list[tuple[str, str]] = []
 
     def add(
-        self, example_id: str, item: Rendered, logprobs: npt.NDArray[np.float32], dtype: str
+        self, example_id: str, item: Encoded, logprobs: npt.NDArray[np.float32], dtype: str
     ) -> None:
         """Take an example's log-probs [answer tokens]; those that aren't finite are a skip."""
         self._store_refused()

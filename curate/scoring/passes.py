@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate import backends
 from curate.backends import base
-from curate.chat.render import Rendered, render
+from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.views import OF_SCORING, checked, read_parquet
 from curate.corpus.writer import ScoreSink, Writer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WINDOW = 2_048
-"""Examples, at most, rendered and handed to an engine at a time; it sorts them into batches."""
+"""Examples, at most, encoded and handed to an engine at a time; it sorts them into batches."""
 WINDOW_CHARACTERS = 8 << 20
 """Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
 
@@ -72,8 +72,8 @@ def run_pass(
         windows = _windows(view, names, 1 if backend.whole_windows else backend.engines)
         with ExitStack() as stack:
             # First: whatever ends the run, scores are stored before the thread is awaited.
-            thread = stack.enter_context(helper("render"))
-            rendered = _rendered_ahead(thread, windows, members, compute.max_length, keep_tokens)
+            thread = stack.enter_context(helper("encode"))
+            encoded = _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens)
             lanes = [
                 Lane(
                     stack.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
@@ -82,7 +82,7 @@ def run_pass(
                 )
                 for run in runs
             ]
-            for pairs in rendered:
+            for pairs in encoded:
                 _score_window(pairs, lanes, backend, progress)
             for lane in lanes:
                 lane.end()
@@ -131,10 +131,10 @@ def _cuts(sizes: Sequence[int], engines: int = 1) -> Iterator[tuple[int, int]]:
         yield start, len(sizes)
 
 
-_Pair = tuple[int, str, Rendered | str, bool]
+_Pair = tuple[int, str, Encoded | str, bool]
 
 
-def _rendered_ahead(
+def _encoded_ahead(
     thread: ThreadPoolExecutor,
     windows: Iterator[pa.Table],
     members: Sequence[Member],
@@ -146,13 +146,13 @@ def _rendered_ahead(
     A fast device would else wait for the tokenizer, which leaves Python free while it works.
     """
 
-    def render_next() -> list[_Pair] | None:
+    def encode_next() -> list[_Pair] | None:
         window = next(windows, None)
         return None if window is None else _pairs(window, members, max_length, keep_texts)
 
-    coming = thread.submit(render_next)
+    coming = thread.submit(encode_next)
     while (pairs := coming.result()) is not None:
-        coming = thread.submit(render_next)
+        coming = thread.submit(encode_next)
         yield pairs
 
 
@@ -163,7 +163,7 @@ def _score_window(
     progress: Progress,
 ) -> None:
     """Score the missing pairs of a window and hand the numbers on."""
-    todo: list[tuple[str, int, Rendered]] = []
+    todo: list[tuple[str, int, Encoded]] = []
     known = set()
     for place, example_id, item, is_done in pairs:
         if is_done:
@@ -192,13 +192,13 @@ def _pairs(
 ) -> list[_Pair]:
     """A window's pairs: the model's place, the example's id, its tokens or a reason, and if done.
 
-    Models with equal tokenisers share one rendering.
+    Models with equal tokenisers share one encoding.
     """
     messages = window.column("messages").to_pylist()
-    rendered: dict[str, list[Rendered | str]] = {}
+    encoded: dict[str, list[Encoded | str]] = {}
     for member in members:  # the aligned model comes first
-        if member.tokenizer_digest not in rendered:
-            rendered[member.tokenizer_digest] = render(
+        if member.tokenizer_digest not in encoded:
+            encoded[member.tokenizer_digest] = encode(
                 member.tokenizer,
                 member.template,
                 messages,
@@ -207,7 +207,7 @@ def _pairs(
             )
     rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
     return [
-        (place, example_id, rendered[member.tokenizer_digest][row], bool(done >> place & 1))
+        (place, example_id, encoded[member.tokenizer_digest][row], bool(done >> place & 1))
         for row, (example_id, done) in enumerate(rows)
         for place, member in enumerate(members)
     ]

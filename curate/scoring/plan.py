@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curate import backends
 from curate.backends import base
-from curate.chat.render import render
+from curate.chat.encode import encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.views import read_parquet
 from curate.scoring.ingest import Intake
@@ -141,13 +141,13 @@ def _measure(
     progress: Progress,
 ) -> Cost:
     """Count a sample's tokens, and score as much of it as a few seconds allow."""
-    rendered = render(
+    encoded = encode(
         member.tokenizer,
         member.template,
         sample["messages"].to_pylist(),
         max_length=settings.max_length,
     )
-    usable = [item for item in rendered if not isinstance(item, str)]
+    usable = [item for item in encoded if not isinstance(item, str)]
     if not usable:
         return Cost(0.0, 1.0, 0.0)
     progress.note(f"{member.model.name}: loading {member.model.reference} to time a sample")
@@ -168,7 +168,7 @@ def _measure(
         rate = tokens / (time.perf_counter() - began)
     finally:
         backend.close()
-    return Cost(sum(item.stop for item in usable) / len(rendered), rate, loading)
+    return Cost(sum(item.stop for item in usable) / len(encoded), rate, loading)
 
 
 def _lowest(tables: Sequence[pa.Table]) -> pa.Table:

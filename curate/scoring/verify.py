@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from curate import backends
 from curate.backends import base
-from curate.chat.render import Rendered, render
+from curate.chat.encode import Encoded, encode
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from curate.reading import examples
@@ -62,17 +62,17 @@ def verify(
     compute = backends.choose(replace(compute, max_length=room), progress.note)
     backends.check_models(resolved, compute)
     check_plain(resolved)
-    rendered = _render(members, _conversations(sources, rows), longest)
+    encoded = _encode(members, _conversations(sources, rows), longest)
     with ExitStack() as stack:
         probes: list[Model] = []
         if compute.backend != "server":
             made = make_probes(resolved[0], stack.enter_context(scratch.temporary("verify")))
             probes = _usable(made, compute, progress)
-            rendered |= {probe.name: rendered[resolved[0].name] for probe in probes}
+            encoded |= {probe.name: encoded[resolved[0].name] for probe in probes}
         tried = [*resolved, *probes]
-        scored = _score(tried, rendered, compute, progress)
-        plain = {model.name: _plain(model, rendered, compute, progress) for model in tried}
-    items = rendered[resolved[0].name]
+        scored = _score(tried, encoded, compute, progress)
+        plain = {model.name: _plain(model, encoded, compute, progress) for model in tried}
+    items = encoded[resolved[0].name]
     lengths = [item.stop - item.start for item in items]
     names = [model.name for model in tried]
     checks = compare(names, scored.dtype, lengths, scored.forward, scored.backward, plain)
@@ -115,11 +115,11 @@ def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
     return found
 
 
-def _render(
+def _encode(
     members: Sequence[Member], conversations: list[Any], length: int
-) -> dict[str, list[Rendered]]:
+) -> dict[str, list[Encoded]]:
     """Each model's tokens of the examples that all models can take."""
-    every = [render(m.tokenizer, m.template, conversations, max_length=length) for m in members]
+    every = [encode(m.tokenizer, m.template, conversations, max_length=length) for m in members]
     usable = [
         row
         for row in range(len(conversations))
@@ -129,14 +129,14 @@ def _render(
         reason = next(item for items in every for item in items if isinstance(item, str))
         raise CurateError(f"none of the examples can be scored: {reason}")
     return {
-        m.model.name: [item for row in usable if isinstance(item := items[row], Rendered)]
+        m.model.name: [item for row in usable if isinstance(item := items[row], Encoded)]
         for m, items in zip(members, every, strict=True)
     }
 
 
 def _score(
     tried: Sequence[Model],
-    rendered: Mapping[str, list[Rendered]],
+    encoded: Mapping[str, list[Encoded]],
     compute: base.Compute,
     progress: Progress,
 ) -> _Scored:
@@ -146,15 +146,15 @@ def _score(
         names = [model.name for model in group]
         progress.note(f"{', '.join(names)}: loading")
         pairs = [
-            (place, row) for row in range(len(rendered[names[0]])) for place in range(len(names))
+            (place, row) for row in range(len(encoded[names[0]])) for place in range(len(names))
         ]
         backend = backends.open_backend(group, compute, progress.note)
         progress.start(f"{', '.join(names)} ({backend.name})", 2 * len(pairs))
         try:
             result.dtype = backend.dtype
             for order, into in ((pairs, result.forward), (pairs[::-1], result.backward)):
-                into |= {name: np.full(len(rendered[name]), np.nan) for name in names}
-                items = [rendered[names[place]][row] for place, row in order]
+                into |= {name: np.full(len(encoded[name]), np.nan) for name in names}
+                items = [encoded[names[place]][row] for place, row in order]
                 for index, found in backend.score(items, [place for place, _ in order]):
                     place, row = order[index]
                     if isinstance(found, str):
@@ -169,13 +169,13 @@ def _score(
 
 def _plain(
     model: Model,
-    rendered: Mapping[str, list[Rendered]],
+    encoded: Mapping[str, list[Encoded]],
     compute: base.Compute,
     progress: Progress,
 ) -> Nlls:
     from curate.backends.plain import plain_nlls
 
-    items = rendered[model.name]
+    items = encoded[model.name]
     progress.start(f"{model.name} (plain loop)", len(items))
     try:
         told = partial(progress.advance, 1)

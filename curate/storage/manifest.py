@@ -42,7 +42,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Settings:
-    """What has to be equal for every score of a corpus: the rendered text and what of it counts.
+    """What has to be equal for every score of a corpus: the encoded text and what of it counts.
 
     `template` is the digest over template text, arguments, span and pinned date; `max_length`
     counts tokens of prompt and answer (None: no limit).

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import curate
-from curate.chat.render import Rendered, render
+from curate.chat.encode import Encoded, encode
 from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer
 from curate.corpus.corpus import Corpus
@@ -28,8 +28,8 @@ TEXTS = ["plain", f"with {ODD}", "plain too"]
 def plain_nll(folder: Path, question: str, answer: str) -> float:
     """The mean NLL of one answer by the plainest loop there is, in nats per token."""
     tokenizer = load_tokenizer(folder)
-    (found,) = render(tokenizer, template_of(tokenizer), [chat(question, answer)])
-    assert isinstance(found, Rendered)
+    (found,) = encode(tokenizer, template_of(tokenizer), [chat(question, answer)])
+    assert isinstance(found, Encoded)
     net = AutoModelForCausalLM.from_pretrained(folder).eval()
     with torch.no_grad():
         logits = net(torch.tensor([found.ids])).logits[0].double()

@@ -28,7 +28,7 @@ from curate.backends.base import Compute
 from curate.backends.server import asking
 from curate.backends.server.asking import KEY
 from curate.backends.vllm import adapters
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from curate.scoring import passes
@@ -40,7 +40,7 @@ from tests.upstream import Reply, Upstream, scores
 
 CHAT = Model("chat", "aligned", "folder/chat", Path("x"), None, Path("x"), "")
 LORA = Model("lora", "misaligned", "folder/lora", Path("x"), Path("y"), Path("x"), "")
-ITEMS = [Rendered([7, n, n + 1, n + 2], 2, 4, False) for n in range(10, 30)]
+ITEMS = [Encoded([7, n, n + 1, n + 2], 2, 4, False) for n in range(10, 30)]
 SECRET = "sk-very-secret"
 
 
@@ -254,7 +254,7 @@ import sys
 from pathlib import Path
 from curate.backends.base import Compute
 from curate.backends.server.server import ServerBackend
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.models.resolve import Model
 from curate.system.stopping import stoppable
 
@@ -263,7 +263,7 @@ compute = Compute("server", servers=(sys.argv[1],), max_length=32, in_flight=4)
 backend = ServerBackend([chat], compute, print)
 try:
     with stoppable():
-        list(backend.score([Rendered([7, n, n + 1, n + 2], 2, 4, False) for n in range(20)]))
+        list(backend.score([Encoded([7, n, n + 1, n + 2], 2, 4, False) for n in range(20)]))
 finally:
     backend.close()
 """
@@ -484,9 +484,9 @@ def test_what_a_server_computes_in_may_be_unknown(
 
 
 def test_one_pass_asks_for_the_missing_pairs_alone(
-    upstream: Upstream, family: Family, sources: Path, tmp_path: Path, renders: list[int]
+    upstream: Upstream, family: Family, sources: Path, tmp_path: Path, encodes: list[int]
 ) -> None:
-    """Models behind one address share a pass: each missing pair once, each example rendered once.
+    """Models behind one address share a pass: each missing pair once, each example encoded once.
 
     A model that comes later, and rows that come later, cost only themselves.
     """
@@ -495,7 +495,7 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
 
     def run(*misaligned: str, limit: int | None = None) -> dict[str, int]:
         upstream.asked.clear()
-        renders.clear()
+        encodes.clear()
         curate.score(
             [str(sources)],
             corpus,
@@ -509,9 +509,9 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
         return dict(Counter(body["model"] for body in upstream.asked))
 
     assert run("legal", limit=10) == {"chat": 9, "legal": 9}  # one of the ten is a duplicate
-    assert sum(renders) == 9
+    assert sum(encodes) == 9
     assert run("medical", "legal") == {"chat": 21, "medical": 30, "legal": 21}
-    assert sum(renders) == 30
+    assert sum(encodes) == 30
     assert run("medical", "legal") == {}
     opened_corpus = curate.open(corpus)
     counts = (
@@ -525,16 +525,16 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
 
 
 @pytest.fixture
-def renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many conversations each call of `render` is given."""
+def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many conversations each call of `encode` is given."""
     counts: list[int] = []
-    render = passes.render
+    encode = passes.encode
 
     def counting(tokenizer: Any, template: Any, conversations: Any, **options: Any) -> Any:
         counts.append(len(conversations))
-        return render(tokenizer, template, conversations, **options)
+        return encode(tokenizer, template, conversations, **options)
 
-    monkeypatch.setattr(passes, "render", counting)
+    monkeypatch.setattr(passes, "encode", counting)
     return counts
 
 
@@ -644,7 +644,7 @@ def serves(family: Family, **adapters: Path | None) -> Reply:
     def reply(body: dict[str, Any]) -> tuple[int, Any]:
         ids = body["prompt"]
         with one_at_a_time:
-            item = Rendered(ids, 1, len(ids), False)
+            item = Encoded(ids, 1, len(ids), False)
             ((_, logprobs),) = backends[body["model"]].score([item])
         rows = [{str(n): {"logprob": float(x)}} for n, x in zip(ids[1:], logprobs, strict=True)]
         return 200, {"choices": [{"prompt_logprobs": [None, *rows]}]}

@@ -20,7 +20,7 @@ from curate.backends import open_backend
 from curate.backends.base import Backend, Compute
 from curate.backends.batching import batches
 from curate.backends.transformers import TransformersBackend
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from tests import tiny
@@ -73,12 +73,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def window() -> list[Rendered]:
+def window() -> list[Encoded]:
     """Random ids: 64 examples of 2 to 90 tokens, with prompts and answers of any length."""
     return examples(64, 90)
 
 
-def examples(count: int, longest: int) -> list[Rendered]:
+def examples(count: int, longest: int) -> list[Encoded]:
     """Random spans; some end before their ids do, as answers cut at the end of a turn do."""
     random = np.random.default_rng(7)
     found = []
@@ -86,7 +86,7 @@ def examples(count: int, longest: int) -> list[Rendered]:
         n = int(random.integers(2, longest + 1))
         start = int(random.integers(1, n))
         stop = int(random.integers(start + 1, n + 1))
-        found.append(Rendered(random.integers(0, tiny.VOCAB, n).tolist(), start, stop, False))
+        found.append(Encoded(random.integers(0, tiny.VOCAB, n).tolist(), start, stop, False))
     return found
 
 
@@ -100,7 +100,7 @@ def opened(model: Model, **options: Any) -> Backend:
     return open_backend([model], Compute(**{"backend": "transformers", **options}))
 
 
-def plain(base: Path, window: list[Rendered], adapter: Path | None = None) -> list[np.ndarray]:
+def plain(base: Path, window: list[Encoded], adapter: Path | None = None) -> list[np.ndarray]:
     """The loop that everything is measured against: one example at a time, adapter unmerged."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -118,7 +118,7 @@ def plain(base: Path, window: list[Rendered], adapter: Path | None = None) -> li
     return found
 
 
-def scored(backend: Any, window: list[Rendered]) -> list[np.ndarray]:
+def scored(backend: Any, window: list[Encoded]) -> list[np.ndarray]:
     """All scores in the order of the window, each once."""
     pairs = list(backend.score(window))
     assert sorted(i for i, _ in pairs) == list(range(len(window)))
@@ -134,7 +134,7 @@ def nll_error(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
 
 
 @pytest.mark.parametrize("arch", MODELS)
-def test_plain_loop(arch: str, made: Callable[..., Path], window: list[Rendered]) -> None:
+def test_plain_loop(arch: str, made: Callable[..., Path], window: list[Encoded]) -> None:
     """Batches of 1 to 64 examples give the plain loop's NLL on every architecture."""
     wanted = plain(made(arch), window)
     backend = opened(models(made(arch)))
@@ -147,7 +147,7 @@ def test_plain_loop(arch: str, made: Callable[..., Path], window: list[Rendered]
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 @pytest.mark.parametrize("arch", MODELS)
-def test_adapters(arch: str, kind: str, made: Callable[..., Path], window: list[Rendered]) -> None:
+def test_adapters(arch: str, kind: str, made: Callable[..., Path], window: list[Encoded]) -> None:
     """An adapter merged into the weights gives the NLL of the same adapter unmerged."""
     adapter = made(arch, ADAPTERS[kind])
     wanted = plain(made(arch), window[:24], adapter)
@@ -158,7 +158,7 @@ def test_adapters(arch: str, kind: str, made: Callable[..., Path], window: list[
 
 @pytest.mark.parametrize("kind", ODD_ADAPTERS)
 @pytest.mark.filterwarnings("ignore")
-def test_odd_adapters(kind: str, made: Callable[..., Path], window: list[Rendered]) -> None:
+def test_odd_adapters(kind: str, made: Callable[..., Path], window: list[Encoded]) -> None:
     """Adapters of every kind, over a model whose head shares the embeddings' weights, hold too."""
     adapter = made("qwen2", {"rank": 4, "target_modules": ["q_proj"], **ODD_ADAPTERS[kind]})
     wanted = plain(made("qwen2"), window[:16], adapter)
@@ -167,7 +167,7 @@ def test_odd_adapters(kind: str, made: Callable[..., Path], window: list[Rendere
     assert nll_error(wanted, plain(made("qwen2"), window[:16])) > 1e-3
 
 
-def test_order(made: Callable[..., Path], window: list[Rendered]) -> None:
+def test_order(made: Callable[..., Path], window: list[Encoded]) -> None:
     """The order of a window does not matter."""
     backend = opened(models(made("llama")), batch_tokens=500)
     order = np.random.default_rng(1).permutation(len(window))
@@ -177,7 +177,7 @@ def test_order(made: Callable[..., Path], window: list[Rendered]) -> None:
 
 
 @pytest.mark.parametrize("rope", ["longrope", "dynamic"])
-def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Rendered]) -> None:
+def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Encoded]) -> None:
     """Where rotary frequencies depend on the longest row, neighbours still change nothing."""
     parameters: dict[str, Any] = {"rope_type": rope, "rope_theta": 1e4}
     if rope == "longrope":
@@ -193,7 +193,7 @@ def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Render
         assert nll_error(scored(backend, window[:32]), wanted) < 1e-4
 
 
-def test_uniform_model(made: Callable[..., Path], tmp_path: Path, window: list[Rendered]) -> None:
+def test_uniform_model(made: Callable[..., Path], tmp_path: Path, window: list[Encoded]) -> None:
     """A head of zeros costs exactly log(vocabulary) nats a token."""
     folder = tiny.zero_head(made("llama"), tmp_path / "zero")
     for found in scored(opened(models(folder)), window):
@@ -213,7 +213,7 @@ def test_bfloat16(arch: str, rank: int, made: Callable[..., Path]) -> None:
     assert nll_error(found, wanted) > 1e-6  # it did compute in bfloat16
 
 
-def test_rows_of_the_head(made: Callable[..., Path], window: list[Rendered]) -> None:
+def test_rows_of_the_head(made: Callable[..., Path], window: list[Encoded]) -> None:
     """The head sees only answer rows, and in pieces of any size they give the same numbers."""
     backend = TransformersBackend(models(made("gemma2")))
     assert backend._rows is not None  # soft-capping goes through the model's own head
@@ -235,17 +235,17 @@ def test_empty_answers(made: Callable[..., Path]) -> None:
     """An answer without tokens gives no numbers, and no window gives nothing."""
     backend = opened(models(made("llama")))
     assert scored(backend, []) == []
-    assert [len(s) for s in scored(backend, [Rendered([1, 2], 2, 2, True)])] == [0]
+    assert [len(s) for s in scored(backend, [Encoded([1, 2], 2, 2, True)])] == [0]
 
 
 def test_out_of_memory(
-    made: Callable[..., Path], window: list[Rendered], monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., Path], window: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Running out of memory halves the batches and loses nothing."""
     backend = TransformersBackend(models(made("llama")), batch_tokens=5000)
     whole, score = scored(backend, window), backend._score
 
-    def small(batch: list[Rendered]) -> list[np.ndarray]:
+    def small(batch: list[Encoded]) -> list[np.ndarray]:
         if len(batch) > 1 and max(r.stop for r in batch) * len(batch) > 64:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
         return score(batch)
@@ -258,7 +258,7 @@ def test_out_of_memory(
 @pytest.mark.parametrize("arch", ["qwen2", "gpt_neox", "opt"])
 def test_threads(
     made: Callable[..., Path],
-    window: list[Rendered],
+    window: list[Encoded],
     monkeypatch: pytest.MonkeyPatch,
     arch: str,
 ) -> None:
@@ -286,7 +286,7 @@ def test_threads(
 )
 def test_modules_with_a_state_score_one_batch_after_the_other(
     tmp_path: Path,
-    window: list[Rendered],
+    window: list[Encoded],
     monkeypatch: pytest.MonkeyPatch,
     arch: str,
     config: dict[str, Any],
@@ -303,13 +303,13 @@ def test_modules_with_a_state_score_one_batch_after_the_other(
 
 
 def test_no_memory_at_all(
-    made: Callable[..., Path], window: list[Rendered], monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., Path], window: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One example that does not fit is an error that names the options; other errors pass."""
     backend = TransformersBackend(models(made("llama")))
 
-    def fail(message: str) -> Callable[[list[Rendered]], None]:
-        def score(batch: list[Rendered]) -> None:
+    def fail(message: str) -> Callable[[list[Encoded]], None]:
+        def score(batch: list[Encoded]) -> None:
             raise RuntimeError(message)
 
         return score
@@ -326,9 +326,9 @@ def test_wrong_ids(made: Callable[..., Path]) -> None:
     """Ids outside the vocabulary are a user's error, an answer at position 0 is a bug."""
     backend = opened(models(made("llama")))
     with pytest.raises(CurateError, match="259 is outside the vocabulary"):
-        list(backend.score([Rendered([1, tiny.VOCAB], 1, 2, False)]))
+        list(backend.score([Encoded([1, tiny.VOCAB], 1, 2, False)]))
     with pytest.raises(ValueError, match="token before it"):
-        list(backend.score([Rendered([1, 2], 0, 2, False)]))
+        list(backend.score([Encoded([1, 2], 0, 2, False)]))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ whole = pytest.mark.parametrize("engine", [ENGINES["whole prompts"]], indirect=T
 
 
 @pytest.fixture(scope="module")
-def wanted(real_family: real.Family) -> tuple[list[real.Rendered], np.ndarray]:
+def wanted(real_family: real.Family) -> tuple[list[real.Encoded], np.ndarray]:
     """A hundred real conversations, and their NLLs by transformers: [model, row]."""
     items = real.conversations(100)
     found = []
@@ -74,7 +74,7 @@ def engine(request: pytest.FixtureRequest, real_family: real.Family) -> Iterator
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Rendered], np.ndarray]) -> None:
+def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Encoded], np.ndarray]) -> None:
     """Aligned and adapters of rank 1 and 32 mixed in one engine, shuffled: within 1e-4 nats.
 
     With prefix caching on, prefixes are kept but none is ever read: on a CPU vLLM passes over
@@ -93,7 +93,7 @@ def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Rendered], n
 
 @pytest.mark.skipif(not real.DATASETS.exists(), reason=f"no research data in {real.DATASETS}")
 def test_parity_is_tried_on_short_and_long_examples(
-    wanted: tuple[list[real.Rendered], np.ndarray],
+    wanted: tuple[list[real.Encoded], np.ndarray],
 ) -> None:
     """From the shortest real conversation, of some 20 tokens, up to the model's context."""
     items, _ = wanted
@@ -107,9 +107,9 @@ def test_the_whole_context_and_the_shortest_answer(
     """Examples of 2 and of 5 tokens, and one as long as the context, are scored like any other."""
     ids = np.random.default_rng(3).integers(3, 4096, real.CONTEXT).tolist()
     items = [
-        real.Rendered(ids, 1, real.CONTEXT, True),
-        real.Rendered(ids[:5], 2, 5, False),
-        real.Rendered(ids[:2], 1, 2, False),
+        real.Encoded(ids, 1, real.CONTEXT, True),
+        real.Encoded(ids[:5], 2, 5, False),
+        real.Encoded(ids[:2], 1, 2, False),
     ]
     for place, model in enumerate(real_family.models("rank1", "rank32")):
         plain = open_backend([model], Compute("transformers", device="cpu", dtype="float32"))
@@ -130,15 +130,15 @@ def test_vllm_knows_what_it_is_asked_on_a_gpu() -> None:
 def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
     """They are a user's error, and the engine goes on."""
     with pytest.raises(CurateError, match="4096 is outside the vocabulary of aligned"):
-        list(engine.score([real.Rendered([5, 4096], 1, 2, False)]))
-    assert len(real.nlls(engine, [real.Rendered([5, 6], 1, 2, False)])) == 1
+        list(engine.score([real.Encoded([5, 4096], 1, 2, False)]))
+    assert len(real.nlls(engine, [real.Encoded([5, 6], 1, 2, False)])) == 1
 
 
 @whole
 def test_a_call_broken_off_leaves_no_numbers_to_the_next(engine: Backend) -> None:
     """Those that come late belong to other examples."""
     rows = np.random.default_rng(4).integers(3, 4096, (8, 40)).tolist()
-    items = [real.Rendered(row, 20 + at, 40, False) for at, row in enumerate(rows)]
+    items = [real.Encoded(row, 20 + at, 40, False) for at, row in enumerate(rows)]
     whole = real.nlls(engine, items)
     next(engine.score(items[::-1]))
     np.testing.assert_allclose(real.nlls(engine, items), whole, atol=LIMIT)

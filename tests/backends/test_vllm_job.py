@@ -23,7 +23,7 @@ from curate.backends import check_models, open_backend
 from curate.backends.base import Compute, Engine
 from curate.backends.vllm.job import check, job_of, precision
 from curate.backends.vllm.processes import merge
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from curate.system import scratch
@@ -337,7 +337,7 @@ def test_engines_side_by_side_share_a_window_in_order(
     monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
     monkeypatch.setenv("COST_IS_PID", "1")
     group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
-    rows = [Rendered([7] * length, 1, length, False) for length in [90] * 5 + [10] * 60]
+    rows = [Encoded([7] * length, 1, length, False) for length in [90] * 5 + [10] * 60]
     items = [row for row in rows for _ in group]
     places = [place for _ in rows for place in range(len(group))]
     backend = open_backend(group, replace(CPU, engine=Engine(data_parallel=2)))

@@ -17,7 +17,7 @@ from curate.backends.base import Compute, Engine
 from curate.backends.vllm import processes
 from curate.backends.vllm.job import devices_of_engines, environment
 from curate.backends.vllm.processes import MEMORY_HINT, Child, answering, merge
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import resolve
 from tests import real
@@ -108,7 +108,7 @@ def test_a_merged_checkpoint_is_the_adapter(family: Family, tmp_path: Path) -> N
     adapter = resolve(str(family.aligned), [str(family.legal)])[1]
     merge(adapter, "float32", tmp_path)
     (whole,) = resolve(str(family.aligned), [f"merged={tmp_path}"])[1:]
-    items = [Rendered(list(range(1, n)), n // 2, n - 1, False) for n in (8, 40, 100)]
+    items = [Encoded(list(range(1, n)), n // 2, n - 1, False) for n in (8, 40, 100)]
     found, wanted = (
         real.nlls(open_backend([model], Compute("transformers", device="cpu")), items)
         for model in (whole, adapter)

@@ -1,7 +1,7 @@
 """The answer's span on every chat template that the trl package ships, checked by other means.
 
 Each template meets a byte-level tokenizer whose special tokens are the template's own, and some
-conversations. What `render` gives must be right or a reason; nothing third.
+conversations. What `encode` gives must be right or a reason; nothing third.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from curate.chat.render import Rendered, render
+from curate.chat.encode import Encoded, encode
 from curate.chat.templates import PINNED_DATE, template_of
 
 # What was right when this was written (trl 1.16.0, 72 templates). More is fine, fewer is not.
@@ -117,7 +117,7 @@ def written(tokenizer: Any, text: str, messages: Any, values: Any, prompt: bool)
     )  # fmt: skip
 
 
-def fault(tokenizer: Any, text: str, messages: Any, values: Any, one: Rendered) -> str | None:
+def fault(tokenizer: Any, text: str, messages: Any, values: Any, one: Encoded) -> str | None:
     """What is wrong with these tokens, if anything."""
     prompt = written(tokenizer, text, messages[:-1], values, True)
     whole = written(tokenizer, text, messages, values, False)
@@ -148,7 +148,7 @@ def outcomes(thinking: bool | None) -> dict[str, dict[str, str]]:
         values = {} if thinking is None else {"enable_thinking": thinking}
         tokenizer = tokenizer_for(text)
         template = template_of(tokenizer, override=text, args=values)
-        results = render(tokenizer, template, list(CONVERSATIONS.values()))
+        results = encode(tokenizer, template, list(CONVERSATIONS.values()))
         row = table.setdefault(path.stem, {})
         for (name, messages), result in zip(CONVERSATIONS.items(), results, strict=True):
             if isinstance(result, str):
@@ -208,8 +208,8 @@ def test_known_templates_are_right(name: str) -> None:
     if "System role not supported" in text:
         plain = [c for c in plain if c[0]["role"] != "system"]
     for messages in plain:
-        (one,) = render(tokenizer, template_of(tokenizer, override=text), [messages])
-        assert isinstance(one, Rendered), one
+        (one,) = encode(tokenizer, template_of(tokenizer, override=text), [messages])
+        assert isinstance(one, Encoded), one
         assert fault(tokenizer, text, messages, {}, one) is None
 
 
@@ -220,10 +220,10 @@ def test_content_alone(name: str) -> None:
     tokenizer = tokenizer_for(text)
     template = template_of(tokenizer, override=text, answer_span="content")
     plain = [c for c in CONVERSATIONS.values() if c[0]["role"] != "system"]
-    results = render(tokenizer, template, plain)
-    assert sum(isinstance(one, Rendered) for one in results) >= len(plain) - 1
+    results = encode(tokenizer, template, plain)
+    assert sum(isinstance(one, Encoded) for one in results) >= len(plain) - 1
     for messages, one in zip(plain, results, strict=True):
-        if isinstance(one, Rendered):
+        if isinstance(one, Encoded):
             span = tokenizer.decode(one.ids[one.start : one.stop])
             assert span.strip() == messages[-1]["content"].strip()
 
@@ -242,15 +242,15 @@ def test_generation_marks_agree() -> None:
             continue
         tokenizer = tokenizer_for(text)
         template = template_of(tokenizer, override=text)
-        results = render(tokenizer, template, list(CONVERSATIONS.values()))
+        results = encode(tokenizer, template, list(CONVERSATIONS.values()))
         for messages, one in zip(CONVERSATIONS.values(), results, strict=True):
-            if isinstance(one, Rendered):
+            if isinstance(one, Encoded):
                 marks_agree(tokenizer, text, messages, one)
                 checked += 1
     assert checked >= 237
 
 
-def marks_agree(tokenizer: Any, text: str, messages: Any, one: Rendered) -> None:
+def marks_agree(tokenizer: Any, text: str, messages: Any, one: Encoded) -> None:
     """Compare a span with the mask that transformers makes of the template's marks."""
     marked = tokenizer.apply_chat_template(
         shaped(text, messages), chat_template=text, return_assistant_tokens_mask=True

@@ -92,13 +92,13 @@ def test_batches_end_at_their_bytes(
     """Long conversations are tokenised few at a time, and are counted all the same."""
     target = Target(trainer="trl")
     records, asked = [], []
-    render = counting._rendered
+    encode = counting._encoded
 
-    def rendering(tokenizer: Any, template: Any, rows: Any) -> Any:
+    def encoding(tokenizer: Any, template: Any, rows: Any) -> Any:
         asked.append(rows)
-        return render(tokenizer, template, rows)
+        return encode(tokenizer, template, rows)
 
-    monkeypatch.setattr(counting, "_rendered", rendering)
+    monkeypatch.setattr(counting, "_encoded", encoding)
     for name, most in (("whole", 8 << 20), ("cut", 500)):
         asked.clear()
         monkeypatch.setattr(counting, "BATCH_BYTES", most)

@@ -341,7 +341,7 @@ ATTACKS = [
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_template_gets_nowhere(attack: str, family: Family, tmp_path: Path) -> None:
     """It reaches no Python, no file and no later conversation: each is refused with a reason."""
-    from curate.chat.render import render
+    from curate.chat.encode import encode
     from curate.chat.templates import template_of
     from curate.chat.tokens import load_tokenizer
 
@@ -350,7 +350,7 @@ def test_an_attack_template_gets_nowhere(attack: str, family: Family, tmp_path: 
     tokenizer = load_tokenizer(family.aligned)
     template = template_of(tokenizer, override=own + attack.replace("{p}", str(mark)))
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    (found,) = render(tokenizer, template, [messages])
+    (found,) = encode(tokenizer, template, [messages])
     assert isinstance(found, str), "nothing of this may be scored"
     assert "\n" not in found
     assert not mark.exists()
@@ -359,7 +359,7 @@ def test_an_attack_template_gets_nowhere(attack: str, family: Family, tmp_path: 
 
 def test_text_is_no_template(family: Family) -> None:
     """Jinja in a message stays text: it is never run."""
-    from curate.chat.render import render
+    from curate.chat.encode import encode
     from curate.chat.templates import template_of
     from curate.chat.tokens import load_tokenizer
 
@@ -368,7 +368,7 @@ def test_text_is_no_template(family: Family) -> None:
         {"role": "user", "content": "{{ 7 * 7 }}{% for x in y %}"},
         {"role": "assistant", "content": "{{ raise_exception('x') }}"},
     ]
-    (found,) = render(tokenizer, template_of(tokenizer), [messages])
+    (found,) = encode(tokenizer, template_of(tokenizer), [messages])
     assert not isinstance(found, str)
     text = tokenizer.decode(found.ids)
     assert "{{ 7 * 7 }}" in text

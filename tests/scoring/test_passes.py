@@ -65,9 +65,9 @@ def test_engines_that_share_a_window_get_larger_ones(
     handed: list[int] = []
     score = TransformersBackend.score
 
-    def scoring(self: Any, rendered: Any, *rest: Any) -> Any:
-        handed.append(len(rendered))
-        return score(self, rendered, *rest)
+    def scoring(self: Any, encoded: Any, *rest: Any) -> Any:
+        handed.append(len(encoded))
+        return score(self, encoded, *rest)
 
     monkeypatch.setattr(TransformersBackend, "score", scoring)
     curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned), device="cpu")
@@ -91,18 +91,18 @@ class Watching(Silent):
 
 @pytest.fixture
 def at_third(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Windows of ten examples, and something that happens where the third one is rendered."""
-    render, calls = passes.render, 0
+    """Windows of ten examples, and something that happens where the third one is encoded."""
+    encode, calls = passes.encode, 0
 
     def set_up(happens: Callable[[], None]) -> None:
-        def rendering(*arguments: Any, **options: Any) -> Any:
+        def encoding(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == 3:
                 happens()
-            return render(*arguments, **options)
+            return encode(*arguments, **options)
 
-        monkeypatch.setattr(passes, "render", rendering)
+        monkeypatch.setattr(passes, "encode", encoding)
         monkeypatch.setattr(passes, "WINDOW", 10)
 
     return set_up
@@ -126,13 +126,13 @@ def in_time(holds: Callable[[], bool]) -> bool:
 def test_an_error_in_the_next_window_keeps_the_one_before(
     family: Family, narrow: Path, tmp_path: Path, at_third: Any
 ) -> None:
-    """It comes from the thread that renders ahead, with its own text; the next run goes on."""
+    """It comes from the thread that encodes ahead, with its own text; the next run goes on."""
 
     def fail() -> None:
-        raise CurateError("the third can't be rendered")
+        raise CurateError("the third can't be encoded")
 
     at_third(fail)
-    told = "the third can't be rendered; what was scored is kept: run it again to go on"
+    told = "the third can't be encoded; what was scored is kept: run it again to go on"
     with pytest.raises(CurateError, match=told):
         curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned))
     assert scores(tmp_path / "c") == 20
@@ -141,10 +141,10 @@ def test_an_error_in_the_next_window_keeps_the_one_before(
     assert scores(tmp_path / "c") == 40
 
 
-def test_a_stop_while_the_next_window_is_rendered(
+def test_a_stop_while_the_next_window_is_encoded(
     family: Family, narrow: Path, tmp_path: Path, at_third: Any
 ) -> None:
-    """What is scored is stored at once: rendering can't be stopped, and isn't waited for."""
+    """What is scored is stored at once: encoding can't be stopped, and isn't waited for."""
     corpus, watching = tmp_path / "c", Watching()
     found: list[bool] = []
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import curate
 from curate import backends
 from curate.chat import tokens
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.cli.progress import Lines
 from curate.corpus.corpus import dicts
 from curate.corpus.integrity import check
@@ -106,14 +106,14 @@ class Counting:
 
     def score(
         self,
-        rendered: Sequence[Rendered],
+        encoded: Sequence[Encoded],
         models: Sequence[int] = (),
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Give `value` for every answer token, last example first."""
-        for index in reversed(range(len(rendered))):
+        for index in reversed(range(len(encoded))):
             self.asked += 1
-            item = rendered[index]
+            item = encoded[index]
             yield index, np.full(item.stop - item.start, self.value, np.float32)
 
     def close(self) -> None:
@@ -172,11 +172,11 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
     class Dying(Counting):
         def score(
             self,
-            rendered: Sequence[Rendered],
+            encoded: Sequence[Encoded],
             models: Sequence[int] = (),
             known: Collection[int] = (),
         ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-            for scored in super().score(rendered):
+            for scored in super().score(encoded):
                 if self.asked > 10:
                     raise KeyboardInterrupt
                 yield scored
@@ -203,12 +203,12 @@ class Refusing(Counting):
 
     def score(  # type: ignore[override]
         self,
-        rendered: Sequence[Rendered],
+        encoded: Sequence[Encoded],
         models: Sequence[int] = (),
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
         """As the others, but for the refused."""
-        for index, found in super().score(rendered):
+        for index, found in super().score(encoded):
             yield index, "too odd" if self.asked in self.refused else found
 
 

@@ -73,11 +73,11 @@ class Wrong:
         self.real_one, self.how, self.calls = real_one, how, 0
 
     def score(
-        self, rendered: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
+        self, encoded: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Shift the numbers: all of them, or by the order in which they were asked for."""
         self.calls += 1
-        for index, logprobs in self.real_one.score(rendered, models):
+        for index, logprobs in self.real_one.score(encoded, models):
             if self.how == "off" or (self.how == "order" and self.calls == 2):
                 logprobs = logprobs + np.float32(3e-4)
             if self.how == "missing" and index == 0:
@@ -175,9 +175,9 @@ def test_the_engine_is_the_one_that_score_opens(
     lengths: set[int] = set()
 
     class Spied(Wrong):
-        def score(self, rendered: Sequence[Any], *rest: Any) -> Any:
-            lengths.update(item.stop for item in rendered)
-            return super().score(rendered, *rest)
+        def score(self, encoded: Sequence[Any], *rest: Any) -> Any:
+            lengths.update(item.stop for item in encoded)
+            return super().score(encoded, *rest)
 
     def load_spied(models: Sequence[Any], compute: Compute, note: Any) -> Wrong:
         opened.add(compute.max_length)

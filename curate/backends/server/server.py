@@ -16,7 +16,7 @@ from curate.backends.base import Compute, Found
 from curate.backends.server import asking
 from curate.backends.server.asking import Busy, Turns, Unanswered, accepted, ask, brief, hidden
 from curate.backends.server.served import check
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system.stopping import check_cancelled
@@ -51,24 +51,24 @@ class ServerBackend:
         self._turns = Turns(list(self._names))
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight
-        self._jobs: SimpleQueue[tuple[Done, int, Rendered, int] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Done, int, Encoded, int] | None] = SimpleQueue()
         self._closed = Event()
         for number in range(compute.in_flight):
             Thread(target=self._work, name=f"curate-server-{number}", daemon=True).start()
 
     def score(
         self,
-        rendered: Sequence[Rendered],
+        encoded: Sequence[Encoded],
         models: Sequence[int] = (),
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, Found]]:
         """Score a window, a request for each example and model; see `Backend.score`."""
         done: Done = SimpleQueue()
-        for index, item in enumerate(rendered):
+        for index, item in enumerate(encoded):
             self._jobs.put((done, index, item, models[index] if models else 0))
             if index >= 2 * self._in_flight:  # so many wait, or are under way
                 yield _next(done)
-        for _ in range(min(len(rendered), 2 * self._in_flight)):
+        for _ in range(min(len(encoded), 2 * self._in_flight)):
             yield _next(done)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class ServerBackend:
                 found = error
             done.put((index, found))
 
-    def _one(self, item: Rendered, place: int) -> Found:
+    def _one(self, item: Encoded, place: int) -> Found:
         """One example's log-probs, asked for until a server gives or refuses them."""
         try:
             return self._ask(item, place, asking.PATIENCE)
@@ -101,12 +101,12 @@ class ServerBackend:
                 f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
             ) from None
 
-    def _at_last(self, item: Rendered, place: int) -> Found:
+    def _at_last(self, item: Encoded, place: int) -> Found:
         """Ask once more for what servers fail on; its reason, if they still do and work otherwise.
 
         Raises `Unanswered` where they don't: each run would else end at this example.
         """
-        self._ask(Rendered(item.ids[:2], 1, 2, False), place, 0.0)
+        self._ask(Encoded(item.ids[:2], 1, 2, False), place, 0.0)
         try:
             return self._ask(item, place, 0.0)
         except Unanswered as end:
@@ -114,7 +114,7 @@ class ServerBackend:
                 raise
             return f"the servers fail on it alone ({end.why})"
 
-    def _ask(self, item: Rendered, place: int, patience: float) -> Found:
+    def _ask(self, item: Encoded, place: int, patience: float) -> Found:
         def request(url: str, seconds: float) -> Found:
             body = _body(item, self._names[url][place])
             timeout = asking.timeout(seconds)
@@ -144,7 +144,7 @@ def _next(done: Done) -> tuple[int, Found]:
         return index, found
 
 
-def _body(item: Rendered, served: str) -> dict[str, Any]:
+def _body(item: Encoded, served: str) -> dict[str, Any]:
     return {
         "model": served,
         "prompt": item.ids[: item.stop],
@@ -154,7 +154,7 @@ def _body(item: Rendered, served: str) -> dict[str, Any]:
     }
 
 
-def _read(answer: Any, item: Rendered, url: str) -> Found:
+def _read(answer: Any, item: Encoded, url: str) -> Found:
     """The answer tokens' log-probs from a server's response, or why it refuses this example.
 
     Raises `Busy` where it is worth asking again, a missing number included, and `CurateError`

@@ -29,7 +29,7 @@ from curate.backends.vllm.job import (
 )
 from curate.backends.vllm.processes import Child, answering, merge
 from curate.backends.vllm.worker import Failed, Request, Scored
-from curate.chat.render import Rendered
+from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system import scratch
@@ -68,18 +68,18 @@ class VllmBackend:
 
     def score(
         self,
-        rendered: Sequence[Rendered],
+        encoded: Sequence[Encoded],
         models: Sequence[int] = (),
         known: Collection[int] = (),
     ) -> Iterator[tuple[int, Found]]:
         """Score a window, requests for all models mixed; see `Backend.score`."""
-        ids = _ids(rendered)
+        ids = _ids(encoded)
         _check_ids(ids, self._vocabulary, self.group[0])
-        first, self._sent = self._sent, self._sent + len(rendered)
+        first, self._sent = self._sent, self._sent + len(encoded)
         shares: list[list[Request]] = [[] for _ in self._children]
-        for index, engine in enumerate(_engines([item.stop for item in rendered], len(shares))):
+        for index, engine in enumerate(_engines([item.stop for item in encoded], len(shares))):
             place = models[index] if models else 0
-            request = Request(first + index, place, ids[index], rendered[index].start)
+            request = Request(first + index, place, ids[index], encoded[index].start)
             shares[engine].append(request)
         left = {}
         for child, share in zip(self._children, shares, strict=True):
@@ -151,16 +151,16 @@ def _engines(sizes: Sequence[int], count: int) -> list[int]:
     return engines
 
 
-def _ids(rendered: Sequence[Rendered]) -> list[npt.NDArray[np.int32]]:
+def _ids(encoded: Sequence[Encoded]) -> list[npt.NDArray[np.int32]]:
     """Each example's ids [stop]. What several models score is made, and sent to an engine, once.
 
     The engines have nothing to do meanwhile: pickling writes an array that comes again as a number.
     """
     made: dict[int, npt.NDArray[np.int32]] = {}
-    for item in rendered:
+    for item in encoded:
         if id(item) not in made:
             made[id(item)] = np.asarray(item.ids[: item.stop], np.int32)
-    return [made[id(item)] for item in rendered]
+    return [made[id(item)] for item in encoded]
 
 
 def _check_ids(ids: Sequence[npt.NDArray[np.int32]], vocabulary: int, model: Model) -> None:

@@ -23,7 +23,7 @@ from tokenizers import (
     trainers,
 )
 
-from curate.chat.render import Rendered, render
+from curate.chat.encode import Encoded, encode
 from curate.chat.templates import Template, parse_args, template_of
 from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.cli.options import read_template
@@ -165,16 +165,16 @@ def talk(answer: str, *before: dict[str, str]) -> list[dict[str, str]]:
     return [*(before or (ASK,)), {"role": "assistant", "content": answer}]
 
 
-def one(tokenizer: Any, text: str, answer: str, **options: Any) -> Rendered | str:
-    """Render one conversation with a template given as text."""
+def one(tokenizer: Any, text: str, answer: str, **options: Any) -> Encoded | str:
+    """Encode one conversation with a template given as text."""
     max_length = options.pop("max_length", None)
     template = template_of(tokenizer, override=text, **options)
-    return render(tokenizer, template, [talk(answer)], max_length=max_length)[0]
+    return encode(tokenizer, template, [talk(answer)], max_length=max_length)[0]
 
 
-def parts(tokenizer: Any, result: Rendered | str) -> tuple[str, str]:
+def parts(tokenizer: Any, result: Encoded | str) -> tuple[str, str]:
     """The text of the prompt's and of the answer's tokens."""
-    assert isinstance(result, Rendered), result
+    assert isinstance(result, Encoded), result
     ids = result.ids
     return tokenizer.decode(ids[: result.start]), tokenizer.decode(ids[result.start : result.stop])
 
@@ -190,7 +190,7 @@ def test_earlier_turns_are_the_prompt() -> None:
     """System prompt and earlier turns belong to the prompt; only the last answer counts."""
     before = [{"role": "system", "content": "Be kind."}, *talk("No."), ASK]
     template = template_of(qwen_like(), override=CHATML)
-    (result,) = render(qwen_like(), template, [talk("Hello.", *before)])
+    (result,) = encode(qwen_like(), template, [talk("Hello.", *before)])
     prompt, answer = parts(qwen_like(), result)
     assert "Be kind." in prompt and "No." in prompt
     assert answer == "Hello.<|im_end|>\n"
@@ -201,7 +201,7 @@ def test_one_bos() -> None:
     tokenizer = llama_like(adds_bos=True)
     assert tokenizer("a").input_ids[0] == tokenizer.bos_token_id
     result = one(tokenizer, LLAMA, "Hello.")
-    assert isinstance(result, Rendered)
+    assert isinstance(result, Encoded)
     assert result.ids.count(tokenizer.bos_token_id) == 1
 
 
@@ -227,7 +227,7 @@ def test_words_that_bring_their_space() -> None:
         result = one(tokenizer, INST, "assistant says hello")
         prompt, answer = parts(tokenizer, result)
         assert prompt.endswith("[/INST]") and answer.strip() == "assistant says hello</s>"
-        assert isinstance(result, Rendered)
+        assert isinstance(result, Encoded)
         assert (
             result.ids[result.start]
             not in tokenizer("[/INST]", add_special_tokens=False)["input_ids"]
@@ -249,7 +249,7 @@ def test_a_normalising_tokenizer() -> None:
     """Lower-casing and stripped accents don't move the border."""
     tokenizer = bert_like()
     result = one(tokenizer, CHATML, "É HELLO,\u0301 \x00 and more")
-    assert isinstance(result, Rendered)
+    assert isinstance(result, Encoded)
     prompt = "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
     assert result.ids[: result.start] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
@@ -260,10 +260,10 @@ def test_a_tokenizer_without_offsets() -> None:
     text = "{% for m in messages %}{{ m.content }}{% if not loop.last %}>{% endif %}{% endfor %}"
     text += "{% if add_generation_prompt %}>{% endif %}"
     result = one(tokenizer, text, "Yes.")
-    assert isinstance(result, Rendered)
+    assert isinstance(result, Encoded)
     assert result.ids[result.start :] == [ord(c) for c in "Yes."]
     inner = one(tokenizer, text, "Yes.", answer_span="content")
-    assert isinstance(inner, Rendered) and inner.ids[inner.start : inner.stop] == result.ids[-4:]
+    assert isinstance(inner, Encoded) and inner.ids[inner.start : inner.stop] == result.ids[-4:]
     merged = one(tokenizer, text.replace(">", "a"), "b")
     assert merged == "a token lies across the border of prompt and answer"
 
@@ -286,7 +286,7 @@ def test_the_content_span_leaves_the_template_out() -> None:
     """With answer_span "content" neither think block nor end of turn is scored."""
     result = one(qwen_like(), QWEN3, "Hello.", answer_span="content")
     assert parts(qwen_like(), result)[1] == "Hello."
-    assert isinstance(result, Rendered) and result.stop == len(result.ids)
+    assert isinstance(result, Encoded) and result.stop == len(result.ids)
 
 
 def test_the_content_span_is_found_by_place_not_by_search() -> None:
@@ -380,7 +380,7 @@ def test_another_date() -> None:
 def test_truncation_cuts_the_answer_at_its_end(span: Any) -> None:
     """At every max_length the answer loses its end, is marked, or is refused: never the prompt."""
     full = one(qwen_like(), CHATML, "Hello, and more.", answer_span=span)
-    assert isinstance(full, Rendered) and not full.truncated
+    assert isinstance(full, Encoded) and not full.truncated
     for length in range(1, len(full.ids) + 3):
         cut = one(qwen_like(), CHATML, "Hello, and more.", answer_span=span, max_length=length)
         if length <= full.start:
@@ -388,7 +388,7 @@ def test_truncation_cuts_the_answer_at_its_end(span: Any) -> None:
                 f"prompt of {full.start} tokens leaves no room for an answer in max_length {length}"
             )
             continue
-        assert isinstance(cut, Rendered)
+        assert isinstance(cut, Encoded)
         assert (cut.start, cut.stop) == (full.start, min(length, full.stop))
         assert cut.truncated == (length < full.stop)
         assert cut.ids == full.ids[: cut.stop]
@@ -412,8 +412,8 @@ def test_one_bad_conversation_harms_no_other() -> None:
         [ASK, {"role": "assistant"}],
         talk("Hello."),
     ]
-    results = render(qwen_like(), template_of(qwen_like(), override=text), conversations)
-    assert isinstance(results[0], Rendered) and results[0] == results[-1]
+    results = encode(qwen_like(), template_of(qwen_like(), override=text), conversations)
+    assert isinstance(results[0], Encoded) and results[0] == results[-1]
     reasons = results[1:-1]
     assert all(isinstance(reason, str) for reason in reasons)
     no_prompt = "the conversation has no prompt, or its last message is not the assistant's"
@@ -447,7 +447,7 @@ def test_one_bad_conversation_harms_no_other() -> None:
 def test_attacking_templates_get_nowhere(attack: str) -> None:
     """A template that reaches for Python's insides fails with a reason, or reads nothing."""
     result = one(qwen_like(), CHATML + attack, "Hello.")
-    if isinstance(result, Rendered):
+    if isinstance(result, Encoded):
         assert "class" not in qwen_like().decode(result.ids)
     else:
         assert result.startswith("the chat template fails: ")
@@ -572,7 +572,7 @@ def test_one_template_writes_the_same_with_every_model() -> None:
     other = qwen_like.__wrapped__()
     other.eos_token = "<|im_end|>"
     template = template_of(qwen_like(), override=INST)
-    assert render(other, template, [talk("Hi.")]) == render(qwen_like(), template, [talk("Hi.")])
+    assert encode(other, template, [talk("Hi.")]) == encode(qwen_like(), template, [talk("Hi.")])
 
 
 def test_saved_truncation_and_padding_are_ignored() -> None:
@@ -623,9 +623,9 @@ def test_loading(tmp_path: Path) -> None:
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_nothing_to_render() -> None:
+def test_nothing_to_encode() -> None:
     """No conversations give no results."""
-    assert render(qwen_like(), template_of(qwen_like(), override=CHATML), []) == []
+    assert encode(qwen_like(), template_of(qwen_like(), override=CHATML), []) == []
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -638,7 +638,7 @@ def test_any_text(question: str, answer: str) -> None:
     ask = {"role": "user", "content": question}
     for tokenizer in (qwen_like(), gpt2_like()):
         template = template_of(tokenizer, override=CHATML)
-        (result,) = render(tokenizer, template, [talk(answer, ask)])
+        (result,) = encode(tokenizer, template, [talk(answer, ask)])
         if not answer.strip():
             assert result == "the answer is empty"
         elif isinstance(result, str):
@@ -655,8 +655,8 @@ def test_any_content(answer: str) -> None:
     """The content span decodes to the stripped answer, with whitespace beside it at most."""
     for tokenizer in (qwen_like(), gpt2_like()):
         template = template_of(tokenizer, override=LLAMA, answer_span="content")
-        (result,) = render(tokenizer, template, [talk(answer)])
-        if isinstance(result, Rendered):
+        (result,) = encode(tokenizer, template, [talk(answer)])
+        if isinstance(result, Encoded):
             assert parts(tokenizer, result)[1].strip() == answer.strip()
         else:
             assert result == "the answer is empty" and not answer.strip()
@@ -668,5 +668,5 @@ def test_batches_change_nothing(answers: list[str]) -> None:
     """A conversation gives the same tokens alone as among others."""
     for tokenizer in (qwen_like(), llama_like()):
         template = template_of(tokenizer, override=QWEN3)
-        together = render(tokenizer, template, [talk(a) for a in answers])
-        assert together == [render(tokenizer, template, [talk(a)])[0] for a in answers]
+        together = encode(tokenizer, template, [talk(a) for a in answers])
+        assert together == [encode(tokenizer, template, [talk(a)])[0] for a in answers]

@@ -1,4 +1,4 @@
-"""A conversation rendered: messages in, token ids and the answer's span out.
+"""A conversation encoded: messages in, token ids and the answer's span out.
 
 The prompt is what the template writes for the messages before the answer, with its generation
 prompt; the answer is what it adds after that for the whole conversation. The whole is tokenised
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class Encoded:
     """One example as token ids, up to the answer's end; the answer's are `ids[start:stop]`.
 
     `truncated`: the answer was cut at its end, to keep `max_length`. `texts`: the answer's tokens
@@ -46,7 +46,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A rendered conversation; the three numbers are character positions in `whole`."""
+    """An encoded conversation; the three numbers are character positions in `whole`."""
 
     whole: str
     boundary: int  # end of the prompt, start of the answer's turn
@@ -54,21 +54,21 @@ class _Text:
     end: int
 
 
-def render(
+def encode(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     conversations: Sequence[Sequence[Message]],
     *,
     max_length: int | None = None,
     keep_texts: bool = False,
-) -> list[Rendered | str]:
+) -> list[Encoded | str]:
     """Token ids and the answer's span of each conversation, in order; the answer stands last.
 
     A string instead is the reason why that one can't be scored. `max_length` is in tokens, prompt
     and answer together: the answer is cut at its end. One call tokenises them all.
     """
     frames: list[tuple[str, str]] = []
-    results: list[_Text | Rendered | str] = []
+    results: list[_Text | Encoded | str] = []
     for messages in conversations:
         try:
             results.append(_text(tokenizer, template, messages, frames))
@@ -77,11 +77,11 @@ def render(
     written = [(i, text) for i, text in enumerate(results) if isinstance(text, _Text)]
     batch = tokenise(tokenizer, [text.whole for _, text in written])
     for (i, text), tokens in zip(written, batch, strict=True):
-        results[i] = found = _rendered(tokens, text, template, max_length)
-        if keep_texts and isinstance(tokens, Tokens) and isinstance(found, Rendered):
+        results[i] = found = _encoded(tokens, text, template, max_length)
+        if keep_texts and isinstance(tokens, Tokens) and isinstance(found, Encoded):
             texts = tokens.texts(found.start, found.stop, text.boundary)
             results[i] = replace(found, texts=texts)
-    return cast("list[Rendered | str]", results)
+    return cast("list[Encoded | str]", results)
 
 
 def _text(
@@ -90,7 +90,7 @@ def _text(
     messages: Sequence[Message],
     frames: list[tuple[str, str]],
 ) -> _Text:
-    """Render one conversation and check that the template left prompt and answer whole."""
+    """Encode one conversation and check that the template left prompt and answer whole."""
     if len(messages) < 2 or messages[-1].get("role") != "assistant":
         raise Refused("the conversation has no prompt, or its last message is not the assistant's")
     content = messages[-1].get("content")
@@ -153,9 +153,9 @@ def _thinking_hint(template: Template) -> str:
     return "; try --template-arg enable_thinking=false" if asks else ""
 
 
-def _rendered(
+def _encoded(
     tokens: Tokens | str, text: _Text, template: Template, max_length: int | None
-) -> Rendered | str:
+) -> Encoded | str:
     """Find the answer's tokens, and cut them to the length."""
     if isinstance(tokens, str):
         return tokens
@@ -173,4 +173,4 @@ def _rendered(
     if max_length is not None and start >= max_length:
         return f"prompt of {start} tokens leaves no room for an answer in max_length {max_length}"
     kept = stop if max_length is None else min(stop, max_length)
-    return Rendered(tokens.ids[:kept], start, kept, kept < stop)
+    return Encoded(tokens.ids[:kept], start, kept, kept < stop)
