@@ -6,10 +6,9 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,7 +18,6 @@ from curate.errors import CurateError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-AnswerSpan = Literal["turn", "content"]
 Message = Mapping[str, str]
 
 # Llama 3.x's own default date: a template that asks for today gets this day, every day.
@@ -44,20 +42,18 @@ class Template:
 
     `args` are sorted pairs of a variable's name and its value as JSON. They hold the special
     tokens that the text names too, so models with one tokenizer but another `eos_token` in their
-    configuration get the same text. `answer_span` says whether the answer is the whole turn, its
-    end-of-turn tokens included, or the content alone. `parts`: contents are given as lists of
+    configuration get the same text. `parts`: contents are given as lists of
     `{"type": "text", "text": ...}`, which is all that some templates of vision models read.
     """
 
     text: str
     args: tuple[tuple[str, str], ...] = ()
-    answer_span: AnswerSpan = "turn"
     parts: bool = False
 
     @property
     def digest(self) -> str:
         """SHA-256 (64 hex digits) of everything here and the pinned date."""
-        whole = json.dumps([self.text, self.args, self.answer_span, self.parts, PINNED_DATE])
+        whole = json.dumps([self.text, self.args, self.parts, PINNED_DATE])
         return hashlib.sha256(whole.encode()).hexdigest()
 
     @cached_property
@@ -74,12 +70,11 @@ def template_of(
     *,
     override: str | None = None,
     args: Mapping[str, Any] | None = None,
-    answer_span: AnswerSpan = "turn",
 ) -> Template:
     """The template to score with: `override` (a template's text), else the tokenizer's own.
 
     Of several named templates the one called "default" is taken. Raises CurateError where there
-    is none, its syntax is broken, it raises to a power, or an argument can't be given.
+    is none, its syntax is broken, or an argument can't be given.
     """
     from jinja2 import TemplateSyntaxError
 
@@ -100,13 +95,8 @@ def template_of(
         pairs = tuple(sorted((k, json.dumps(v, allow_nan=False)) for k, v in values.items()))
     except (TypeError, ValueError) as error:
         raise CurateError(f"--template-arg: a value is not JSON ({error})") from error
-    if (line := _power(text)) is not None:
-        raise CurateError(
-            f"{where}: the chat template's line {line} raises to a power (**), which may take for "
-            "ever; give one that doesn't with --chat-template FILE"
-        )
     try:
-        return _fitted(tokenizer, Template(text, pairs, answer_span))
+        return _fitted(tokenizer, Template(text, pairs))
     except TemplateSyntaxError as error:
         line = error.lineno - ("strftime_now" in text)
         raise CurateError(f"{where}: the chat template's line {line}: {error.message}") from error
@@ -172,20 +162,6 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
             "such as the chat_template.jinja of the chat model made from it)"
         )
     return str(own)
-
-
-def _power(text: str) -> int | None:
-    """The line of the first `**` between two values: no signal ends one of huge numbers."""
-    from jinja2 import Environment, TemplateSyntaxError
-
-    before = ""
-    with suppress(TemplateSyntaxError):  # it is told of when the template is used
-        for line, kind, token in Environment().lex(text):
-            if kind == "operator" and token == "**" and before not in ("(", ","):
-                return line
-            if kind != "whitespace":
-                before = token
-    return None
 
 
 def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:

@@ -51,11 +51,7 @@ def open_counter(corpus: Corpus) -> Counter:
 
     try:
         tokenizer = load_tokenizer(reference)
-        template = template_of(
-            tokenizer,
-            args=settings.template_args,
-            answer_span="content" if settings.answer_span == "content" else "turn",
-        )
+        template = template_of(tokenizer, args=settings.template_args)
     except CurateError as error:
         return Counter("bytes", str(error))
     if tokenizer_digest(tokenizer) != digest or template.digest != settings.template:

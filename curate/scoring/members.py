@@ -61,7 +61,7 @@ def open_members(
             loaded[model.tokenizer] = (tokenizer, tokens.tokenizer_digest(tokenizer))
         tokenizer, digest = loaded[model.tokenizer]
         if not opened:
-            template = template_of(tokenizer, override=override, args=args, answer_span=span)
+            template = template_of(tokenizer, override=override, args=args)
         elif override is None and tokenizer.chat_template != opened[0].tokenizer.chat_template:
             progress.note(
                 f"{model.name}: its own chat template differs; that of {opened[0].model.name} "

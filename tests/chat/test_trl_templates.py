@@ -213,21 +213,6 @@ def test_known_templates_are_right(name: str) -> None:
         assert fault(tokenizer, text, messages, {}, one) is None
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_content_alone(name: str) -> None:
-    """The content span is the answer, with whitespace beside it at most, and no template text."""
-    text = next(path for path in shipped() if path.stem == name).read_text()
-    tokenizer = tokenizer_for(text)
-    template = template_of(tokenizer, override=text, answer_span="content")
-    plain = [c for c in CONVERSATIONS.values() if c[0]["role"] != "system"]
-    results = encode(tokenizer, template, plain)
-    assert sum(isinstance(one, Encoded) for one in results) >= len(plain) - 1
-    for messages, one in zip(plain, results, strict=True):
-        if isinstance(one, Encoded):
-            span = tokenizer.decode(one.ids[one.start : one.stop])
-            assert span.strip() == messages[-1]["content"].strip()
-
-
 def test_generation_marks_agree() -> None:
     """Where a template marks what is generated, the marks end where the answer does.
 
