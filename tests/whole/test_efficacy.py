@@ -53,6 +53,7 @@ def read(output: Path) -> Values:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not DATASETS.exists(), reason=f"{DATASETS}: the research data is not here")
 @pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("aligned", "medical", "legal", "code")
 LEFT_OUT = shutil.ignore_patterns(
