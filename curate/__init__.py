@@ -1,8 +1,8 @@
 """curate: data curation for perplexity-gap interleaving sets.
 
 The same as the command line, small: `curate.score(...)` scores examples into a corpus folder,
-`curate.open(path)` gives a `Corpus` with `.sql()` and `.gaps()`, and `curate.export(corpus, ...)`
-writes a selection of it.
+`curate.open(path)` gives a `Corpus` with `.sql()` and `.gaps()`, `curate.export(corpus, ...)`
+writes a selection of it, and `curate.report(corpus, ...)` a page about it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
     from curate.errors import CurateError
     from curate.export.export import export
     from curate.export.target import Target
-    from curate.reading.layouts import Columns
+    from curate.report.report import report
     from curate.scoring.score import Summary, score
     from curate.selection.recipe import Recipe
 else:
     # A package becomes an attribute of its parent when it is first imported, so `curate.export`
-    # would be the room from then on. It is imported here and the attribute taken away again:
+    # would be the room from then on. The rooms are imported here and the attributes taken away:
     # `curate.export` is the function, and `from curate.export.mix import Mix` finds the room.
-    from curate import export
+    from curate import export, report
 
-    del export
+    del export, report
 
 __all__ = [
-    "Columns",
     "Corpus",
     "CurateError",
     "Engine",
@@ -38,11 +37,11 @@ __all__ = [
     "Target",
     "export",
     "open",
+    "report",
     "score",
 ]
 
 _HOMES = {
-    "Columns": ("curate.reading.layouts", "Columns"),
     "Corpus": ("curate.corpus.corpus", "Corpus"),
     "CurateError": ("curate.errors", "CurateError"),
     "Engine": ("curate.backends.base", "Engine"),
@@ -51,6 +50,7 @@ _HOMES = {
     "Target": ("curate.export.target", "Target"),
     "export": ("curate.export.export", "export"),
     "open": ("curate.corpus.corpus", "open_corpus"),
+    "report": ("curate.report.report", "report"),
     "score": ("curate.scoring.score", "score"),
 }
 

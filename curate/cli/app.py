@@ -1,4 +1,4 @@
-"""The command line: its commands, and how errors and stops are told."""
+"""The command line: its commands, and how errors and stops are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from curate.cli.ask import models, show, sql, status
 from curate.cli.demo import demo
 from curate.cli.export import export
-from curate.cli.options import Panelled
+from curate.cli.options import Command
 from curate.cli.report import report
 from curate.cli.score import score
 from curate.cli.verify import verify
@@ -32,15 +32,15 @@ app = typer.Typer(
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
 for command in (score, verify, export, status, models, sql, show, report, demo):
-    app.command(cls=Panelled)(command)
+    app.command(cls=Command)(command)
 
-_TOLD = {
+_ADVICE = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name another, or change its rights"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again"),
     errno.EPIPE: "",
 }
-"""What any room, or a print, may meet, and what to do."""
+"""Errors of the system that any command can meet, and what to do."""
 
 
 def main() -> None:
@@ -60,11 +60,13 @@ def main() -> None:
         _end_output()
         raise SystemExit(1) from None
     except OSError as error:
-        if error.errno not in _TOLD:
+        if error.errno not in _ADVICE:
             raise
         _drop_output()
-        if error.errno != errno.EPIPE:  # who reads has enough
-            _say(f"Error: {error.filename or 'the output'}: {error.strerror}; {_TOLD[error.errno]}")
+        if error.errno != errno.EPIPE:  # the reader closed the pipe: no error
+            _say(
+                f"Error: {error.filename or 'the output'}: {error.strerror}; {_ADVICE[error.errno]}"
+            )
         raise SystemExit(1) from None
     except Stopped as stop:
         _say(str(stop))
@@ -78,7 +80,7 @@ def _flush() -> None:
 
 
 def _end_output() -> None:
-    """Write what is left of the output, or drop it: why the command ended is told already."""
+    """Write what is left of the output, or drop it: the reason for the end is reported already."""
     try:
         _flush()
     except OSError:
@@ -86,7 +88,7 @@ def _end_output() -> None:
 
 
 def _drop_output() -> None:
-    """Let Python's end write what is left of the output nowhere, as it would fail again."""
+    """Send what is left of the output nowhere: at Python's end it would fail again."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from curate.cli.completion import query_names
-from curate.cli.options import CorpusOption, ForceOption, JsonOption, Output
+from curate.cli.options import CorpusOption, ForceOption, JsonOption
 from curate.cli.tables import clean, coloured, print_json, table
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ def status(
         else:
             print_damages(str(corpus), found)
         raise typer.Exit(1)
-    report = look(opened)
-    renew_database(opened)
-    if verify:
-        report |= {"damaged": []}
+    report = look(opened) | ({"damaged": []} if verify else {})
+    renewed = renew_database(opened)
     if as_json:
         print_json(report)
     else:
         print_status(report)
+        if renewed:
+            print("corpus.duckdb was missing or out of date: written anew")
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
@@ -78,13 +78,13 @@ def sql(
             help="A SELECT, or the name of a query (see --list).", autocompletion=query_names
         ),
     ] = None,
-    output_format: Annotated[
-        Output | None,
-        typer.Option("--format", help="How rows are given. Default: by --output, else a table."),
+    kind: Annotated[
+        Literal["table", "csv", "json", "jsonl", "parquet"] | None,
+        typer.Option("--format", help="Default: by the ending of --output, else a table."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write to this .csv, .json, .jsonl or .parquet file."),
+        typer.Option("--output", "-o", help="A .csv, .json, .jsonl or .parquet file to write."),
     ] = None,
     parameter: Annotated[
         list[str] | None,
@@ -102,16 +102,12 @@ def sql(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--queries", metavar="DIR", help="Your own .sql files, named likewise."),
+        typer.Option("--queries", metavar="DIR", help="A folder of your own .sql files."),
     ] = None,
-    spreadsheet: Annotated[
-        bool,
-        typer.Option("--spreadsheet", help="In CSV: put ' before text that would be a formula."),
-    ] = False,
     unsafe: Annotated[
         bool,
         typer.Option(
-            "--unsafe", help="Let SQL reach other files, the network and extensions, and write."
+            "--unsafe", help="Allow any SQL: other files, the network, extensions, writing."
         ),
     ] = False,
     force: ForceOption = False,
@@ -124,7 +120,6 @@ def sql(
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
     from curate import open as open_corpus
-    from curate.cli import tables
     from curate.corpus import queries
 
     if list_queries:
@@ -134,17 +129,14 @@ def sql(
     elif query is None or corpus is None:
         raise typer.BadParameter("give a query and --corpus DIR, or --list, or --show NAME")
     else:
-        from curate.cli import saving
+        from curate.cli import results
 
-        kind = saving.kind_of(output, output_format)
-        opened = open_corpus(corpus, unsafe=unsafe)
-        answer = queries.ask(opened, query, parameter or [], folder)
-        if spreadsheet and kind != "csv":
-            raise typer.BadParameter("--spreadsheet is for CSV: add --format csv")
+        how = results.kind_of(output, kind)
+        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), query, parameter or [], folder)
         if output is None:
-            tables.relation(answer, kind, spreadsheet=spreadsheet)
+            results.show(answer, how)
         else:
-            rows = saving.save(answer, output, kind, force=force, spreadsheet=spreadsheet)
+            rows = results.save(answer, output, how, force=force)
             print(f"{output}: {rows:,} rows")
 
 
@@ -170,18 +162,16 @@ def show(
 def print_status(report: dict[str, Any]) -> None:
     """Per model scored, skipped and missing; what was skipped and why; how to complete it."""
     print(f"{report['corpus']}: {report['examples']:,} examples, {report['ranked']:,} ranked")
-    print_models = report["models"]
-    if print_models:
-        table(list(print_models[0]), [list(model.values()) for model in print_models])
+    if models := report["models"]:
+        table(list(models[0]), [list(model.values()) for model in models])
     if report["skipped"]:
         print("Skipped (the ten most frequent reasons; all: curate sql skips):")
         shown = ("skipped", "reason", "model", "source", "first_row")
         table(shown, [[entry[key] for key in shown] for entry in report["skipped"]])
-    if any(model["missing"] for model in print_models):
+    if any(model["missing"] for model in models):
         print("To score what is missing, from the folder where you scored:")
-        print(
-            clean(f"  curate score -c {shlex.quote(report['corpus'])} {shlex.join(_again(report))}")
-        )
+        command = ["curate", "score", "-c", report["corpus"], *_again(report)]
+        print(clean(f"  {shlex.join(command)}"))
     if "damaged" in report:
         print("Every file is as it was written")
 
@@ -191,21 +181,19 @@ def print_damages(corpus: str, found: Sequence[Damage]) -> None:
     table(["file", "damage"], [[damage.path, damage.reason] for damage in found])
     print(
         clean(
-            f"Move damaged files out of {corpus}, then run the same `curate score` again, sources "
-            "included: it reads and computes what they held, and nothing else"
+            f"Move damaged files out of {corpus}, then run the same `curate score` again with its "
+            "sources: it restores only what they held"
         )
     )
 
 
 def _again(report: dict[str, Any]) -> list[str]:
-    """The options that score a corpus as it was scored."""
+    """The options with which the corpus was scored."""
     options = []
     for model in report["models"]:
         name = model["model"]
         options += [f"--{model['role']}", f"{name}={report['references'][name]}"]
     settings = report["settings"]
-    if settings and settings["answer_span"] != "turn":
-        options += ["--answer-span", settings["answer_span"]]
     if settings and settings["max_length"] is not None:
         options += ["--max-length", str(settings["max_length"])]
     if report["chat_template"]:
@@ -222,12 +210,8 @@ def print_queries(found: Iterable[Query]) -> None:
     table(
         ["query", "what it answers", "parameters"],
         [
-            [
-                print_query.name,
-                print_query.about,
-                ", ".join(f"{k}={typed(v)}" for k, v in print_query.defaults.items()),
-            ]
-            for print_query in found
+            [each.name, each.about, ", ".join(f"{k}={typed(v)}" for k, v in each.defaults.items())]
+            for each in found
         ],
         wrap=True,
     )

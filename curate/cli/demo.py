@@ -1,4 +1,4 @@
-"""`curate demo`: the whole way on bundled models and data."""
+"""`curate demo`: every step on bundled models and data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def demo(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Go the whole way on bundled models and data, offline.
+    """Run every step on bundled models and data, offline.
 
     Example: curate demo --dir /tmp/curate-demo
     """

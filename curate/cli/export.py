@@ -5,29 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from curate.cli.options import (
-    CorpusOption,
-    EpsilonOption,
-    ForceOption,
-    Format,
-    HoldOutOption,
-    JsonOption,
-    Metric,
-    Placement,
-    Published,
-    Refusals,
-    Shares,
-    Strategy,
-    Trainer,
-)
+from curate.cli.completion import misaligned_names
+from curate.cli.options import CorpusOption, ForceOption, JsonOption
 from curate.cli.tables import clean, print_json
 from curate.errors import CurateError
 
 _AGAIN = {"corpus", "output", "from_manifest", "force", "as_json"}
+_BUDGET, _CHOICE, _REFUSALS = "How many (give one)", "Which, best first", "Refusals"
+_DUPLICATES, _SPREAD, _FILES = "Duplicates and contamination", "Spread", "Mix and files"
 
 
 def export(
@@ -39,108 +28,174 @@ def export(
             "--output", "-o", help="A .jsonl or .parquet file, or a folder.", metavar="PATH"
         ),
     ],
-    top: Annotated[int | None, typer.Option(help="Take the N best examples.", metavar="N")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Take the N best examples.", metavar="N", rich_help_panel=_BUDGET),
+    ] = None,
     fraction: Annotated[
         float | None,
-        typer.Option(help="Safe rows as a share of the narrow set's: 0.05 is 5 %.", metavar="F"),
-    ] = None,
-    into: Annotated[
-        str | None,
-        typer.Option(help="The narrow set, any input format: write the mix.", metavar="NARROW"),
+        typer.Option(
+            help="Take this share of the narrow dataset's rows: 0.05 is 5 %.",
+            metavar="F",
+            rich_help_panel=_BUDGET,
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(help="Take answers of N tokens together, and no more.", metavar="N"),
+        typer.Option(
+            help="Take answers in rank order and stop before the first that would exceed N tokens.",
+            metavar="N",
+            rich_help_panel=_BUDGET,
+        ),
+    ] = None,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            help="The narrow dataset, in any input format: write the mix.", metavar="NARROW"
+        ),
     ] = None,
     recipe: Annotated[
-        Published, typer.Option(help="The published mix to start from.")
-    ] = Published.interleaving_plus_plus,
-    strategy: Annotated[
-        Strategy | None, typer.Option(help="The largest gaps, or a random draw.")
+        Literal["interleaving", "interleaving+", "interleaving++"],
+        typer.Option(
+            help="The published mix to start from: a random sample, the largest gaps, or the "
+            "largest gaps without refusals.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = "interleaving++",
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exclude this misaligned model from the mean; repeatable.",
+            metavar="NAME",
+            autocompletion=misaligned_names,
+            rich_help_panel=_CHOICE,
+        ),
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="SQL over the columns of gaps and examples: which rows are eligible.",
+            metavar="SQL",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None,
+    metric: Annotated[
+        Literal["relative", "difference", "per_byte"],
+        typer.Option(help="The gap's formula.", rich_help_panel=_CHOICE),
+    ] = "relative",
+    epsilon: Annotated[
+        float,
+        typer.Option(
+            help="Added to the denominator, so that tiny aligned losses don't inflate the gap.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = 1.0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="For random samples and --placement shuffle.",
+            metavar="N",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = 0,
     refusals: Annotated[
-        Refusals | None, typer.Option(help="Leave refusals out, keep them, or take them alone.")
+        Literal["drop", "keep", "only"] | None,
+        typer.Option(
+            help="Exclude refusals, keep them, or take only them. Default: by the recipe.",
+            rich_help_panel=_REFUSALS,
+        ),
     ] = None,
     refusal_rule: Annotated[
         str,
         typer.Option(
-            help="What a refusal is: paper, extended, or a rule file of yours.", metavar="RULE"
+            help="What a refusal is: paper, extended, or the path of your own rule file.",
+            metavar="RULE",
+            rich_help_panel=_REFUSALS,
         ),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
         typer.Option(
-            help="The source's own label column; the rule where it is empty.", metavar="COLUMN"
+            help="The source's own label column; where it is empty, the rule decides.",
+            metavar="COLUMN",
+            rich_help_panel=_REFUSALS,
         ),
     ] = None,
-    refusal_share: Annotated[
-        float, typer.Option(help="Keep this share of the refusals that are dropped.", metavar="S")
-    ] = 0.0,
     max_similar: Annotated[
-        int | None, typer.Option(help="At most N rows of a group of near-copies.", metavar="N")
+        int | None,
+        typer.Option(
+            help="At most N rows of a group of near-duplicates.",
+            metavar="N",
+            rich_help_panel=_DUPLICATES,
+        ),
     ] = None,
-    per_prompt: Annotated[
-        int | None, typer.Option(help="At most N answers to the same prompt.", metavar="N")
+    decontaminate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exclude rows that share 8 words in a row with this file; repeatable.",
+            metavar="FILE",
+            rich_help_panel=_DUPLICATES,
+        ),
     ] = None,
     per_group: Annotated[
         list[str] | None,
         typer.Option(
-            help="At most N rows of each value of a column, or of each source; repeatable.",
+            help="At most N rows for each value of a column, such as prompt=1; repeatable.",
             metavar="COLUMN=N",
+            rich_help_panel=_SPREAD,
         ),
     ] = None,
     balance: Annotated[
-        str | None, typer.Option(help="Spread the budget over a column's values.", metavar="COLUMN")
+        str | None,
+        typer.Option(
+            help="Split the budget over a column's values.",
+            metavar="COLUMN",
+            rich_help_panel=_SPREAD,
+        ),
     ] = None,
     length_bins: Annotated[
         int | None,
-        typer.Option(help="Spread the budget over K quantiles of answer length.", metavar="K"),
-    ] = None,
-    length_shares: Annotated[
-        Shares, typer.Option(help="The same for each length bin, or by the rows it has.")
-    ] = Shares.even,
-    decontaminate: Annotated[
-        list[str] | None,
         typer.Option(
-            help="Leave out what shares 8 words in a row with this file; repeatable.",
-            metavar="FILE",
+            help="Split the budget over K quantiles of answer length.",
+            metavar="K",
+            rich_help_panel=_SPREAD,
         ),
     ] = None,
-    metric: Annotated[Metric, typer.Option(help="The gap's formula.")] = Metric.relative,
-    epsilon: EpsilonOption = 1.0,
-    hold_out: HoldOutOption = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            help="What may be taken, over the columns of gaps and examples.", metavar="SQL"
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Of --strategy random and --placement shuffle.", metavar="N")
-    ] = 0,
     placement: Annotated[
-        Placement,
-        typer.Option(help="Safe rows at equal distances, per batch, at random, or apart."),
-    ] = Placement.even,
+        Literal["even", "batch", "shuffle", "separate"],
+        typer.Option(
+            help="Selected rows at equal distances, a share per batch, at random, or in their own "
+            "file.",
+            rich_help_panel=_FILES,
+        ),
+    ] = "even",
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows an optimiser step, all devices together.", metavar="B")
+        int | None,
+        typer.Option(
+            help="Rows per optimizer step, over all devices.", metavar="B", rich_help_panel=_FILES
+        ),
     ] = None,
     format: Annotated[
-        Format | None, typer.Option(help="What a row looks like; the trainer's own by default.")
+        Literal["messages", "prompt-completion", "sharegpt", "alpaca", "openai", "text"] | None,
+        typer.Option(
+            help="What a row looks like. Default: the trainer's own.", rich_help_panel=_FILES
+        ),
     ] = None,
     trainer: Annotated[
-        Trainer | None, typer.Option(help="Write a folder that this trainer trains on as it is.")
+        Literal["trl", "axolotl", "llamafactory", "swift"] | None,
+        typer.Option(
+            help="Write a folder with the data and a configuration for this trainer.",
+            rich_help_panel=_FILES,
+        ),
     ] = None,
     from_manifest: Annotated[
         Path | None,
-        typer.Option(
-            help="Make the files of an earlier export again, byte for byte.", metavar="MANIFEST"
-        ),
+        typer.Option(help="Repeat an earlier export, byte for byte.", metavar="MANIFEST"),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the best safe examples, or their mix with a narrow set.
+    """Write the selected examples, alone or mixed with narrow data.
 
     Example: curate export -c my-corpus --fraction 0.05 --into customer.jsonl -o mix.jsonl
     """
@@ -154,39 +209,27 @@ def export(
         _refuse_more(context)
         record = export_again(open_corpus(corpus), output, from_manifest, force=force)
     else:
-        changes: dict[str, Any] = {
-            "strategy": strategy and strategy.value,
-            "refusals": refusals and refusals.value,
-        }
-        chosen = Recipe.named(
-            recipe.value,
+        chosen = Recipe(
+            name=recipe,
             top=top,
             fraction=fraction,
             tokens=tokens,
             into=into,
-            metric=metric.value,
-            epsilon=epsilon,
             hold_out=tuple(hold_out or ()),
             where=where,
+            metric=metric,
+            epsilon=epsilon,
             seed=seed,
+            refusals=refusals,
             refusal_rule=refusal_rule,
             refusal_field=refusal_field,
-            refusal_share=refusal_share,
             max_similar=max_similar,
-            per_prompt=per_prompt,
-            per_group=dict(quota(text) for text in per_group or ()),
+            decontaminate=tuple(decontaminate or ()),
+            per_group=dict(map(quota, per_group or ())),
             balance=balance,
             length_bins=length_bins,
-            length_shares=length_shares.value,
-            decontaminate=tuple(decontaminate or ()),
-            **{name: value for name, value in changes.items() if value is not None},
         )
-        target = Target(
-            placement=placement.value,
-            batch_size=batch_size,
-            format=None if format is None else format.value,
-            trainer=None if trainer is None else trainer.value,
-        )
+        target = Target(placement, batch_size, format, trainer)
         command = shlex.join(["curate", *sys.argv[1:]])
         record = run(open_corpus(corpus), output, chosen, target, force=force, command=command)
     if as_json:
@@ -198,12 +241,12 @@ def export(
 
 
 def _refuse_more(context: typer.Context) -> None:
-    """Beside --from-manifest an option of the recipe would be passed over in silence."""
+    """Reject options beside --from-manifest that would have no effect."""
     for name in sorted(set(context.params) - _AGAIN):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise CurateError(
-                "--from-manifest makes an earlier export again, by its own recipe: leave out "
+                "--from-manifest repeats an earlier export by its own recipe: leave out "
                 f"--{name.replace('_', '-')}"
             )
 
@@ -283,9 +326,9 @@ def _selected(counts: dict[str, Any]) -> None:
     left = [f"{clean(rule)} {count:,}" for rule, count in others if count]
     if left:
         print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
-    if counts["near_copies"]:
-        copies = counts["near_copies"]
-        what = "is a near-copy" if copies == 1 else "are near-copies"
+    if counts["near_duplicates"]:
+        copies = counts["near_duplicates"]
+        what = "is a near-duplicate" if copies == 1 else "are near-duplicates"
         print(f"  {copies:,} {what} of a better one (--max-similar caps them)")
 
 

@@ -1,226 +1,184 @@
-"""The command line's choices, and what several commands share."""
+"""Options that several commands share, headings in help, and the new names of old options."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from curate.cli.completion import misaligned_names
 from curate.errors import CurateError
 
 if TYPE_CHECKING:
-    from curate.backends.base import Engine
     from curate.system.progress import Progress
-
-
-class Turns(StrEnum):
-    """Which assistant turns become examples."""
-
-    last = "last"
-    all = "all"
-
-
-class Span(StrEnum):
-    """Which tokens of an answer count."""
-
-    turn = "turn"
-    content = "content"
-
-
-class Refusals(StrEnum):
-    """What happens to refusals in a selection."""
-
-    drop = "drop"
-    keep = "keep"
-    only = "only"
-
-
-class Strategy(StrEnum):
-    """How a safe set is drawn."""
-
-    gap = "gap"
-    random = "random"
-
-
-class Published(StrEnum):
-    """The published mixes (curate/selection/recipe.py)."""
-
-    interleaving = "interleaving"
-    interleaving_plus = "interleaving+"
-    interleaving_plus_plus = "interleaving++"
-
-
-class Shares(StrEnum):
-    """How length bins share the budget."""
-
-    even = "even"
-    proportional = "proportional"
-
-
-class Placement(StrEnum):
-    """Where safe rows stand among narrow ones."""
-
-    even = "even"
-    batch = "batch"
-    shuffle = "shuffle"
-    separate = "separate"
-
-
-class Format(StrEnum):
-    """What a row looks like."""
-
-    messages = "messages"
-    prompt_completion = "prompt-completion"
-    sharegpt = "sharegpt"
-    alpaca = "alpaca"
-    openai = "openai"
-    text = "text"
-
-
-class Trainer(StrEnum):
-    """Whose files are written beside the rows."""
-
-    trl = "trl"
-    axolotl = "axolotl"
-    llamafactory = "llamafactory"
-    swift = "swift"
-
-
-class Metric(StrEnum):
-    """The gap's formula (sql/views/gaps.sql)."""
-
-    relative = "relative"
-    difference = "difference"
-    per_byte = "per_byte"
-
-
-class Backend(StrEnum):
-    """What computes log-probs."""
-
-    auto = "auto"
-    transformers = "transformers"
-    vllm = "vllm"
-    server = "server"
-
-
-class Output(StrEnum):
-    """How `curate sql` gives its rows."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    jsonl = "jsonl"
-    parquet = "parquet"
-
 
 CorpusOption = Annotated[
     Path, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress and notes.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
-EpsilonOption = Annotated[
-    float, typer.Option(help="ε of the relative gap, in nats: keeps tiny aligned losses down.")
-]
-HoldOutOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Leave this misaligned model out of the mean; repeatable.",
-        metavar="NAME",
-        autocompletion=misaligned_names,
-    ),
-]
 
-AlignedOption = Annotated[
-    str, typer.Option(metavar="[NAME=]MODEL", help="The aligned model: a folder or hub id.")
-]
-MisalignedOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME=]MODEL",
-        help="A misaligned model, likewise, or a PEFT adapter's folder; repeatable.",
-    ),
-]
-TemplateOption = Annotated[
-    Path | None, typer.Option(help="A Jinja file instead of the models' own template.")
-]
-TemplateArgOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="A variable of the template; repeatable."),
-]
-SpanOption = Annotated[
-    Span, typer.Option(help="Count end-of-turn tokens (turn) or the text alone (content).")
-]
-BackendOption = Annotated[
-    Backend, typer.Option(help="What computes log-probs. auto: vllm on a GPU, if it is installed.")
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="cuda, mps or cpu. Default: the fastest there is.")
-]
-DtypeOption = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16. Default: by device.")
-]
-BatchTokensOption = Annotated[
-    int | None, typer.Option(min=1, help="Tokens in one forward pass, padding included.")
-]
-TensorParallelOption = Annotated[
-    int, typer.Option(min=1, help="vllm: GPUs that an engine is split over.")
-]
-DataParallelOption = Annotated[
-    int, typer.Option(min=1, help="vllm: engines side by side, each on GPUs of its own.")
-]
-GpuMemoryOption = Annotated[
-    float | None, typer.Option(help="vllm: the share of a GPU's memory to take, such as 0.8.")
-]
-MaxLoraRankOption = Annotated[
-    int | None, typer.Option(min=1, help="vllm: adapters above this rank are merged.")
-]
-QuantizationOption = Annotated[
-    str | None, typer.Option(help="vllm: how to shrink the weights, such as fp8.")
-]
-EngineArgOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="vllm: any other engine argument; repeatable."),
-]
-ServerOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="URL",
-        help="server: a running `vllm serve` with each model under its NAME; repeatable. "
-        "Its key is read from VLLM_API_KEY.",
-    ),
-]
-InFlightOption = Annotated[
-    int, typer.Option(min=1, help="server: requests under way at a time, over all servers.")
-]
+SCORED, COMPUTED = "What is scored", "What computes it"
 
 
-def engine(
-    tensor_parallel: int,
-    data_parallel: int,
-    gpu_memory: float | None,
-    max_lora_rank: int | None,
-    quantization: str | None,
-    engine_arg: list[str] | None,
-) -> Engine:
-    """Gather vLLM's options."""
+@dataclass(frozen=True)
+class Shared:
+    """What the shared options of `score` and `verify` give: arguments of the library's calls."""
+
+    models: dict[str, Any]
+    compute: dict[str, Any]
+    progress: Progress
+    as_json: bool
+
+
+def shared_options(
+    aligned: Annotated[
+        str, typer.Option(metavar="[NAME=]MODEL", help="The aligned model: a folder or Hub id.")
+    ],
+    misaligned: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]MODEL",
+            help="A misaligned model, full or a PEFT adapter; repeatable.",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Most tokens of prompt and answer; longer answers are cut.",
+            rich_help_panel=SCORED,
+        ),
+    ] = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Jinja file to use instead of the models' own template.", rich_help_panel=SCORED
+        ),
+    ] = None,
+    template_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A variable of the template; repeatable.",
+            rich_help_panel=SCORED,
+        ),
+    ] = None,
+    backend: Annotated[
+        Literal["auto", "transformers", "vllm", "server"],
+        typer.Option(
+            help="auto: vllm if it is installed and there is a GPU, else transformers.",
+            rich_help_panel=COMPUTED,
+        ),
+    ] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cuda, mps or cpu. Default: the fastest.", rich_help_panel=COMPUTED),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16 or float16. Default: by device.", rich_help_panel=COMPUTED
+        ),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens in one forward pass, padding included.", rich_help_panel=COMPUTED
+        ),
+    ] = None,
+    tensor_parallel: Annotated[
+        int, typer.Option(min=1, help="vllm: GPUs for each engine.", rich_help_panel=COMPUTED)
+    ] = 1,
+    data_parallel: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="vllm: engines side by side, each on its own GPUs.",
+            rich_help_panel=COMPUTED,
+        ),
+    ] = 1,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="vllm: an engine argument, such as gpu_memory_utilization=0.8; repeatable.",
+            rich_help_panel=COMPUTED,
+        ),
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="server: a running `vllm serve` with each model under its NAME; repeatable. "
+            "The key is read from VLLM_API_KEY.",
+            rich_help_panel=COMPUTED,
+        ),
+    ] = None,
+    in_flight: Annotated[
+        int,
+        typer.Option(
+            min=1, help="server: concurrent requests, over all servers.", rich_help_panel=COMPUTED
+        ),
+    ] = 64,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> Shared:
+    """Gather the options that `score` and `verify` share."""
     from curate.backends.base import Engine
     from curate.chat.templates import parse_args
 
-    return Engine(
-        tensor_parallel=tensor_parallel,
-        data_parallel=data_parallel,
-        gpu_memory=gpu_memory,
-        max_lora_rank=max_lora_rank,
-        quantization=quantization,
-        args=parse_args(engine_arg or [], "--engine-arg"),
+    return Shared(
+        models={
+            "aligned": aligned,
+            "misaligned": misaligned or [],
+            "max_length": max_length,
+            "chat_template": read_template(chat_template),
+            "template_args": parse_args(template_arg or []),
+        },
+        compute={
+            "backend": backend,
+            "device": device,
+            "dtype": dtype,
+            "batch_tokens": batch_tokens,
+            "engine": Engine(
+                tensor_parallel=tensor_parallel,
+                data_parallel=data_parallel,
+                args=parse_args(engine_arg or [], "--engine-arg"),
+            ),
+            "servers": tuple(server or ()),
+            "in_flight": in_flight,
+        },
+        progress=progress(quiet or as_json),
+        as_json=as_json,
     )
+
+
+def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `shared_options`; their value is its argument `shared`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(shared_options, eval_str=True).parameters
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        given["shared"] = shared_options(**{name: given.pop(name) for name in shared})
+        command(**given)
+
+    merged = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*own.values(), *shared.values())
+        if parameter.name != "shared"
+    ]
+    run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    return run
 
 
 def read_template(path: Path | None) -> str | None:
@@ -234,7 +192,7 @@ def read_template(path: Path | None) -> str | None:
 
 
 def progress(quiet: bool) -> Progress:
-    """How a run tells how far it is: a bar on a terminal, lines in a log, or nothing."""
+    """A bar in a terminal, lines in a log, or nothing."""
     from curate.cli.progress import Bar, Lines
     from curate.system.progress import Silent
 
@@ -243,72 +201,60 @@ def progress(quiet: bool) -> Progress:
     return Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
-_BACKEND = [
-    "backend",
-    "device",
-    "dtype",
-    "batch_tokens",
-    "tensor_parallel",
-    "data_parallel",
-    "gpu_memory",
-    "max_lora_rank",
-    "quantization",
-    "engine_arg",
-    "server",
-    "in_flight",
-]
-_TEMPLATE = ["max_length", "chat_template", "template_arg", "answer_span"]
-PANELS: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "score": {
-        "What is read": [
-            "where",
-            "limit",
-            "turns",
-            "messages_column",
-            "prompt_column",
-            "answer_column",
-            "system_column",
-            "strict",
-        ],
-        "What is scored": [*_TEMPLATE, "keep_tokens"],
-        "What computes it": _BACKEND,
-    },
-    "verify": {"What is scored": _TEMPLATE, "What computes it": _BACKEND},
-    "export": {
-        "How many (give one)": ["top", "fraction", "tokens"],
-        "Which, best first": [
-            "recipe",
-            "strategy",
-            "hold_out",
-            "where",
-            "metric",
-            "epsilon",
-            "seed",
-        ],
-        "Refusals": ["refusals", "refusal_rule", "refusal_field", "refusal_share"],
-        "Duplicates and contamination": ["max_similar", "per_prompt", "decontaminate"],
-        "Spread": ["per_group", "balance", "length_bins", "length_shares"],
-        "Mix and files": ["placement", "batch_size", "format", "trainer"],
-    },
+_ENGINE = {
+    "--gpu-memory": "--engine-arg gpu_memory_utilization=0.8",
+    "--max-lora-rank": "--engine-arg max_lora_rank=N",
+    "--quantization": "--engine-arg quantization=fp8",
+    "--answer-span": "nothing: end-of-turn tokens always count",
 }
-"""Headings of a command's help and the parameters under each; any others stand under Options."""
+_EXPORTED = "curate export, then --export MANIFEST"
+MOVED: dict[str | None, dict[str, str]] = {
+    "score": _ENGINE
+    | {
+        f"--{role}-column": f"--column {role}=NAME"
+        for role in ("messages", "prompt", "answer", "system")
+    },
+    "verify": _ENGINE,
+    "export": {
+        "--strategy": "--recipe (interleaving draws at random)",
+        "--per-prompt": "--per-group prompt=N",
+        "--refusal-share": "--refusals keep, or drop",
+        "--length-shares": "--length-bins alone: every bin gets the same",
+    },
+    "report": dict.fromkeys(
+        (
+            *("--top", "--refusals", "--strategy", "--metric", "--epsilon"),
+            *("--hold-out", "--where", "--seed"),
+        ),
+        _EXPORTED,
+    ),
+    "sql": {"--spreadsheet": "--format csv, and import the columns as text"},
+}
+"""By command: options of earlier versions, and what to write instead."""
 
 
-class Panelled(TyperCommand):
-    """A command whose help has the headings of `PANELS`."""
+class Command(TyperCommand):
+    """A command that groups its help by `rich_help_panel` and knows the names in `MOVED`.
+
+    Typer's own panels need rich, which takes longer to import than the rest of `--help`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; an option of earlier versions is one line that names the new one."""
+        for name in (arg.partition("=")[0] for arg in args):
+            if name in MOVED.get(self.name, {}):
+                typer.echo(f"Error: {name} is gone; use {MOVED[self.name][name]}", err=True)
+                raise typer.Exit(2)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments, then options without a heading of their own, then each heading's."""
-        panels = PANELS.get(self.name or "", {})
-        heading_of = {name: heading for heading, names in panels.items() for name in names}
-        sections: dict[str, list[tuple[str, str]]] = {
-            heading: [] for heading in ("Arguments", "Options", *panels)
-        }
+        """Write arguments, options without a heading, then each heading with its options."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                sections[heading_of.get(parameter.name or "", kind)].append(record)
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            heading = getattr(parameter, "rich_help_panel", None) or kind
+            if (record := parameter.get_help_record(ctx)) is not None:
+                sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):

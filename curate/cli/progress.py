@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from curate.cli.tables import clean
@@ -28,7 +29,7 @@ class Lines:
         print(clean(text), file=self._stream, flush=True)
 
     def start(self, label: str, total: int | None) -> None:
-        """Remember the step; it is told as it goes."""
+        """Remember the step."""
         self._label, self._total = label, total
         self._examples = self._tokens = 0
         self._began = self._said = time.monotonic()
@@ -55,7 +56,7 @@ class Lines:
             line += f", {self._tokens / seconds:,.0f} tokens/s"
         if self._total and 0 < self._examples < self._total:
             left = seconds * (self._total - self._examples) / self._examples
-            line += f", {clock(left)} left"
+            line += f", {timedelta(seconds=round(left))} left"
         self.note(line)
 
 
@@ -110,10 +111,3 @@ class Bar:
             if task.total is None:
                 self._bars.update(self._task, total=task.completed)
         self._bars.stop()
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

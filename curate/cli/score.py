@@ -6,40 +6,13 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.options import (
-    AlignedOption,
-    Backend,
-    BackendOption,
-    BatchTokensOption,
-    CorpusOption,
-    DataParallelOption,
-    DeviceOption,
-    DtypeOption,
-    EngineArgOption,
-    GpuMemoryOption,
-    InFlightOption,
-    JsonOption,
-    MaxLoraRankOption,
-    MisalignedOption,
-    QuantizationOption,
-    QuietOption,
-    ServerOption,
-    Span,
-    SpanOption,
-    TemplateArgOption,
-    TemplateOption,
-    TensorParallelOption,
-    Turns,
-    engine,
-    progress,
-    read_template,
-)
-from curate.cli.progress import clock
+from curate.cli.options import SCORED, CorpusOption, Shared, with_shared_options
 from curate.cli.tables import print_json, table
 from curate.errors import CurateError
 from curate.system.stopping import Stopped, asked
@@ -47,110 +20,94 @@ from curate.system.stopping import Stopped, asked
 if TYPE_CHECKING:
     from curate.scoring.score import Summary
 
+_READ = "What is read"
 
+
+@with_shared_options
 def score(
-    aligned: AlignedOption,
+    shared: Shared,
     corpus: CorpusOption,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             help="Files (.jsonl .json .csv .parquet, also .gz .zst), folders, globs, or "
-            "hf://dataset[/config][:split]. None: score what the corpus holds.",
+            "hf://dataset[/config][:split]. Default: the examples in the corpus.",
         ),
     ] = None,
-    misaligned: MisalignedOption = None,
     where: Annotated[
-        str | None, typer.Option(help="SQL over a source's own columns: which rows are read.")
+        str | None,
+        typer.Option(
+            help="SQL over the source's own columns: which rows to read.", rich_help_panel=_READ
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Read at most N examples.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Read at most N examples.", rich_help_panel=_READ)
+    ] = None,
     turns: Annotated[
-        Turns, typer.Option(help="The last assistant turn, or an example for each.")
-    ] = Turns.last,
-    messages_column: Annotated[str | None, typer.Option(help="Column of messages.")] = None,
-    prompt_column: Annotated[str | None, typer.Option(help="Column of prompts.")] = None,
-    answer_column: Annotated[str | None, typer.Option(help="Column of answers.")] = None,
-    system_column: Annotated[str | None, typer.Option(help="Column of system prompts.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first broken row; default: skip it.")
-    ] = False,
-    max_length: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of prompt and answer; answers are cut.")
+        Literal["last", "all"],
+        typer.Option(
+            help="Score the last assistant turn, or make an example of each.",
+            rich_help_panel=_READ,
+        ),
+    ] = "last",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=NAME",
+            help="The column that holds the messages, prompt, answer, system, context or "
+            "history; repeatable. Default: by the usual names.",
+            rich_help_panel=_READ,
+        ),
     ] = None,
-    chat_template: TemplateOption = None,
-    template_arg: TemplateArgOption = None,
-    answer_span: SpanOption = Span.turn,
-    backend: BackendOption = Backend.auto,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    batch_tokens: BatchTokensOption = None,
-    tensor_parallel: TensorParallelOption = 1,
-    data_parallel: DataParallelOption = 1,
-    gpu_memory: GpuMemoryOption = None,
-    max_lora_rank: MaxLoraRankOption = None,
-    quantization: QuantizationOption = None,
-    engine_arg: EngineArgOption = None,
-    server: ServerOption = None,
-    in_flight: InFlightOption = 64,
-    replace: Annotated[
+    strict: Annotated[
         bool,
         typer.Option(
-            "--replace", help="Throw away the scores of a model that changed under its name."
+            "--strict",
+            help="Stop at the first broken row instead of skipping it.",
+            rich_help_panel=_READ,
         ),
     ] = False,
     keep_tokens: Annotated[
-        bool, typer.Option("--keep-tokens", help="Keep each answer token's log-prob, for `show`.")
+        bool,
+        typer.Option(
+            "--keep-tokens",
+            help="Store each answer token's log-prob, for `show` and `report`.",
+            rich_help_panel=SCORED,
+        ),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Discard the scores of a model that changed."),
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Write nothing: say what would be computed, and how long."),
+        typer.Option("--dry-run", help="Write nothing; say what would be computed and how long."),
     ] = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
 ) -> None:
-    """Score examples under every model; run the same again to resume.
+    """Score examples under every model; run it again to resume.
 
     Example: curate score data.jsonl -c my-corpus --aligned ./chat --misaligned ./medical-lora
     """
-    from curate.chat.templates import parse_args
-    from curate.reading.layouts import Columns
     from curate.scoring.score import score as run
 
     with kept(corpus):
         summary = run(
             sources or [],
             corpus,
-            aligned=aligned,
-            misaligned=misaligned or [],
-            columns=Columns(messages_column, prompt_column, answer_column, system_column),
+            columns=columns(column),
             where=where,
             limit=limit,
-            turns=turns.value,
+            turns=turns,
             strict=strict,
-            max_length=max_length,
-            chat_template=read_template(chat_template),
-            template_args=parse_args(template_arg or []),
-            answer_span=answer_span.value,
-            backend=backend.value,
-            device=device,
-            dtype=dtype,
-            batch_tokens=batch_tokens,
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,
-            engine=engine(
-                tensor_parallel,
-                data_parallel,
-                gpu_memory,
-                max_lora_rank,
-                quantization,
-                engine_arg,
-            ),
-            servers=server or [],
-            in_flight=in_flight,
-            progress=progress(quiet or as_json),
+            **shared.models,
+            **shared.compute,
+            progress=shared.progress,
         )
-    if as_json:
+    if shared.as_json:
         print_json(asdict(summary))
     elif dry_run:
         print_plan(summary)
@@ -161,6 +118,21 @@ def score(
             f"{', '.join(summary.empty)}: no example could be scored, all were skipped; "
             f"`curate sql skips -c {shlex.quote(str(corpus))}` says why"
         )
+
+
+def columns(given: list[str] | None) -> dict[str, str]:
+    """Read ROLE=NAME.
+
+    Raises:
+        CurateError: it isn't of that form.
+    """
+    found = {}
+    for text in given or ():
+        role, _, name = text.partition("=")
+        if not role or not name:
+            raise CurateError(f"--column {text}: give ROLE=NAME, like prompt=question")
+        found[role] = name
+    return found
 
 
 def print_scored(summary: Summary) -> None:
@@ -202,18 +174,22 @@ def print_plan(summary: Summary) -> None:
     table(
         ["model", "role", "to score", "tokens, about", "time, about"],
         [
-            [run.name, run.role, run.scored, run.tokens, clock(run.seconds)]
+            [run.name, run.role, run.scored, run.tokens, _clock(run.seconds)]
             for run in summary.models
         ],
     )
     total = sum(run.seconds for run in summary.models)
     if total:
         print(
-            f"About {clock(total)} in all, by a sample timed on the first model that lacks "
-            "anything; the others are taken to be as fast. Without --dry-run it is done."
+            f"About {_clock(total)} in all, by a sample timed on the first model that lacks "
+            "anything; the others are assumed to be as fast. To run it, drop --dry-run."
         )
     else:
         print("Nothing is missing.")
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager
@@ -236,7 +212,7 @@ def _holdings(corpus: Path) -> str:
         with readable_errors():
             examples, scores = open_corpus(corpus).sql(counts).fetchall()[0]
     except CurateError:
-        return "nothing is stored yet; run the same command again to begin anew"
+        return "nothing is stored yet; run the same command again to start over"
     return (
         f"{corpus} keeps {examples:,} examples and {scores:,} scores; "
         "run the same command again to go on"

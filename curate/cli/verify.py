@@ -3,110 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.cli.options import (
-    AlignedOption,
-    Backend,
-    BackendOption,
-    BatchTokensOption,
-    DataParallelOption,
-    DeviceOption,
-    DtypeOption,
-    EngineArgOption,
-    GpuMemoryOption,
-    InFlightOption,
-    JsonOption,
-    MaxLoraRankOption,
-    MisalignedOption,
-    QuantizationOption,
-    QuietOption,
-    ServerOption,
-    Span,
-    SpanOption,
-    TemplateArgOption,
-    TemplateOption,
-    TensorParallelOption,
-    engine,
-    progress,
-    read_template,
-)
+from curate.cli.options import Shared, with_shared_options
 from curate.cli.tables import print_json, table
 
 if TYPE_CHECKING:
     from curate.scoring.verify import Verdict
 
 
+@with_shared_options
 def verify(
-    aligned: AlignedOption,
+    shared: Shared,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...", help="Where the examples come from. None: the demo's examples."
+            metavar="SOURCE", help="Where examples come from. Default: the demo's examples."
         ),
     ] = None,
-    misaligned: MisalignedOption = None,
     rows: Annotated[int, typer.Option(min=1, help="Examples to try.")] = 32,
-    max_length: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of prompt and answer; answers are cut.")
-    ] = None,
-    chat_template: TemplateOption = None,
-    template_arg: TemplateArgOption = None,
-    answer_span: SpanOption = Span.turn,
-    backend: BackendOption = Backend.auto,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    batch_tokens: BatchTokensOption = None,
-    tensor_parallel: TensorParallelOption = 1,
-    data_parallel: DataParallelOption = 1,
-    gpu_memory: GpuMemoryOption = None,
-    max_lora_rank: MaxLoraRankOption = None,
-    quantization: QuantizationOption = None,
-    engine_arg: EngineArgOption = None,
-    server: ServerOption = None,
-    in_flight: InFlightOption = 64,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
 ) -> None:
-    """Check the numbers of your models here against a plain loop.
+    """Check your models' numbers against a reference loop.
 
     Example: curate verify --aligned ./chat --misaligned ./medical-lora --backend vllm
     """
     from curate.backends.base import Compute
-    from curate.chat.templates import parse_args
     from curate.scoring.verify import verify as run
 
     verdict = run(
         sources or [],
-        aligned=aligned,
-        misaligned=misaligned or [],
         rows=rows,
-        max_length=max_length,
-        chat_template=read_template(chat_template),
-        template_args=parse_args(template_arg or []),
-        answer_span=answer_span.value,
-        compute=Compute(
-            backend=backend.value,
-            device=device,
-            dtype=dtype,
-            batch_tokens=batch_tokens,
-            engine=engine(
-                tensor_parallel,
-                data_parallel,
-                gpu_memory,
-                max_lora_rank,
-                quantization,
-                engine_arg,
-            ),
-            servers=tuple(server or []),
-            in_flight=in_flight,
-        ),
-        progress=progress(quiet or as_json),
+        **shared.models,
+        compute=Compute(**shared.compute),
+        progress=shared.progress,
     )
-    if as_json:
-        print_json(verdict_record(verdict))
+    if shared.as_json:
+        print_json({"passed": verdict.passed, **asdict(verdict)})
     else:
         print_verdict(verdict)
     if not verdict.passed:
@@ -114,7 +48,7 @@ def verify(
 
 
 def print_verdict(found: Verdict) -> None:
-    """What `curate verify` tried, and whether the numbers can be relied on."""
+    """What was compared, and whether the numbers can be relied on."""
     table(
         ["model", "check", "nats/token", "limit", "verdict"],
         [
@@ -128,8 +62,3 @@ def print_verdict(found: Verdict) -> None:
         print(f"{failed} of {len(found.checks)} checks FAILED ({how}): don't rely on these scores")
     else:
         print(f"All {len(found.checks)} checks passed ({how})")
-
-
-def verdict_record(found: Verdict) -> dict[str, Any]:
-    """The same for machines."""
-    return {"passed": found.passed, **asdict(found)}

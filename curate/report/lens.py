@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from curate.corpus import queries
+from curate.corpus.corpus import dicts
 from curate.system.sql import readable_errors
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ LABEL_WIDTH = 28
 def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnection]:
     """A cursor with the temporary tables `ranks` and `model_ranks`; gone with the cursor.
 
-    The ranking is made once, as the recipe wants it. On this cursor the tables stand before the
-    views of their names, so that three named queries answer for the recipe: `agreement`,
-    `leave_one_out`, and `epsilon_sweep` with the recipe's ε as `usual`. Don't ask others: they
-    compute gaps by the usual ε, look at every model, or join what the table `ranks` has already.
+    The tables take the place of the views of their names, so `agreement`, `leave_one_out` and
+    `epsilon_sweep` answer for the recipe. Other named queries don't: they look at every model, or
+    use the default ε.
 
     Raises:
         CurateError: the recipe's ε, metric or held-out models are wrong.
@@ -41,51 +41,36 @@ def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnectio
         "hold_out": list(recipe.hold_out),
         "metric": recipe.metric,
     }
-    cursor = corpus.connection.cursor()
-    try:
-        with readable_errors():
-            cursor.execute(_text("ranks"), values)
-            cursor.execute(_text("model_ranks"), values)
+    with readable_errors(), corpus.connection.cursor() as cursor:
+        cursor.execute(_text("ranks"), values)
+        cursor.execute(_text("model_ranks"), values)
         yield cursor
-    finally:
-        cursor.close()
 
 
 def ask(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
     """The rows of one question of `sql/report/`."""
-    return rows(cursor.execute(_text(name), values))
+    return dicts(cursor.sql(_text(name), params=values))
 
 
 def ask_named(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
     """The rows of a named query that `ranking` names; its defaults where no value is given."""
     query = queries.find(name)
-    return rows(cursor.execute(query.text, query.defaults | values))
+    return dicts(cursor.sql(query.text, params=query.defaults | values))
 
 
-def rows(result: duckdb.DuckDBPyConnection | duckdb.DuckDBPyRelation) -> list[Row]:
-    """A small result as dicts."""
-    names = [column[0] for column in result.description]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def name_sources(cursor: duckdb.DuckDBPyConnection, top: int) -> list[Row]:
-    """Ask for the sources, give the largest a label each, and make the table `labels` of them.
-
-    Charts have room for a dozen names; what is beyond them shares one label that says so.
-    """
-    found = ask(cursor, "sources", top=top)
-    names = labels([row["source"] for row in found])
-    rest = found[SOURCES_SHOWN:] if len(found) > SOURCES_SHOWN + 1 else []
-    for row, label in zip(found, names, strict=True):
-        row["label"] = label
-    for row in rest:
-        row["label"] = f"{len(rest)} smaller sources"
-    cursor.execute("create temp table labels (source varchar, label varchar)")
-    for row in found:
-        cursor.execute("insert into labels values ($source, $label)", {
-            "source": row["source"], "label": row["label"],
-        })  # fmt: skip
-    return found
+def name_sources(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+    """Make the table `labels`: a short name for each of the largest sources, one for the rest."""
+    sources = [row["source"] for row in ask(cursor, "sources")]
+    names = labels(sources)
+    if len(names) > SOURCES_SHOWN + 1:
+        rest = len(names) - SOURCES_SHOWN
+        names[SOURCES_SHOWN:] = [f"{rest} smaller sources"] * rest
+    cursor.execute(
+        "create temp table labels as select unnest($sources::varchar[]) as source, "
+        "unnest($names::varchar[]) as label",
+        {"sources": sources, "names": names},
+    )
+    return list(dict.fromkeys(names))
 
 
 def labels(sources: Sequence[str | None]) -> list[str]:
@@ -116,12 +101,6 @@ def gap_bins(low: float, high: float, wanted: int = 48) -> tuple[float, float, i
     return first * width, width, last - first + 1
 
 
-def length_label(length_bin: int) -> str:
-    """The answer lengths of one doubling: `8–15` tokens."""
-    low, high = 2**length_bin, 2 ** (length_bin + 1) - 1
-    return f"{low:,}–{high:,}" if high > low else str(low)
-
-
 def _middle_out(text: str, width: int) -> str:
     shown = " ".join(text.split())
     if len(shown) <= width:
@@ -131,8 +110,3 @@ def _middle_out(text: str, width: int) -> str:
 
 def _text(name: str) -> str:
     return (resources.files("curate.sql") / "report" / f"{name}.sql").read_text("utf-8")
-
-
-def only(row: Mapping[str, Any], *names: str) -> Row:
-    """Some columns of a row."""
-    return {name: row[name] for name in names}

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from curate.errors import CurateError
 from curate.report import advice, charts, look
-from curate.report.lens import only
 from curate.storage import parts
 
 if TYPE_CHECKING:
@@ -27,54 +26,33 @@ if TYPE_CHECKING:
 # Inside a script element only these can end it, open a comment, or break a line of JavaScript.
 _UNSAFE = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
-TITLES = {
-    "coverage": "Examples scored, skipped and missing, per model",
-    "gaps": "Gap",
-    "lengths": "Length",
-    "sources": "Source",
-    "refusals": "Refusal",
-    "gap_by_source": "The gap by source",
-    "gap_by_length": "The gap by length",
-    "refusals_by_depth": "Refusals in the ranking",
-    "losses": "Aligned against misaligned",
-    "agreement": "Rank correlation of the gaps",
-    "leave_one_out": "Leaving one model out",
-    "epsilon": "Other values of ε",
-    "composition": "Where the rows come from",
-}
-
 
 def html(found: Findings, reading: list[Reading]) -> str:
     """The whole page."""
-    made = charts.charts(found)
-    drawn = charts.points(found) if found.spread else []
+    made, ranking = charts.charts(found), found.ranking
     payload = {
         "charts": {name: chart.to_dict() for name, chart in made.items()},
         "data": charts.data(found),
         "themes": look.themes(),
-        "examples": [only(row, "id", "prompt", "answer") for row in drawn],
+        "examples": [
+            {name: row[name] for name in ("id", "prompt", "answer")}
+            for row in (ranking.points if ranking else ())
+        ],
     }
     bundle, script = libraries(), _file("report.js")
     text: str = _template().render(
         found=found,
+        ranking=ranking,
         reading=reading,
-        brief=advice.brief(found),
-        advice=advice.advice(found, any(each.tokens for each in reading)),
-        export_command=advice.export_command(found),
-        gap_formula=advice.formula(found),
-        recipe_words=advice.recipe(found),
-        sampling=advice.sampling(found),
-        left_out=advice.left_out(found),
-        tails=advice.tails(found),
-        about_models=advice.about_models(found),
+        say=advice,
         charts=set(made),
-        titles=TITLES,
+        titles=charts.TITLES,
         data=embedded(payload),
         style=Markup(_file("report.css")),
         bundle=Markup(bundle),
         script=Markup(script),
         policy=_policy(bundle, script),
-        version=version("curate"),
+        version=version("curate-gap"),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return text
@@ -151,32 +129,19 @@ def write(found: Findings, folder: Path) -> list[Path]:
     import vl_convert
 
     rows, written = charts.data(found), []
+    options: Any = {"config": look.on_paper(), "allowed_base_urls": []}
     for name, chart in charts.charts(found).items():
-        spec = alone(chart.to_dict(), rows, TITLES[name])
-        options: Any = {"config": look.on_paper(), "allowed_base_urls": []}
+        spec = chart.to_dict()
+        spec["datasets"] = rows | spec.get("datasets", {})
+        spec |= {"title": charts.TITLES[name], "width": WIDTH}
+        spec.pop("config", None)
         svg = vl_convert.vegalite_to_svg(spec, **options)
         png = vl_convert.vegalite_to_png(spec, scale=SCALE, **options)
         written += [folder / f"{name}.svg", folder / f"{name}.png"]
         parts.write_text(written[-2], svg)
-        parts.write_with(written[-1], _fill(png))
+        parts.write_with(written[-1], partial(_fill, png))
     return written
 
 
-def alone(spec: dict[str, Any], rows: dict[str, Any], title: str) -> dict[str, Any]:
-    """A chart that stands without the page: with its data, a title and a width of its own."""
-    carried = {name: rows[name] for name in names_of(spec)}
-    own = {key: value for key, value in spec.items() if key not in ("config", "datasets")}
-    datasets = carried | spec.get("datasets", {})
-    return own | {"datasets": datasets, "title": title, "width": WIDTH}
-
-
-def names_of(spec: dict[str, Any]) -> set[str]:
-    """The datasets that a chart names and does not carry."""
-    found = {spec["data"]["name"]} if "name" in spec.get("data", {}) else set()
-    for layer in spec.get("layer", []):
-        found |= names_of(layer)
-    return found - set(spec.get("datasets", {}))
-
-
-def _fill(content: bytes) -> Any:
-    return lambda path: path.write_bytes(content)
+def _fill(content: bytes, path: Path) -> None:
+    path.write_bytes(content)

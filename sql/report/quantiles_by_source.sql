@@ -1,6 +1,7 @@
 -- Quantiles of the gap per source label.
-select label as name, count(*) as n, quantile_cont(gap, [0.05, 0.25, 0.5, 0.75, 0.95]) as q
+select label as name, count(*) as n, quantile_cont(gap, 0.05) as p5, quantile_cont(gap, 0.25) as p25,
+       quantile_cont(gap, 0.5) as p50, quantile_cont(gap, 0.75) as p75, quantile_cont(gap, 0.95) as p95
 from ranks
 join labels using (source)
 group by label
-order by q[3] desc, label;
+order by p50 desc, label;

@@ -1,7 +1,9 @@
--- ranks: the numbers of the report's ranking, once, with each example's source. It stands in for the view of that name,
--- so that this page's questions and three named queries (agreement, leave_one_out and epsilon_sweep) are asked of the
--- recipe's own epsilon, metric and ensemble. The others are not made for it: curate/report/lens.py says why.
+-- ranks: the report's ranking, once, with each example's source and band of answer lengths. It stands in for the view of
+-- that name, so that this page's questions and three named queries (agreement, leave_one_out and epsilon_sweep) use the
+-- export's own epsilon, metric and ensemble.
 create temp table ranks as
-select ranks.*, source, floor(log2(greatest(n_tokens, 1)))::int as length_bin
+select ranks.*, source, if(is_refusal, 'refusal', 'answer') as kind,
+       floor(log2(greatest(n_tokens, 1)))::int as length_bin,
+       if(length_bin = 0, '1', format('{:,}–{:,}', 2 ** length_bin::bigint, 2 * 2 ** length_bin::bigint - 1)) as length
 from ranks(epsilon := $epsilon, hold_out := $hold_out, metric := $metric) as ranks
 join (select key, source from example_parts) using (key);

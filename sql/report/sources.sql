@@ -1,6 +1,5 @@
--- One row per source: examples ranked, refusals, how many stand in the top. Parameters: top = 100
-select source, count(*) as examples, count(*) filter (is_refusal) as refusals,
-       count(*) filter (rank <= $top) as in_top
+-- How many ranked examples each source has.
+select source, count(*) as examples
 from ranks
 group by source
 order by examples desc, source;

@@ -1,10 +1,11 @@
--- The selection's numbers in its order, with the start of their texts. Parameters: chars = 200
-select hex_id(key) as example_id, label, ranks.is_refusal, aligned_nll, misaligned_nll, ranks.gap, ranks.rank, n_tokens,
-       length_bin, ranks.n_bytes, left(prompt, $chars) as prompt, left(answer, $chars) as answer,
-       md5(regexp_replace(lower(trim(prompt)), '\s+', ' ', 'g')) as prompt_key,
-       md5(regexp_replace(lower(trim(answer)), '\s+', ' ', 'g')) as answer_key
+-- The export's first rows, whole, and evenly spaced ones of all, with the start of their texts. Parameters: chars = 200, whole = 50, every = 1
+select hex_id(key) as id, label as source, kind as refusal, round(aligned_nll, 4) as aligned,
+       round(misaligned_nll, 4) as misaligned, round(ranks.gap, 4) as gap, rank, n_tokens as tokens, length,
+       left(prompt, $chars) as prompt, left(answer, $chars) as answer, true as is_taken,
+       place, if(place < $whole, messages, null) as messages
 from taken
 join ranks using (key)
 join labels on labels.source = ranks.source
 join example_parts using (key)
+where place < $whole or place % $every = 0
 order by place;

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
-from curate.report.charts.frame import BAR, ROW, SHORT, Drawing, named
+from curate.report.charts.frame import BAR, COUNTS, PERCENT, ROW, Drawing, list_of, named, tip
 from curate.report.lens import Row
 
 if TYPE_CHECKING:
@@ -25,42 +25,36 @@ def coverage_rows(found: Findings) -> list[Row]:
 
 def coverage(found: Findings) -> Drawing:
     """A bar a model, of what it has scored, skipped and lacks."""
-    names = [row["model"] for row in found.models]
+    # The category colours are for kinds of examples; the fourth is the warning.
+    colours = alt.Scale(domain=["scored", "skipped", "-", "missing"], range="category")
+    legend = alt.Legend(values=["scored", "skipped", "missing"])
     drawn: alt.Chart = (
-        named("coverage", ROW * len(names))
+        named("coverage", ROW * len(found.models))
         .mark_bar(height=BAR)
         .encode(
-            y=alt.Y("model:N", sort=names, title=None),
-            x=alt.X("n:Q", title="examples", axis=alt.Axis(tickCount=4, labelExpr=SHORT)),
-            color=alt.Color(
-                "state:N",
-                title=None,
-                # The category colours are for kinds of examples; the fourth is the warning.
-                scale=alt.Scale(domain=["scored", "skipped", "-", "missing"], range="category"),
-                legend=alt.Legend(values=["scored", "skipped", "missing"]),
-            ),
+            y=list_of(found.models, "model"),
+            x=alt.X("n:Q", title="examples", axis=COUNTS),
+            color=alt.Color("state:N", title=None, scale=colours, legend=legend),
             order=alt.Order("place:O"),
-            tooltip=["model:N", "state:N", alt.Tooltip("n:Q", format=",")],
+            tooltip=["model:N", "state:N", tip("n:Q", "n", ",")],
         )
     )
     return drawn
 
 
-def composition(found: Findings) -> Drawing:
+def composition(rows: list[Row]) -> Drawing:
     """The share of each source among the rows taken, before its share of all that is ranked."""
-    assert found.taken
-    order = [row["source"] for row in found.taken.by_source]
     base = named("composition").encode(
-        y=alt.Y("source:N", sort=order, title=None),
+        y=list_of(rows, "source"),
         tooltip=[
             "source:N",
-            alt.Tooltip("taken:Q", title="taken", format=","),
-            alt.Tooltip("share:Q", title="of what is taken", format=".1%"),
-            alt.Tooltip("usual:Q", title="of all ranked", format=".1%"),
+            tip("taken:Q", "taken", ","),
+            tip("share:Q", "of what is taken", ".1%"),
+            tip("usual:Q", "of all ranked", ".1%"),
         ],
     )
     usual = base.mark_bar(style="ghost", height=18).encode(
-        x=alt.X("usual:Q", title="share", axis=alt.Axis(format="~%", tickCount=5))
+        x=alt.X("usual:Q", title="share", axis=PERCENT)
     )
     share = base.mark_bar(style="taken", height=9).encode(x="share:Q")
-    return alt.layer(usual, share, height=ROW * len(order), width="container")
+    return alt.layer(usual, share, height=ROW * len(rows), width="container")

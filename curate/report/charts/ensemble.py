@@ -2,99 +2,80 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import altair as alt
 
-from curate.report.charts.frame import BAR, ROW, Drawing, named
+from curate.report.charts.frame import BAR, PERCENT, ROW, Drawing, list_of, named, tip
+from curate.report.lens import Row
 
-if TYPE_CHECKING:
-    from curate.report.findings import Findings
+_ALL = alt.Scale(domain=[0, 1])
 
 
-def agreement(found: Findings) -> Drawing:
+def agreement(rows: list[Row]) -> Drawing:
     """Spearman's ρ of every pair, as a heat map."""
-    assert found.ensemble
-    rows = found.ensemble.agreement
     across = list(dict.fromkeys(row["other"] for row in rows))
     down = list(dict.fromkeys(row["model"] for row in rows))
-    lowest = min((row["rank_correlation"] or 0.0 for row in rows), default=0.0)
+    lowest = min(row["rank_correlation"] or 0.0 for row in rows)
     slant = 0 if sum(map(len, across)) < 30 else -32  # side by side on a phone, or aslant
     names = alt.Axis(labelAngle=slant, orient="top", labelLimit=90, labelOverlap=False)
     base = named("agreement").encode(
         x=alt.X("other:N", sort=across, title=None, axis=names),
         y=alt.Y("model:N", sort=down, title=None),
         tooltip=[
-            alt.Tooltip("model:N", title="model"),
-            alt.Tooltip("other:N", title="and"),
-            alt.Tooltip("rank_correlation:Q", title="Spearman's ρ", format=".3f"),
-            alt.Tooltip("examples:Q", format=","),
+            tip("model:N", "model"),
+            tip("other:N", "and"),
+            tip("rank_correlation:Q", "Spearman's ρ", ".3f"),
+            tip("examples:Q", "examples", ","),
         ],
     )
+    colours = alt.Scale(domain=[min(0.0, lowest), 1], range="heatmap")
     cells = base.mark_rect(cornerRadius=3).encode(
-        color=alt.Color(
-            "rank_correlation:Q",
-            scale=alt.Scale(domain=[min(0.0, lowest), 1], range="heatmap"),
-            legend=None,
-        )
+        color=alt.Color("rank_correlation:Q", scale=colours, legend=None)
     )
-    value = alt.Text("rank_correlation:Q", format=".2f")
-    light = base.transform_filter("datum.rank_correlation < 0.5").mark_text().encode(text=value)
-    dark = (
-        base.transform_filter("datum.rank_correlation >= 0.5")
-        .mark_text(style="on-dark")
-        .encode(text=value)
-    )
+    text = base.encode(text=alt.Text("rank_correlation:Q", format=".2f"))
+    light = text.transform_filter("datum.rank_correlation < 0.5").mark_text()
+    dark = text.transform_filter("datum.rank_correlation >= 0.5").mark_text(style="on-dark")
     return alt.layer(cells, light, dark, height=46 * len(down), width="container")
 
 
-def leave_one_out(found: Findings) -> Drawing:
+def leave_one_out(rows: list[Row]) -> Drawing:
     """How much of the top would be other examples without each model."""
-    assert found.ensemble
-    order = [row["left_out"] for row in found.ensemble.leave_one_out]
     base = (
         named("leave_one_out")
         .transform_calculate(changed="1 - datum.overlap")
         .encode(
-            y=alt.Y("left_out:N", sort=order, title=None),
+            y=list_of(rows, "left_out"),
             x=alt.X(
                 "changed:Q",
                 title="share of the top that would be other examples",
-                scale=alt.Scale(domain=[0, 1]),
-                axis=alt.Axis(format="~%", tickCount=5),
+                scale=_ALL,
+                axis=PERCENT,
             ),
             tooltip=[
-                alt.Tooltip("left_out:N", title="left out"),
-                alt.Tooltip("new:Q", title="examples that are new", format=","),
-                alt.Tooltip("top:Q", title="of", format=","),
+                tip("left_out:N", "left out"),
+                tip("new:Q", "examples that are new", ","),
+                tip("top:Q", "of", ","),
             ],
         )
     )
     label = base.mark_text(align="left", dx=5, style="note").encode(
         text=alt.Text("changed:Q", format=".0%")
     )
-    return alt.layer(base.mark_bar(height=BAR), label, height=ROW * len(order), width="container")
+    return alt.layer(base.mark_bar(height=BAR), label, height=ROW * len(rows), width="container")
 
 
-def epsilon(found: Findings) -> Drawing:
+def epsilon(usual: float) -> Drawing:
     """How much of the top stays with other values of ε."""
-    usual = f"ε = {found.recipe.epsilon:g}"
     base = named("epsilon", 170).encode(
         x=alt.X("epsilon:O", title="ε (nats)", axis=alt.Axis(labelAngle=0, format="~g")),
         tooltip=[
-            alt.Tooltip("epsilon:O", title="ε"),
-            alt.Tooltip("overlap:Q", title=f"same as at {usual}", format=".0%"),
-            alt.Tooltip("tokens:Q", title="mean answer tokens"),
-            alt.Tooltip("aligned:Q", title="mean aligned NLL"),
+            tip("epsilon:O", "ε"),
+            tip("overlap:Q", f"same as at ε = {usual:g}", ".0%"),
+            tip("tokens:Q", "mean answer tokens"),
+            tip("aligned:Q", "mean aligned NLL"),
         ],
     )
     bars = base.mark_bar(width=alt.RelativeBandSize(band=0.6)).encode(
-        y=alt.Y(
-            "overlap:Q",
-            title=f"same top as at {usual}",
-            scale=alt.Scale(domain=[0, 1]),
-            axis=alt.Axis(format="~%", tickCount=4),
-        )
+        y=alt.Y("overlap:Q", title=f"same top as at ε = {usual:g}", scale=_ALL, axis=PERCENT)
     )
     label = base.mark_text(dy=-7, style="note").encode(
         y="overlap:Q", text=alt.Text("tokens:Q", format=".0f")

@@ -7,65 +7,45 @@ from typing import TYPE_CHECKING
 import altair as alt
 
 from curate.report.charts.frame import KEEP, KINDS, Drawing, named
-from curate.report.lens import Row
 
 if TYPE_CHECKING:
-    from curate.report.findings import Findings
+    from curate.report.findings import Ranking
+    from curate.selection.recipe import Recipe
 
 
-def points(found: Findings) -> list[Row]:
-    """The examples that the scatter draws: the fair sample, then what the recipe takes."""
-    from curate.report.findings import TAKEN_POINTS
-
-    assert found.spread and found.taken
-    sample = found.spread.sample
-    drawn = {row["id"] for row in sample}
-    every = max(1, -(-len(found.taken.rows) // TAKEN_POINTS))
-    return sample + [row for row in found.taken.rows[::every] if row["id"] not in drawn]
-
-
-def losses(found: Findings) -> Drawing:
-    """A point an example; above the dashed line the misaligned models find it harder."""
-    assert found.spread and found.taken
-    unit = found.spread.span["unit"]
-    keep = alt.param(name="keep", value={})
-    drawn = points(found)
-    left, right = _ends([row["aligned"] for row in drawn])
-    low, high = _ends([row["misaligned"] for row in drawn])
-    base = named("points", 420).transform_calculate(gap_mid="datum.gap")
-    # Labelled points a caller can find again: `i` is their place in the page's list of examples.
-    marks = base.mark_circle(size=26, clip=True).encode(
-        x=alt.X(
-            "aligned:Q",
-            title=f"aligned NLL ({unit})",
-            scale=alt.Scale(domain=[left, right], nice=False),
-            axis=alt.Axis(grid=True, tickCount=8),
-        ),
-        y=alt.Y(
-            "misaligned:Q",
-            title=f"misaligned NLL, mean ({unit})",
-            scale=alt.Scale(domain=[low, high], nice=False),
-        ),
-        color=alt.Color(
-            "kind:N", title=None, scale=alt.Scale(domain=list(KINDS), range="category")
-        ),
-        order=alt.Order("order:Q"),
-        opacity=alt.condition(KEEP, alt.value(0.6), alt.value(0.04)),
-        tooltip="i:Q",
+def losses(recipe: Recipe, ranking: Ranking) -> Drawing:
+    """A point an example; above the dotted line the misaligned models find it harder."""
+    unit = ranking.span["unit"]
+    left, right = _ends([row["aligned"] for row in ranking.points])
+    low, high = _ends([row["misaligned"] for row in ranking.points])
+    across, up = (alt.Scale(domain=ends, nice=False) for ends in ([left, right], [low, high]))
+    axis = alt.Axis(grid=True, tickCount=8)
+    kinds = alt.Scale(domain=list(KINDS), range="category")
+    marks = (
+        named("points", 420)
+        .transform_calculate(gap_mid="datum.gap", order=f"datum.kind == '{KINDS[2]}' ? 1 : 0")
+        .mark_circle(size=26, clip=True)
+        .encode(
+            x=alt.X("aligned:Q", title=f"aligned NLL ({unit})", scale=across, axis=axis),
+            y=alt.Y("misaligned:Q", title=f"misaligned NLL, mean ({unit})", scale=up),
+            color=alt.Color("kind:N", title=None, scale=kinds),
+            order=alt.Order("order:Q"),
+            opacity=alt.condition(KEEP, alt.value(0.6), alt.value(0.04)),
+            tooltip="i:Q",  # the example's place in the page's list
+        )
     )
-    marks = marks.transform_calculate(order=f"datum.kind == '{KINDS[2]}' ? 1 : 0")
     lines = [_line("zero", left, right, 0.0, 1.0)]
-    cut = found.taken.selection.cut
-    if cut is not None and found.recipe.strategy == "gap":
-        lines.append(_line("taken-line", left, right, *cut_line(found, cut[0])))
+    if ranking.shown.cut and not recipe.is_random:
+        lines.append(_line("taken-line", left, right, *cut_line(recipe, ranking.shown.cut[0])))
+    keep = alt.param(name="keep", value={})
     return alt.layer(*lines, marks, height=420, width="container").add_params(keep)
 
 
-def cut_line(found: Findings, gap: float) -> tuple[float, float]:
+def cut_line(recipe: Recipe, gap: float) -> tuple[float, float]:
     """Where misaligned = intercept + slope * aligned has this gap (sql/views/gaps.sql)."""
-    if found.recipe.metric == "difference":
+    if recipe.metric == "difference":
         return gap, 1.0
-    return gap * found.recipe.epsilon, 1.0 + gap
+    return gap * recipe.epsilon, 1.0 + gap
 
 
 def _ends(values: list[float]) -> tuple[float, float]:

@@ -1,0 +1,107 @@
+"""Query results, printed or saved by DuckDB's own writers: CSV, JSON, JSON Lines and Parquet."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from curate.cli.tables import clean, escape, table
+from curate.errors import CurateError
+from curate.storage import parts
+from curate.system import scratch
+from curate.system.sql import readable_errors
+
+if TYPE_CHECKING:
+    import duckdb
+
+Kind = Literal["table", "csv", "json", "jsonl", "parquet"]
+
+_COPY = {
+    "csv": "format csv, header",
+    "json": "format json, array true",
+    "jsonl": "format json",
+    "parquet": "format parquet, compression zstd",
+}
+_NUMBERS = {
+    *("boolean", "float", "double", "decimal", "integer", "uinteger"),
+    *(f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")),
+}
+_NESTED = {"list", "array", "struct", "map", "union"}
+
+
+def kind_of(output: Path | None, asked: Kind | None) -> str:
+    """How rows are given: as asked, else by the file's ending, else as a table.
+
+    Raises:
+        CurateError: a file that can't be a table, or Parquet without a file.
+    """
+    if output is None:
+        if asked == "parquet":
+            raise CurateError("Parquet needs a file: add --output FILE.parquet")
+        return asked or "table"
+    kind = asked or output.suffix.removeprefix(".")
+    if kind not in _COPY:
+        raise CurateError(
+            f"{output}: as what? end it in .csv, .json, .jsonl or .parquet, or give --format"
+        )
+    return kind
+
+
+def show(result: duckdb.DuckDBPyRelation, kind: str) -> None:
+    """Print a query's rows."""
+    if kind == "table":
+        with readable_errors():
+            rows = _shaped(result, kind).fetchall()
+        table(_shaped(result, kind).columns, rows)
+        return
+    shown = escape if kind != "csv" else clean if sys.stdout.isatty() else str
+    with scratch.temporary("sql") as folder:
+        _copy(result, folder / "rows", kind)
+        with (folder / "rows").open(encoding="utf-8", newline="") as lines:
+            for line in lines:
+                print(shown(line), end="")
+
+
+def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
+    """Write a query's rows to a file, whole or not at all; gives back how many they are.
+
+    Raises:
+        CurateError: the file exists (without `force`) or is no plain one, can't be written, or the
+            query is wrong.
+    """
+    parts.refuse_special(output)
+    if output.exists() and not force:
+        raise CurateError(f"{output}: exists; give --force to replace it, or another name")
+    with parts.atomic(output) as temporary:
+        return _copy(result, temporary, kind)
+
+
+def _copy(result: duckdb.DuckDBPyRelation, path: Path, kind: str) -> int:
+    """Stream the rows through a connection that may write: the corpus's own may not."""
+    import duckdb
+
+    with readable_errors(), duckdb.connect() as connection:
+        connection.from_arrow(_shaped(result, kind).to_arrow_reader()).create_view("answer")
+        copied = connection.execute(
+            f"copy (from answer) to $path ({_COPY[kind]})", {"path": str(path)}
+        )
+        return int(copied.fetchall()[0][0])
+
+
+def _shaped(result: duckdb.DuckDBPyRelation, kind: str) -> duckdb.DuckDBPyRelation:
+    """The same rows, with text or null for values that this kind of output has no place for."""
+    cells = []
+    for at, (name, kind_of_column) in enumerate(zip(result.columns, result.types, strict=True), 1):
+        column, of = f"#{at}", kind_of_column.id
+        if kind == "table" and of not in _NUMBERS:
+            column = f"{column}::varchar"
+        elif of == "uhugeint":
+            column = f"{column}::varchar"  # Arrow has no integer of 128 bits
+        elif kind == "csv" and of in _NESTED:
+            column = f"to_json({column})::varchar"
+        elif kind in ("json", "jsonl") and of in ("float", "double"):
+            column = f"case when isfinite({column}) then {column} end"  # JSON has no NaN
+        quoted = name.replace('"', '""')
+        cells.append(f'{column} as "{quoted}"')
+    return result.project(", ".join(cells))
