@@ -3,9 +3,9 @@
 python bench/export.py [--rows 1000000] [--models 5] [--runs 3] [--folder DIR]
 
 `plain` takes the top 50,000; `capped` the same through a filter over the source's columns, the
-extended rule for refusals, two answers a prompt and one of each group of near-copies.
+extended rule for refusals, two answers a prompt and one of each group of near-duplicates.
 
-The corpora are made here: answers of 60 words on average out of 4,000, one in ten a near-copy of
+The corpora are made here: answers of 60 words on average out of 4,000, one in ten a near-duplicate of
 an earlier one, one in eight a refusal by the paper's rule, ten answers to every prompt. A corpus
 that is there already is used again.
 """
@@ -28,7 +28,7 @@ PART = 500_000
 WANTED = 50_000
 PLAIN = ["--top", str(WANTED)]
 FILTER = "source <> 'source-3.jsonl' and meta ->> 'category' <> 'c5'"
-CAPPED = [*PLAIN, "--refusal-rule", "extended", "--max-similar", "1", "--per-prompt", "2"]
+CAPPED = [*PLAIN, "--refusal-rule", "extended", "--max-similar", "1", "--per-group", "prompt=2"]
 EXPORTS = {"plain": PLAIN, "capped": [*CAPPED, "--where", FILTER]}
 
 TEXT = """
@@ -54,7 +54,7 @@ from written
 """
 SCORES = """
 select md5(i::varchar) as example_id, (10 + hash(i - i % 10) % 80)::integer as n_tokens,
-       -- Near-copies score alike, as they do in a real corpus.
+       -- Near-duplicates score alike, as they do in a real corpus.
        -(10 + hash(i - i % 10) % 80)::double
        * ($offset + (hash((i - i % 2), $offset) % 1000000) / 1e6 + (hash(i) % 1000) / 1e6)
        as logprob,
@@ -72,7 +72,7 @@ def make(folder: Path, rows: int, models: int) -> None:
 
     names = ["aligned", *(f"misaligned-{number}" for number in range(1, models))]
     with open_for_writing(folder) as writer:
-        writer.admit({n: entry(n.partition("-")[0]) for n in names}, SETTINGS)
+        writer.add_models({n: entry(n.partition("-")[0]) for n in names}, SETTINGS)
     connection = duckdb.connect()
     for part, first in enumerate(range(0, rows, PART)):
         last = min(first + PART, rows)

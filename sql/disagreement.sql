@@ -11,8 +11,7 @@ split as (
     limit $top
 ),
 losses as (
-    -- In the steps of `ranks`, so that what is equal there is equal here: then the names decide.
-    select key, model, in_steps(case unit when 'nats/byte' then -logprob else -logprob / n_tokens end) as loss
+    select key, model, case unit when 'nats/byte' then -logprob else -logprob / n_tokens end as loss
     from score_parts
     join split using (key)
     where role = 'misaligned'

@@ -15,7 +15,7 @@ from curate.reading.refusals import is_refusal
 from curate.storage.manifest import ModelEntry, Settings
 from curate.storage.schema import EXAMPLES, SCORES
 
-SETTINGS = Settings(template="t0", template_args={}, answer_span="turn", max_length=None)
+SETTINGS = Settings(template="t0", template_args={}, max_length=None)
 
 
 def entry(role: str, tokenizer: str = "tok", fingerprint: str = "f0") -> ModelEntry:
@@ -71,7 +71,7 @@ def corpus(
         for name, role in zip(nlls, roles, strict=True)
     }
     with open_for_writing(path) as writer:
-        writer.admit(entries, SETTINGS)
+        writer.add_models(entries, SETTINGS)
         writer.add_examples(table)
         for name, values in nlls.items():
             scored = [
@@ -89,9 +89,9 @@ def corpus(
 
 
 def large_corpus(path: Path, count: int = 60_000) -> Path:
-    """Examples in parts of 10,000: gaps with many ties, near-copies, refusals, three topics."""
+    """Examples in parts of 10,000: gaps with many ties, near-duplicates, refusals, three topics."""
     with open_for_writing(path) as writer:
-        writer.admit({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
+        writer.add_models({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
         for first in range(0, count, 10_000):
             rows = {"first": first, "last": first + 10_000}
             writer.add_examples(_table(EXAMPLES_SQL, rows, EXAMPLES))

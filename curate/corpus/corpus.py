@@ -135,18 +135,41 @@ def write_database(corpus: Corpus) -> Path:
 
 
 def renew_database(corpus: Corpus) -> bool:
-    """Write `corpus.duckdb` anew, for the parts that are there now and where they are now.
+    """Write `corpus.duckdb` anew where it is missing or names other files than there are now.
 
-    The old file is never opened: somebody else may have made it, and a view in it could write
-    files or never end. Gives back whether it was written: not while a run is writing, nor where
-    the folder can't be.
+    Gives back whether it was written: not while a run is writing, nor where the folder can't be.
     """
+    with readable_errors():
+        if _defined(corpus.connection) == _stored(corpus.path / DATABASE):
+            return False
     try:
         with locked(corpus.path, patience=0):
             write_database(Corpus(corpus.path))  # a run may have ended since it was opened
     except (OSError, CurateError):
         return False
     return True
+
+
+def _stored(path: Path) -> list[Any] | None:
+    """What a `corpus.duckdb` defines; None where it is missing or can't be read."""
+    try:
+        with duckdb.connect(path, read_only=True, config={"enable_external_access": False}) as old:
+            return _defined(old)
+    except duckdb.Error:
+        return None
+
+
+def _defined(connection: duckdb.DuckDBPyConnection) -> list[Any]:
+    """The views and macros of a database, as SQL. They are listed, and none is run."""
+    return (
+        connection.cursor()
+        .execute(
+            "select view_name, sql from system.main.duckdb_views() where not internal union all "
+            "select function_name, macro_definition from system.main.duckdb_functions() "
+            "where not internal order by all"
+        )
+        .fetchall()
+    )
 
 
 def has_ensemble(corpus: Corpus) -> bool:
@@ -156,7 +179,5 @@ def has_ensemble(corpus: Corpus) -> bool:
 
 def dicts(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
     """A result's rows, each by column name."""
-    from curate.system.sql import readable_errors
-
     with readable_errors():
         return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.corpus.corpus import Corpus
-from curate.corpus.views import misfit
 from curate.errors import CurateError
 from curate.storage import parts
-from curate.storage.schema import EXAMPLES, SCORES, SKIPPED
+from curate.storage.schema import EXAMPLES, KEY, SCORES, SKIPPED
 from curate.system.sql import readable_errors
 
 
@@ -34,64 +33,61 @@ def check(corpus: Corpus) -> list[Damage]:
     one of examples is found if a model has scored what it held.
     """
     root = corpus.path
-    folders = [root / "examples", root / "skipped", *sorted((root / "scores").glob("*"))]
-    found = [damage for each in folders for damage in _damages(root, each)]
-    return found or list(_strays(corpus))
+    scores = sorted((root / "scores").glob("*"))
+    folders = {
+        root / "examples": EXAMPLES,
+        root / "skipped": SKIPPED,
+        **dict.fromkeys(scores, SCORES),
+    }
+    found = [damage for folder in folders for damage in _damages(root, folder, folders[folder])]
+    return found or list(_across_parts(corpus))
 
 
-def _strays(corpus: Corpus) -> Iterator[Damage]:
+def _across_parts(corpus: Corpus) -> Iterator[Damage]:
     """What only the rows tell, where each part is as it was written."""
-    readable = True
-    for where, rows, names in (
-        ("examples", "example_parts", "key"),
-        ("scores", "token_parts", "key, model"),
+    twice = "select count(*) from (select key from {} group by all having count(*) > 1)"
+    for where, query, reason in (
+        ("examples", twice.format("example_parts"), "hold {:,} rows twice: a part was copied"),
+        (
+            "scores",
+            twice.replace("key", "key, model").format("score_parts"),
+            "hold {:,} rows twice: a part was copied",
+        ),
+        (
+            "examples",
+            "select count(distinct key) from score_parts anti join example_parts using (key)",
+            "lack {:,} examples that have scores",
+        ),
     ):
-        same = f"select {names} from {rows} group by all having count(*) > 1"
         try:
-            if twice := _count(corpus, same):
-                copied = "a part was copied under another number"
-                yield Damage(where, f"hold {twice:,} rows twice: {copied}")
-            _first(corpus, f"select count(columns(*)) from {rows}")
+            with readable_errors():
+                (count,) = corpus.sql(query).fetchall()[0]
         except CurateError as error:
-            readable = False
             yield Damage(where, str(error))
-    lost = "select distinct key from score_parts anti join example_parts using (key)"
-    if readable and (count := _count(corpus, lost)):
-        yield Damage("examples", f"lack {count:,} examples that have scores")
+        else:
+            if count:
+                yield Damage(where, reason.format(count))
 
 
-def _count(corpus: Corpus, query: str) -> int:
-    return int(_first(corpus, f"select count(*) from ({query})"))
-
-
-@readable_errors()
-def _first(corpus: Corpus, query: str) -> Any:
-    return corpus.sql(query).fetchall()[0][0]
-
-
-def _damages(root: Path, folder: Path) -> Iterator[Damage]:
-    inside = {root / "examples": EXAMPLES, root / "skipped": SKIPPED}
-    schema = inside.get(folder, SCORES)
+def _damages(root: Path, folder: Path, schema: pa.Schema) -> Iterator[Damage]:
     found = parts.list_parts(folder)
     numbers = [parts.number_of(part) for part in found]
     for first, last in _missing(numbers):
-        where = folder.relative_to(root) / f"part-{first:06d}-*.parquet"
         more = f", and all up to number {last:,}" if last > first else ""
+        where = folder.relative_to(root) / f"part-{first:06d}-*.parquet"
         yield Damage(str(where), f"is missing{more}")
-    for other in sorted(set(folder.glob(parts.PARTS)) - set(found)):
-        yield Damage(str(other.relative_to(root)), "is no file")
-    for part in found:
-        number = parts.number_of(part)
-        reason = "is no part's name" if number < 0 else _reason(part) or misfit(part, schema)
+    counts = Counter(numbers)
+    for part, number in zip(found, numbers, strict=True):
+        reason = _reason(part, schema)
         # A skip counts once wherever it stands, and a killed rewriting leaves two parts of them.
-        if numbers.count(number) > 1 and not reason and schema is not SKIPPED:
+        if counts[number] > 1 and not reason and schema is not SKIPPED:
             reason = "has the number of another part: its rows may count twice"
         if reason:
             yield Damage(str(part.relative_to(root)), reason)
 
 
 def _missing(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first and the last number of each gap; a stranger's may be as wide as digits allow."""
+    """The first and the last number of each gap."""
     expected = 0
     for number in sorted({number for number in numbers if number >= 0}):
         if number > expected:
@@ -99,16 +95,19 @@ def _missing(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
         expected = number + 1
 
 
-def _reason(part: Path) -> str | None:
+def _reason(part: Path, schema: pa.Schema) -> str | None:
     """Why a part can't be relied on; None where it can."""
-    digest = part.stem.rpartition("-")[2]
     try:
-        if len(digest) == 16:
-            whole = digest == parts.digest_of(part)
-            return None if whole else "its bytes are not those that were written"
-        pq.read_table(part)  # written before names had digests
+        if part.stem.rpartition("-")[2] != parts.digest_of(part):
+            return "its bytes are not those that were written"
+        found = pq.read_schema(part)
     except OSError as error:
         return f"can't be read ({error.strerror or type(error).__name__})"
     except (pa.ArrowException, ValueError):
-        return "is no whole Parquet file"
+        return "is not a Parquet file"
+    for field in schema:
+        wanted = KEY.type if field.name == KEY.name and schema is not SKIPPED else field.type
+        at = found.get_field_index(field.name)
+        if at < 0 or found.field(at).type != wanted:
+            return f"has no column {field.name} of type {wanted}"
     return None

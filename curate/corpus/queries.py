@@ -156,7 +156,7 @@ def _within(corpus: Corpus, top: int) -> int:
 def _speed(corpus: Corpus, model: str) -> int | None:
     """Tokens of prompt and answer a second in a model's last run, its loading included."""
     run = corpus.manifest.runs.get(model)
-    return round(run["tokens"] / run["seconds"]) if run and run["seconds"] else None
+    return round(run.tokens / run.seconds) if run and run.seconds else None
 
 
 def _value(text: str) -> int | float | bool | str:

@@ -15,8 +15,9 @@ from curate.system.sql import readable_errors
 
 def models(corpus: Corpus) -> list[dict[str, Any]]:
     """The models of a corpus as its manifest has them, each with its last run."""
+    runs = corpus.manifest.runs
     return [
-        {"model": name, **asdict(entry), "last_run": corpus.manifest.runs.get(name)}
+        {"model": name, **asdict(entry), "last_run": asdict(runs[name]) if name in runs else None}
         for name, entry in sorted(
             corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0])
         )

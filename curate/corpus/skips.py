@@ -21,7 +21,8 @@ _WHOLE_FILE = "hash(source, null::bigint)"  # a file that could not be read has 
 class Skips:
     """The parts of `skipped`: each reason once, and none for a row that was mended since.
 
-    The writer's connection holds hashes alone, 24 bytes a row.
+    The writer's connection holds hashes alone, 24 bytes a row. `_drop`, killed between writing a
+    part anew and removing the old one, leaves both: the view `skipped` counts their rows once.
     """
 
     def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -29,8 +30,6 @@ class Skips:
         connection.execute("create table seen_skips (key ubigint, place ubigint)")
         connection.execute("create table skipped_again (place ubigint)")
         connection.execute("create table mended (place ubigint)")
-        with readable_errors():
-            self._undo_rewriting()
         self._seed()
 
     def add(self, table: pa.Table) -> int:
@@ -81,26 +80,6 @@ class Skips:
                 parts.rewrite_part(part, kept.cast(SKIPPED))
         self._connection.execute("delete from seen_skips")
         self._seed()
-
-    def _undo_rewriting(self) -> None:
-        """Of two parts with one number, remove that whose rows the other has all.
-
-        `_drop`, killed between writing a part anew and removing the old one, leaves both. What
-        it dropped is a skip again until the run that was killed is run again.
-        """
-        kept: dict[int, Path] = {}
-        for part in parts.list_parts(self._folder):
-            other = kept.setdefault(parts.number_of(part), part)
-            for fewer, whole in ((part, other), (other, part)):
-                if part != other and self._holds(whole, fewer):
-                    parts.remove_part(fewer)
-                    kept[parts.number_of(part)] = whole
-                    break
-
-    def _holds(self, whole: Path, fewer: Path) -> bool:
-        """Whether a part has every row of another one."""
-        lacking = f"from {read_parquet([fewer])} except from {read_parquet([whole])} limit 1"
-        return self._connection.sql(lacking).fetchall() == []
 
     def _seed(self) -> None:
         if paths := parts.list_parts(self._folder):

@@ -17,8 +17,9 @@ from curate.corpus.skips import Skips
 from curate.corpus.views import read_parquet
 from curate.errors import CurateError
 from curate.storage import leftovers, manifest, parts
+from curate.storage.compatibility import check_compatible
 from curate.storage.locking import locked
-from curate.storage.manifest import Manifest, ModelEntry, Settings, check_admission
+from curate.storage.manifest import Manifest, ModelEntry, Run, Settings
 from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
 from curate.system.sql import readable_errors, spill_folder
 from curate.system.stopping import held
@@ -46,7 +47,7 @@ class Writer:
         if paths := parts.list_parts(path / "examples"):
             with readable_errors():
                 self._connection.execute(
-                    f"insert into seen select example_id::uuid from {read_parquet(paths)}"
+                    f"insert into seen select example_id from {read_parquet(paths)}"
                 )
         self._skips = Skips(path / "skipped", self._connection)
 
@@ -81,7 +82,7 @@ class Writer:
         """Store scores of one model as a part of their own."""
         parts.write_part(self.path / "scores" / model, keyed(table))
 
-    def admit(
+    def add_models(
         self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False
     ) -> list[str]:
         """Enter models into the manifest, or refuse those whose scores would not fit the others.
@@ -90,10 +91,9 @@ class Writer:
         returned.
 
         Raises:
-            CurateError: another template, span or length; a second aligned model; a model whose
-                weights or tokeniser changed under its name.
+            CurateError: what `check_compatible` raises.
         """
-        changed = check_admission(self.path, self.manifest, entries, settings, replace)
+        changed = check_compatible(self.path, self.manifest, entries, settings, replace)
         for name in changed:
             self._forget(name)
         self.manifest.settings = settings
@@ -149,11 +149,7 @@ class Writer:
 
     def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
         """Record what a model's last run did: tokens of prompt and answer, loading included."""
-        self.manifest.runs[name] = {
-            "examples": examples,
-            "tokens": tokens,
-            "seconds": round(seconds, 3),
-        }
+        self.manifest.runs[name] = Run(examples, tokens, round(seconds, 3))
         self.save()
 
     def save(self) -> None:
@@ -238,8 +234,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     At the end, also after an error, `corpus.duckdb` is made anew over what is stored.
 
     Raises:
-        CurateError: the folder is something else, holds links in the place of folders, is of a
-            newer format, or is being written.
+        CurateError: the folder is something else, is of another format, or is being written.
     """
     with locked(path):
         leftovers.sweep(path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,14 @@ BYTES = 64 << 20
 
 
 def load(path: Path, most: int = BYTES) -> Any:
-    """The value in a JSON file. A pipe would be waited for, and a device have no end.
+    """The value in a JSON file.
 
     Raises:
-        OSError: it can't be read, or is no plain file.
-        ValueError: it is no JSON, or holds more than `most` bytes.
+        OSError: it can't be read.
+        ValueError: it isn't JSON, or holds more than `most` bytes.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "is no file")
-    if found.st_size > most:
-        raise ValueError(f"it has {found.st_size:,} bytes, more than {most:,}")
     with path.open("rb") as file:
-        return orjson.loads(file.read(found.st_size))
+        text = file.read(most + 1)
+    if len(text) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return orjson.loads(text)

@@ -19,8 +19,7 @@ from curate.storage import documents, manifest, parts
 PATIENCE = 2.0
 """Seconds in which somebody who only makes corpus.duckdb anew is done."""
 WRITER = ".writer.json"
-"""Says who holds the lock, for the message to others. The lock itself is the system's, and goes
-with the process that holds it, however that ends."""
+"""Says who holds the lock, for the message to others; the lock itself is the system's."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -63,15 +62,14 @@ def _holder(path: Path) -> str:
     """Who writes, as far as it could say."""
     try:
         said = documents.load(path / WRITER)
-        return f" (process {int(said['process'])} on {said['host']}, since {said['since']})"
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return f" (process {said['process']} on {said['host']}, since {said['since']})"
+    except (OSError, ValueError):
         return ""
 
 
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CurateError(f"{path}: is a file; --corpus names a folder")
-    manifest.refuse_bytes(path)
     for character in "?\\":
         if character in Path(os.path.realpath(path)).as_posix():
             raise CurateError(

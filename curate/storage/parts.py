@@ -165,7 +165,7 @@ def digest_of(path: Path) -> str:
 def rewrite_part(part: Path, table: pa.Table) -> None:
     """Put `table` in the place of a part's rows, under the same number.
 
-    A kill between the two steps leaves both parts, which the caller has to expect.
+    A kill between the two steps leaves both parts.
     """
     _write_numbered(part.parent, number_of(part), table)
     remove_part(part)

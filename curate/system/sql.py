@@ -18,35 +18,44 @@ _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {
     # of sql/views
     *("gaps", "losses", "measured", "model_gaps", "model_ranks", "ranks"),
-    # of DuckDB: rows from their arguments alone, or about the views and the version
+    # of DuckDB: rows from their arguments or from a table, or about the views and the version
     *("generate_series", "generate_subscripts", "json_each", "json_tree", "range", "repeat"),
-    *("regexp_split_to_table", "repeat_row", "unnest"),
-    *("duckdb_constraints", "duckdb_databases", "duckdb_indexes", "duckdb_schemas"),
+    *("histogram", "histogram_values", "query_table", "regexp_split_to_table", "repeat_row"),
+    *("duckdb_constraints", "duckdb_databases", "duckdb_indexes", "duckdb_schemas", "unnest"),
     *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_settings", "duckdb_tables"),
     *("duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version", "test_all_types"),
 }
 """What may stand where a table stands. Any other function is refused: DuckDB has some that run SQL
 in a text (`query`, `json_execute_serialized_sql`), read files, change settings or write."""
-SIDE_EFFECTS = {
+_SIDE_EFFECTS = {
     *("currval", "getenv", "nextval", "pg_sleep", "setseed", "setval", "sleep_ms", "write_log"),
 }
 """Functions of single values that do more than to compute one."""
+_PIVOTED = re.compile(
+    r"""\bon\s+([\w."]+(?:\s*,\s*[\w."]+)*)(?=\s+(?:using|group|order|limit)\b|\s*\)|\s*;?\s*$)""",
+    re.IGNORECASE,
+)
+"""The columns of a PIVOT that lists no values for them."""
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """Let a single SELECT pass that only reads, and calls nothing that may do more.
 
-    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and so DELETE and the like.
-    So every part of the syntax tree is looked at, however deep: only known kinds of queries and
-    known table functions are let through. The tables themselves are left to the connection, which
-    opens no file beside the corpus's parts.
+    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and so DELETE and the like,
+    and a corpus's parts, which it may open, it may also overwrite. So every part of the syntax
+    tree is looked at, however deep: only known kinds of queries and known table functions are let
+    through. The tables themselves are left to the connection, which opens no file beside the parts.
 
     Raises:
         CurateError: it may do more, and what of it.
         duckdb.Error: it is no SQL.
     """
-    statements = connection.extract_statements(query)
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+    kinds = [statement.type for statement in connection.extract_statements(query)]
+    if kinds == [duckdb.StatementType.MULTI]:
+        # A PIVOT that looks up its values first. DuckDB gives the tree of one that lists them;
+        # this list has no quotes, so that the rest of the text is read as it was.
+        query = _PIVOTED.sub(_with_values, query)
+    elif kinds != [duckdb.StatementType.SELECT]:
         raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
     (tree,) = connection.execute("select json_serialize_sql($1)", [query]).fetchall()[0]
     try:
@@ -54,7 +63,15 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     except RecursionError:
         raise CurateError("the query nests too deeply to be checked") from None
     if found.get("error") is not False:
-        raise CurateError("only a SELECT that can be checked can be asked of a corpus")
+        raise CurateError(
+            "only a single SELECT that can be checked can be asked of a corpus; write a PIVOT as "
+            "`pivot gaps on column in ('value', ...)`, or use --unsafe for SQL of your own"
+        )
+
+
+def _with_values(on: re.Match[str]) -> str:
+    """The `on a, b` of a PIVOT with a list of values for each column."""
+    return on[0][:2] + re.sub(r"[\w.\"]+", r"\g<0> in (0)", on[0][2:])
 
 
 def _checked(part: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +86,7 @@ def _checked(part: dict[str, Any]) -> dict[str, Any]:
                 f"{name}() can't be asked of a corpus: it may do more than to read it "
                 "(`curate sql --unsafe` lets SQL of your own)"
             )
-    elif str(part.get("function_name", "")).casefold() in SIDE_EFFECTS:
+    elif str(part.get("function_name", "")).casefold() in _SIDE_EFFECTS:
         raise CurateError(f"{part['function_name']}() can't be asked of a corpus: it does not read")
     return part
 
@@ -86,7 +103,7 @@ def readable_errors() -> Iterator[None]:
             message += "; free some space, then run the same command again"
         elif "disabled by configuration" in message:
             message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
-        elif ".parquet" in message or "column example_id" in message or type(error) is duckdb.Error:
+        elif ".parquet" in message or type(error) is duckdb.Error:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
         raise CurateError(message) from None
 

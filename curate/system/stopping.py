@@ -7,17 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread, current_thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 AGAIN_SECONDS = 2.0
 """A second signal after this time ends the process at once; `timeout` sends each one twice."""
-BREAK_SECONDS = 2.0
-"""What a thread beside the main one may still need when everything ends."""
 
 
 class Stopped(BaseException):
@@ -109,27 +103,3 @@ def check_cancelled() -> None:
     """
     if (number := asked()) is not None:
         raise Stopped(number)
-
-
-@contextmanager
-def helper(name: str) -> Iterator[ThreadPoolExecutor]:
-    """A thread beside the main one; an error or a stop ends what Python does in it, too.
-
-    Only the main thread hears of a signal. It would wait for the other, which a template that never
-    ends can keep. What is no Python (a tokenizer) is waited for: it ends.
-    """
-    import ctypes
-    from concurrent.futures import ThreadPoolExecutor
-
-    threads: list[Thread] = []
-    with ThreadPoolExecutor(1, name, lambda: threads.append(current_thread())) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # one without work ends by itself
-            for thread in threads:
-                thread.join(BREAK_SECONDS)
-                if thread.is_alive():
-                    number, raised = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(number, raised)
-            raise

@@ -13,8 +13,7 @@ create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'rela
 --   metric 'relative'    (misaligned_nll - aligned_nll) / (aligned_nll + epsilon)    Kaczer et al., arXiv 2508.06249
 --   metric 'difference'   misaligned_nll - aligned_nll                               Moore and Lewis 2010
 --   metric 'per_byte'     the relative gap, in nats per byte whatever the tokenisers
--- Losses are added up as whole steps of 2^-42 nats (2.3e-13), so that the last bit of a mean does not depend on
--- threads. A loss of 2^20 nats or more is no number to trust: its example is not there.
+-- Losses are added up in the order of the models' names, so that the last bit of a mean does not depend on threads.
 create macro measured(epsilon, hold_out, metric) as table
 with ensemble as (
     select role, tokenizer
@@ -53,19 +52,18 @@ members as (
         n_models,
         per_byte,
         models,
-        steps,
-        -- From steps to nats, and from an answer's total to its mean per byte.
-        4398046511104.0::double * case when per_byte then n_bytes else 1 end as steps_a_unit,
-        aligned_steps / steps_a_unit as aligned_nll,
-        list_sum(steps) / n_models / steps_a_unit as misaligned_nll,
-        sqrt((n_models * list_sum([step::hugeint * step for step in steps]) - list_sum(steps) * list_sum(steps))
-            / nullif(n_models * (n_models - 1), 0)) / steps_a_unit as misaligned_sd,
-        list_min(steps) / steps_a_unit as lowest_nll,
-        list_max(steps) / steps_a_unit as highest_nll
+        losses,
+        -- From an answer's total to its mean per byte.
+        case when per_byte then n_bytes else 1 end as units,
+        aligned_loss / units as aligned_nll,
+        list_sum(losses) / n_models / units as misaligned_nll,
+        list_stddev_samp(losses) / units as misaligned_sd,
+        list_min(losses) / units as lowest_nll,
+        list_max(losses) / units as highest_nll
     from losses(hold_out, (select per_byte from checked))
     join example_parts using (key)
     cross join checked
-    where list_count(steps) = n_models
+    where list_count(losses) = n_models
 )
 select *, gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
 from members

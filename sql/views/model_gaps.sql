@@ -5,7 +5,7 @@ with each as (
     select
         key,
         unnest(models) as model,
-        unnest(steps) / steps_a_unit as nll,
+        unnest(losses) / units as nll,
         aligned_nll,
         misaligned_nll,
         n_models,
