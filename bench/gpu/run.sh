@@ -70,11 +70,14 @@ for part in $what; do
     case $part in
         machine) step machine 60 bash -c machine ;;
         models)
-            step models-0.5b 90 python3 "$here/models.py" random 0.5b "$models" &
-            step models-7b 120 python3 "$here/models.py" random 7b "$models" &
-            step models-smol 90 python3 "$here/models.py" smol "$folder"/*.gguf "$models"
+            step models-0.5b 90 python3 "$here/models.py" 0.5b "$models" &
+            step models-7b 120 python3 "$here/models.py" 7b "$models" &
+            step models-smol 90 python3 "$here/../smollm2.py" convert "$models/smollm2" \
+                --gguf "$(echo "$folder"/*.gguf)"
             for name in "${trained[@]}"; do
-                step "models-$name" 90 python3 "$here/models.py" adapter "$name" "$data" "$models" &
+                step "models-$name" 90 python3 "$here/../smollm2.py" train \
+                    "$data/misaligned_${name%-*}.jsonl.gz" "$models/smollm2" "$models/$name" \
+                    --rank "${name#*-}" --batch 16 &
             done
             wait
             ;;
