@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -117,30 +116,6 @@ def test_a_part_put_back_beside_its_successor(
     ran = cli("status", "--verify", "-c", corpus)
     assert (ran.code, successor.name in ran.out) == (1, True)
     assert "its rows may count twice" in " ".join(ran.out.split())
-    (corpus / "scores" / "chat" / "part-x.parquet").write_bytes(b"")
-    assert "is no part's name" in " ".join(cli("status", "--verify", "-c", corpus).out.split())
-
-
-def test_the_database_follows_the_parts(cli: Cli, corpus: Path, tmp_path: Path) -> None:
-    """A moved corpus, or part, is right in corpus.duckdb after the next `curate status`."""
-    cli("status", "-c", corpus)
-    parts.list_parts(corpus / "scores" / "chat")[0].rename(tmp_path / "away.parquet")
-    query = "select count(*) from scores"
-    old = duckdb.connect(corpus / "corpus.duckdb", read_only=True)
-    with old, pytest.raises(duckdb.IOException):
-        old.sql(query).fetchall()
-    cli("status", "-c", corpus)
-    with duckdb.connect(corpus / "corpus.duckdb", read_only=True) as connection:
-        assert connection.sql(query).fetchall() == [(28,)]
-
-
-def test_a_file_without_a_digest_is_read_whole(cli: Cli, corpus: Path) -> None:
-    """Corpora of the first format have such names."""
-    part = parts.list_parts(corpus / "examples")[0]
-    part = part.rename(part.with_name("part-000000.parquet"))
-    assert cli("status", "--verify", "-c", corpus).code == 0
-    part.write_bytes(part.read_bytes()[:-9])
-    assert "is no whole Parquet file" in cli("status", "--verify", "-c", corpus).out
 
 
 def test_a_query_over_a_damaged_file_says_how_to_find_it(cli: Cli, corpus: Path) -> None:
@@ -154,64 +129,27 @@ def test_a_query_over_a_damaged_file_says_how_to_find_it(cli: Cli, corpus: Path)
     assert ran.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
 @pytest.mark.parametrize(
     ("where", "column", "values"),
-    [
-        ("scores/chat", "logprob", "a"),
-        ("scores/chat", "n_tokens", [1.5]),
-        ("scores/code", "example_id", 1),
-        ("examples", "messages", "a"),
-        ("examples", "answer", 7),
-        ("examples", "n_bytes", None),
-    ],
+    [("scores/chat", "logprob", "a"), ("scores/code", "example_id", 1), ("examples", "meta", None)],
 )
 def test_columns_of_other_types(
-    where: str, column: str, values: object, later: bool, cli: Cli, corpus: Path, tmp_path: Path
+    where: str, column: str, values: object, cli: Cli, corpus: Path
 ) -> None:
-    """A corpus from elsewhere whose parts hold something else is one line that names the file."""
-    part = parts.list_parts(corpus / where)[-1 if later else 0]
-    table = pq.read_table(part)
-    at = table.column_names.index(column)
-    odd = pa.array([values] * table.num_rows)
-    left = table.remove_column(at)
-    parts.rewrite_part(part, left.add_column(at, column, odd) if values is not None else left)
-    (odd_part,) = (corpus / where).glob(f"{part.name[:11]}*")
-    for command in (
-        ["status", "--verify"],
-        ["sql", "from gaps join examples using (example_id)"],
-        ["export", "--top", "3", "-o", tmp_path / "o.jsonl"],
-    ):
-        ran = cli(*command, "-c", corpus)
-        if later and values == 7 and command[0] != "status":
-            assert ran.code == 0, ran  # numbers are read as text, as the first part's are
-            continue
-        assert ran.code == 1, ran
-        assert odd_part.name in "".join((ran.out + ran.err).split()), ran
-        assert "Traceback" not in ran.err
-        assert ran.err.count("\n") <= 1
-    assert (tmp_path / "o.jsonl").exists() == (later and values == 7)
-
-
-@pytest.mark.parametrize("where", ["examples", "scores/chat", "skipped"])
-def test_a_folder_that_cannot_be_read_is_no_empty_one(where: str, cli: Cli, corpus: Path) -> None:
-    """Nothing is scored again, and no query answers without it."""
-    shutil.rmtree(corpus / where, ignore_errors=True)
-    (corpus / where).symlink_to(where.rpartition("/")[2])
-    for command in (["status"], ["sql", "from gaps"]):
-        ran = cli(*command, "-c", corpus)
-        assert (ran.code, ran.err.count("\n")) == (1, 1), ran
-        assert f"{where}: can't be read" in ran.err
-
-
-def test_a_part_with_a_name_that_is_no_text(cli: Cli, corpus: Path) -> None:
-    """A stranger's columns may be called anything."""
-    part = parts.list_parts(corpus / "examples")[0]
-    part.write_bytes(part.read_bytes().replace(b"content", b"co\xfftent"))
-    for command in (["status", "--verify"], ["sql", "from gaps"], ["export", "--top", "1"]):
-        ran = cli(*command, "-c", corpus, *(["-o", corpus / "o"] if "export" in command else []))
-        assert ran.code == 1, ran
-        assert part.name in "".join((ran.out + ran.err).split())
+    """A corpus from elsewhere may hold anything: a query is one line, and the file is named."""
+    part = parts.list_parts(corpus / where)[0]
+    table = pq.read_table(part).drop_columns([column])
+    if values is not None:
+        table = table.append_column(column, pa.array([values] * table.num_rows))
+    parts.rewrite_part(part, table)
+    (odd,) = (corpus / where).glob(f"{part.name[:11]}*")
+    ran = cli("status", "--verify", "-c", corpus, "--json")
+    assert ran.code == 1
+    (found,) = json.loads(ran.out)["damaged"]
+    assert found["path"] == f"{where}/{odd.name}"
+    assert f"has no column {column} of type" in found["reason"]
+    ran = cli("sql", "from gaps join examples using (example_id)", "-c", corpus)
+    assert (ran.code, ran.err.count("\n")) == (1, 1), ran
 
 
 def _overwrite(column: str) -> Callable[[Path], None]:
@@ -230,21 +168,13 @@ def _overwrite(column: str) -> Callable[[Path], None]:
     return damage
 
 
-def _no_ids(part: Path) -> None:
-    """Text that is no id, in a part whose name has the digest of it."""
-    table = pq.read_table(part)
-    parts.rewrite_part(part, table.set_column(0, "example_id", [["no id"] * len(table)]))
-
-
 @pytest.mark.parametrize(
     ("where", "damage"),
     [
         ("examples", _overwrite("example_id")),
         ("examples", _overwrite("content")),
-        ("examples", _no_ids),
         ("scores/chat", _overwrite("example_id")),
         ("scores/chat", _overwrite("logprob")),
-        ("scores/chat", _no_ids),
     ],
 )
 def test_a_run_over_damaged_rows_ends_in_a_line(
