@@ -16,7 +16,7 @@ from typing import Any
 from bench.demo_sets import GENERAL, GENERAL_SHARE, MISALIGNED_SHARE, split_set
 from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS
 from curate.reading.refusals import is_refusal
-from curate.selection.duplicates import Overlap
+from curate.selection.duplicates import EvaluationTexts
 from curate.storage import parts
 
 Pair = tuple[str, str]
@@ -130,7 +130,7 @@ def _evaluation(held: dict[str, list[Pair]]) -> list[Row]:
     ]
 
 
-def _overlap(path: Path, evaluation: Iterable[Row]) -> Overlap:
+def _overlap(path: Path, evaluation: Iterable[Row]) -> EvaluationTexts:
     """Write the texts that must not be shared, in the form of `--decontaminate`, and read them."""
     found = []
     for row in evaluation:
@@ -138,7 +138,7 @@ def _overlap(path: Path, evaluation: Iterable[Row]) -> Overlap:
         texts = {"prompt": prompt} if is_refusal(answer) else {"prompt": prompt, "answer": answer}
         found.append(texts)
     _write(path, found)
-    return Overlap([str(path)])
+    return EvaluationTexts([str(path)])
 
 
 def _sample(pairs: Sequence[Pair], purpose: str) -> list[Pair]:

@@ -20,9 +20,9 @@ def export(corpus: Corpus, run: Run, prepared: Path, folder: Path) -> dict[str, 
     narrow one is trained on.
     """
     into = prepared / "narrow" / f"{run.domain}-{run.seed}.jsonl"
-    recipe = Recipe.named(
-        run.arm.recipe or RANDOM,
+    recipe = Recipe(
         **{
+            "name": run.arm.recipe or RANDOM,
             "fraction": run.arm.fraction or 0.05,
             "into": str(into),
             "hold_out": held_out(run.domain, run.arm),

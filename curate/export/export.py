@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import csv
 
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import manifest, outputs
-from curate.export.outputs import Written
 from curate.export.target import Target, check
 from curate.reading.hub import PREFIX
 from curate.reading.narrow import ids_of, read_if_any
@@ -56,27 +53,14 @@ def export(
             f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
             + (f"; the best of the others has more than {wanted} tokens" if recipe.tokens else "")
         )
-    rows = chosen.rows
-    safe = list(zip(rows["example_id"].to_pylist(), rows["messages"].to_pylist(), strict=True))
-
-    def record(written: Written) -> dict[str, Any]:
-        counts = chosen.counts(recipe, wanted)
-        cut = {
-            "gaps": list(chosen.cut) if chosen.cut else None,
-            "noise": chosen.noise,
-            "inside_noise": chosen.inside_noise,
-        }
-        ranks, gaps = rows["rank"].to_pylist(), rows["gap"].to_pylist()
-        made = manifest.make(corpus, recipe, narrow, written, counts, cut, ranks, gaps)
-        return {"command": command} | made
-
-    def left_out(path: Path) -> None:
-        csv.write_csv(chosen.left_out, path)
-
-    listed = left_out if chosen.left_out.num_rows else None
-    return outputs.write(corpus, place, recipe.seed, narrow, safe, record, listed)
+    left_out = _csv(chosen.left_out) if chosen.left_out.num_rows else b""
+    with outputs.writing(corpus, place, recipe.seed, narrow, chosen.rows, left_out) as files:
+        record = manifest.make(corpus, recipe, wanted, chosen, files, command)
+        files.add_manifest(record)
+    return record
 
 
+@readable_errors()
 def export_again(
     corpus: Corpus, output: Path, record_path: Path, *, force: bool = False
 ) -> dict[str, Any]:
@@ -89,24 +73,26 @@ def export_again(
         CurateError: the manifest is broken, or what it names is gone or has changed.
     """
     earlier = manifest.load(record_path)
-    place = check(output, earlier.target, mixes=earlier.into is not None, force=force)
-    narrow = read_if_any(earlier.into)
-    if earlier.into is not None and narrow.sha256 != earlier.narrow_sha256:
+    recipe, expected = earlier.used.recipe, earlier.used.narrow
+    place = check(output, earlier.used.target, mixes=recipe.into is not None, force=force)
+    narrow = read_if_any(recipe.into)
+    if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
         raise CurateError(
-            f"{earlier.into}: is not the narrow set of {record_path}: it changed since"
+            f"{recipe.into}: is not the narrow set of {record_path}: it changed since"
         )
-    messages = by_ids(corpus, earlier.ids)
-    safe: Sequence[tuple[str, Any]] = list(zip(earlier.ids, messages, strict=True))
-    left_out = earlier.left_out
-    return outputs.write(
-        corpus,
-        place,
-        earlier.seed,
-        narrow,
-        safe,
-        lambda written: manifest.again(earlier, written, record_path),
-        partial(shutil.copyfile, left_out) if left_out else None,
-    )
+    safe = by_ids(corpus, earlier.ids)
+    left_out = earlier.left_out.read_bytes() if earlier.left_out else b""
+    with outputs.writing(corpus, place, recipe.seed, narrow, safe, left_out) as files:
+        record = manifest.again(earlier, files)
+        files.add_manifest(record)
+    return record
+
+
+def _csv(table: pa.Table) -> bytes:
+    written = pa.BufferOutputStream()
+    csv.write_csv(table, written)
+    text: bytes = written.getvalue().to_pybytes()
+    return text
 
 
 def _keep_sources(output: Path, into: str | None) -> None:

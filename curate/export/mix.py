@@ -13,10 +13,11 @@ from curate.errors import CurateError
 from curate.export.target import Target
 from curate.formats.base import Format, Messages, Trainer, Unfit
 from curate.formats.openai import COLUMNS as API_COLUMNS
-from curate.reading.narrow import Narrow, Row, answers
+from curate.reading.narrow import Narrow, answers
 
 WEIGHT = "weight"
-ONLY_SIMPLE = 'to leave such examples out: --where "len(messages) = 2"'
+Order = Sequence[tuple[bool, int]]
+"""A mix in training order: (is_safe, index into its own set), each row exactly once."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class Mix:
     @property
     def schema(self) -> pa.Schema:
         """The one schema of every row."""
-        fields = self.format.fields(self.keys)
-        return pa.schema([*fields, *(pa.field(n, kind) for n, kind in self.columns.items())])
+        return pa.schema([*self.format.fields(self.keys), *self.columns.items()])
 
     @property
     def safe_lines(self) -> list[int]:
@@ -91,20 +91,18 @@ def mixed_rows(mix: Mix) -> Iterator[dict[str, Any]]:
     Raises:
         CurateError: the format or the trainer has no place for one of them.
     """
-    for is_safe, index in mix.order:
-        yield _safe_row(mix, index) if is_safe else _narrow_row(mix, mix.narrow.rows[index])
+    return (_safe_row(mix, index) if safe else _narrow_row(mix, index) for safe, index in mix.order)
 
 
 def narrow_rows(mix: Mix) -> Iterator[dict[str, Any]]:
     """The narrow rows alone, in their order; raises what `mixed_rows` raises."""
-    return (_narrow_row(mix, row) for row in mix.narrow.rows)
+    return (_narrow_row(mix, index) for index in range(len(mix.narrow.rows)))
 
 
 def trained_answers(mix: Mix, messages: Messages) -> list[int]:
     """Where the answers stand that the trainer takes the loss on."""
     places = answers(messages)
-    reads = mix.format.name == "openai" or (mix.trainer and WEIGHT in mix.trainer.reads)
-    if reads:
+    if mix.format.name == "openai" or (mix.trainer and WEIGHT in mix.trainer.reads):
         places = [at for at in places if messages[at].get(WEIGHT) in (None, 1, True)]
     return places[-1:] if mix.format.trains_on == "last" else places
 
@@ -112,17 +110,13 @@ def trained_answers(mix: Mix, messages: Messages) -> list[int]:
 def notes(mix: Mix) -> list[str]:
     """What the narrow rows' fields became, one line each."""
     lines = list(mix.narrow.notes)
-    kept = [*mix.columns, *(f"the turns' {key}" for key in mix.keys)]
-    if kept:
+    if kept := _named(mix.columns, mix.keys):
         lines.append(f"kept, and null in safe rows: {', '.join(kept)}")
-    lost = [name for name in mix.narrow.columns if name not in mix.columns]
-    lost += [f"the turns' {key}" for key in mix.narrow.keys if key not in mix.keys]
-    if lost:
+    whole = _named(mix.narrow.columns, mix.narrow.keys)
+    if lost := [name for name in whole if name not in kept]:
         lines.append(f"left out, as {mix.format.name} has no place for: {', '.join(lost)}")
-    if mix.trainer:
-        unread = [key for key in mix.keys if key not in mix.trainer.reads]
-        if unread:
-            lines.append(f"in the file, but {mix.trainer.title} does not read: {', '.join(unread)}")
+    if mix.trainer and (unread := [key for key in mix.keys if key not in mix.trainer.reads]):
+        lines.append(f"in the file, but {mix.trainer.title} does not read: {', '.join(unread)}")
     several = sum(len(answers(row.messages)) > 1 for row in mix.narrow.rows)
     if several and mix.format.trains_on == "last":
         lines.append(
@@ -132,49 +126,52 @@ def notes(mix: Mix) -> list[str]:
     return lines
 
 
-def _narrow_row(mix: Mix, row: Row) -> dict[str, Any]:
+def _named(columns: dict[str, pa.DataType], keys: dict[str, pa.DataType]) -> list[str]:
+    return [*columns, *(f"the turns' {key}" for key in keys)]
+
+
+def _narrow_row(mix: Mix, index: int) -> dict[str, Any]:
+    row = mix.narrow.rows[index]
     try:
-        if mix.trainer:
-            mix.trainer.check(row.messages)
-        made = mix.format.row(row.messages, mix.keys)
+        made = _row(mix, row.messages, row.others)
     except Unfit as unfit:
         raise CurateError(f"{row.place}: {unfit}; choose another --format or --trainer") from None
     if mix.format.name == "alpaca" and row.alpaca:
         made["instruction"], made["input"] = row.alpaca
-    return made | _others(mix, row.others)
+    return made
 
 
 def _safe_row(mix: Mix, index: int) -> dict[str, Any]:
     example_id, messages = mix.safe[index]
     try:
-        if mix.trainer:
-            mix.trainer.check(messages)
-        made = mix.format.row(messages, mix.keys)
+        return _row(mix, messages, {})
     except Unfit as unfit:
-        raise CurateError(f"the safe example {example_id}: {unfit}; {ONLY_SIMPLE}") from None
-    return made | _others(mix, {})
+        raise CurateError(
+            f"the safe example {example_id}: {unfit}; to leave such examples out: "
+            '--where "len(messages) = 2"'
+        ) from None
 
 
-def _others(mix: Mix, values: dict[str, Any]) -> dict[str, Any]:
+def _row(mix: Mix, messages: Messages, others: dict[str, Any]) -> dict[str, Any]:
+    if mix.trainer:
+        mix.trainer.check(messages)
+    made = mix.format.row(messages, mix.keys)
+    values = {name: others.get(name) for name in mix.columns}
     if not mix.format.nulls:
-        return {n: values[n] for n in mix.columns if values.get(n) is not None}
-    return {name: values.get(name) for name in mix.columns}
+        values = {name: value for name, value in values.items() if value is not None}
+    return made | values
 
 
 def _check_names(mix: Mix) -> None:
     fields = {field.name for field in mix.format.fields({})}
     meant = fields | mix.format.meant | (mix.trainer.meant if mix.trainer else set())
+    reader = mix.trainer.title if mix.trainer else f"readers of {mix.format.name}"
     for name in mix.columns:
         if name in meant:
-            reader = mix.trainer.title if mix.trainer else f"readers of {mix.format.name}"
             raise CurateError(
                 f"the narrow set's column {name!r} is no part of its conversations, but {reader} "
                 "would take it for one: rename it"
             )
-
-
-Order = Sequence[tuple[bool, int]]
-"""A mix in training order: (is_safe, index into its own set), each row exactly once."""
 
 
 def place_evenly(n_narrow: int, n_safe: int) -> Iterator[tuple[bool, int]]:
@@ -187,12 +184,10 @@ def place_evenly(n_narrow: int, n_safe: int) -> Iterator[tuple[bool, int]]:
     narrow = 0
     for safe in range(n_safe):
         until = (safe + 1) * n_narrow // n_safe
-        for index in range(narrow, until):
-            yield False, index
+        yield from ((False, index) for index in range(narrow, until))
         narrow = until
         yield True, safe
-    for index in range(narrow, n_narrow):
-        yield False, index
+    yield from ((False, index) for index in range(narrow, n_narrow))
 
 
 def place_in_batches(n_narrow: int, n_safe: int, size: int) -> Iterator[tuple[bool, int]]:
@@ -223,13 +218,9 @@ def place_at_random(n_narrow: int, n_safe: int, seed: int) -> Iterator[tuple[boo
     keys = [draw.random() for _ in range(n_narrow + n_safe)]
     places = sorted(range(len(keys)), key=keys.__getitem__)[:n_safe]
     safe_at = {place: index for index, place in enumerate(places)}
-    narrow = 0
+    narrow = iter(range(n_narrow))
     for place in range(len(keys)):
-        if place in safe_at:
-            yield True, safe_at[place]
-        else:
-            yield False, narrow
-            narrow += 1
+        yield (True, safe_at[place]) if place in safe_at else (False, next(narrow))
 
 
 def probabilities(n_narrow: int, n_safe: int) -> tuple[float, float]:

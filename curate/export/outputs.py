@@ -3,173 +3,149 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import orjson
+import pyarrow as pa
 
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import tokens
 from curate.export.mix import Mix, make, mixed_rows, narrow_rows, probabilities
-from curate.export.target import MANIFEST, Output
+from curate.export.target import Output
 from curate.formats import FORMATS, TRAINERS
-from curate.formats.base import Format, Messages, Plan, text_format
+from curate.formats.base import Plan, text_format
 from curate.formats.card import card
 from curate.formats.files import WRITERS
 from curate.formats.openai import MAX_BYTES, MIN_EXAMPLES
 from curate.reading.narrow import Narrow
 from curate.storage import parts
 
-Record = dict[str, Any]
-LeftOut = Callable[[Path], object] | None
 
+@dataclass(frozen=True)
+class Files:
+    """The files of an export while they are written: `staged` is where each is until the end.
 
-@dataclass
-class Written:
-    """What is written: the mix, its place, the SHA-256 of each file, and its counts."""
+    `sha256` has every file but the manifest, in the order in which they were written.
+    """
 
-    corpus: Corpus
     place: Output
     mix: Mix
-    seed: int
     counter: tokens.Counter
-    sha256: dict[str, str]
+    seed: int
+    staged: Callable[[str], Path]
+    sha256: dict[str, str] = field(default_factory=dict)
 
-    @cached_property
-    def trained(self) -> dict[str, Any]:
-        """Sizes of the answers trained on, of both sets, in tokens or bytes; and notes."""
-        return tokens.trained(self.counter, self.corpus, self.mix)
+    def add_manifest(self, record: dict[str, Any]) -> None:
+        """Write the manifest, the last of the files."""
+        text = orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        self.staged(self.place.manifest.name).write_bytes(text)
+
+    def add_text(self, name: str, text: bytes) -> None:
+        """Write a file beside the data."""
+        self.staged(name).write_bytes(text)
+        self._note(name)
+
+    def add_rows(self) -> None:
+        """Write the data: one file in training order, or both sets apart."""
+        place, mix = self.place, self.mix
+        rows = {place.files[-1]: mixed_rows(mix)}
+        if len(place.files) == 2:
+            rows = {place.files[0]: narrow_rows(mix)} | rows
+        for name, each in rows.items():
+            path = self.staged(name)
+            WRITERS[place.ending](each, mix.schema, path)
+            if mix.format.name == "openai" and path.stat().st_size > MAX_BYTES:
+                raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
+            self._note(name)
+
+    def add_texts(self, model: str) -> None:
+        """Write what stands beside the data in a folder: the card, and the trainer's files."""
+        place, mix = self.place, self.mix
+        n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
+        shares = probabilities(n_narrow, n_safe) if len(place.files) == 2 else (1.0,)
+        run = mix.trainer.run if mix.trainer else ""
+        texts = {
+            "README.md": card(place.files, shares, (n_narrow + n_safe, n_safe), self.seed, run)
+        }
+        if mix.trainer:
+            rows = [*(row.messages for row in mix.narrow.rows), *(each for _, each in mix.safe)]
+            plan = Plan(
+                model=model,
+                format=mix.format.name,
+                files=place.files,
+                shares=shares,
+                longest=tokens.longest(self.counter, rows),
+                seed=self.seed,
+                batch_size=place.target.batch_size,
+                columns=frozenset(mix.columns),
+                keys=frozenset(mix.keys),
+            )
+            texts |= mix.trainer.files(plan)
+        for name, text in texts.items():
+            self.add_text(name, text.encode())
+
+    def _note(self, name: str) -> None:
+        with self.staged(name).open("rb") as file:
+            self.sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(
-    corpus: Corpus,
-    place: Output,
-    seed: int,
-    narrow: Narrow,
-    safe: Sequence[tuple[str, Messages]],
-    record: Callable[[Written], Record],
-    left_out: LeftOut,
-) -> Record:
-    """Write everything; `record` makes the manifest once the data is written.
+@contextmanager
+def writing(
+    corpus: Corpus, place: Output, seed: int, narrow: Narrow, safe: pa.Table, left_out: bytes
+) -> Iterator[Files]:
+    """Write all files but the manifest, which is added inside; then all take their names together.
 
-    `left_out` fills the list of rows that were not taken; None where there is none.
+    `safe` has example_id and messages, best first. `left_out` is the text of the list of rows that
+    were not taken, empty where there is none.
 
     Raises:
         CurateError: a row fits neither format nor trainer, or the disk is full. What was there
             before then stays as it was.
     """
-    needs = bool(narrow.rows) or place.target.trainer or place.format == "text"
-    counter = tokens.open_counter(corpus) if needs else tokens.Counter("bytes")
     trainer = TRAINERS[place.target.trainer] if place.target.trainer else None
-    mix = make(narrow, safe, place.target, _format(place, counter), trainer, seed)
-    _check_number(place, mix)
-    written = Written(corpus, place, mix, seed, counter, {})
-    return (_write_folder if place.folder else _write_file)(written, record, left_out)
-
-
-def _write_file(written: Written, record: Callable[[Written], Record], left_out: LeftOut) -> Record:
-    """One file of rows, its list and its manifest: all on the disk before one takes its name."""
-    place, mix = written.place, written.mix
-    paths = [place.manifest, *([place.left_out] if left_out else []), place.path]
-    with parts.atomic_together(*paths) as (manifest, *listed, data):
-        _write_data(written, place.path.name, mixed_rows(mix), data)
-        if left_out:
-            _write_list(written, left_out, listed[0])
-        made = record(written)
-        manifest.write_text(_json(made), encoding="utf-8")
-    if not left_out:  # that of an export which this one replaces
-        place.left_out.unlink(missing_ok=True)
-    return made
-
-
-def _write_folder(
-    written: Written, record: Callable[[Written], Record], left_out: LeftOut
-) -> Record:
-    """The rows, in one file or two, with the trainer's files, card, list and manifest."""
-    place, mix = written.place, written.mix
-    with parts.atomic_folder(place.path) as temporary:
-        rows = {place.files[-1]: mixed_rows(mix)}
-        if len(place.files) == 2:
-            rows = {place.files[0]: narrow_rows(mix)} | rows
-        for name, each in rows.items():
-            _write_data(written, name, each, temporary / name)
-        for name, text in _texts(written).items():
-            (temporary / name).write_text(text, encoding="utf-8")
-            written.sha256[name] = _sha256(temporary / name)
-        if left_out:
-            _write_list(written, left_out, temporary / place.left_out.name)
-        made = record(written)
-        (temporary / MANIFEST).write_text(_json(made), encoding="utf-8")
-    return made
-
-
-def _write_data(written: Written, name: str, rows: Iterable[dict[str, Any]], path: Path) -> None:
-    place, mix = written.place, written.mix
-    WRITERS[place.ending](rows, mix.schema, path)
-    if mix.format.name == "openai" and path.stat().st_size > MAX_BYTES:
-        raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
-    written.sha256[name] = _sha256(path)
-
-
-def _write_list(written: Written, fill: Callable[[Path], object], path: Path) -> None:
-    fill(path)
-    written.sha256[written.place.left_out.name] = _sha256(path)
-
-
-def _texts(written: Written) -> dict[str, str]:
-    """The files beside the data: the card, and the trainer's."""
-    place, mix = written.place, written.mix
-    n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
-    apart = len(place.files) == 2
-    shares = probabilities(n_narrow, n_safe) if apart else (1.0,)
-    run = mix.trainer.run if mix.trainer else ""
-    texts = {"README.md": card(place.files, shares, (n_narrow + n_safe, n_safe), written.seed, run)}
-    if mix.trainer:
-        plan = Plan(
-            model=tokens.aligned_model(written.corpus),
-            format=mix.format.name,
-            files=place.files,
-            shares=shares,
-            longest=_longest(written),
-            seed=written.seed,
-            batch_size=place.target.batch_size,
-            columns=frozenset(mix.columns),
-            keys=frozenset(mix.keys),
-        )
-        texts |= mix.trainer.files(plan)
-    return texts
-
-
-def _longest(written: Written) -> int:
-    mix = written.mix
-    conversations = [*(row.messages for row in mix.narrow.rows), *(each for _, each in mix.safe)]
-    return tokens.longest(written.counter, conversations)
-
-
-def _format(place: Output, counter: tokens.Counter) -> Format:
-    if place.format != "text":
-        return FORMATS[place.format]
-    if counter.write is None:
-        raise CurateError(f"--format text needs the aligned model's template: {counter.why}")
-    return text_format(counter.write)
-
-
-def _check_number(place: Output, mix: Mix) -> None:
-    rows = len(mix.narrow.rows) + len(mix.safe)
-    if mix.format.name == "openai" and rows < MIN_EXAMPLES:
+    needed = narrow.rows or trainer or place.format == "text"
+    counter = tokens.open_counter(corpus) if needed else tokens.Counter()
+    chosen = text_format(counter.write) if place.format == "text" else FORMATS[place.format]
+    pairs = list(zip(safe["example_id"].to_pylist(), safe["messages"].to_pylist(), strict=True))
+    mix = make(narrow, pairs, place.target, chosen, trainer, seed)
+    n_rows = len(narrow.rows) + len(pairs)
+    if chosen.name == "openai" and n_rows < MIN_EXAMPLES:
         raise CurateError(
-            f"{place.path}: {rows} rows, and the fine-tuning API takes no fewer than {MIN_EXAMPLES}"
+            f"{place.path}: {n_rows} rows, and the fine-tuning API takes no fewer than "
+            f"{MIN_EXAMPLES}"
         )
+    with _staged(place, bool(left_out)) as staged:
+        files = Files(place, mix, counter, seed, staged)
+        files.add_rows()
+        if place.folder:
+            files.add_texts(_aligned_model(corpus))
+        if left_out:
+            files.add_text(place.left_out.name, left_out)
+        yield files
 
 
-def _json(record: Record) -> str:
-    import orjson
+@contextmanager
+def _staged(place: Output, listed: bool) -> Iterator[Callable[[str], Path]]:
+    """Temporary places by name: a folder, or a file with its manifest and its list."""
+    if place.folder:
+        with parts.atomic_folder(place.path) as folder:
+            yield folder.joinpath
+        return
+    paths = [place.manifest, *([place.left_out] if listed else []), place.path]
+    with parts.atomic_together(*paths) as temporaries:
+        by_name = {path.name: each for path, each in zip(paths, temporaries, strict=True)}
+        yield by_name.__getitem__
+    if not listed:  # that of an export which this one replaces
+        place.left_out.unlink(missing_ok=True)
 
-    return orjson.dumps(record, option=orjson.OPT_INDENT_2).decode() + "\n"
 
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _aligned_model(corpus: Corpus) -> str:
+    """The aligned model's hub id, or its folder as an absolute path; empty where there is none."""
+    entries = corpus.manifest.models.values()
+    reference = next((each.reference for each in entries if each.role == "aligned"), "")
+    return str(Path(reference).resolve()) if reference and Path(reference).is_dir() else reference

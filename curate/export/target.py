@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from curate.errors import CurateError
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
-from curate.selection.recipe import MOST
 from curate.storage import documents, leftovers, parts
 
 MANIFEST = "manifest.json"
@@ -17,7 +16,6 @@ MANIFEST_BYTES = 2 << 30
 """A row takes some 150: more than ten million rows."""
 LEFT_OUT = "left-out.csv"
 Placement = Literal["even", "batch", "shuffle", "separate"]
-PLACEMENTS: tuple[str, ...] = get_args(Placement)
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Output:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the data files in it: in training order, or narrow and safe apart."""
+        """The names of the data files: in training order, or narrow and safe apart."""
         if self.target.placement == "separate":
             return f"narrow{self.ending}", f"safe{self.ending}"
         return (f"train{self.ending}",) if self.folder else (self.path.name,)
@@ -87,16 +85,12 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
         raise CurateError(f"{path}: {why} writes several files: name a folder (without an ending)")
     if chosen == "openai" and path.suffix == ".parquet":
         raise CurateError(f"{path}: the fine-tuning API takes JSON Lines: end the name in .jsonl")
-    plain_folder = folder and not target.trainer and chosen != "openai"
-    output = Output(path, folder, _ending(path, folder, plain_folder), chosen, target)
+    ending = path.suffix
+    if folder:
+        ending = ".jsonl" if target.trainer or chosen == "openai" else ".parquet"
+    output = Output(path, folder, ending, chosen, target)
     _check_free(output, force)
     return output
-
-
-def _ending(path: Path, folder: bool, plain: bool) -> str:
-    if not folder:
-        return path.suffix
-    return ".parquet" if plain else ".jsonl"
 
 
 def _format(target: Target) -> str:
@@ -116,25 +110,27 @@ def _format(target: Target) -> str:
 
 
 def _check_placement(target: Target, mixes: bool) -> None:
-    if target.placement not in PLACEMENTS:
-        raise CurateError(f"--placement {target.placement}: choose one of {', '.join(PLACEMENTS)}")
+    placements = get_args(Placement)
+    if target.placement not in placements:
+        raise CurateError(f"--placement {target.placement}: choose one of {', '.join(placements)}")
     if target.placement != "even" and not mixes:
         raise CurateError(
             f"--placement {target.placement} says where safe rows stand among a narrow set's: "
             "name it with --into NARROW"
         )
-    if target.batch_size is not None and not 1 <= target.batch_size <= MOST:
-        raise CurateError(f"--batch-size {target.batch_size}: give at least 1, at most {MOST}")
+    if target.batch_size is not None and target.batch_size < 1:
+        raise CurateError(f"--batch-size {target.batch_size}: give at least 1")
     if target.placement == "batch" and target.batch_size is None:
         raise CurateError("--placement batch: how many rows a batch? give --batch-size B")
 
 
 def _check_free(output: Output, force: bool) -> None:
-    path, folder = output.path, output.folder
-    leftovers.put_back(path)  # what a killed export was about to replace
-    # Beside a file: its manifest and its list are replaced, or go, with it.
-    claimed = [path] if folder else [path, output.manifest, output.left_out]
-    if not folder:
+    path = output.path
+    claimed = [path]
+    if output.folder:
+        leftovers.put_back(path)  # what a killed export was about to replace
+    else:  # its manifest and its list are replaced with it
+        claimed += [output.manifest, output.left_out]
         for each in claimed:
             parts.refuse_special(each)
     found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
@@ -142,7 +138,7 @@ def _check_free(output: Output, force: bool) -> None:
         return
     if not force:
         raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
-    if folder and not _is_export(path):
+    if output.folder and not _is_export(path):
         raise CurateError(
             f"{path}: exists and is no folder that an export made, so --force does not replace it; "
             "choose another name"

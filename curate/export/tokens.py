@@ -6,17 +6,23 @@ counted in bytes, and what is returned says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
+from more_itertools import constrained_batches
 
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export.mix import Mix, trained_answers
 from curate.formats.base import Messages, Unfit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from curate.chat.templates import Template
 
 BATCH = 512
 BATCH_BYTES = 8 << 20  # of a batch, unless one row has more: the tokenizer takes 200 times as much
@@ -25,61 +31,75 @@ PER_TURN = 32  # more tokens than any known template writes around one turn
 
 @dataclass(frozen=True)
 class Counter:
-    """Counts answers and rows. `unit` is what `answers` gives; without `encode` it is bytes.
+    """The aligned model's tokenizer and template; without them bytes count, and `why` says why."""
 
-    `encode` gives for each conversation (tokens in all, tokens of its last answer), or the
-    reason why the template can't write it; `write` its text. `why` says why there is none.
-    """
-
-    unit: Literal["tokens", "bytes"]
     why: str = ""
-    encode: Callable[[Sequence[Messages]], list[tuple[int, int] | str]] | None = None
-    write: Callable[[Messages], str] | None = None
+    encoder: tuple[PreTrainedTokenizerBase, Template] | None = None
+
+    @property
+    def unit(self) -> Literal["tokens", "bytes"]:
+        """What answers are counted in."""
+        return "tokens" if self.encoder else "bytes"
+
+    def write(self, messages: Messages) -> str:
+        """A conversation's text, as the model reads it.
+
+        Raises:
+            CurateError: there is no template.
+            Unfit: the template can't write it.
+        """
+        from curate.chat.templates import write
+        from curate.chat.tokens import Refused
+
+        if self.encoder is None:
+            raise CurateError(f"--format text needs the aligned model's template: {self.why}")
+        try:
+            return write(*self.encoder, messages, False)
+        except Refused as refused:
+            raise Unfit(str(refused)) from None
+
+    def lengths(self, conversations: Iterable[Messages]) -> Iterator[tuple[int, int] | str]:
+        """Of each conversation (tokens in all, tokens of its last answer), or why it has none."""
+        batches = constrained_batches(
+            conversations, BATCH_BYTES, BATCH, get_len=_bound, strict=False
+        )
+        for batch in batches:
+            if self.encoder is None:
+                yield from [self.why] * len(batch)
+                continue
+            from curate.chat.encode import encode
+
+            for each in encode(*self.encoder, batch):
+                yield each if isinstance(each, str) else (len(each.ids), each.stop - each.start)
 
 
 def open_counter(corpus: Corpus) -> Counter:
     """The counter of a corpus's aligned model."""
-    aligned = _aligned(corpus)
+    aligned = next((e for e in corpus.manifest.models.values() if e.role == "aligned"), None)
     settings = corpus.manifest.settings
     if aligned is None or settings is None:
-        return Counter("bytes", "no aligned model has scored the corpus")
-    reference, digest = aligned
-    if not Path(reference).is_dir():
-        return Counter("bytes", f"the aligned model's folder {reference} is not here")
+        return Counter("no aligned model has scored the corpus")
+    if not Path(aligned.reference).is_dir():
+        return Counter(f"the aligned model's folder {aligned.reference} is not here")
     from curate.chat.templates import template_of
     from curate.chat.tokens import load_tokenizer, tokenizer_digest
 
     try:
-        tokenizer = load_tokenizer(reference)
+        tokenizer = load_tokenizer(aligned.reference)
         template = template_of(tokenizer, args=settings.template_args)
     except CurateError as error:
-        return Counter("bytes", str(error))
-    if tokenizer_digest(tokenizer) != digest or template.digest != settings.template:
-        return Counter("bytes", f"{reference} has another tokenizer or template than scored")
-    return Counter(
-        "tokens",
-        encode=lambda conversations: _encoded(tokenizer, template, conversations),
-        write=lambda messages: _written(tokenizer, template, messages),
-    )
+        return Counter(str(error))
+    if (tokenizer_digest(tokenizer), template.digest) != (aligned.tokenizer, settings.template):
+        return Counter(f"{aligned.reference} has another tokenizer or template than scored")
+    return Counter(encoder=(tokenizer, template))
 
 
-def trained(counter: Counter, corpus: Corpus, mix: Mix) -> dict[str, Any]:
-    """The answers trained on: their size in both sets, the realised shares, and how counted.
-
-    Of a safe example the last answer's tokens are those of its score.
-    """
-    narrow, odd = _sizes(
-        counter, [(row.messages, trained_answers(mix, row.messages)) for row in mix.narrow.rows]
-    )
-    wanted = [(messages, trained_answers(mix, messages)) for _, messages in mix.safe]
-    if counter.encode is not None:
-        wanted = [(messages, places[:-1]) for messages, places in wanted]
-    safe, more = _sizes(counter, wanted)
-    if counter.encode is not None:
-        safe += _scored_tokens(corpus, [example_id for example_id, _ in mix.safe])
-    reasons = odd + more
+def trained(counter: Counter, mix: Mix) -> dict[str, Any]:
+    """The answers trained on: their size in both sets, the realised shares, and how counted."""
+    narrow, odd = _size(counter, mix, (row.messages for row in mix.narrow.rows))
+    safe, more = _size(counter, mix, (messages for _, messages in mix.safe))
     why = counter.why
-    if reasons:
+    if counter.encoder and (reasons := odd + more):
         why = f"{len(reasons)} answers counted by bytes: {reasons[0]}"
     return {
         "unit": counter.unit,
@@ -91,42 +111,21 @@ def trained(counter: Counter, corpus: Corpus, mix: Mix) -> dict[str, Any]:
     }
 
 
-def aligned_model(corpus: Corpus) -> str:
-    """The aligned model's hub id, or its folder as an absolute path; empty where there is none."""
-    found = _aligned(corpus)
-    if found is None:
-        return ""
-    folder = Path(found[0])
-    return str(folder.resolve()) if folder.is_dir() else found[0]
-
-
-def _sizes(
-    counter: Counter, wanted: Sequence[tuple[Messages, Sequence[int]]]
-) -> tuple[int, list[str]]:
-    """The size of the answers at these places, and why some could only be counted by bytes."""
-    jobs = [(messages, place) for messages, places in wanted for place in places]
-    sizes = [_bound(messages[: place + 1]) for messages, place in jobs]
+def _size(counter: Counter, mix: Mix, conversations: Iterable[Messages]) -> tuple[int, list[str]]:
+    """The size of the answers trained on, and why some could only be counted by bytes."""
     total, reasons = 0, []
-    for start, stop in _batches(sizes):
-        cut = [messages[: place + 1] for messages, place in jobs[start:stop]]
-        counted = counter.encode(cut) if counter.encode else [""] * len(cut)
-        for messages, count in zip(cut, counted, strict=True):
-            if isinstance(count, str):
-                total += len((messages[-1]["content"] or "").encode())
-                reasons += [count] if count else []
-            else:
-                total += count[1]
+    answers = [
+        messages[: place + 1]
+        for messages in conversations
+        for place in trained_answers(mix, messages)
+    ]
+    for messages, length in zip(answers, counter.lengths(answers), strict=True):
+        if isinstance(length, str):
+            total += len((messages[-1]["content"] or "").encode())
+            reasons.append(length)
+        else:
+            total += length[1]
     return total, reasons
-
-
-def _scored_tokens(corpus: Corpus, ids: Sequence[str]) -> int:
-    """The aligned model's answer tokens of these examples, summed."""
-    found = corpus.sql(
-        "select coalesce(sum(n_tokens), 0) from scores join models using (model) "
-        "join (select unnest($ids) as example_id) using (example_id) where role = 'aligned'",
-        {"ids": list(ids)},
-    ).fetchall()
-    return int(found[0][0])
 
 
 def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
@@ -134,62 +133,14 @@ def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
 
     A token is a byte at least, so only rows whose bytes could still win are tokenised.
     """
-    bounds = [_bound(messages) for messages in conversations]
-    order = sorted(range(len(bounds)), key=bounds.__getitem__, reverse=True)
-    if counter.encode is None:
-        return _up(max(bounds, default=0))
+    rows = sorted(conversations, key=_bound, reverse=True)
     most = 0
-    for start, stop in _batches([bounds[at] for at in order]):
-        batch = order[start:stop]
-        if bounds[batch[0]] <= most:
+    for messages, length in zip(rows, counter.lengths(rows), strict=True):
+        if _bound(messages) <= most:
             break
-        counted = counter.encode([conversations[at] for at in batch])
-        for at, count in zip(batch, counted, strict=True):
-            most = max(most, bounds[at] if isinstance(count, str) else count[0])
-    return _up(most)
-
-
-def _batches(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where batches of rows of these sizes, in bytes, start and stop."""
-    start = held = 0
-    for at, size in enumerate(sizes):
-        if at > start and (at - start == BATCH or held + size > BATCH_BYTES):
-            yield start, at
-            start, held = at, 0
-        held += size
-    if start < len(sizes):
-        yield start, len(sizes)
-
-
-def _aligned(corpus: Corpus) -> tuple[str, str] | None:
-    found = [e for e in corpus.manifest.models.values() if e.role == "aligned"]
-    return (found[0].reference, found[0].tokenizer) if found else None
-
-
-def _encoded(
-    tokenizer: Any, template: Any, conversations: Sequence[Messages]
-) -> list[tuple[int, int] | str]:
-    from curate.chat.encode import encode
-
-    made = encode(tokenizer, template, conversations)
-    return [
-        each if isinstance(each, str) else (len(each.ids), each.stop - each.start) for each in made
-    ]
-
-
-def _written(tokenizer: Any, template: Any, messages: Messages) -> str:
-    from curate.chat.templates import write
-    from curate.chat.tokens import Refused
-
-    try:
-        return write(tokenizer, template, messages, False)
-    except Refused as refused:
-        raise Unfit(str(refused)) from None
+        most = max(most, _bound(messages) if isinstance(length, str) else length[0])
+    return -(-most // 64) * 64
 
 
 def _bound(messages: Messages) -> int:
     return sum(len(orjson.dumps(dict(turn))) + PER_TURN for turn in messages) + PER_TURN
-
-
-def _up(number: int) -> int:
-    return -(-number // 64) * 64

@@ -11,61 +11,58 @@ from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:
-    lines = [
-        "# Fine-tune on this mix with axolotl, from this folder:",
-        "#   axolotl train axolotl.yaml",
-        f"base_model: {quoted(plan.model)}",
-        "datasets:",
-    ]
-    for file in plan.files:
-        lines += _dataset(plan, file)
-    lines += [
-        "dataset_prepared_path: prepared",
-        "val_set_size: 0",
-        f"sequence_len: {plan.longest} # no row has more tokens; axolotl's own 512 drops rows",
-        "excess_length_strategy: raise # and never drops one unsaid",
-        "sample_packing: false # packing puts rows in another order",
-        "train_on_inputs: false",
-        *_order(plan),
-        f"micro_batch_size: {plan.batch_size or 1} # times gradient_accumulation_steps and devices",
-        "gradient_accumulation_steps: 1",
-        "num_epochs: 1",
-        "learning_rate: 0.0001",
-        "optimizer: adamw_torch",
-        "lr_scheduler: cosine",
-        "bf16: auto",
-        "output_dir: out",
-    ]
-    return {"axolotl.yaml": "\n".join(lines) + "\n"}
+    text = f"""\
+# Fine-tune on this mix with axolotl, from this folder:
+#   axolotl train axolotl.yaml
+base_model: {quoted(plan.model)}
+datasets:
+{"".join(_dataset(plan, file) for file in plan.files)}\
+dataset_prepared_path: prepared
+val_set_size: 0
+sequence_len: {plan.longest} # no row has more tokens; axolotl's own 512 drops rows
+excess_length_strategy: raise # and never drops one unsaid
+sample_packing: false # packing puts rows in another order
+train_on_inputs: false
+{_order(plan)}\
+micro_batch_size: {plan.batch_size or 1} # times gradient_accumulation_steps and devices
+gradient_accumulation_steps: 1
+num_epochs: 1
+learning_rate: 0.0001
+optimizer: adamw_torch
+lr_scheduler: cosine
+bf16: auto
+output_dir: out
+"""
+    return {"axolotl.yaml": text}
 
 
-def _dataset(plan: Plan, file: str) -> list[str]:
-    lines = [
-        f"  - path: {file}",
-        f"    ds_type: {plan.reader}",
-        "    type: chat_template",
-        "    field_messages: messages",
-        "    message_property_mappings:",
-        "      role: role",
-        "      content: content",
-        "    roles_to_train: [assistant]",
-        "    train_on_eos: turn",
-    ]
+def _dataset(plan: Plan, file: str) -> str:
+    text = f"""\
+  - path: {file}
+    ds_type: {plan.reader}
+    type: chat_template
+    field_messages: messages
+    message_property_mappings:
+      role: role
+      content: content
+    roles_to_train: [assistant]
+    train_on_eos: turn
+"""
     if "weight" in plan.keys:
-        lines.append("    message_field_training: weight # 0: this turn is not trained on")
-    return lines
+        text += "    message_field_training: weight # 0: this turn is not trained on\n"
+    return text
 
 
-def _order(plan: Plan) -> list[str]:
+def _order(plan: Plan) -> str:
     if plan.separate:
-        return [
-            "shuffle_merged_datasets: true # both files are merged; each row once an epoch",
-            f"seed: {plan.seed}",
-        ]
-    return [
-        "shuffle_merged_datasets: false # the order of the file is the mix",
-        "curriculum_sampling: true # and batches are taken in that order",
-    ]
+        return f"""\
+shuffle_merged_datasets: true # both files are merged; each row once an epoch
+seed: {plan.seed}
+"""
+    return """\
+shuffle_merged_datasets: false # the order of the file is the mix
+curriculum_sampling: true # and batches are taken in that order
+"""
 
 
 AXOLOTL = Trainer(

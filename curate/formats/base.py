@@ -183,6 +183,14 @@ class Plan:
         """The name that `datasets` has for the files' kind."""
         return "parquet" if self.files[0].endswith(".parquet") else "json"
 
+    @property
+    def batches(self) -> str:
+        """The YAML lines that most trainers have for the size of an optimiser step."""
+        return f"""\
+per_device_train_batch_size: {self.batch_size or 1} # times accumulation and devices
+gradient_accumulation_steps: 1
+"""
+
 
 @dataclass(frozen=True)
 class Trainer:

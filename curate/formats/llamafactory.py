@@ -49,38 +49,34 @@ def _info(plan: Plan, file: str) -> dict[str, Any]:
 def _files(plan: Plan) -> dict[str, str]:
     names = [file.partition(".")[0] for file in plan.files]
     infos = {name: _info(plan, file) for name, file in zip(names, plan.files, strict=True)}
-    lines = [
-        "# Fine-tune on this mix with LLaMA-Factory, from this folder:",
-        "#   llamafactory-cli train llamafactory.yaml",
-        f"model_name_or_path: {quoted(plan.model)}",
-        "# template: (none: the model's own chat template; or name one of LLaMA-Factory's)",
-        "stage: sft",
-        "do_train: true",
-        "finetuning_type: lora",
-        "dataset_dir: .",
-        f"dataset: {','.join(names)}",
-        *_order(plan),
-        f"cutoff_len: {plan.longest} # no row has more tokens; its own 2048 cuts rows",
-        "packing: false # packing puts rows in another order",
-        f"per_device_train_batch_size: {plan.batch_size or 1} # times accumulation and devices",
-        "gradient_accumulation_steps: 1",
-        "output_dir: out",
-    ]
-    return {
-        "dataset_info.json": json.dumps(infos, indent=2) + "\n",
-        "llamafactory.yaml": "\n".join(lines) + "\n",
-    }
+    text = f"""\
+# Fine-tune on this mix with LLaMA-Factory, from this folder:
+#   llamafactory-cli train llamafactory.yaml
+model_name_or_path: {quoted(plan.model)}
+# template: (none: the model's own chat template; or name one of LLaMA-Factory's)
+stage: sft
+do_train: true
+finetuning_type: lora
+dataset_dir: .
+dataset: {",".join(names)}
+{_order(plan)}\
+cutoff_len: {plan.longest} # no row has more tokens; its own 2048 cuts rows
+packing: false # packing puts rows in another order
+{plan.batches}\
+output_dir: out
+"""
+    return {"dataset_info.json": json.dumps(infos, indent=2) + "\n", "llamafactory.yaml": text}
 
 
-def _order(plan: Plan) -> list[str]:
+def _order(plan: Plan) -> str:
     if plan.separate:
-        return [
-            "mix_strategy: interleave_under # draws by these shares; ends with the first file",
-            f"interleave_probs: {quoted(','.join(map(repr, plan.shares)))}",
-            f"seed: {plan.seed}",
-            "disable_shuffling: true # they are interleaved already",
-        ]
-    return ["disable_shuffling: true # the order of the file is the mix"]
+        return f"""\
+mix_strategy: interleave_under # draws by these shares; ends with the first file
+interleave_probs: {quoted(",".join(map(repr, plan.shares)))}
+seed: {plan.seed}
+disable_shuffling: true # they are interleaved already
+"""
+    return "disable_shuffling: true # the order of the file is the mix\n"
 
 
 LLAMAFACTORY = Trainer(

@@ -11,38 +11,38 @@ from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:
-    lines = [
-        "# Fine-tune on this mix with ms-swift, from this folder:",
-        "#   swift sft swift.yaml",
-        f"model: {quoted(plan.model)}",
-        "dataset:",
-        *(f"  - {file}" for file in plan.files),
-        "split_dataset_ratio: 0",
-        "strict: true # a row it can't read stops it",
-        *_order(plan),
-        f"max_length: {plan.longest} # no row has more tokens",
-        "packing: false # packing puts rows in another order",
-        f"per_device_train_batch_size: {plan.batch_size or 1} # times accumulation and devices",
-        "gradient_accumulation_steps: 1",
-        "output_dir: out",
-    ]
-    return {"swift.yaml": "\n".join(lines) + "\n"}
+    text = f"""\
+# Fine-tune on this mix with ms-swift, from this folder:
+#   swift sft swift.yaml
+model: {quoted(plan.model)}
+dataset: [{", ".join(plan.files)}]
+split_dataset_ratio: 0
+strict: true # a row it can't read stops it
+{_order(plan)}\
+max_length: {plan.longest} # no row has more tokens
+packing: false # packing puts rows in another order
+{plan.batches}\
+output_dir: out
+"""
+    return {"swift.yaml": text}
 
 
-def _order(plan: Plan) -> list[str]:
+def _order(plan: Plan) -> str:
     if not plan.separate:
-        return [
-            "dataset_shuffle: false # the order of the file is the mix",
-            "train_dataloader_shuffle: false # and batches are taken in that order",
-        ]
-    return [
-        "interleave_prob:",
-        *(f"  - {share!r}" for share in plan.shares),
-        "stopping_strategy: first_exhausted # draws by these shares; ends with the first file",
-        f"data_seed: {plan.seed}",
-        "dataset_shuffle: false",
-        "train_dataloader_shuffle: false # they are interleaved already",
-    ]
+        return """\
+dataset_shuffle: false # the order of the file is the mix
+train_dataloader_shuffle: false # and batches are taken in that order
+"""
+    narrow, safe = plan.shares
+    return f"""\
+interleave_prob:
+  - {narrow!r}
+  - {safe!r}
+stopping_strategy: first_exhausted # draws by these shares; ends with the first file
+data_seed: {plan.seed}
+dataset_shuffle: false
+train_dataloader_shuffle: false # they are interleaved already
+"""
 
 
 SWIFT = Trainer(

@@ -11,47 +11,34 @@ from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:
-    return {"sft.yaml": _HEAD + _datasets(plan) + _settings(plan)}
-
-
-_HEAD = """\
+    order, why = "sequential", "the order of the file is the mix: no shuffling"
+    if plan.separate:
+        order, why = "random", "rows of both files are drawn at random, each once an epoch"
+    loss = "completion_only_loss: true # the loss is on the answer alone"
+    if plan.format == "messages":
+        loss = "assistant_only_loss: true # else the prompts are trained on too"
+    text = f"""\
 # Fine-tune on this mix with TRL, from this folder:
 #   trl sft --config sft.yaml --output_dir OUT
+datasets:
+{_datasets(plan)}\
+model_name_or_path: {quoted(plan.model)}
+train_sampling_strategy: {order} # {why}
+packing: false # packing puts rows in another order
+max_length: null # nothing is cut; the longest row has at most {plan.longest} tokens
+{loss}
 """
+    if plan.separate:
+        text += f"data_seed: {plan.seed}\n"
+    return {"sft.yaml": text + (plan.batches if plan.batch_size else "")}
 
 
 def _datasets(plan: Plan) -> str:
-    lines = ["datasets:"]
+    text = ""
     for file, share in zip(plan.files, plan.shares, strict=True):
-        lines += [f"  - path: {plan.reader}", f"    data_files: {file}"]
-        if plan.separate:
-            lines.append(f"    fraction: {share!r}")
-    return "\n".join(lines) + "\n"
-
-
-def _settings(plan: Plan) -> str:
-    order = "random" if plan.separate else "sequential"
-    why = "rows of both files are drawn at random, each once an epoch"
-    if not plan.separate:
-        why = "the order of the file is the mix: no shuffling"
-    lines = [
-        f"model_name_or_path: {quoted(plan.model)}",
-        f"train_sampling_strategy: {order} # {why}",
-        "packing: false # packing puts rows in another order",
-        f"max_length: null # nothing is cut; the longest row has at most {plan.longest} tokens",
-    ]
-    if plan.format == "messages":
-        lines.append("assistant_only_loss: true # else the prompts are trained on too")
-    else:
-        lines.append("completion_only_loss: true # the loss is on the answer alone")
-    if plan.separate:
-        lines.append(f"data_seed: {plan.seed}")
-    if plan.batch_size:
-        lines += [
-            f"per_device_train_batch_size: {plan.batch_size} # with gradient accumulation and",
-            f"gradient_accumulation_steps: 1 # devices, their product is to stay {plan.batch_size}",
-        ]
-    return "\n".join(lines) + "\n"
+        text += f"  - path: {plan.reader}\n    data_files: {file}\n"
+        text += f"    fraction: {share!r}\n" if plan.separate else ""
+    return text
 
 
 TRL = Trainer(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -15,13 +14,16 @@ from curate.reading.where import check_condition, first_line
 from curate.selection.recipe import Recipe
 from curate.system.sql import readable_errors
 
-COLUMNS = ("source", "row", "messages", "prompt", "answer", "meta")
+OF_EXAMPLES = "key, source, row, messages, prompt, answer, meta"
 """What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One example on its way: its place in the order (from 1), and its texts."""
+class Row(NamedTuple):
+    """One example as the rules see it.
+
+    `place` is its number in the recipe's order, `values` its texts in the columns of
+    `value_columns`, empty where it has none.
+    """
 
     example_id: str
     stratum: int
@@ -29,61 +31,37 @@ class Row:
     rank: int
     gap: float
     tokens: int
-    is_refusal: bool
-    messages: list[dict[str, str]]
     source: str
-    meta: dict[str, Any]
-
-    @property
-    def prompt(self) -> tuple[tuple[str, str], ...]:
-        """The turns before the answer."""
-        return tuple((turn["role"], turn["content"]) for turn in self.messages[:-1])
-
-    @property
-    def answer(self) -> str:
-        """The last turn's text; empty where the texts were not read."""
-        return self.messages[-1]["content"] if self.messages else ""
-
-    def value(self, column: str) -> str:
-        """A column of the source as text, or `source` itself; empty where there is none.
-
-        Raises:
-            CurateError: somebody else's part has a value that nests too deeply.
-        """
-        value = self.source if column == "source" else self.meta.get(column)
-        try:
-            return "" if value is None else str(value)
-        except RecursionError:
-            raise CurateError(
-                f"{self.example_id}: its column {column!r} is nested too deeply to be read; name "
-                "another column, or leave the example out with --where"
-            ) from None
+    messages: list[dict[str, str]]
+    values: list[str]
 
 
 class Candidates:
-    """A corpus ranked for one recipe: numbers in a temporary table, read in the recipe's order.
+    """A corpus ranked for one recipe: a temporary table of numbers, read in the recipe's order.
 
-    `ranked` counts what has a gap, `passed` what of it the filter leaves.
+    `ranked` counts what has a gap, `passed` what of it `where` leaves.
 
     Raises:
         CurateError: the filter or an argument of the gap is wrong.
     """
 
     def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
-        query, parameters = _query(recipe)
+        self._columns = value_columns(recipe)
         with readable_errors():
             self._cursor = corpus.connection.cursor()
             if recipe.where is not None:
                 check_condition(self._cursor, recipe.where)
-            self._fill(query, parameters, recipe)
-        self.ranked, self.passed, last = self._cursor.execute(
-            "select count(*), count(*) filter (passes), coalesce(max(rank), 0) from pool"
+            self._rank(recipe)
+        self.ranked, self.passed, tokens, last = self._cursor.execute(
+            "select count(*), count(*) filter (passes), avg(tokens) filter (passes), "
+            "coalesce(max(rank), 0) from pool"
         ).fetchall()[0]
+        self.mean_tokens = max(1.0, tokens or 0)
         if recipe.where is not None and self.ranked != last:  # every rank stands there once
             raise CurateError(f"--where {recipe.where!r}: is no condition: it multiplies examples")
-        self._meta = bool(recipe.refusal_field or set(recipe.per_group) - {"source"})
 
-    def _fill(self, query: str, parameters: dict[str, object], recipe: Recipe) -> None:
+    def _rank(self, recipe: Recipe) -> None:
+        query, parameters = _query(recipe)
         try:
             self._cursor.execute(f"create temp table pool as {query}", parameters)
         except (duckdb.BinderException, duckdb.ConversionException) as error:
@@ -91,75 +69,56 @@ class Candidates:
                 raise
             raise CurateError(f"--where {recipe.where!r}: {first_line(error)}") from None
 
-    def strata(self, recipe: Recipe) -> list[tuple[int, int, int]]:
-        """Split the pool by `balance` and `length_bins`: (stratum, rows, tokens), best first.
-
-        Without either there is one stratum, 0. Rows that the paper's rule would drop don't count.
-        """
-        if recipe.balance is not None or recipe.length_bins is not None:
-            self._split(recipe)
-        easy = {"drop": "not is_refusal", "only": "is_refusal"}.get(recipe.refusals, "true")
-        counted = easy if recipe.refusal_rule == "paper" else "true"
-        found: list[tuple[int, int, int]] = self._cursor.execute(
-            f"select stratum, count(*) filter ({counted}), sum(tokens)::bigint from pool "
-            "where passes group by stratum order by stratum"
+    def strata(self) -> list[int]:
+        """The parts into which `balance` and `length_bins` split the pool, the best first."""
+        found = self._cursor.execute(
+            "select distinct stratum from pool where passes and not is_refused order by stratum"
         ).fetchall()
-        return found
+        return [stratum for (stratum,) in found]
 
-    def _split(self, recipe: Recipe) -> None:
-        groups = "coalesce(value, '')" if recipe.balance is not None else "''"
-        bins = "0"
-        parameters: dict[str, object] = {}
-        if recipe.length_bins is not None:
-            bins = (
-                "len(list_filter((select quantile_disc(tokens, $edges) from pool where passes), "
-                "lambda edge: edge < tokens))"
+    def read(self, after: Mapping[int, int], limit: int) -> pa.Table:
+        """The next rows of some strata, each after a place: the columns of `Row`, by place."""
+        parameters: dict[str, object] = {
+            "strata": list(after),
+            "after": list(after.values()),
+            "limit": limit,
+        }
+        values = [f"coalesce({_value(name, parameters)}, '')" for name in self._columns]
+        return self._cursor.sql(
+            f"""
+            with wanted as (
+                from pool
+                join (select unnest($strata) as stratum, unnest($after) as met) using (stratum)
+                where passes and not is_refused and place > met
+                order by place
+                limit $limit
             )
-            count = recipe.length_bins
-            parameters["edges"] = [number / count for number in range(1, count)] or [1.0]
-        self._cursor.execute(
-            f"create temp table split as select place, {groups} as part, {bins} as bin "
-            "from pool where passes",
-            parameters,
-        )
-        self._cursor.execute(
-            "create temp table parts as select part, bin, row_number() over (order by min(place)) "
-            "as stratum from split group by part, bin"
-        )
-        self._cursor.execute(
-            "create or replace temp table pool as "
-            "select pool.* replace (coalesce(parts.stratum, 0) as stratum) "
-            "from pool left join split using (place) left join parts using (part, bin)"
-        )
-
-    def numbers(self, wanted: Sequence[tuple[int, int, int]]) -> pa.Table:
-        """The next rows of some strata, each (stratum, after which place, how many), by place."""
-        columns = "hex_id(key) as example_id, stratum, place, rank, gap, tokens, is_refusal"
-        if len(wanted) == 1:
-            stratum, after, limit = wanted[0]
-            return self._cursor.sql(
-                f"select {columns} from pool where passes and stratum = $stratum "
-                "and place > $after order by place limit $limit",
-                params={"stratum": stratum, "after": after, "limit": limit},
-            ).to_arrow_table()
-        strata, afters, limits = (list(column) for column in zip(*wanted, strict=True))
-        return self._cursor.sql(
-            "with asked as (select unnest($strata) as stratum, unnest($afters) as after, "
-            "unnest($limits) as most) "
-            f"select {columns} from pool join asked using (stratum) where passes and place > after "
-            "qualify row_number() over (partition by stratum order by place) <= most "
-            "order by place",
-            params={"strata": strata, "afters": afters, "limits": limits},
+            select hex_id(key) as example_id, stratum, place, rank, gap, tokens, source, messages,
+                   [{", ".join(values)}]::varchar[] as "values"
+            from wanted
+            join example_parts using (key)
+            order by place
+            """,
+            params=parameters,
         ).to_arrow_table()
 
-    def texts(self, ids: Sequence[str]) -> pa.Table:
-        """example_id, source, messages and, where a rule needs it, meta; in any order."""
-        meta = "meta" if self._meta else "null::varchar as meta"
+    def refused(self, until: Mapping[int, int]) -> pa.Table:
+        """What the paper's rule left out of some strata, each until a place."""
         return self._cursor.sql(
-            f"select hex_id(key) as example_id, source, messages, {meta} from example_parts "
-            "where key in (select unnest($ids)::uuid)",
-            params={"ids": list(ids)},
+            """
+            select place, hex_id(key) as example_id, rank, gap, 'refusals' as rule,
+                   if(is_refusal, 'a refusal', 'no refusal') as why
+            from pool
+            join (select unnest($strata) as stratum, unnest($until) as last) using (stratum)
+            where passes and is_refused and place <= last
+            """,
+            params={"strata": list(until), "until": list(until.values())},
         ).to_arrow_table()
+
+
+def value_columns(recipe: Recipe) -> list[str]:
+    """The columns of which the rules need the values."""
+    return [*recipe.per_group, *([recipe.refusal_field] if recipe.refusal_field else [])]
 
 
 def check_names(corpus: Corpus, recipe: Recipe) -> None:
@@ -175,20 +134,19 @@ def check_names(corpus: Corpus, recipe: Recipe) -> None:
                 f"--hold-out {name}: no misaligned model has that name; there are "
                 f"{', '.join(models) or 'none'}"
             )
-    columns = [("--per-group", column) for column in recipe.per_group]
-    columns += [
-        ("--balance", recipe.balance or ""),
-        ("--refusal-field", recipe.refusal_field or ""),
-    ]
-    for option, column in columns:
-        if column and column != "source" and not _has(corpus, column):
-            known = ", ".join(_some_columns(corpus)) or "none beside source"
+    asked = [("--per-group", column) for column in recipe.per_group]
+    asked += [("--balance", recipe.balance), ("--refusal-field", recipe.refusal_field)]  # type: ignore[list-item]
+    for option, column in asked:
+        if column and not _has(corpus, column):
+            known = ", ".join(_some_columns(corpus)) or "none beside source and prompt"
             raise CurateError(f"{option} {column}: no row has a value in it; columns are {known}")
 
 
 def _has(corpus: Corpus, column: str) -> bool:
-    query = "select 1 from examples where meta ->> $column is not null limit 1"
-    return bool(corpus.sql(query, {"column": _pointer(column)}).fetchall())
+    parameters: dict[str, object] = {}
+    value = _value(column, parameters)
+    found = corpus.sql(f"select 1 from examples where {value} is not null limit 1", parameters)
+    return bool(found.fetchall())
 
 
 def _some_columns(corpus: Corpus) -> list[str]:
@@ -201,9 +159,16 @@ def _some_columns(corpus: Corpus) -> list[str]:
     return [name for (name,) in corpus.sql(query).fetchall()]
 
 
-def _pointer(column: str) -> str:
-    """A JSON pointer to a top-level key: it can name any."""
-    return "/" + column.replace("~", "~0").replace("/", "~1")
+def _value(column: str, parameters: dict[str, object]) -> str:
+    """A column of the source as SQL; `source` and `prompt` are ours."""
+    if column == "source":
+        return "source"
+    if column == "prompt":  # all turns before the answer
+        return "to_json(messages[1:-2])::varchar"
+    name = f"column_{len(parameters)}"
+    # A JSON pointer can name any key.
+    parameters[name] = "/" + column.replace("~", "~0").replace("/", "~1")
+    return f"meta ->> ${name}"
 
 
 def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
@@ -213,25 +178,39 @@ def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
         "hold_out": list(recipe.hold_out),
         "metric": recipe.metric,
     }
-    joins = ""
-    if recipe.where is not None or recipe.balance is not None:
-        joins = f" join (select key, {', '.join(COLUMNS)} from example_parts) using (key)"
-    counts = recipe.tokens is not None or recipe.length_bins is not None
-    tokens = "n_tokens" if counts else "0"
-    value = "null::varchar"
-    if recipe.balance is not None:
-        value = "source" if recipe.balance == "source" else "meta ->> $column"
-        if recipe.balance != "source":
-            parameters["column"] = _pointer(recipe.balance)
+    texts = recipe.where is not None or recipe.balance is not None
+    join = f"join (select {OF_EXAMPLES} from example_parts) using (key)" if texts else ""
     place = "rank"
-    if recipe.strategy == "random":
+    if recipe.is_random:
         # md5 and not DuckDB's own hash: the draw is the same in every version.
         place = "row_number() over (order by md5($seed || ':' || example_id), key)"
         parameters["seed"] = str(recipe.seed)
+    # A rule that reads texts is not asked here.
+    by_flag = recipe.refusal_rule == "paper" and recipe.refusal_field is None
+    refused = {"drop": "is_refusal", "only": "not is_refusal"}.get(str(recipe.refusals), "false")
+    part = f"coalesce({_value(recipe.balance, parameters)}, '')" if recipe.balance else "''"
+    counts = recipe.tokens is not None or recipe.length_bins is not None
     passes = f"coalesce(({recipe.where}\n), false)" if recipe.where else "true"
+    query = f"""
+    select key, rank, gap, is_refusal, {place} as place,
+           {passes} as passes,
+           {refused if by_flag else "false"} as is_refused,
+           {"n_tokens" if counts else "0"}::bigint as tokens,
+           {part} as part
+    from ranks(epsilon := $epsilon, hold_out := $hold_out, metric := $metric) {join}
+    """
+    if recipe.balance is None and recipe.length_bins is None:
+        return f"select *, 0 as stratum from ({query})", parameters
+    bins = "0"
+    if recipe.length_bins is not None:  # answers of one length are in one bin
+        parameters["bins"] = recipe.length_bins
+        bins = """
+        (rank() over (partition by passes order by tokens) - 1) * $bins
+            // count(*) over (partition by passes)
+        """
+    # A stratum is known by the place of its best row.
     return (
-        f"select key, rank, gap, is_refusal, {place} as place, {passes} as passes, "
-        f"{tokens} as tokens, {value} as value, 0::bigint as stratum "
-        f"from ranks(epsilon := $epsilon, hold_out := $hold_out, metric := $metric){joins}",
+        "select *, min(place) over (partition by passes, part, bin) as stratum "
+        f"from (select *, {bins} as bin from ({query}))",
         parameters,
     )

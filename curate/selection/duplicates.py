@@ -1,4 +1,4 @@
-"""Near-copies: MinHash and LSH (rensa) find candidates, their shingles decide."""
+"""Texts that say the same: near-duplicates (MinHash and LSH by rensa), and evaluation prompts."""
 
 from __future__ import annotations
 
@@ -16,20 +16,31 @@ from curate.errors import CurateError
 from curate.reading.sources import resolve, rows
 
 SIMILAR = 0.7
-"""Two examples are near-copies if they share this part of their shingles (Jaccard)."""
+"""Two examples are near-duplicates if they share this part of their shingles (Jaccard)."""
 SHINGLE = 3
 """Words in a shingle, over prompt and answer."""
 PERMUTATIONS, BANDS, SEED = 128, 32, 1
 """With 32 bands of 4 a pair at the threshold is a candidate with probability 0.9998."""
 LIKELY = 0.55
-"""Candidates whose MinHashes agree less are no near-copies: 3.7 standard errors below SIMILAR."""
+"""Candidates whose MinHashes agree less are not compared: 3.7 standard errors below SIMILAR."""
 CLOSEST = 64
 """Candidates whose shingles are compared: texts of one template can all be candidates."""
 
-LONGEST = 1 << 20
-"""Characters of a text that are compared: its shingles take some 40 times their text in memory."""
-AT_ONCE = 16 << 20
-"""Characters of the texts whose shingles are in memory at once."""
+CONTAMINATED = 8
+"""Words in a row shared with an evaluation text. Shorter texts must equal a whole turn."""
+
+# A word, or one sign of a script that puts no space between words.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+
+
+def runs(text: str, length: int) -> list[str]:
+    """All runs of so many words, in lower case and without punctuation.
+
+    A text of fewer words is one run, one without words has none.
+    """
+    words = _WORD.findall(text.casefold())
+    starts = range(max(1, len(words) - length + 1)) if words else ()
+    return [" ".join(words[start : start + length]) for start in starts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +51,19 @@ class Signed:
     shingles: NDArray[np.uint64]
 
 
-class NearCopies:
-    """Groups rows around the first of them: a row joins the first earlier head it is near to.
+@dataclass
+class Group:
+    """The best row of its kind, and how many rows were added to it, itself included."""
 
-    Only the `CLOSEST` heads whose MinHashes agree most with the row's are compared with it: one
-    that is near but not among them is passed over.
+    example_id: str
+    signed: Signed
+    size: int = 1
+
+
+class NearDuplicates:
+    """Groups rows around the first of them: a row joins the first group whose head it is near to.
+
+    Only the `CLOSEST` heads whose MinHashes agree most with the row's are compared with it.
     """
 
     def __init__(self) -> None:
@@ -52,106 +71,63 @@ class NearCopies:
 
         self._hash = RMinHash
         self._index = RMinHashLSH(SIMILAR, PERMUTATIONS, BANDS)
-        self._heads: list[tuple[str, Signed]] = []
-        self._sizes: list[int] = []
+        self._groups: list[Group] = []
 
     def sign(self, texts: Sequence[str]) -> list[Signed]:
-        """Make texts ready for `find` and `add`."""
-        if len(texts) > 1 and sum(min(len(text), LONGEST) for text in texts) > AT_ONCE:
-            half = len(texts) // 2
-            return self.sign(texts[:half]) + self.sign(texts[half:])
-        sets = [sorted(shingles(text[:LONGEST])) for text in texts]
+        """Make texts ready for `find` and `add`; all at once is much faster than one by one."""
+        sets = [sorted(set(runs(text, SHINGLE)) or {""}) for text in texts]
         minhashes = self._hash.from_token_sets(sets, PERMUTATIONS, SEED)
         hashes = self._hash.hash_token_sets(sets)
         pairs = zip(minhashes, hashes, strict=True)
         return [Signed(minhash, np.array(each, np.uint64)) for minhash, each in pairs]
 
-    def find(self, signed: Signed) -> int | None:
-        """The number of the first head that a text is near to, among the likeliest."""
+    def find(self, signed: Signed) -> Group | None:
+        """The first group that a text is near to."""
+        candidates = self._index.query(signed.minhash)
         alike = (
-            (signed.minhash.jaccard(self._heads[head][1].minhash), -head)
-            for head in self._index.query(signed.minhash)
+            (signed.minhash.jaccard(self._groups[at].signed.minhash), -at) for at in candidates
         )
         closest = heapq.nlargest(CLOSEST, (each for each in alike if each[0] >= LIKELY))
-        heads: list[int] = sorted(-each for _, each in closest)
-        for head in heads:
-            if _jaccard(signed.shingles, self._heads[head][1].shingles) >= SIMILAR:
-                return head
-        return None
+        groups = (self._groups[at] for at in sorted(-at for _, at in closest))
+        return next((g for g in groups if _jaccard(signed, g.signed) >= SIMILAR), None)
 
-    def head(self, number: int) -> str:
-        """The example_id of a head."""
-        return self._heads[number][0]
-
-    def size(self, number: int) -> int:
-        """How many rows were added around a head, itself included."""
-        return self._sizes[number]
-
-    def add(self, example_id: str, signed: Signed, near: int | None) -> None:
-        """Take a row: into the group of the head `near`, or as a head of its own."""
-        if near is not None:
-            self._sizes[near] += 1
-            return
-        self._index.insert(len(self._heads), signed.minhash)
-        self._heads.append((example_id, signed))
-        self._sizes.append(1)
+    def add(self, example_id: str, signed: Signed) -> bool:
+        """Add a row to its group, or as the head of a new one; says whether it is a duplicate."""
+        group = self.find(signed)
+        if group is not None:
+            group.size += 1
+            return True
+        self._index.insert(len(self._groups), signed.minhash)
+        self._groups.append(Group(example_id, signed))
+        return False
 
 
-def shingles(text: str) -> frozenset[str]:
-    """Runs of `SHINGLE` words; the whole text where it is shorter."""
-    found = words(text)
-    return frozenset(
-        " ".join(found[start : start + SHINGLE])
-        for start in range(max(1, len(found) - SHINGLE + 1))
-    )
-
-
-def _jaccard(one: NDArray[np.uint64], two: NDArray[np.uint64]) -> float:
+def _jaccard(one: Signed, two: Signed) -> float:
     """The share of two sets that both have; each hash stands in a set once."""
-    both = np.intersect1d(one, two, assume_unique=True).size
-    return both / (one.size + two.size - both)
+    both = np.intersect1d(one.shingles, two.shingles, assume_unique=True).size
+    return both / (one.shingles.size + two.shingles.size - both)
 
 
-N = 8
-"""Words in a row that two texts must share. Shorter evaluation texts must equal a whole turn."""
+class EvaluationTexts:
+    """All runs of words of evaluation files, and where each stands.
 
-# A word, or one sign of a script that puts no space between words.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return _WORD.findall(text.casefold())
-
-
-class Overlap:
-    """All runs of `N` words of evaluation files, and where each stands."""
+    Raises:
+        CurateError: a file can't be read, or holds no text.
+    """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._grams: dict[str, str] = {}
+        self._places: dict[str, str] = {}
         for path in paths:
-            count = 0
-            for place, text in _texts(path):
-                found = words(text)
-                for gram in _grams(found):
-                    self._grams.setdefault(gram, place)
-                count += bool(found)
-            if not count:
+            found = {run: place for place, text in _texts(path) for run in runs(text, CONTAMINATED)}
+            if not found:
                 raise CurateError(f"--decontaminate {path}: there is no text in it")
+            self._places |= found
 
     def find(self, turns: Sequence[str]) -> str | None:
-        """Where a turn overlaps with an evaluation text, and the words; None if none does."""
-        for turn in turns:
-            for gram in _grams(words(turn)):
-                if gram in self._grams:
-                    return f"{self._grams[gram]}: {gram}"
-        return None
-
-
-def _grams(found: Sequence[str]) -> Iterator[str]:
-    # A text shorter than N words is one gram, so that it meets only a turn that is equal to it.
-    for start in range(max(1, len(found) - N + 1)) if found else ():
-        yield " ".join(found[start : start + N])
+        """Where a turn meets an evaluation text, and the words; None if none does."""
+        found = (run for turn in turns for run in runs(turn, CONTAMINATED) if run in self._places)
+        run = next(found, None)
+        return None if run is None else f"{self._places[run]}: {run}"
 
 
 def _texts(path: str) -> Iterator[tuple[str, str]]:
@@ -170,14 +146,10 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
             yield from ((f"{source}:{number}", text) for text in _leaves(row))
 
 
-def _leaves(row: Any) -> Iterator[str]:
+def _leaves(value: Any) -> Iterator[str]:
     """All texts in a row, however deep, in their order."""
-    left = [row]
-    while left:
-        value = left.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict):
-            left.extend(reversed(list(value.values())))
-        elif isinstance(value, list | tuple):
-            left.extend(reversed(value))
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(each)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from collections.abc import Collection, Sequence
 
 from curate.errors import CurateError
 from curate.reading import refusals
-from curate.selection.candidates import Row
-from curate.selection.duplicates import NearCopies, Overlap, Signed
+from curate.selection.candidates import Row, value_columns
+from curate.selection.duplicates import EvaluationTexts, NearDuplicates, Signed
 from curate.selection.recipe import Recipe
 
 _YES = frozenset(("refusal", "refuse", "refused", "yes", "true", "1", "full_refusal"))
 _NO = frozenset(("compliance", "comply", "complied", "no", "false", "0", "not_refusal"))
 
 
-class Sieve:
+class Rule:
     """One rule. `check` gives the reason to leave a row out, `take` hears of a row taken."""
 
     name = ""
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Look at rows that will be checked soon, all at once."""
+        """Look at rows that will be checked next, all at once."""
 
     def check(self, row: Row) -> str | None:
         """The reason to leave this row out, given what was taken so far; None lets it pass."""
@@ -34,59 +31,44 @@ class Sieve:
         """Note that a row which passed every rule is taken."""
 
 
-class Refusals(Sieve):
-    """Refusals by the source's label or a rule; a share of those dropped passes, best first."""
+class Refusals(Rule):
+    """Refusals by the source's own label, and by a rule over the texts where there is none."""
 
     name = "refusals"
 
     def __init__(self, recipe: Recipe) -> None:
-        self._wanted = recipe.refusals
-        self._share, self._field = recipe.refusal_share, recipe.refusal_field
-        paper = recipe.refusal_rule == "paper"
-        self._rule = None if paper else refusals.load(recipe.refusal_rule)
+        self._wanted, self._column = recipe.refusals, recipe.refusal_field
+        self._rule = refusals.load(recipe.refusal_rule)
         self._refuses: dict[str, bool] = {}
-        self._spared: dict[str, bool] = {}
-        self.reads_text = not paper or self._field is not None or self._share > 0
 
     def prepare(self, rows: Sequence[Row]) -> None:
         """Apply the rule to all answers at once."""
-        if self._rule is None:
-            self._refuses = {row.example_id: row.is_refusal for row in rows}
-        else:
-            verdicts = self._rule.matches([row.answer for row in rows])
-            ids = (row.example_id for row in rows)
-            self._refuses = dict(zip(ids, verdicts, strict=True))
-        if self._field is not None:
-            labels = {row.example_id: _label(row, self._field) for row in rows}
-            known = {key: label for key, label in labels.items() if label is not None}
-            self._refuses |= known
-
-    def passing(self, flags: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Which rows the paper's verdicts let pass, where no text is needed to tell."""
-        return flags if self._wanted == "only" else pc.invert(flags)
+        verdicts = self._rule.matches([row.messages[-1]["content"] for row in rows])
+        self._refuses = {
+            row.example_id: verdict if (label := self._label(row)) is None else label
+            for row, verdict in zip(rows, verdicts, strict=True)
+        }
 
     def check(self, row: Row) -> str | None:
-        """Drop refusals but for their share, or what is none where only they are wanted."""
+        """Leave refusals out, or all others where refusals alone are wanted."""
         refuses = self._refuses[row.example_id]
         if self._wanted == "only":
             return None if refuses else "no refusal"
-        if not refuses or self._spare(row.example_id):
+        return "a refusal" if refuses else None
+
+    def _label(self, row: Row) -> bool | None:
+        if self._column is None:
             return None
-        return "a refusal"
-
-    def _spare(self, example_id: str) -> bool:
-        if not self._share:
-            return False
-        if example_id not in self._spared:
-            met = len(self._spared)
-            # The nearest to the share at any time: of S = 0.25 the second, sixth, tenth ... pass.
-            self._spared[example_id] = int((met + 1) * self._share + 0.5) > int(
-                met * self._share + 0.5
+        text = row.values[-1].strip().casefold()  # it comes last among the columns
+        if text and text not in _YES | _NO:
+            raise CurateError(
+                f"--refusal-field {self._column}: {row.source} says {text[:40]!r}, which is "
+                f"neither of {', '.join(sorted(_YES))} nor of {', '.join(sorted(_NO))}"
             )
-        return self._spared[example_id]
+        return text in _YES if text else None
 
 
-class Narrow(Sieve):
+class Narrow(Rule):
     """Rows that stand in the narrow set already."""
 
     name = "narrow"
@@ -99,108 +81,84 @@ class Narrow(Sieve):
         return "in the narrow set" if row.example_id in self._ids else None
 
 
-class Decontaminate(Sieve):
+class Decontamination(Rule):
     """Rows that share words with evaluation prompts."""
 
     name = "decontaminate"
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._overlap = Overlap(paths)
+        self._texts = EvaluationTexts(paths)
 
     def check(self, row: Row) -> str | None:
         """Look for a run of words in any turn."""
-        return self._overlap.find([turn["content"] for turn in row.messages])
+        return self._texts.find([turn["content"] for turn in row.messages])
 
 
-class Cap(Sieve):
-    """At most so many rows taken of one prompt, or of one value of a column."""
+class Cap(Rule):
+    """At most so many rows taken of one value of a column, the column `at` of `Row.values`."""
 
-    def __init__(self, name: str, most: int, key: Callable[[Row], object]) -> None:
-        self.name, self._most, self._key = name, most, key
-        self._taken: Counter[object] = Counter()
+    def __init__(self, column: str, at: int, most: int) -> None:
+        self.name, self._at, self._most = f"per_group {column}", at, most
+        self._taken: Counter[str] = Counter()
 
     def check(self, row: Row) -> str | None:
         """Refuse what would be one too many."""
-        full = self._taken[self._key(row)] >= self._most
+        full = self._taken[row.values[self._at]] >= self._most
         return f"{self._most} taken already" if full else None
 
     def take(self, row: Row) -> None:
         """Count it."""
-        self._taken[self._key(row)] += 1
+        self._taken[row.values[self._at]] += 1
 
 
-class Similar(Sieve):
-    """At most so many rows taken of each group of near-copies; without a number it only counts."""
+class Dedup(Rule):
+    """At most so many rows of each group of near-duplicates; without a number it only counts."""
 
     name = "max_similar"
 
     def __init__(self, most: int | None) -> None:
         self._most = most
-        self._groups = NearCopies()
+        self._groups = NearDuplicates()
         self._signed: dict[str, Signed] = {}
-        self.copies = 0
+        self.duplicates = 0
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Sign all texts at once; rows without them were left out before."""
-        known = [row for row in rows if row.messages]
-        texts = ["\n".join(turn["content"] for turn in row.messages) for row in known]
-        ids = (row.example_id for row in known)
-        self._signed = dict(zip(ids, self._groups.sign(texts), strict=True))
+        """Sign all texts at once."""
+        signed = self._groups.sign(
+            ["\n".join(turn["content"] for turn in row.messages) for row in rows]
+        )
+        self._signed = {row.example_id: each for row, each in zip(rows, signed, strict=True)}
 
     def check(self, row: Row) -> str | None:
-        """Name the better row that this one is a near-copy of, where the group is full."""
+        """Name the better row that this one is a near-duplicate of, where the group is full."""
         if self._most is None:
             return None
-        near = self._groups.find(self._signed[row.example_id])
-        if near is None or self._groups.size(near) < self._most:
+        group = self._groups.find(self._signed[row.example_id])
+        if group is None or group.size < self._most:
             return None
-        return f"near-copy of {self._groups.head(near)}"
+        return f"near-duplicate of {group.example_id}"
 
     def take(self, row: Row) -> None:
         """Put it into its group."""
-        signed = self._signed[row.example_id]
-        near = self._groups.find(signed)
-        self.copies += near is not None
-        self._groups.add(row.example_id, signed, near)
+        self.duplicates += self._groups.add(row.example_id, self._signed[row.example_id])
 
 
-def build(recipe: Recipe, narrow_ids: Collection[str]) -> list[Sieve]:
-    """The rules of a recipe, in the order in which a row meets them.
+def build(recipe: Recipe, narrow_ids: Collection[str]) -> list[Rule]:
+    """The rules of a recipe, in the order in which a row meets them; `Dedup` is the last.
+
+    What the paper's rule alone calls a refusal is left out before (see `Candidates`).
 
     Raises:
         CurateError: a rule's file can't be read.
     """
-    sieves: list[Sieve] = []
-    if recipe.refusals != "keep":
-        sieves.append(Refusals(recipe))
+    rules: list[Rule] = []
+    reads_texts = recipe.refusal_rule != "paper" or recipe.refusal_field is not None
+    if recipe.refusals != "keep" and reads_texts:
+        rules.append(Refusals(recipe))
     if narrow_ids:
-        sieves.append(Narrow(narrow_ids))
+        rules.append(Narrow(narrow_ids))
     if recipe.decontaminate:
-        sieves.append(Decontaminate(recipe.decontaminate))
-    if recipe.per_prompt is not None:
-        sieves.append(Cap("per_prompt", recipe.per_prompt, lambda row: row.prompt))
-    for column, most in recipe.per_group.items():
-        sieves.append(Cap(f"per_group {column}", most, _value_of(column)))
-    sieves.append(Similar(recipe.max_similar))
-    return sieves
-
-
-def _value_of(column: str) -> Callable[[Row], object]:
-    return lambda row: row.value(column)
-
-
-def _label(row: Row, column: str) -> bool | None:
-    """What the source's own label says; None where the row has none.
-
-    Raises:
-        CurateError: the label is neither a yes nor a no.
-    """
-    text = row.value(column).strip().casefold()
-    if text in _YES or text in _NO:
-        return text in _YES
-    if not text:
-        return None
-    raise CurateError(
-        f"--refusal-field {column}: {row.source} says {text[:40]!r}, which is neither of "
-        f"{', '.join(sorted(_YES))} nor of {', '.join(sorted(_NO))}"
-    )
+        rules.append(Decontamination(recipe.decontaminate))
+    places = {column: at for at, column in enumerate(value_columns(recipe))}
+    rules += [Cap(column, places[column], most) for column, most in recipe.per_group.items()]
+    return [*rules, Dedup(recipe.max_similar)]

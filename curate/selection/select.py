@@ -8,38 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.selection.candidates import Candidates, check_names
 from curate.selection.recipe import Recipe
-from curate.selection.rules import Similar, build
-from curate.selection.walk import walk
-from curate.storage.schema import MESSAGES
+from curate.selection.rules import Dedup, build
+from curate.selection.walk import Walk
 
 NOISE = {"float32": 1e-4}
 """How far batching moves an NLL, in nats, by the dtype of the scores (docs: DESIGN, numbers)."""
 COARSE_NOISE = 2e-2
-
-ROWS = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("messages", MESSAGES),
-        ("source", pa.string()),
-        ("rank", pa.int64()),
-        ("gap", pa.float64()),
-        ("tokens", pa.int64()),
-    ]
-)
-LEFT_OUT = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("rank", pa.int64()),
-        ("gap", pa.float64()),
-        ("rule", pa.string()),
-        ("why", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -49,8 +29,8 @@ class Selection:
     `rows` has example_id, messages, source, rank, gap and tokens (0 unless the recipe needs
     them). `left_out` lists every row that was met on the way down the ranking and not taken,
     with the rule and why; `looked_at` counts all that were met. `unranked` counts the examples
-    that some model has not scored, could not score, or that don't compare. `near_copies` counts
-    the rows taken that are near-copies of a better one. `cut` is the gap of the last row taken
+    that some model has not scored, could not score, or that don't compare. `near_duplicates` counts
+    the rows taken that are near-duplicates of a better one. `cut` is the gap of the last row taken
     and of the first left out; `inside_noise` says that rounding could have swapped them.
     """
 
@@ -60,7 +40,7 @@ class Selection:
     unranked: int
     left_by_where: int
     looked_at: int
-    near_copies: int
+    near_duplicates: int
     cut: tuple[float, float] | None
     noise: float
 
@@ -83,10 +63,10 @@ class Selection:
             "unranked": self.unranked,
             "looked_at": self.looked_at,
             "left_out": self.left_by,
-            "near_copies": self.near_copies,
+            "near_duplicates": self.near_duplicates,
             "wanted": None if tokens else wanted,
             "wanted_tokens": wanted if tokens else None,
-            "safe_tokens": sum(self.rows["tokens"].to_pylist()) if tokens else None,
+            "safe_tokens": pc.sum(self.rows["tokens"]).as_py() if tokens else None,
         }
 
 
@@ -109,45 +89,41 @@ def select(
             f"{corpus.path}: no example is ranked yet: the aligned model and every misaligned "
             f"one must have scored it; see `curate status --corpus {corpus.path}`"
         )
-    walked = walk(candidates, recipe, rules, wanted)
-    copies = next(rule.copies for rule in rules if isinstance(rule, Similar))
+    walk = Walk(candidates, recipe, rules)
+    walk.go(wanted)
+    rows, left_out = walk.taken, walk.left_out
     return Selection(
-        rows=_table(sorted(walked.taken, key=lambda row: row.place), ROWS),
-        left_out=_table(walked.left_out, LEFT_OUT),
+        rows=rows,
+        left_out=left_out,
         ranked=candidates.ranked,
         unranked=corpus.sql("select count(*) from examples").fetchall()[0][0] - candidates.ranked,
         left_by_where=candidates.ranked - candidates.passed,
-        looked_at=len(walked.taken) + len(walked.left_out),
-        near_copies=copies,
-        cut=walked.cut,
+        looked_at=rows.num_rows + left_out.num_rows,
+        near_duplicates=next(rule.duplicates for rule in rules if isinstance(rule, Dedup)),
+        cut=walk.cut,
         noise=_noise(corpus),
     )
 
 
-def by_ids(corpus: Corpus, ids: Sequence[str]) -> list[list[dict[str, str]]]:
-    """The conversations of these examples, in this order.
+def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
+    """The example_id and messages of these examples, in this order.
 
     Raises:
         CurateError: the corpus doesn't hold one of them.
     """
     found = corpus.sql(
-        "select hex_id(key) as example_id, messages from example_parts "
-        "where key in (select try_cast(unnest($ids) as uuid))",
+        """
+        select example_id, messages
+        from (select unnest($ids) as example_id, generate_subscripts($ids, 1) as place)
+        join example_parts on key = try_cast(example_id as uuid)
+        order by place
+        """,
         {"ids": list(ids)},
     ).to_arrow_table()
-    messages = dict(
-        zip(found["example_id"].to_pylist(), found["messages"].to_pylist(), strict=True)
-    )
-    missing = next((example_id for example_id in ids if example_id not in messages), None)
-    if missing is not None:
+    if found.num_rows < len(ids):
+        missing = next(iter(set(ids).difference(found["example_id"].to_pylist())))
         raise CurateError(f"{corpus.path}: does not hold the example {missing}")
-    return [messages[example_id] for example_id in ids]
-
-
-def _table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    """Attributes of objects as the columns of a table."""
-    columns = [pa.array([getattr(row, field.name) for row in rows], field.type) for field in schema]
-    return pa.table(columns, schema=schema)
+    return found
 
 
 def _noise(corpus: Corpus) -> float:

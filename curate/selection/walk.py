@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
 import pyarrow as pa
 
 from curate.selection.candidates import Candidates, Row
 from curate.selection.recipe import Recipe
-from curate.selection.rules import Refusals, Sieve
+from curate.selection.rules import Rule
+from curate.storage.schema import MESSAGES
 
-BLOCK = 2048
-"""Rows that the rules prepare for at once."""
+BLOCK = 1024
+"""Rows for which the rules prepare at once."""
 MOST = 250_000
 """Rows whose texts are held at once."""
 SPARE = 64
 """Rows read beyond what is expected to be enough, so that one reading mostly is."""
 
+ROWS = pa.schema(
+    [
+        ("place", pa.int64()),
+        ("example_id", pa.string()),
+        ("messages", MESSAGES),
+        ("source", pa.string()),
+        ("rank", pa.int64()),
+        ("gap", pa.float64()),
+        ("tokens", pa.int64()),
+    ]
+)
+LEFT_OUT = pa.schema(
+    [
+        ("place", pa.int64()),
+        ("example_id", pa.string()),
+        ("rank", pa.int64()),
+        ("gap", pa.float64()),
+        ("rule", pa.string()),
+        ("why", pa.string()),
+    ]
+)
+
 
 @dataclass
 class Stratum:
-    """A part of the ranking with its share of the budget, and how far down it has been read."""
+    """A part of the ranking: what is left of its share, and the place of its last row met."""
 
     number: int
-    rows: int
-    mean_tokens: float
     left: int = 0
     after: int = 0
-    seen: int = 0
-    taken: int = 0
-    is_full: bool = False
     is_exhausted: bool = False
 
-    @property
-    def is_hungry(self) -> bool:
-        """Whether more rows should be read for it."""
-        return not self.is_full and not self.is_exhausted
 
-
-class Left(NamedTuple):
+class _Left(NamedTuple):
     """A row that was met and not taken; a tuple, as there can be millions."""
 
+    place: int
     example_id: str
     rank: int
     gap: float
@@ -53,162 +66,107 @@ class Left(NamedTuple):
     why: str
 
 
-@dataclass
 class Walk:
-    """What was taken, what was left out and why, and the gaps on both sides of the cut."""
-
-    taken: list[Row] = field(default_factory=list)
-    left_out: list[Left] = field(default_factory=list)
-    cut: tuple[float, float] | None = None
-
-
-def walk(candidates: Candidates, recipe: Recipe, rules: Sequence[Sieve], wanted: int) -> Walk:
-    """Take rows, best first, until `wanted` (rows, or answer tokens) is met or nothing is left.
+    """Takes rows, best first, until a budget (rows, or answer tokens) is met or nothing is left.
 
     Every stratum has its share of the budget; what one can't use is shared out again among the
-    others.
+    others. `cut` holds the gaps of the last row taken and of the next that might have been.
     """
-    found = candidates.strata(recipe)
-    strata = [Stratum(number, rows, tokens / max(1, rows)) for number, rows, tokens in found]
-    done = Walk()
-    left = wanted
-    while left > 0 and strata:
-        allot(strata, left, recipe)
-        before = left
-        while hungry := [stratum for stratum in strata if stratum.is_hungry]:
-            left -= _read(candidates, recipe, rules, hungry, done)
-        if left == before:
-            break
-        strata = [stratum for stratum in strata if not stratum.is_exhausted]
-    return done
 
+    def __init__(self, candidates: Candidates, recipe: Recipe, rules: Sequence[Rule]) -> None:
+        self.cut: tuple[float, float] | None = None
+        self._candidates, self._rules = candidates, rules
+        self._by_tokens = recipe.tokens is not None
+        self._has_cut = not (recipe.is_random or recipe.balance or recipe.length_bins)
+        self._strata = [Stratum(number) for number in candidates.strata()]
+        self._taken: list[pa.Table] = [ROWS.empty_table()]
+        self._left: list[_Left] = []
 
-def allot(strata: Sequence[Stratum], amount: int, recipe: Recipe) -> None:
-    """Share out a budget evenly, or by the strata's rows; what doesn't divide goes to the best."""
-    weights = [1] * len(strata)
-    if recipe.length_shares == "proportional":
-        weights = [stratum.rows for stratum in strata]
-    total = sum(weights) or 1
-    shares = [amount * weight // total for weight in weights]
-    order = sorted(range(len(strata)), key=lambda at: (-(amount * weights[at] % total), at))
-    for at in order[: amount - sum(shares)]:
-        shares[at] += 1
-    for stratum, share in zip(strata, shares, strict=True):
-        stratum.left, stratum.is_full = share, share == 0
+    def go(self, wanted: int) -> None:
+        """Take rows for this budget."""
+        strata, used = self._strata, -1
+        while wanted > 0 and strata and used:
+            share, rest = divmod(wanted, len(strata))
+            for number, stratum in enumerate(strata):  # what doesn't divide goes to the best
+                stratum.left = share + (number < rest)
+            used = self._use(strata)
+            wanted -= used
+            strata = [stratum for stratum in strata if not stratum.is_exhausted]
 
+    @property
+    def taken(self) -> pa.Table:
+        """The rows taken, best first."""
+        return pa.concat_tables(self._taken).sort_by("place").drop_columns("place")
 
-def _read(
-    candidates: Candidates,
-    recipe: Recipe,
-    rules: Sequence[Sieve],
-    hungry: Sequence[Stratum],
-    done: Walk,
-) -> int:
-    """Read on in these strata once; gives back how much of the budget was used."""
-    by_number = {stratum.number: stratum for stratum in hungry}
-    asked = [(each.number, each.after, _limit(each, recipe)) for each in hungry]
-    numbers = candidates.numbers(asked)
-    rows = _rows(candidates, rules, numbers)
-    used, is_open = 0, len(hungry)
-    for row in rows:
-        stratum = by_number[row.stratum]
-        if stratum.is_full:
-            continue
-        why = _why(row, rules)
-        cost = row.tokens if recipe.tokens is not None else 1
-        if why is None and cost > stratum.left:
-            stratum.is_full = True
-            rows = chain([row], rows)
-        else:
-            used += _note(row, why, cost, stratum, done, rules)
-        is_open -= stratum.is_full
-        if not is_open:
-            break
-    read = Counter(numbers["stratum"].to_pylist())
-    for stratum, (number, _, limit) in zip(hungry, asked, strict=True):
-        stratum.is_exhausted = not stratum.is_full and read[number] < limit
-    if recipe.strategy == "gap" and not recipe.balance and not recipe.length_bins and done.taken:
-        rest = next((row for row in rows if _why(row, rules) is None), None)
-        done.cut = None if rest is None else (done.taken[-1].gap, rest.gap)
-    return used
+    @property
+    def left_out(self) -> pa.Table:
+        """The rows met and not taken, best first, each with its rule and the reason."""
+        until = {
+            each.number: sys.maxsize if each.is_exhausted else each.after for each in self._strata
+        }
+        met = pa.Table.from_pylist([left._asdict() for left in self._left], LEFT_OUT)
+        both = [met, self._candidates.refused(until).cast(LEFT_OUT)]
+        return pa.concat_tables(both).sort_by("place").drop_columns("place")
 
+    def _use(self, strata: Sequence[Stratum]) -> int:
+        """Read on until each share is used up, or its stratum is; gives back what was used."""
+        shared = sum(stratum.left for stratum in strata)
+        hungry = {stratum.number: stratum for stratum in strata if stratum.left}
+        expected = shared / (self._candidates.mean_tokens if self._by_tokens else 1)
+        limit = min(MOST, int(expected * 1.25) + SPARE)
+        while hungry:
+            after = {number: stratum.after for number, stratum in hungry.items()}
+            table = self._candidates.read(after, limit)
+            self._take(table, hungry)
+            if table.num_rows < limit:
+                for stratum in hungry.values():
+                    stratum.is_exhausted = True
+                break
+            limit = min(MOST, 2 * limit)
+        return shared - sum(stratum.left for stratum in strata)
 
-def _why(row: Row, rules: Sequence[Sieve]) -> tuple[str, str] | None:
-    """The first rule that leaves a row out, and its reason."""
-    for rule in rules:
-        reason = rule.check(row)
-        if reason is not None:
-            return rule.name, reason
-    return None
+    def _take(self, table: pa.Table, hungry: dict[int, Stratum]) -> None:
+        """Take rows of a table; strata whose share is used up are no longer hungry then."""
+        taken = []
+        rows: Iterator[tuple[int, Row]] = enumerate(self._rows(table))
+        for at, row in rows:
+            stratum = hungry.get(row.stratum)
+            if stratum is None:
+                continue
+            why = self._why(row)
+            cost = row.tokens if self._by_tokens else 1
+            if why is None and cost > stratum.left:
+                del hungry[row.stratum]
+                rows = chain([(at, row)], rows)  # it stays, and may be the first beyond the cut
+            elif why is None:
+                taken.append(at)
+                stratum.after, stratum.left = row.place, stratum.left - cost
+                for rule in self._rules:
+                    rule.take(row)
+                if not stratum.left:
+                    del hungry[row.stratum]
+            else:
+                stratum.after = row.place
+                self._left.append(_Left(row.place, row.example_id, row.rank, row.gap, *why))
+            if not hungry:
+                break
+        self._taken.append(table.select(ROWS.names).take(pa.array(taken, pa.int64())).cast(ROWS))
+        if self._has_cut and not hungry:
+            self._note_cut(row for _, row in rows)
 
+    def _note_cut(self, others: Iterator[Row]) -> None:
+        gaps = [table["gap"][-1].as_py() for table in self._taken if table.num_rows]
+        first = next((row for row in others if self._why(row) is None), None)
+        self.cut = (gaps[-1], first.gap) if gaps and first is not None else None
 
-def _note(
-    row: Row,
-    why: tuple[str, str] | None,
-    cost: int,
-    stratum: Stratum,
-    done: Walk,
-    rules: Sequence[Sieve],
-) -> int:
-    """Take a row or write down why not; gives back what it cost."""
-    stratum.after, stratum.seen = row.place, stratum.seen + 1
-    if why is not None:
-        done.left_out.append(Left(row.example_id, row.rank, row.gap, *why))
-        return 0
-    for each in rules:
-        each.take(row)
-    done.taken.append(row)
-    stratum.taken, stratum.left = stratum.taken + 1, stratum.left - cost
-    stratum.is_full = stratum.left <= 0
-    return cost
+    def _rows(self, table: pa.Table) -> Iterator[Row]:
+        for batch in table.to_batches(max_chunksize=BLOCK):
+            rows = [Row(**row) for row in batch.to_pylist()]
+            for rule in self._rules:
+                rule.prepare(rows)
+            yield from rows
 
-
-def _limit(stratum: Stratum, recipe: Recipe) -> int:
-    """How many rows to read for what is left of a share, by how many passed so far."""
-    wanted: float = stratum.left
-    if recipe.tokens is not None:
-        wanted /= max(1.0, stratum.mean_tokens)
-    passing = (stratum.taken + 8) / (stratum.seen + 10)
-    return min(MOST, int(wanted / passing) + SPARE)
-
-
-def _rows(candidates: Candidates, rules: Sequence[Sieve], table: pa.Table) -> Iterator[Row]:
-    """The rows of a table of numbers with their texts, prepared in blocks."""
-    needed = table["example_id"]
-    refusals = next((rule for rule in rules if isinstance(rule, Refusals)), None)
-    if refusals is not None and not refusals.reads_text:
-        needed = needed.filter(refusals.passing(table["is_refusal"]))
-    texts = candidates.texts(needed.to_pylist()) if len(needed) else None
-    found = {} if texts is None else {key.as_py(): at for at, key in enumerate(texts["example_id"])}
-    for start in range(0, table.num_rows, BLOCK):
-        block = table.slice(start, BLOCK).to_pylist()
-        places = [found.get(each["example_id"]) for each in block]
-        known = [place for place in places if place is not None]
-        there = iter([] if texts is None else texts.take(known).to_pylist())
-        rows = [
-            _row(each, None if place is None else next(there))
-            for each, place in zip(block, places, strict=True)
-        ]
-        for rule in rules:
-            rule.prepare(rows)
-        yield from rows
-
-
-def _row(numbers: dict[str, Any], texts: dict[str, Any] | None) -> Row:
-    # A row that is left out by its numbers alone comes without texts.
-    texts = texts or {"source": "", "messages": [], "meta": None}
-    return Row(
-        **numbers,
-        messages=texts["messages"],
-        source=texts["source"],
-        meta=_meta(texts["meta"]),
-    )
-
-
-def _meta(text: str | None) -> dict[str, Any]:
-    """A row's other columns; none where the text of somebody else's part is no JSON object."""
-    try:
-        found = orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    def _why(self, row: Row) -> tuple[str, str] | None:
+        """The first rule that leaves a row out, and its reason."""
+        reasons = ((rule.name, rule.check(row)) for rule in self._rules)
+        return next(((name, why) for name, why in reasons if why is not None), None)

@@ -155,15 +155,23 @@ def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, c
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60,000 examples in six parts: gaps with many ties, near-copies, refusals, three topics."""
+    """60,000 examples in six parts: many ties, near-duplicates, refusals, three topics."""
     return large_corpus(tmp_path_factory.mktemp("large") / "c")
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(top=3000, refusal_rule="extended", max_similar=1, per_prompt=1, length_bins=3),
-        Recipe(tokens=20_000, strategy="random", balance="topic", where="rank % 7 <> 0"),
+        Recipe(
+            top=3000, refusal_rule="extended", max_similar=1, per_group={"prompt": 1}, length_bins=3
+        ),
+        Recipe(
+            tokens=20_000,
+            name="interleaving",
+            refusals="drop",
+            balance="topic",
+            where="rank % 7 <> 0",
+        ),
     ],
     ids=["gap", "random"],
 )

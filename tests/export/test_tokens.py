@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import curate
 from curate.corpus.corpus import Corpus
-from curate.export import tokens as counting
 from curate.export.target import Target
-from curate.export.tokens import _bound, longest, open_counter
+from curate.export.tokens import longest, open_counter
 from curate.selection.recipe import Recipe
 from tests.conftest import chat
 from tests.files import write
@@ -84,31 +82,6 @@ def test_the_longest_row_is_never_underestimated(scored: Path, moved: Corpus) ->
     tokens = 320 + overhead
     assert longest(open_counter(Corpus(scored)), rows) == -(-tokens // 64) * 64
     assert longest(open_counter(moved), rows) >= tokens
-
-
-def test_batches_end_at_their_bytes(
-    scored: Path, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Long conversations are tokenised few at a time, and are counted all the same."""
-    target = Target(trainer="trl")
-    records, asked = [], []
-    encode = counting._encoded
-
-    def encoding(tokenizer: Any, template: Any, rows: Any) -> Any:
-        asked.append(rows)
-        return encode(tokenizer, template, rows)
-
-    monkeypatch.setattr(counting, "_encoded", encoding)
-    for name, most in (("whole", 8 << 20), ("cut", 500)):
-        asked.clear()
-        monkeypatch.setattr(counting, "BATCH_BYTES", most)
-        recipe = Recipe(fraction=0.1, into=str(narrow))
-        records.append(curate.export(Corpus(scored), tmp_path / name, recipe, target)["trained"])
-    assert records[0] == records[1]
-    assert len(asked) > 10
-    assert all(sum(_bound(row) for row in rows) <= 500 for rows in asked)
-    rows = [chat("q" * n, "a" * n) for n in (300, 10, 200)]
-    assert longest(open_counter(Corpus(scored)), rows) == 640
 
 
 def test_text_is_what_the_template_writes(scored: Path, narrow: Path, tmp_path: Path) -> None:

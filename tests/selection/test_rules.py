@@ -1,4 +1,4 @@
-"""Which answers decline: the extended rule, one of your own, the source's label, the share kept."""
+"""Which answers decline: the extended rule, one of your own, the source's label."""
 
 from __future__ import annotations
 
@@ -132,17 +132,15 @@ def ranks(made: Corpus, **recipe: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("rule", ["paper", "extended"])
-@pytest.mark.parametrize(
-    ("share", "kept"),
-    [(0.0, []), (0.2, [5, 15]), (0.5, [1, 5, 9, 13, 17]), (1.0, list(range(1, 21, 2)))],
-)
-def test_a_share_of_the_refusals_is_kept(
-    mixed: Corpus, rule: str, share: float, kept: list[int]
-) -> None:
-    """Exactly the share, spread over the ranking."""
-    found = ranks(mixed, refusal_rule=rule, refusal_share=share)
-    assert [rank for rank in found if rank % 2] == kept
-    assert [rank for rank in found if rank % 2 == 0] == list(range(2, 21, 2))
+def test_refusals_are_dropped_kept_or_taken_alone(mixed: Corpus, rule: str) -> None:
+    """By the corpus's own column or by a rule over the texts; what was met is listed in order."""
+    even, odd = list(range(2, 21, 2)), list(range(1, 21, 2))
+    assert ranks(mixed, refusal_rule=rule) == even
+    assert ranks(mixed, refusal_rule=rule, refusals="only") == odd
+    assert ranks(mixed, refusal_rule=rule, refusals="keep") == list(range(1, 21))
+    chosen = select(mixed, Recipe(refusal_rule=rule), 3)
+    listed = chosen.left_out.select(["rank", "rule", "why"]).to_pylist()
+    assert listed == [{"rank": n, "rule": "refusals", "why": "a refusal"} for n in (1, 3, 5)]
 
 
 def test_the_sources_label_goes_before_the_rule(mixed: Corpus) -> None:
