@@ -89,7 +89,7 @@ def corpus(
 
 
 def large_corpus(path: Path, count: int = 60_000) -> Path:
-    """Examples in parts of 10,000: gaps with many ties, near-duplicates, refusals, three topics."""
+    """Examples in parts of 10,000: many ties, near-duplicates, refusals, three topics."""
     with open_for_writing(path) as writer:
         writer.add_models({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
         for first in range(0, count, 10_000):

@@ -156,7 +156,7 @@ def commands(corpus: Path) -> list[list[str]]:
     (first,) = Corpus(corpus).sql("select min(example_id) from examples").fetchall()[0]
     out = str(corpus.parent / "out.jsonl")
     export = ["export", "--top", "2", "--force", "-o", out]
-    rules = ["--per-prompt", "1", "--max-similar", "1", "--refusal-rule", "extended"]
+    rules = ["--per-group", "prompt=1", "--max-similar", "1", "--refusal-rule", "extended"]
     return [
         ["sql", "from examples", "--format", "json"],
         ["sql", "from scores", "--format", "json"],
