@@ -19,7 +19,7 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
@@ -36,10 +36,10 @@ TOKENISED = 10_000
 class Instant:
     """Log-probs of -1 for every token, at once."""
 
-    name, dtype, whole_windows, engines = "instant", "float32", False, 1
+    name, dtype, engines = "instant", "float32", 1
 
     def score(
-        self, encoded: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
+        self, encoded: Sequence[Any], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Any]]:
         """Yield a constant for every example."""
         import numpy as np
@@ -102,7 +102,7 @@ def measure(source: Path, corpus: Path, count: int) -> tuple[float, ...]:
     from curate.corpus.writer import open_for_writing
     from curate.reading import examples
     from curate.scoring import score as scoring
-    from curate.scoring.ingest import take_in
+    from curate.scoring.ingest import ingest
     from curate.system.progress import Silent
 
     # As one engine does, and not one model after the other.
@@ -110,7 +110,7 @@ def measure(source: Path, corpus: Path, count: int) -> tuple[float, ...]:
     backends.open_backend = lambda *_, **__: Instant()  # type: ignore[assignment]
     began = time.perf_counter()
     with open_for_writing(corpus) as writer:
-        take_in(writer, examples.read([str(source)]), Silent())
+        ingest(writer, examples.read([str(source)]), Silent())
     reading = time.perf_counter() - began
     summary = scoring.score(
         [],

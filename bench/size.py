@@ -29,7 +29,7 @@ from curate.cli.progress import Lines
 from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.reading import examples
-from curate.scoring.ingest import take_in
+from curate.scoring.ingest import ingest
 
 MOST_MIB = 2048
 
@@ -59,7 +59,7 @@ def many(folder: Path, count: int, score: bool) -> str:
         )
         return f"{run.read.new} new, {run.read.known} duplicates, {run.models[0].scored} scored"
     with open_for_writing(corpus) as writer:
-        taken = take_in(writer, examples.read([str(source)]), Lines(sys.stderr))
+        taken = ingest(writer, examples.read([str(source)]), Lines(sys.stderr))
     return f"{taken.new} new, {taken.known} duplicates"
 
 

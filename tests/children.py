@@ -1,4 +1,4 @@
-"""Child processes for tests of the vLLM backend's: `python -m tests.children DESCRIPTOR`."""
+"""A child process in the place of vLLM's worker, for tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from curate.backends.vllm.worker import Job, Ready, Scored
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: str) -> None:
     """Answer what is sent; the first message says how to behave."""
-    connection = Connection(descriptor)
+    connection = Connection(int(descriptor))
     how = connection.recv()
     if isinstance(how, Job):
         score(connection)
@@ -44,11 +44,7 @@ def score(connection: Connection) -> None:
     """Answer as vLLM's worker does: every token costs a nat, or the process's number of them."""
     cost = os.getpid() if "COST_IS_PID" in os.environ else 1
     print(os.environ.get("LOGGED", ""), file=sys.stderr, flush=True)
-    connection.send(Ready("0", False))
+    connection.send(Ready())
     while (requests := connection.recv()) is not None:
         counts = [(one.index, len(one.ids) - one.start) for one in requests]
         connection.send([Scored(index, np.full(n, -cost, np.float32)) for index, n in counts])
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

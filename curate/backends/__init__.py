@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
-from curate.backends.base import MOST_MODELS, NAMES, Backend, Compute, Engine
+from curate.backends.base import NAMES, Backend, Compute, Engine
 from curate.errors import CurateError
 from curate.models.resolve import Model
 
@@ -26,10 +26,12 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
         raise CurateError(f"--server goes with --backend server, not {compute.backend}")
     if compute.backend == "server" and not compute.servers:
         raise CurateError("--backend server needs the address of one: give --server URL")
+    if compute.backend == "server" and not (find_spec("httpx") and find_spec("tenacity")):
+        raise CurateError("--backend server needs httpx and tenacity: pip install '.[server]'")
     if compute.engine != Engine() and compute.backend != "vllm":
         raise CurateError(
-            "--tensor-parallel, --data-parallel, --gpu-memory, --max-lora-rank, --quantization and "
-            f"--engine-arg are vLLM's: they go with --backend vllm, not {compute.backend}"
+            "--tensor-parallel, --data-parallel and --engine-arg are vLLM's: they go with "
+            f"--backend vllm, not {compute.backend}"
         )
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus
@@ -42,7 +44,7 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
 def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
     """Split the models into those that are opened together and share an engine, in order."""
     if compute.backend == "server":
-        return [list(models[n : n + MOST_MODELS]) for n in range(0, len(models), MOST_MODELS)]
+        return [list(models)] if models else []
     if compute.backend == "vllm":
         from curate.backends.vllm.adapters import share_engines
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,29 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.chat.encode import Encoded
+from curate.errors import CurateError
+from curate.models.resolve import Model
 
 Found = npt.NDArray[np.float32] | str
 """An example's log-probs, or the reason why it has none while others may have theirs."""
 
 NAMES = ("auto", "transformers", "vllm", "server")
-MOST_MODELS = 60
-"""In one group: a pass over a corpus keeps track of them with the bits of a number."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Options of vLLM's engine; None leaves the choice to curate.
+    """Options of vLLM's engine.
 
-    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `gpu_memory` is
-    the share of each device's memory that an engine takes, `args` are any other of vLLM's
-    `EngineArgs` by name.
+    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `args` are any
+    other of vLLM's `EngineArgs` by name.
     """
 
     tensor_parallel: int = 1
     data_parallel: int = 1
-    gpu_memory: float | None = None
-    max_lora_rank: int | None = None
-    quantization: str | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -66,23 +62,16 @@ class Backend(Protocol):
     name: str
     dtype: str
     """The number type, and behind it the options that change the numbers further, if any."""
-    whole_windows: bool
-    """Whether what shares a batch decides a number's last bits: batches are then kept the same."""
     engines: int
-    """How many share a window, which is so many times as large, unless `whole_windows` fixes it."""
+    """How many share a window of examples, which is so many times as large."""
 
     def score(
-        self,
-        encoded: Sequence[Encoded],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
+        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
         """Score a window of examples, in whatever order and batches suit the backend.
 
         `models` says for each of them which model is to score it, by its place in the group that
-        was opened; it is left out where there is one. `known` are indices whose scores are stored:
-        they are there, with `whole_windows`, so that the others get the batches that they had got
-        in a run without a break; a batch of known ones alone is left out.
+        was opened; it is left out where there is one.
 
         Yields, as batches finish, the index into `encoded` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
@@ -97,3 +86,12 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give the models' memory back."""
         ...
+
+
+def check_ids(highest: int, vocabulary: int, model: Model) -> None:
+    """Raise `CurateError` for a token id that the model has no row for."""
+    if highest >= vocabulary:
+        raise CurateError(
+            f"token id {highest} is outside the vocabulary of {model.name} ({vocabulary} rows in "
+            f"{model.path}): the tokenizer in {model.tokenizer} does not belong to it"
+        )

@@ -30,7 +30,7 @@ def check_plain(models: Sequence[Model]) -> None:
                 raise
             raise CurateError(
                 f"{error}; verify compares with transformers, which must be able to load these "
-                f"quantised weights: install what it asks for, or verify {model.name} unquantised"
+                f"quantized weights: install what it asks for, or verify {model.name} unquantized"
             ) from error
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from curate.backends.base import check_ids
 from curate.backends.batching import batches, kept, rope_limit, same
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
 from curate.chat.encode import Encoded
@@ -25,7 +24,7 @@ from curate.models.resolve import Model
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
-_BATCHES = 16  # at least, in a window: or cores would wait for the one with the last batch
+_BATCHES = 16  # at least, in a window on a CPU: or cores would wait for the one with the last batch
 
 
 class TransformersBackend:
@@ -40,7 +39,6 @@ class TransformersBackend:
     """
 
     name = "transformers"
-    whole_windows = True
     engines = 1
 
     def __init__(
@@ -72,17 +70,13 @@ class TransformersBackend:
         self._map: Any = self._pool.map if self._pool else map
 
     def score(
-        self,
-        encoded: Sequence[Encoded],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
+        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
         self._check_ids(encoded)
         left: Sequence[int] = range(len(encoded))
         while left:
-            plan = [b for b in self._plan(encoded, left) if not known or not set(b) <= set(known)]
-            left = []
+            plan, left = self._plan(encoded, left), []
             tried = self._map(self._attempt, ([encoded[i] for i in batch] for batch in plan))
             for done, (batch, scores) in enumerate(zip(plan, tried, strict=True)):
                 if scores is None:
@@ -99,20 +93,15 @@ class TransformersBackend:
         _empty_cache(self.device)
 
     def _check_ids(self, encoded: Sequence[Encoded]) -> None:
-        top = max((max(r.ids[: r.stop]) for r in encoded if r.stop), default=0)
-        if top >= self._vocabulary:
-            raise CurateError(
-                f"token id {top} is outside the vocabulary of {self.model.name} "
-                f"({self._vocabulary} rows in {self.model.path}): the tokenizer in "
-                f"{self.model.tokenizer} does not belong to it"
-            )
+        highest = max((max(r.ids[: r.stop]) for r in encoded if r.stop), default=0)
+        check_ids(highest, self._vocabulary, self.model)
         if any(not 0 < r.start <= r.stop <= len(r.ids) for r in encoded):
             raise ValueError("an answer must lie inside its ids and have a token before it")
 
     def _plan(self, encoded: Sequence[Encoded], indices: Sequence[int]) -> list[list[int]]:
         lengths = {i: encoded[i].stop for i in indices}
         budget = self.batch_tokens
-        if self.device.type == "cpu":  # however many cores: batches decide the last bits
+        if self.device.type == "cpu":
             budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // _BATCHES))
         return batches(lengths, budget, self._alone_above)
 
@@ -249,7 +238,3 @@ def _empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-    elif sys.platform == "linux":
-        give = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if give is not None:  # glibc keeps some of what was freed from the next model
-            give(0)

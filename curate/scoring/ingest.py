@@ -11,12 +11,12 @@ from curate.corpus.writer import Writer
 from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
-INTAKE_ROWS, INTAKE_BYTES = 32_768, 64 << 20
+INGEST_ROWS, INGEST_BYTES = 32_768, 64 << 20
 """How much is gathered before duplicates are looked for and a part is written."""
 
 
 @dataclass
-class Intake:
+class Ingested:
     """What reading the sources gave: examples new to the corpus, known ones, rows skipped."""
 
     new: int = 0
@@ -24,16 +24,21 @@ class Intake:
     skipped: int = 0
 
 
-def take_in(
+def ingest(
     writer: Writer, batches: Iterator[tuple[pa.Table, pa.Table]], progress: Progress
-) -> Intake:
-    """Store what `reading.examples.read` gives; also after an error, what was read until then.
-
-    A stop drops what waits, seconds of reading: the next run's parts are then those of a run that
-    was not stopped, and so are its batches.
-    """
-    taken = Intake()
+) -> Ingested:
+    """Store what `reading.examples.read` gives; after an error or a stop, what was read so far."""
+    found = Ingested()
     waiting: list[pa.Table] = []
+
+    def store() -> None:
+        if waiting:
+            table = pa.concat_tables(waiting)
+            waiting.clear()
+            new = writer.add_examples(table)
+            found.new += new
+            found.known += table.num_rows - new
+
     progress.start("reading", None)
     try:
         for table, skipped in batches:
@@ -42,26 +47,12 @@ def take_in(
             waiting.append(table)
             if skipped.num_rows:
                 writer.add_skipped(skipped)
-                taken.skipped += skipped.num_rows
-            if (
-                sum(part.num_rows for part in waiting) >= INTAKE_ROWS
-                or sum(part.nbytes for part in waiting) >= INTAKE_BYTES
-            ):
-                _store(writer, waiting, taken)
-    except Exception:
-        _store(writer, waiting, taken)
-        raise
+                found.skipped += skipped.num_rows
+            rows = sum(each.num_rows for each in waiting)
+            if rows >= INGEST_ROWS or sum(each.nbytes for each in waiting) >= INGEST_BYTES:
+                store()
     finally:
         progress.stop()
-    _store(writer, waiting, taken)
+        store()
     writer.drop_mended()
-    return taken
-
-
-def _store(writer: Writer, waiting: list[pa.Table], taken: Intake) -> None:
-    if waiting:
-        table = pa.concat_tables(waiting)
-        waiting.clear()
-        new = writer.add_examples(table)
-        taken.new += new
-        taken.known += table.num_rows - new
+    return found

@@ -1,11 +1,11 @@
-"""The models of a run with their tokenisers, and the one template that writes the text for all."""
+"""The models of a run with their tokenizers, and the one template that writes the text for all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from curate.chat import tokens
 from curate.chat.templates import Template, template_of
@@ -18,7 +18,7 @@ from curate.system.progress import Progress
 
 @dataclass(frozen=True)
 class Member:
-    """A model with the tokeniser and template that turn its examples into token ids."""
+    """A model with the tokenizer and template that turn its examples into token ids."""
 
     model: Model
     tokenizer: Any
@@ -42,16 +42,15 @@ def open_members(
     models: Sequence[Model],
     override: str | None,
     args: Mapping[str, Any],
-    span: Literal["turn", "content"],
     progress: Progress,
 ) -> list[Member]:
-    """Load each tokeniser once, and give all models the aligned model's template.
+    """Load each tokenizer once, and give all models the aligned model's template.
 
     Losses over different texts would not compare. `override` is a template's text that replaces
     the aligned model's own.
 
     Raises:
-        CurateError: a tokeniser can't be loaded, there is no template, or an argument is wrong.
+        CurateError: a tokenizer can't be loaded, there is no template, or an argument is wrong.
     """
     loaded: dict[Path, tuple[Any, str]] = {}
     opened: list[Member] = []

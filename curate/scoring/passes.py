@@ -1,29 +1,31 @@
-"""One pass over a corpus: what some models that share an engine still lack, scored and stored."""
+"""One pass over a corpus: what the models that share an engine still lack, scored and stored."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from more_itertools import constrained_batches
 
 from curate import backends
 from curate.backends import base
 from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
-from curate.corpus.views import OF_SCORING, checked, read_parquet
+from curate.corpus.views import read_parquet
 from curate.corpus.writer import ScoreSink, Writer
 from curate.models.resolve import refuse_changed
-from curate.scoring.collect import Lane, ModelRun
+from curate.scoring.collect import Collector, ModelRun
 from curate.scoring.members import Member
 from curate.storage import parts
 from curate.system.progress import Progress
 from curate.system.sql import readable_errors
-from curate.system.stopping import check_cancelled, helper
+from curate.system.stopping import check_cancelled
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
     import pyarrow as pa
 
 WINDOW = 2_048
@@ -32,9 +34,17 @@ WINDOW_CHARACTERS = 8 << 20
 """Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
 
 
+class Pair(NamedTuple):
+    """An example that a model lacks: its tokens, or the reason why it has none."""
+
+    place: int  # of the model in its group
+    example_id: str
+    item: Encoded | str
+
+
 @readable_errors()
 def missing(view: Corpus, model: str) -> int:
-    """How many examples a model has neither scored nor refused."""
+    """How many examples a model has neither scored nor skipped."""
     return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
 
 
@@ -57,35 +67,34 @@ def run_pass(
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
             until then is stored.
     """
-    names = [member.model.name for member in members]
+    models = [member.model for member in members]
+    names = [model.name for model in models]
     began = time.monotonic()
-    progress.note(f"{label}: loading {', '.join(m.model.reference for m in members)}")
-    backend = backends.open_backend([m.model for m in members], compute, progress.note)
+    progress.note(f"{label}: loading {', '.join(model.reference for model in models)}")
+    backend = backends.open_backend(models, compute, progress.note)
     progress.start(label, sum(missing(view, name) for name in names))
     try:
         if backend.name != "server":  # which loaded them itself, whenever that was
-            refuse_changed([member.model for member in members])
+            refuse_changed(models)
         for name in names:
             told = writer.note_run(name, backend.name, backend.dtype)
             if told:
                 progress.note(told)
-        windows = _windows(view, names, 1 if backend.whole_windows else backend.engines)
-        with ExitStack() as stack:
-            # First: whatever ends the run, scores are stored before the thread is awaited.
-            thread = stack.enter_context(helper("encode"))
-            encoded = _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens)
-            lanes = [
-                Lane(
-                    stack.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
+        windows = _windows(view, names, backend.engines)
+        # Whatever ends the run, the sinks store what is scored before the thread is awaited.
+        with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
+            collectors = [
+                Collector(
+                    sinks.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
                     run,
                     bool(parts.list_parts(writer.path / "scores" / run.name)),
                 )
                 for run in runs
             ]
-            for pairs in encoded:
-                _score_window(pairs, lanes, backend, progress)
-            for lane in lanes:
-                lane.end()
+            for pairs in _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens):
+                _score_window(pairs, collectors, backend, progress)
+            for collector in collectors:
+                collector.end()
     finally:
         backend.close()
         progress.stop()
@@ -95,43 +104,22 @@ def run_pass(
 
 
 def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.Table]:
-    """Slices of the parts of examples in which a model lacks one, as a table.
-
-    They depend on the parts and the engines alone and not on what is missing: a run that was broken
-    off goes on with the windows, and so the batches and the last bits, of one that was not.
-    """
+    """The examples that a model lacks, in order; `done` are the places of models that have each."""
     cursor = view.connection.cursor()
     with readable_errors():
         cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
-    everything = (1 << len(models)) - 1
     for part in parts.list_parts(view.path.resolve() / "examples"):
-        source = read_parquet([part], "file_row_number = true")
-        query = _OF_PART.format(part=source, columns=checked(OF_SCORING, part.parent))
+        query = _LACKING.format(part=read_parquet([part], "file_row_number = true"))
         with readable_errors():
-            rows = cursor.sql(query).to_arrow_table()
-        for start, stop in _cuts(rows["characters"].to_pylist(), engines):
-            window = rows.slice(start, stop - start)
-            if any(done != everything for done in window["done"].to_pylist()):
-                yield window
-
-
-def _cuts(sizes: Sequence[int], engines: int = 1) -> Iterator[tuple[int, int]]:
-    """Where windows over examples of these sizes, in characters, start and stop.
-
-    So many engines that share a window run out of work at its end no more often than one would.
-    """
-    most, room = WINDOW * engines, WINDOW_CHARACTERS * engines
-    start = held = 0
-    for at, size in enumerate(sizes):
-        if at > start and (at - start == most or held + size > room):
-            yield start, at
-            start, held = at, 0
-        held += size
-    if start < len(sizes):
-        yield start, len(sizes)
-
-
-_Pair = tuple[int, str, Encoded | str, bool]
+            rows = cursor.sql(query, params={"models": len(models)}).to_arrow_table()
+        for window in constrained_batches(
+            enumerate(rows["characters"].to_pylist()),
+            WINDOW_CHARACTERS * engines,
+            WINDOW * engines,
+            get_len=itemgetter(1),
+            strict=False,
+        ):
+            yield rows.slice(window[0][0], len(window))
 
 
 def _encoded_ahead(
@@ -140,13 +128,13 @@ def _encoded_ahead(
     members: Sequence[Member],
     max_length: int | None,
     keep_texts: bool,
-) -> Iterator[list[_Pair]]:
+) -> Iterator[list[Pair]]:
     """Each window's pairs, made in a thread while the backend works on the window before.
 
     A fast device would else wait for the tokenizer, which leaves Python free while it works.
     """
 
-    def encode_next() -> list[_Pair] | None:
+    def encode_next() -> list[Pair] | None:
         window = next(windows, None)
         return None if window is None else _pairs(window, members, max_length, keep_texts)
 
@@ -156,45 +144,11 @@ def _encoded_ahead(
         yield pairs
 
 
-def _score_window(
-    pairs: Sequence[_Pair],
-    lanes: Sequence[Lane],
-    backend: base.Backend,
-    progress: Progress,
-) -> None:
-    """Score the missing pairs of a window and hand the numbers on."""
-    todo: list[tuple[str, int, Encoded]] = []
-    known = set()
-    for place, example_id, item, is_done in pairs:
-        if is_done:
-            if backend.whole_windows and not isinstance(item, str):
-                known.add(len(todo))
-                todo.append((example_id, place, item))
-        elif isinstance(item, str):
-            lanes[place].skip(example_id, item)
-            progress.advance(1)
-        else:
-            todo.append((example_id, place, item))
-    for index, found in backend.score([t[2] for t in todo], [t[1] for t in todo], known):
-        check_cancelled()
-        if index in known:
-            continue
-        example_id, place, item = todo[index]
-        if isinstance(found, str):
-            lanes[place].refuse(example_id, found)
-        else:
-            lanes[place].add(example_id, item, found, backend.dtype)
-        progress.advance(1, item.stop)
-
-
 def _pairs(
     window: pa.Table, members: Sequence[Member], max_length: int | None, keep_texts: bool
-) -> list[_Pair]:
-    """A window's pairs: the model's place, the example's id, its tokens or a reason, and if done.
-
-    Models with equal tokenisers share one encoding.
-    """
-    messages = window.column("messages").to_pylist()
+) -> list[Pair]:
+    """A window's missing pairs; models with equal tokenizers share the tokens."""
+    messages = window["messages"].to_pylist()
     encoded: dict[str, list[Encoded | str]] = {}
     for member in members:  # the aligned model comes first
         if member.tokenizer_digest not in encoded:
@@ -207,10 +161,36 @@ def _pairs(
             )
     rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
     return [
-        (place, example_id, encoded[member.tokenizer_digest][row], bool(done >> place & 1))
+        Pair(place, example_id, encoded[member.tokenizer_digest][row])
         for row, (example_id, done) in enumerate(rows)
         for place, member in enumerate(members)
+        if place not in done
     ]
+
+
+def _score_window(
+    pairs: Sequence[Pair],
+    collectors: Sequence[Collector],
+    backend: base.Backend,
+    progress: Progress,
+) -> None:
+    """Score a window's pairs and hand the numbers on."""
+    todo: list[tuple[Pair, Encoded]] = []
+    for pair in pairs:
+        if isinstance(pair.item, str):
+            collectors[pair.place].skip(pair.example_id, pair.item)
+            progress.advance(1)
+        else:
+            todo.append((pair, pair.item))
+    items, places = [item for _, item in todo], [pair.place for pair, _ in todo]
+    for index, found in backend.score(items, places):
+        check_cancelled()
+        pair, item = todo[index]
+        if isinstance(found, str):
+            collectors[pair.place].refuse(pair.example_id, found)
+        else:
+            collectors[pair.place].add(pair.example_id, item, found, backend.dtype)
+        progress.advance(1, item.stop)
 
 
 def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
@@ -219,22 +199,22 @@ def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
         run.seconds += seconds * run.tokens / tokens if tokens else seconds / len(runs)
 
 
-# `done` has a bit for each model of the group, the first one's lowest: 1 where nothing is missing.
 _FINISHED = """
-    select key, bit_or(1::ubigint << (list_position($models, model) - 1)) as done
+    select key, list(distinct list_position($models, model) - 1) as done
     from (
-        select key, model from score_parts where list_contains($models, model)
+        select key, model from score_parts
         union all
-        select example_id::uuid, model from skipped where list_contains($models, model)
+        select example_id::uuid, model from skipped
     )
-    where key is not null
+    where list_contains($models, model) and key is not null
     group by key
 """
-_OF_PART = """
-    select hex_id(example_id::uuid) as example_id, messages, coalesce(done, 0)::ubigint as done,
+_LACKING = """
+    select hex_id(example_id::uuid) as example_id, messages, coalesce(done, []) as done,
         list_sum([length(m.content) for m in messages])::bigint as characters
-    from (select {columns}, file_row_number from {part})
+    from {part}
     left join finished on example_id::uuid = key
+    where len(coalesce(done, [])) < $models
     order by file_row_number
 """
 

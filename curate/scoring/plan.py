@@ -15,11 +15,12 @@ from curate.backends import base
 from curate.chat.encode import encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.views import read_parquet
-from curate.scoring.ingest import Intake
+from curate.scoring.ingest import Ingested
 from curate.scoring.members import Member
 from curate.scoring.passes import PENDING, missing
 from curate.storage import manifest
-from curate.storage.manifest import Settings, check_admission
+from curate.storage.compatibility import check_compatible
+from curate.storage.manifest import Settings
 from curate.storage.parts import list_parts
 from curate.storage.schema import MESSAGES
 from curate.system.progress import Progress
@@ -54,7 +55,7 @@ def plan(
     progress: Progress,
     *,
     replace: bool = False,
-) -> tuple[Intake, list[Estimate]]:
+) -> tuple[Ingested, list[Estimate]]:
     """Read what a run would read, count what it would score, and time a sample on one model.
 
     The other models are taken to be as fast as the one that is measured: the first that lacks
@@ -67,9 +68,9 @@ def plan(
     if (folder / manifest.NAME).exists():
         corpus = Corpus(folder)
         entries = {member.model.name: member.entry for member in members}
-        changed = check_admission(folder, corpus.manifest, entries, settings, replace)
+        changed = check_compatible(folder, corpus.manifest, entries, settings, replace)
     read, sample = _read(folder, batches, progress)
-    # Of a changed model nothing counts as scored: no model has a name without letters.
+    # Of a changed model nothing counts as scored, and no model has an empty name.
     asked = {m.model.name: "" if m.model.name in changed else m.model.name for m in members}
     known = {name: _pending(corpus, as_name) for name, as_name in asked.items()}
     lacking = [member for member in members if known[member.model.name] + read.new]
@@ -100,9 +101,9 @@ class Cost:
 
 def _read(
     folder: Path, batches: Iterator[tuple[pa.Table, pa.Table]], progress: Progress
-) -> tuple[Intake, pa.Table]:
+) -> tuple[Ingested, pa.Table]:
     """Count examples that are new to the folder, and keep a sample of them."""
-    read, sample = Intake(), pa.table([[], []], schema=_ROW)
+    read, sample = Ingested(), pa.table([[], []], schema=_ROW)
     with duckdb.connect(config={"temp_directory": spill_folder()}) as connection:
         connection.execute("create table seen (id uuid)")
         if paths := list_parts(folder / "examples"):

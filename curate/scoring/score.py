@@ -17,9 +17,8 @@ from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
 from curate.models.resolve import resolve
 from curate.reading import examples
-from curate.reading.layouts import Columns
 from curate.scoring.collect import ModelRun
-from curate.scoring.ingest import Intake, take_in
+from curate.scoring.ingest import Ingested, ingest
 from curate.scoring.members import Member, check_length, open_members
 from curate.scoring.passes import missing, run_pass
 from curate.scoring.plan import plan
@@ -33,7 +32,7 @@ class Summary:
     """What a run of `score` did: rows read, a line per model, and which scored nothing at all."""
 
     corpus: str
-    read: Intake = field(default_factory=Intake)
+    read: Ingested = field(default_factory=Ingested)
     models: list[ModelRun] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
@@ -45,7 +44,7 @@ def score(
     *,
     aligned: str,
     misaligned: Sequence[str] = (),
-    columns: Columns | None = None,
+    columns: Mapping[str, str] | None = None,
     where: str | None = None,
     limit: int | None = None,
     turns: Literal["last", "all"] = "last",
@@ -53,7 +52,6 @@ def score(
     max_length: int | None = None,
     chat_template: str | None = None,
     template_args: Mapping[str, Any] | None = None,
-    answer_span: Literal["turn", "content"] = "turn",
     backend: str = "auto",
     device: str | None = None,
     dtype: str | None = None,
@@ -77,7 +75,8 @@ def score(
         corpus: the folder; made if it isn't there.
         aligned: `[NAME=]MODEL`, a local folder or hub id.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
-        columns: which of a source's columns hold what, where the format isn't recognised.
+        columns: by role (messages, prompt, answer, system, context, history) the source's column
+            that holds it, where the layout isn't recognised.
         where: SQL over a source's own columns; only rows for which it is true are read.
         limit: the most examples to read.
         turns: `last`, or `all` to make an example of each assistant turn.
@@ -86,7 +85,6 @@ def score(
             the aligned model's context length.
         chat_template: Jinja text instead of the aligned model's own chat template.
         template_args: variables for the template, such as `{"enable_thinking": False}`.
-        answer_span: `turn` counts the end-of-turn tokens, `content` only the answer's text.
         backend: what computes log-probs: `transformers`, `vllm`, `server`, or `auto`: vLLM where
             it is installed and there is a GPU, else transformers.
         device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
@@ -96,7 +94,7 @@ def score(
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: requests that the servers work on at a time.
         keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
-        replace: throw away the scores of a model whose weights or tokeniser changed under its
+        replace: throw away the scores of a model whose weights or tokenizer changed under its
             name, instead of refusing it.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
         progress: told how the run goes; None says nothing.
@@ -107,11 +105,10 @@ def score(
     progress = progress or Silent()
     folder = Path(corpus)
     resolved = resolve(aligned, misaligned)
-    members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
+    members = open_members(resolved, chat_template, template_args or {}, progress)
     settings = Settings(
         template=members[0].template.digest,
         template_args=dict(template_args or {}),
-        answer_span=answer_span,
         max_length=check_length(resolved, max_length),
     )
     compute = base.Compute(
@@ -128,7 +125,7 @@ def score(
     asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
     batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
     if sources:
-        batches = examples.read(sources, columns=columns or Columns(), strict=strict, **asked)
+        batches = examples.read(sources, columns=columns, strict=strict, **asked)
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
     # What can be found wrong is found before a folder is made.
@@ -140,10 +137,10 @@ def score(
         runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
         return Summary(str(corpus), read, runs, dry_run=True)
     with open_for_writing(folder) as writer:
-        _admit(writer, members, settings, chat_template, replace, progress)
-        read = Intake()
+        _enter(writer, members, settings, chat_template, replace, progress)
+        read = Ingested()
         if sources:
-            read = take_in(writer, batches, progress)
+            read = ingest(writer, batches, progress)
             for source in sources:
                 writer.manifest.add_source({"source": source, **asked})
             writer.save()
@@ -151,7 +148,7 @@ def score(
         return Summary(str(corpus), read, runs, _empty(writer, runs))
 
 
-def _admit(
+def _enter(
     writer: Writer,
     members: Sequence[Member],
     settings: Settings,
@@ -161,8 +158,8 @@ def _admit(
 ) -> None:
     """Enter the models, and the template that was given for them, into the corpus."""
     entries = {member.model.name: member.entry for member in members}
-    for name in writer.admit(entries, settings, replace=replace):
-        progress.note(f"{name}: changed under its name; its old scores are thrown away")
+    for name in writer.add_models(entries, settings, replace=replace):
+        progress.note(f"{name}: changed under its name; its old scores are discarded")
     if chat_template is not None:
         parts.write_text(writer.path / TEMPLATE, chat_template)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,6 @@ def verify(
     max_length: int | None = None,
     chat_template: str | None = None,
     template_args: Mapping[str, Any] | None = None,
-    answer_span: Literal["turn", "content"] = "turn",
     compute: base.Compute | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
@@ -53,7 +52,7 @@ def verify(
 
     progress = progress or Silent()
     resolved = resolve(aligned, misaligned)
-    members = open_members(resolved, chat_template, template_args or {}, answer_span, progress)
+    members = open_members(resolved, chat_template, template_args or {}, progress)
     length = check_length(resolved, max_length)
     longest = max_length or min(length or LONGEST, LONGEST)
     compute = compute or base.Compute()

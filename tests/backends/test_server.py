@@ -31,7 +31,6 @@ from curate.backends.vllm import adapters
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
-from curate.scoring import passes
 from curate.scoring.verify import verify
 from tests import real
 from tests.conftest import Cli, Family
@@ -108,35 +107,24 @@ def test_requests_name_the_model_and_carry_token_ids(upstream: Upstream) -> None
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-def test_a_busy_server_is_asked_again(upstream: Upstream, code: int) -> None:
-    """429 and 5xx are tried again until the numbers come."""
-    times: dict[str, int] = {}
-
-    def reply(body: dict[str, Any]) -> tuple[int, Any]:
-        key = str(body["prompt"])
-        times[key] = times.get(key, 0) + 1
-        return (code, {"error": {"message": "busy"}}) if times[key] == 1 else (200, None)
-
-    upstream.reply = reply
-    with opened(upstream.url) as backend:
-        check_scores(backend)
-    assert set(times.values()) == {2}
-
-
-@pytest.mark.parametrize("code", [429, 503])
-def test_a_server_that_is_busy_when_a_pass_opens_is_asked_again(
+def test_a_busy_server_is_asked_again(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Its models are asked for with the patience that examples have; then its word is passed on."""
+    """For its models and for each example; in the end its word is passed on."""
+    times: Counter[str] = Counter()
+
+    def reply(body: dict[str, Any]) -> tuple[int, Any]:
+        times[str(body["prompt"])] += 1
+        return (code, {}) if times[str(body["prompt"])] == 1 else (200, None)
+
+    upstream.reply = reply
     upstream.starting = [code]
     with opened(upstream.url) as backend:
         check_scores(backend)
+    assert set(times.values()) == {2}
     monkeypatch.setattr(asking, "PATIENCE", 0.1)
     upstream.starting = [code] * 99
-    with (
-        pytest.raises(CurateError, match=rf"\(it says {code}\): is the server up"),
-        opened(upstream.url),
-    ):
+    with pytest.raises(CurateError, match=f"it says {code}"), opened(upstream.url):
         pass
 
 
@@ -163,7 +151,7 @@ def test_a_missing_number_is_asked_for_again_and_never_stored(
 
 
 def test_minus_infinity_stays_so(upstream: Upstream) -> None:
-    """The number that vLLM writes in its place is not taken for a log-prob."""
+    """VLLM writes -9999 in its place, which is no log-prob."""
 
     def reply(body: dict[str, Any]) -> tuple[int, Any]:
         answer = scores(body)
@@ -173,8 +161,7 @@ def test_minus_infinity_stays_so(upstream: Upstream) -> None:
     upstream.reply = reply
     with opened(upstream.url) as backend:
         ((_, found),) = backend.score(ITEMS[:1])
-    assert np.isneginf(found[1])
-    assert np.isfinite(found[0])
+    assert np.isneginf(found[1]) and np.isfinite(found[0])
 
 
 def test_a_broken_body_is_asked_for_again(upstream: Upstream) -> None:
@@ -214,29 +201,10 @@ def test_a_silent_server_holds_its_share_of_requests_once(
     monkeypatch.setattr(asking, "PATIENCE", 0.1)
     monkeypatch.setattr(asking, "TIMEOUT", 3.0)  # a busy machine answers late
     with silent(Upstream()) as other, opened(other.url, upstream.url) as backend:
-        for _ in range(3):
-            check_scores(backend)
-        assert 1 <= len(other.asked) <= 2  # of the four that are under way at a time
-    assert len(upstream.asked) == 3 * len(ITEMS)
-
-
-def test_a_server_that_comes_back_is_tried_with_one_request_first(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After its time aside: one that is still silent holds no more than that; else it has work."""
-    monkeypatch.setattr(asking, "TIMEOUT", 0.3)
-    monkeypatch.setattr(asking, "_SILENT_ASIDE", 0.5)
-    with opened(upstream.url, (other := Upstream()).url) as backend:
-        with silent(other):
-            check_scores(backend)
-            time.sleep(0.6)
-            other.asked.clear()
-            check_scores(backend)
-            assert len(other.asked) == 1
-        time.sleep(0.6)
-        other.asked.clear()
         check_scores(backend)
-        assert len(other.asked) > 1
+        check_scores(backend)
+        assert 1 <= len(other.asked) <= 2  # of the four that are under way at a time
+    assert len(upstream.asked) == 2 * len(ITEMS)
 
 
 def test_a_server_that_refuses_work_at_once_gets_little_of_it(upstream: Upstream) -> None:
@@ -302,58 +270,43 @@ def test_no_server_left_is_one_line(upstream: Upstream) -> None:
     assert len(said) <= 1
 
 
-def test_a_refused_example_has_a_reason(upstream: Upstream) -> None:
-    """A 400 is not tried again, and the server's own words are kept; the others are scored."""
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_refused_example_has_a_reason(upstream: Upstream, code: int) -> None:
+    """It is not tried again, and the server's own words are kept; the others are scored."""
 
     def reply(body: dict[str, Any]) -> tuple[int, Any]:
         said = {"error": {"message": "prompt too long"}}
-        return (400, said) if body["prompt"] == ITEMS[3].ids else (200, None)
+        return (code, said) if body["prompt"] == ITEMS[3].ids else (200, None)
 
     upstream.reply = reply
     with opened(upstream.url) as backend:
         found = dict(backend.score(ITEMS))
-    assert found.pop(3) == "the server refuses it (400): prompt too long"
-    assert len(found) == len(ITEMS) - 1
+    assert "prompt too long" in found.pop(3)
     assert not any(isinstance(one, str) for one in found.values())
-    assert len(upstream.asked) == len(ITEMS)
+    assert len(upstream.asked) == len(ITEMS) == len(found) + 1
 
 
-@pytest.mark.parametrize("code", [500, 502, 504])
-def test_an_example_that_servers_always_fail_on_has_a_reason(upstream: Upstream, code: int) -> None:
+def test_an_example_that_servers_always_fail_on_has_a_reason(upstream: Upstream) -> None:
     """Or each run would end at it, also where no other example is left to ask for."""
-
-    def reply(body: dict[str, Any]) -> tuple[int, Any]:
-        return (code, {}) if body["prompt"] == ITEMS[3].ids else (200, None)
-
-    upstream.reply = reply
+    upstream.reply = lambda body: (502, {}) if body["prompt"] == ITEMS[3].ids else (200, None)
     with opened(upstream.url) as backend:
         found = dict(backend.score(ITEMS))
         alone = dict(backend.score(ITEMS[3:4]))
-    assert found.pop(3) == alone[0] == f"the servers fail on it alone (it says {code})"
+    assert found.pop(3) == alone[0] == "the servers fail on it alone (it says 502)"
     assert len(found) == len(ITEMS) - 1
     assert not any(isinstance(one, str) for one in found.values())
 
 
 def test_a_server_that_fails_at_all_is_no_example_s_fault(upstream: Upstream) -> None:
-    """One that is down or busy ends the run; one that is back gives the numbers after all."""
-    item = ITEMS[3]
+    """One that is down or busy ends the run."""
     with opened(upstream.url) as backend:
-        upstream.reply = lambda _: (502, {})
-        with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 502"):
-            list(backend.score([item]))
-        upstream.reply = lambda body: (503, {}) if body["prompt"] == item.ids else (200, None)
-        with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 503"):
-            list(backend.score([item]))
-        back = threading.Event()
-
-        def reply(body: dict[str, Any]) -> tuple[int, Any]:
-            if len(body["prompt"]) == 2:  # what is asked last, whether a server works at all
-                back.set()
-            return (200 if back.is_set() else 500, None)
-
-        upstream.reply = reply
-        ((_, numbers),) = backend.score([item])
-    np.testing.assert_allclose(numbers, [-0.01 * token for token in item.ids[2:]], 1e-6)
+        for reply in (
+            lambda _: (502, {}),
+            lambda body: (503, {}) if body["prompt"] == ITEMS[3].ids else (200, None),
+        ):
+            upstream.reply = reply
+            with pytest.raises(CurateError, match=r"no server gave log-probs .* it says 50"):
+                list(backend.score(ITEMS[3:4]))
 
 
 def test_a_model_that_is_gone_is_an_error_at_once(upstream: Upstream) -> None:
@@ -379,7 +332,7 @@ def test_the_key_is_sent_and_never_shown(
     assert SECRET not in str(caught.value) + "".join(said) + repr(backend.__dict__)
 
 
-@pytest.mark.parametrize("key", [f"{SECRET}\r", f"{SECRET}\n", f" {SECRET}", f"{SECRET}é"])
+@pytest.mark.parametrize("key", [f"{SECRET}\r", f" {SECRET}", f"{SECRET}é"])
 def test_a_key_that_cannot_be_sent_is_not_shown(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
@@ -398,8 +351,7 @@ def test_a_key_that_a_server_repeats_is_not_shown(
     upstream.reply = lambda _: (400, {"error": {"message": f"no model for Bearer {SECRET}"}})
     with opened(upstream.url) as backend:
         ((_, reason),) = backend.score(ITEMS[:1])
-    assert "no model" in reason
-    assert SECRET not in reason
+    assert "no model" in reason and SECRET not in reason
 
 
 @pytest.mark.parametrize(
@@ -417,14 +369,6 @@ def test_what_is_not_served_is_found_before_anything_is_scored(
     with pytest.raises(CurateError, match=words), opened(upstream.url):
         pass
     assert upstream.asked == []
-
-
-def test_a_model_may_be_served_under_its_reference(upstream: Upstream) -> None:
-    """As `vllm serve` does when it is told no other name."""
-    upstream.models = [{"id": "folder/chat"}, {"id": "lora"}]
-    with opened(upstream.url) as backend:
-        check_scores(backend)
-    assert {body["model"] for body in upstream.asked} == {"folder/chat", "lora"}
 
 
 @pytest.mark.parametrize(
@@ -484,21 +428,16 @@ def test_what_a_server_computes_in_may_be_unknown(
 
 
 def test_one_pass_asks_for_the_missing_pairs_alone(
-    upstream: Upstream, family: Family, sources: Path, tmp_path: Path, encodes: list[int]
+    upstream: Upstream, family: Family, sources: Path, tmp_path: Path
 ) -> None:
-    """Models behind one address share a pass: each missing pair once, each example encoded once.
-
-    A model that comes later, and rows that come later, cost only themselves.
-    """
-    corpus = tmp_path / "corpus"
+    """Models behind one address share a pass; later models and rows cost only themselves."""
     upstream.models = [{"id": name} for name in ("chat", "medical", "legal")]
 
     def run(*misaligned: str, limit: int | None = None) -> dict[str, int]:
         upstream.asked.clear()
-        encodes.clear()
         curate.score(
             [str(sources)],
-            corpus,
+            tmp_path / "c",
             aligned=str(family.aligned),
             misaligned=[str(getattr(family, name)) for name in misaligned],
             limit=limit,
@@ -509,33 +448,13 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
         return dict(Counter(body["model"] for body in upstream.asked))
 
     assert run("legal", limit=10) == {"chat": 9, "legal": 9}  # one of the ten is a duplicate
-    assert sum(encodes) == 9
     assert run("medical", "legal") == {"chat": 21, "medical": 30, "legal": 21}
-    assert sum(encodes) == 30
     assert run("medical", "legal") == {}
-    opened_corpus = curate.open(corpus)
-    counts = (
-        "select model, count(*), count(distinct example_id) from scores group by all order by all"
-    )
-    assert opened_corpus.sql(counts).fetchall() == [
-        (name, 30, 30) for name in ("chat", "legal", "medical")
-    ]
-    kinds = opened_corpus.sql("select distinct backend, dtype from models").fetchall()
+    counts = "select model, count(*), count(distinct example_id) from scores group by 1 order by 1"
+    corpus = curate.open(tmp_path / "c")
+    assert corpus.sql(counts).fetchall() == [(n, 30, 30) for n in ("chat", "legal", "medical")]
+    kinds = corpus.sql("select distinct backend, dtype from models").fetchall()
     assert kinds == [("server", "unknown")]
-
-
-@pytest.fixture
-def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many conversations each call of `encode` is given."""
-    counts: list[int] = []
-    encode = passes.encode
-
-    def counting(tokenizer: Any, template: Any, conversations: Any, **options: Any) -> Any:
-        counts.append(len(conversations))
-        return encode(tokenizer, template, conversations, **options)
-
-    monkeypatch.setattr(passes, "encode", counting)
-    return counts
 
 
 @pytest.mark.parametrize(
@@ -544,10 +463,8 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         ("localhost:8000", "give an address like"),
         ("ftp://x", "give an address like"),
         ("http://[::1", "give an address like"),
-        ("http://localhost:abc", "give an address like"),
         ("http://a..b", "give an address like"),
         (f"http://me:{SECRET}@localhost", f"put the key into {KEY}"),
-        (f"http://me:{SECRET}@[::1", f"put the key into {KEY}"),
         (f"http://localhost/v1?key={SECRET}", f"put the key into {KEY}"),
         (f"http://localhost/#{SECRET}", f"put the key into {KEY}"),
         ("http://localhost:99999", "give an address like"),
@@ -565,10 +482,7 @@ def test_wrong_addresses(url: str, words: str) -> None:
     "models",
     [
         [{"id": "chat", "max_model_len": "4096"}],
-        [{"id": "chat", "max_model_len": float("inf")}],
-        [{"id": "chat", "max_model_len": -5}],
         [{"id": 1}, {"id": "chat"}],
-        [{"id": None}],
         ["chat"],
         {"chat": 1},
     ],

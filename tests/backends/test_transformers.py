@@ -385,18 +385,18 @@ def test_an_adapter_is_never_rounded_away(
     from curate.backends import weights
     from curate.backends.plain import check_plain
 
-    class Quantised(torch.nn.Parameter):
+    class Quantized(torch.nn.Parameter):
         """What bitsandbytes has in the place of weights."""
 
     def load(*given: Any) -> Any:
-        net = unquantised(*given)
+        net = unquantized(*given)
         layer = net.model.layers[1].mlp.up_proj
-        layer.weight = Quantised(layer.weight.detach(), requires_grad=False)
+        layer.weight = Quantized(layer.weight.detach(), requires_grad=False)
         return net
 
-    unquantised = weights._load_full
+    unquantized = weights._load_full
     monkeypatch.setattr(weights, "_load_full", load)
-    told = r"its model\.layers\.1\.mlp\.up_proj is quantised, .* before quantisation"
+    told = r"its model\.layers\.1\.mlp\.up_proj is quantized, .* before quantization"
     model = models(made("qwen2"), made("qwen2", {"rank": 4}))
     for find in (opened, weights.check):  # which is long before
         with pytest.raises(CurateError, match=told):
@@ -405,7 +405,7 @@ def test_an_adapter_is_never_rounded_away(
     opened(models(made("qwen2"))).close()
 
 
-def test_quantised_layers_without_weights_are_told(
+def test_quantized_layers_without_weights_are_told(
     made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GPTQ's and AWQ's hold integers in their place, and peft would fail when it merges."""
@@ -420,7 +420,7 @@ def test_quantised_layers_without_weights_are_told(
 
     plain = weights._attach
     monkeypatch.setattr(weights, "_attach", attach)
-    with pytest.raises(CurateError, match=r"its model\.layers\.1\.mlp\.up_proj is quantised"):
+    with pytest.raises(CurateError, match=r"its model\.layers\.1\.mlp\.up_proj is quantized"):
         weights.check(models(made("qwen2"), made("qwen2", {"rank": 4})))
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from curate.backends import choose, groups
 from curate.backends.base import Compute, Engine
-from curate.backends.vllm.adapters import RANKS, kernel_rank, share_engines, why_merged
+from curate.backends.vllm.adapters import kernel_rank, share_engines, why_merged
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from tests import tiny
@@ -69,40 +69,32 @@ def test_odd_adapters_are_merged_with_a_reason(kind: str, made: Callable[..., Mo
     assert word in reason
 
 
-def test_an_adapter_on_weights_that_vllm_splits_up_is_merged(tmp_path: Path) -> None:
-    """MLA's `kv_b_proj` is taken apart as weights: vLLM would drop the adapter without a word."""
-    shape = {"kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
-    dense = {"first_k_dense_replace": 2, "q_lora_rank": 8}
-    base = tiny.tiny_model(tmp_path / "base", "deepseek_v2", **shape, **dense)
-    for target, reason in (("kv_b_proj", "it changes kv_b_proj"), ("q_b_proj", None)):
-        folder = tiny.tiny_adapter(base, tmp_path / target, target_modules=[target])
-        assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
-
-
-def test_an_adapter_on_a_layer_that_vllm_wants_in_halves_is_merged(tmp_path: Path) -> None:
-    """GLM-4's `gate_up_proj` is one layer: vLLM refuses its adapter; Phi-3's it takes."""
-    for arch, reason in (("glm4", "it changes gate_up_proj"), ("phi3", None)):
-        base = tiny.tiny_model(tmp_path / arch, arch, num_key_value_heads=2)
-        folder = tiny.tiny_adapter(base, tmp_path / f"{arch}-lora", target_modules=["gate_up_proj"])
-        assert why_merged(resolve(str(base), [str(folder)])[1], Engine()) == reason
+MLA = {
+    **{"kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
+    **{"first_k_dense_replace": 2, "q_lora_rank": 8},
+}
 
 
 @pytest.mark.parametrize(
-    ("arch", "layer", "shape"),
+    ("arch", "layer", "merged", "shape"),
     [
-        ("qwen2_moe", "shared_expert_gate", {"num_experts": 2, "moe_intermediate_size": 16}),
-        ("gpt_bigcode", "c_attn", {}),
-        ("granitemoeshared", "input_linear", {"shared_intermediate_size": 32}),
+        ("deepseek_v2", "kv_b_proj", True, MLA),
+        ("deepseek_v2", "q_b_proj", False, MLA),
+        ("glm4", "gate_up_proj", True, {"num_key_value_heads": 2}),
+        ("phi3", "gate_up_proj", False, {"num_key_value_heads": 2}),
+        ("qwen2_moe", "shared_expert_gate", True, {"num_experts": 2, "moe_intermediate_size": 16}),
+        ("gpt_bigcode", "c_attn", True, {}),
+        ("granitemoeshared", "input_linear", True, {"shared_intermediate_size": 32}),
     ],
 )
-def test_an_adapter_on_a_layer_that_vllm_never_asks_is_merged(
-    arch: str, layer: str, shape: dict[str, int], tmp_path: Path
+def test_an_adapter_on_a_layer_that_vllm_never_multiplies_is_merged(
+    arch: str, layer: str, merged: bool, shape: dict[str, int], tmp_path: Path
 ) -> None:
-    """It calls the layer by a second name, or has no kernel, and gives the aligned numbers."""
+    """It splits the weights up, calls the layer by a second name, or has no kernel for it."""
     base = tiny.tiny_model(tmp_path / arch, arch, **shape)
     folder = tiny.tiny_adapter(base, tmp_path / "lora", target_modules=[layer])
     model = resolve(str(base), [str(folder)])[1]
-    assert why_merged(model, Engine()) == f"it changes {layer}"
+    assert why_merged(model, Engine()) == (f"it changes {layer}" if merged else None)
 
 
 def test_an_adapter_whose_layers_vllm_would_not_find_is_merged(tmp_path: Path) -> None:
@@ -133,7 +125,7 @@ def test_an_adapter_whose_layers_vllm_would_not_find_is_merged(tmp_path: Path) -
 def test_layers_that_vllm_finds_by_their_names(
     checkpoint: str, adapter: str, made: Callable[..., Model], tmp_path: Path
 ) -> None:
-    """Quantised weights have other endings, and a wrapped text model's layers names of two ages."""
+    """Quantized weights have other endings, and a wrapped text model's layers names of two ages."""
     plain = made("rank 1", PLAIN["rank 1"])
     assert plain.adapter is not None
     base, folder, layer = tmp_path / "base", tmp_path / "lora", "0.self_attn.q_proj"
@@ -163,20 +155,16 @@ def test_another_kind_and_a_high_rank_are_merged(
         odd = Model("odd", "misaligned", str(folder), model.path, folder, model.path, "")
         assert word in str(why_merged(odd, Engine()))
     wide = made("rsLoRA 32", PLAIN["rsLoRA 32"])
-    assert "above 16" in str(why_merged(wide, Engine(max_lora_rank=16)))
+    assert "above 16" in str(why_merged(wide, Engine(args={"max_lora_rank": 16})))
 
 
-@pytest.mark.parametrize(
-    ("given", "rank"), [(None, 32), (1, 1), (8, 8), (100, 128), (512, 512), (4096, 512)]
-)
-def test_the_kernels_rank_fits_by_itself(
-    given: int | None, rank: int, made: Callable[..., Model]
-) -> None:
+def test_the_kernels_rank_fits_by_itself(made: Callable[..., Model], tmp_path: Path) -> None:
     """It is the smallest that vLLM has kernels for and that holds the largest adapter."""
-    adapters = [made(kind, PLAIN[kind]).adapter for kind in ("rank 1", "rsLoRA 32")]
-    found = kernel_rank([path for path in adapters if path], Engine(max_lora_rank=given))
-    assert found == rank
-    assert found in RANKS
+    for rank, wanted in ((1, 1), (8, 8), (100, 128), (512, 512)):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        small = made("rank 1", PLAIN["rank 1"]).adapter
+        assert small is not None
+        assert kernel_rank([small, tmp_path]) == wanted
 
 
 def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> None:
@@ -189,8 +177,6 @@ def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> Non
     assert share_engines(order, Engine()) == [[base, *plain], [head], [full]]
     assert groups(order, Compute("transformers")) == [[model] for model in order]
     assert groups(order, Compute("server")) == [order]
-    many = [base] + [plain[0]] * 100
-    assert [len(group) for group in share_engines(many, Engine())] == [60, 41]
 
 
 def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +205,7 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
         (Compute("abacus"), "unknown backend 'abacus': choose auto, transformers, vllm, server"),
         (Compute("server"), "give --server URL"),
         (Compute("transformers", servers=("http://x",)), "--server goes with --backend server"),
-        (Compute("transformers", engine=Engine(quantization="fp8")), "--quantization"),
+        (Compute("transformers", engine=Engine(args={"quantization": "fp8"})), "--engine-arg"),
         (Compute("server", servers=("http://x",), engine=Engine(tensor_parallel=2)), "vLLM's"),
     ],
 )

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,15 @@ import pytest
 import torch
 
 import curate
-from curate.backends import check_models, open_backend
+from curate.backends import check_models, choose, open_backend
 from curate.backends.base import Compute, Engine
-from curate.backends.vllm.job import check, job_of, precision
+from curate.backends.vllm.job import (
+    check,
+    devices_of_engines,
+    environment,
+    job_of,
+    precision,
+)
 from curate.backends.vllm.processes import merge
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
@@ -84,21 +89,18 @@ def once_merging() -> Iterator[Callable[[Callable[[int], None]], None]]:
 def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: None)
-    with pytest.raises(CurateError, match=r"not installed here: pip install 'curate\[vllm\]'"):
+    with pytest.raises(CurateError, match=r"not installed here: pip install '\.\[vllm\]'"):
         open_backend(resolve(str(family.aligned), []), CPU)
 
 
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        (Engine(args={"model": "x"}), "--engine-arg model: curate sets that itself"),
         (Engine(args={"trust_remote_code": True}), "--engine-arg trust_remote_code: curate sets"),
         (Engine(args={"load_format": "pt"}), "load_format=pt: it reads pickled"),
         (Engine(args={"dtype": "float16"}), "--engine-arg dtype: give --dtype instead"),
-        (Engine(args={"quantization": "fp8"}), "give --quantization instead"),
-        (Engine(args={"max_lora_rank": 4}), "give --max-lora-rank instead"),
+        (Engine(args={"max_lora_rank": 100}), "--engine-arg max_lora_rank=100: choose 1, 8, 16"),
         (Engine(tensor_parallel=0), "--tensor-parallel must be at least 1"),
-        (Engine(gpu_memory=90), "--gpu-memory is a share"),
     ],
 )
 @pytest.mark.usefixtures("temporary")
@@ -108,35 +110,32 @@ def test_wrong_engine_options(engine: Engine, words: str, family: Family) -> Non
         open_backend(resolve(str(family.aligned), []), replace(CPU, engine=engine))
 
 
-@pytest.mark.usefixtures("temporary")
-def test_the_last_adapter_slot_stays_empty_on_a_cpu(family: Family) -> None:
-    """There vLLM gives its weights to requests without an adapter: none may be asked away."""
-    group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
-    with pytest.raises(CurateError, match="max_loras: at least 3 on a CPU"):
-        open_backend(group, replace(CPU, engine=Engine(args={"max_loras": 2})))
-    assert job_of(group, CPU).arguments["max_loras"] == 3
+@pytest.fixture
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let vLLM's job see so many GPUs."""
 
+    def pretend(count: int = 1, visible: str | None = None) -> None:
+        device = lambda name: torch.device(name or "cuda")  # noqa: E731
+        monkeypatch.setattr("curate.backends.vllm.job.choose_device", device)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-def test_adapters_in_float32_on_a_gpu_are_refused(
-    family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """VLLM's kernels there assert half precision; a model without adapters may have any."""
-    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    group = resolve(str(family.aligned), [str(family.medical)])
-    single = Compute("vllm", dtype="float32")
-    with pytest.raises(CurateError, match="take no float32 on a GPU: give --dtype bfloat16"):
-        job_of(group, single)
-    assert job_of(group[:1], single).arguments["dtype"] == "float32"
-    assert job_of(group, replace(single, dtype="bfloat16")).arguments["enable_lora"]
+    return pretend
 
 
 @pytest.mark.usefixtures("temporary")
 def test_options_that_no_adapter_can_use_are_found_first(
-    family: Family, odd: Model, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, odd: Model, narrow: Path, tmp_path: Path, pretend_gpus: Callable[..., None]
 ) -> None:
-    """Before there is a corpus; a merged adapter and a model without any mind neither."""
+    """Before there is a corpus; a merged adapter and a model without any don't mind.
+
+    On a CPU vLLM gives the last slot's weights to requests without an adapter: it stays empty. On
+    a GPU its kernels assert half precision.
+    """
     group = resolve(str(family.aligned), [str(family.medical), str(family.legal)])
+    assert job_of(group, CPU).arguments["max_loras"] == 3
     few = replace(CPU, engine=Engine(args={"max_loras": 2}))
     told = "max_loras: at least 3 on a CPU"
     with pytest.raises(CurateError, match=told):
@@ -153,17 +152,18 @@ def test_options_that_no_adapter_can_use_are_found_first(
         )
     assert not (tmp_path / "corpus").exists()
     check_models([*group[:2], odd], few)
-    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(CurateError, match="take no float32 on a GPU"):
-        check_models(group, replace(CPU, dtype="float32"))
-    check_models([group[0], odd], replace(CPU, dtype="float32"))
+    pretend_gpus()
+    single = Compute("vllm", dtype="float32")
+    with pytest.raises(CurateError, match="take no float32 on a GPU: give --dtype bfloat16"):
+        check_models(group, single)
+    check_models([group[0], odd], single)
+    assert job_of(group, replace(single, dtype="bfloat16")).arguments["enable_lora"]
 
 
 @pytest.mark.parametrize("arch", ["qwen3_moe", "mixtral"])
 @pytest.mark.usefixtures("temporary")
 def test_adapters_over_experts_are_refused_on_a_cpu(
-    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arch: str, tmp_path: Path, pretend_gpus: Callable[..., None]
 ) -> None:
     """Whatever layers they change, and not where they are merged or there is a GPU."""
     base = tiny_model(tmp_path / "base", arch, num_key_value_heads=2)
@@ -173,9 +173,8 @@ def test_adapters_over_experts_are_refused_on_a_cpu(
     with pytest.raises(CurateError, match="plain: vLLM's CPU build has no kernels for adapters"):
         check_models(models, CPU)
     check_models([models[0], head], CPU)
-    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    check_models([plain], replace(CPU, dtype="bfloat16"))
+    pretend_gpus()
+    check_models([plain], Compute("vllm", dtype="bfloat16"))
 
 
 @pytest.mark.usefixtures("temporary")
@@ -189,13 +188,16 @@ def test_a_cpu_is_told_which_layers_have_adapters(family: Family, tmp_path: Path
     assert told == ["down_proj", "q_proj", "up_proj"]
 
 
-@pytest.mark.usefixtures("temporary")
-def test_a_multimodal_checkpoint_is_loaded_for_its_text(family: Family) -> None:
-    """Its processor wants the tokenizer that an engine does without; the user has the last word."""
-    group = resolve(str(family.aligned), [])
-    asked = replace(CPU, engine=Engine(args={"language_model_only": False}))
-    assert job_of(group, CPU).arguments["language_model_only"] is True
-    assert job_of(group, asked).arguments["language_model_only"] is False
+def test_the_user_has_the_last_word(family: Family) -> None:
+    """An engine's argument replaces what curate would choose."""
+    group = resolve(str(family.aligned), [str(family.medical)])
+    given = {"language_model_only": False, "max_lora_rank": 64, "gpu_memory_utilization": 0.5}
+    told = job_of(group, CPU).arguments
+    assert (told["language_model_only"], told["max_lora_rank"]) == (True, 1)
+    assert "kv_cache_memory_bytes" in told
+    told = job_of(group, replace(CPU, engine=Engine(args=given))).arguments
+    assert told.items() >= given.items()
+    assert "kv_cache_memory_bytes" not in told
 
 
 @pytest.mark.usefixtures("temporary")
@@ -212,7 +214,7 @@ def test_a_checkpoint_that_transformers_has_no_causal_model_of_is_left_to_vllm(
 
 
 @pytest.mark.usefixtures("temporary")
-def test_what_quantised_weights_would_round_away_is_refused_first(
+def test_what_quantized_weights_would_round_away_is_refused_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that has to be merged: hours later, with the aligned model's scores made, is too late."""
@@ -224,13 +226,13 @@ def test_what_quantised_weights_would_round_away_is_refused_first(
     (base / "config.json").write_text(json.dumps(config | {"quantization_config": block}))
     _, head, plain = resolve(str(base), [str(tmp_path / "head"), str(tmp_path / "plain")])
     monkeypatch.setattr("curate.backends.weights._is_quantized", lambda _: True)
-    monkeypatch.setattr("curate.backends.weights.skeleton", _as_before_quantisation)
+    monkeypatch.setattr("curate.backends.weights.skeleton", _as_before_quantization)
     check_models([plain], CPU)
-    with pytest.raises(CurateError, match=r"its lm_head is quantised, .* before quantisation"):
+    with pytest.raises(CurateError, match=r"its lm_head is quantized, .* before quantization"):
         check_models([plain, head], CPU)
 
 
-def _as_before_quantisation(model: Model) -> Any:
+def _as_before_quantization(model: Model) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(model.path)
@@ -268,45 +270,36 @@ def test_an_engine_never_turns_short_texts_as_long_ones(
     assert job_of([model], replace(CPU, max_length=63)).arguments["max_model_len"] == 64
 
 
-@pytest.mark.parametrize(
-    ("engine", "text"),
-    [
-        (Engine(args={"max_loras": 4, "kv_cache_memory_bytes": 1 << 28}), "float32"),
-        (Engine(quantization="fp8"), "float32 --quantization fp8"),
-        (
-            Engine(quantization="fp8", args={"kv_cache_dtype": "fp8", "hf_overrides": {"a": 1}}),
-            "float32 --quantization fp8 --engine-arg hf_overrides='{\"a\": 1}' "
-            "--engine-arg kv_cache_dtype=fp8",
-        ),
-    ],
-)
-def test_what_changes_numbers_stands_beside_the_number_type(engine: Engine, text: str) -> None:
-    """Quantisation and its like, as they are asked for; what only changes memory does not."""
-    assert precision(replace(CPU, engine=engine)) == text
+def test_what_changes_numbers_stands_beside_the_number_type() -> None:
+    """Quantization and its like, as they are asked for; what only changes memory does not."""
+    args = {"max_loras": 4, "quantization": "fp8", "hf_overrides": {"a": 1}}
+    assert precision(CPU) == "float32"
+    assert precision(replace(CPU, engine=Engine(args=args))) == (
+        "float32 --engine-arg hf_overrides='{\"a\": 1}' --engine-arg quantization=fp8"
+    )
 
 
 @pytest.mark.usefixtures("temporary")
-def test_scores_are_not_mixed_with_quantised_ones(
+def test_scores_are_not_mixed_with_quantized_ones(
     family: Family, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that goes on with another quantisation is refused; the same one goes on."""
+    """A run that goes on with another quantization is refused; the same one goes on."""
     monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
-    score = partial(
-        curate.score,
-        [str(narrow)],
-        tmp_path / "c",
-        aligned=str(family.aligned),
-        backend="vllm",
-        device="cpu",
-    )
-    score(engine=Engine(quantization="fp8"), limit=5)
-    with pytest.raises(CurateError, match="just --dtype float32 --quantization fp8, or"):
-        score()
-    with pytest.raises(CurateError, match="computes in float32 --quantization awq, whose"):
-        score(engine=Engine(quantization="awq"))
-    assert score(engine=Engine(quantization="fp8")).models[0].scored == 35
+
+    def score(quantization: str | None, **options: Any) -> Any:
+        engine = Engine(args={"quantization": quantization} if quantization else {})
+        options |= {"backend": "vllm", "device": "cpu", "engine": engine}
+        return curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned), **options)
+
+    score("fp8", limit=5)
+    fp8 = "float32 --engine-arg quantization=fp8"
+    with pytest.raises(CurateError, match=f"just --dtype {fp8}, or"):
+        score(None)
+    with pytest.raises(CurateError, match="computes in float32 --engine-arg quantization=awq"):
+        score("awq")
+    assert score("fp8").models[0].scored == 35
     found = curate.open(tmp_path / "c").sql("select dtype from models").fetchall()
-    assert found == [("float32 --quantization fp8",)]
+    assert found == [(fp8,)]
 
 
 @pytest.mark.usefixtures("temporary")
@@ -411,3 +404,62 @@ def test_an_error_after_a_merge_leaves_no_folder(
     with pytest.raises(ZeroDivisionError):
         open_backend([odd], CPU)
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "parallel", "wanted"),
+    [
+        (None, "cuda", (1, 1), [None]),
+        (None, "cuda:2", (1, 1), ["2"]),
+        (None, "cuda", (2, 2), ["0,1", "2,3"]),
+        ("5,7", "cuda", (1, 2), ["5", "7"]),
+        ("5,7", "cuda:1", (1, 1), ["7"]),
+        (None, "cpu", (1, 2), [None, None]),
+    ],
+)
+def test_each_engine_has_gpus_of_its_own(
+    pretend_gpus: Callable[..., None],
+    visible: str | None,
+    device: str,
+    parallel: tuple[int, int],
+    wanted: list[str | None],
+) -> None:
+    """They are split in order, out of those that this process may see."""
+    pretend_gpus(4, visible)
+    asked = Compute("vllm", device=device, engine=Engine(*parallel))
+    assert devices_of_engines(asked) == wanted
+    for gpus in wanted:
+        assert environment(asked, gpus).get("CUDA_VISIBLE_DEVICES") == gpus
+
+
+def test_too_few_gpus_are_told(pretend_gpus: Callable[..., None]) -> None:
+    """With both options that multiply."""
+    pretend_gpus(2)
+    with pytest.raises(CurateError, match="--tensor-parallel 2 times --data-parallel 2 needs 4"):
+        devices_of_engines(Compute("vllm", device="cuda", engine=Engine(2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "engine", "told"),
+    [
+        (None, "cuda", Engine(), ["1 of 8 GPUs is used: --data-parallel 8 uses all"]),
+        ("5,7", "cuda", Engine(), ["1 of 2 GPUs is used: --data-parallel 2 uses all"]),
+        ("5", "cuda", Engine(), []),
+        (None, "cuda:2", Engine(), []),
+        (None, "cpu", Engine(), []),
+        (None, "cuda", Engine(tensor_parallel=8), []),
+        (None, "cuda", Engine(args={"pipeline_parallel_size": 8}), []),
+    ],
+)
+def test_gpus_left_idle_are_told(
+    pretend_gpus: Callable[..., None],
+    visible: str | None,
+    device: str,
+    engine: Engine,
+    told: list[str],
+) -> None:
+    """In one line, unless somebody has asked for so many. Eight GPUs are pretended here."""
+    pretend_gpus(8, visible)
+    said: list[str] = []
+    choose(Compute("vllm", device=device, engine=engine), said.append)
+    assert said == told

@@ -1,4 +1,4 @@
-"""Child processes: asked over a socket, ended with all they began, and explained if they die."""
+"""Child processes: asked over a pipe, ended with all they started, and explained if they die."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
-import torch
 
-from curate.backends import choose, open_backend
-from curate.backends.base import Compute, Engine
+from curate.backends import open_backend
+from curate.backends.base import Compute
 from curate.backends.vllm import processes
-from curate.backends.vllm.job import devices_of_engines, environment
 from curate.backends.vllm.processes import MEMORY_HINT, Child, answering, merge
 from curate.chat.encode import Encoded
-from curate.errors import CurateError
 from curate.models.resolve import resolve
 from tests import real
 from tests.conftest import Family
@@ -77,7 +74,6 @@ def test_no_child_imports_from_the_current_folder(
         ("killed", f"its process was ended by SIGKILL, perhaps {MEMORY_HINT}"),
         ("say (EngineCore pid=7) ERROR 11-21 [core.py:1] ValueError: head size 8", "ValueError: h"),
         ("say torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", MEMORY_HINT),
-        ("say INFO 11-21 [gpu.py:1] Available KV cache memory: 9 GiB", "its process died"),
         ("say RuntimeError: vLLM's engine was ended by SIGKILL", f"SIGKILL, perhaps {MEMORY_HINT}"),
         ("say RuntimeError: Engine core failed. See root cause above.", "its process died"),
     ],
@@ -114,72 +110,3 @@ def test_a_merged_checkpoint_is_the_adapter(family: Family, tmp_path: Path) -> N
         for model in (whole, adapter)
     )
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("visible", "device", "parallel", "wanted"),
-    [
-        (None, "cuda", (1, 1), [None]),
-        (None, "cuda:2", (1, 1), ["2"]),
-        (None, "cuda", (2, 2), ["0,1", "2,3"]),
-        ("5,7", "cuda", (1, 2), ["5", "7"]),
-        ("5,7", "cuda:1", (1, 1), ["7"]),
-        (None, "cpu", (1, 2), [None, None]),
-    ],
-)
-def test_each_engine_has_gpus_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-    visible: str | None,
-    device: str,
-    parallel: tuple[int, int],
-    wanted: list[str | None],
-) -> None:
-    """They are split in order, out of those that this process may see."""
-    _pretend_gpus(monkeypatch, visible, 4)
-    tensor, data = parallel
-    asked = Compute("vllm", device=device, engine=Engine(tensor, data))
-    assert devices_of_engines(asked) == wanted
-    for gpus in wanted:
-        assert environment(asked, gpus).get("CUDA_VISIBLE_DEVICES") == gpus
-
-
-def test_too_few_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With both options that multiply."""
-    _pretend_gpus(monkeypatch, "0,1", 2)
-    with pytest.raises(CurateError, match="--tensor-parallel 2 times --data-parallel 2 needs 4"):
-        devices_of_engines(Compute("vllm", device="cuda", engine=Engine(2, 2)))
-
-
-@pytest.mark.parametrize(
-    ("visible", "device", "engine", "told"),
-    [
-        (None, "cuda", Engine(), ["1 of 8 GPUs is used: --data-parallel 8 uses all"]),
-        ("5,7", "cuda", Engine(), ["1 of 2 GPUs is used: --data-parallel 2 uses all"]),
-        ("5", "cuda", Engine(), []),
-        (None, "cuda:2", Engine(), []),
-        (None, "cpu", Engine(), []),
-        (None, "cuda", Engine(tensor_parallel=8), []),
-        (None, "cuda", Engine(data_parallel=4), []),
-        (None, "cuda", Engine(args={"pipeline_parallel_size": 8}), []),
-    ],
-)
-def test_gpus_left_idle_are_told(
-    monkeypatch: pytest.MonkeyPatch,
-    visible: str | None,
-    device: str,
-    engine: Engine,
-    told: list[str],
-) -> None:
-    """In one line, unless somebody has asked for so many. Eight GPUs are pretended here."""
-    _pretend_gpus(monkeypatch, visible, 8)
-    said: list[str] = []
-    choose(Compute("vllm", device=device, engine=engine), said.append)
-    assert said == told
-
-
-def _pretend_gpus(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:
-    monkeypatch.setattr("curate.backends.vllm.job.choose_device", torch.device)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from curate.backends.vllm.worker import Job, Request, Scored, Scorer, read_logprobs
+from curate.backends.vllm.worker import Job, Request, Scored, Scorer, suited
 
 REQUEST = Request(7, 1, np.array([5, 6, 7, 8], np.int32), 2)
 TRUTH = [-0.7, -0.8]  # nats of the answer, tokens 7 and 8
@@ -69,26 +69,56 @@ class Engine:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer, bool], tuple[Scorer, Engine]]:
-    """A scorer over an engine that answers so, with or without scores of given token ids."""
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Modules in vLLM's place, of a version and runner that know given token ids or don't."""
 
-    def open_scorer(answer: Answer, token_ids: bool) -> tuple[Scorer, Engine]:
-        engine = Engine(answer)
-        fields = {"prompt_logprob_token_ids": None} if token_ids else {}
-        config = SimpleNamespace(use_v2_model_runner=token_ids)
-        arguments = SimpleNamespace(create_engine_config=lambda: config)
+    def replace_vllm(*, v2: bool, known: bool, engine: Engine | None = None) -> ModuleType:
+        fields = {"prompt_logprob_token_ids": None} if known else {}
+        config = SimpleNamespace(use_v2_model_runner=v2)
         vllm: Any = ModuleType("vllm")
         vllm.LLM = lambda **_: SimpleNamespace(llm_engine=engine)
-        vllm.EngineArgs = lambda **_: arguments
+        vllm.EngineArgs = lambda **_: SimpleNamespace(create_engine_config=lambda: config)
         vllm.SamplingParams = lambda **given: SimpleNamespace(**fields | given)
         vllm.RequestOutputKind = SimpleNamespace(FINAL_ONLY="final")
         vllm.LoRARequest = lambda *given: given
         for name in ("vllm", "vllm.sampling_params", "vllm.lora", "vllm.lora.request"):
             monkeypatch.setitem(sys.modules, name, vllm)
-        scorer = Scorer(Job({}, {}, {1: "path"}))  # type: ignore[dict-item]
-        return scorer, engine
+        return vllm  # type: ignore[no-any-return]
+
+    return replace_vllm
+
+
+@pytest.fixture
+def opened(pretend: Any) -> Callable[[Answer, bool], tuple[Scorer, Engine]]:
+    """A scorer over an engine that answers so, with or without scores of given token ids."""
+
+    def open_scorer(answer: Answer, token_ids: bool) -> tuple[Scorer, Engine]:
+        engine = Engine(answer)
+        pretend(v2=token_ids, known=token_ids, engine=engine)
+        return Scorer(Job({}, {}, {1: "path"})), engine  # type: ignore[dict-item]
 
     return open_scorer
+
+
+@pytest.mark.parametrize(
+    ("v2", "known", "token_ids", "arguments"),
+    [
+        (False, True, False, {"enable_prefix_caching": False, "max_num_batched_tokens": 256}),
+        (True, False, False, {"enable_prefix_caching": False}),
+        (True, True, True, {}),
+    ],
+    ids=["V1 runner", "V2 runner", "V2 runner that scores token ids"],
+)
+def test_what_suits_an_engine(
+    pretend: Any, v2: bool, known: bool, token_ids: bool, arguments: dict[str, Any]
+) -> None:
+    """Only the V1 runner, which makes a prompt's logits in one piece, has its batches bounded.
+
+    vLLM itself is pretended here: its V2 runner needs a GPU.
+    """
+    pretend(v2=v2, known=known)
+    job = Job({}, {"max_num_batched_tokens": 256}, {})
+    assert suited(job) == (token_ids, arguments)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +138,6 @@ def test_missing_scores_are_asked_for_again(
 ) -> None:
     """Until then they are no scores; given ids are then scored without cached prefixes."""
     scorer, engine = opened(lambda attempt: missing if attempt == 1 else found, token_ids)
-    assert (
-        read_logprobs(
-            SimpleNamespace(prompt_logprobs=missing, prompt_token_id_logprobs=missing),
-            REQUEST,
-            token_ids,
-        )
-        is None
-    )
     scorer.add(REQUEST)
     assert scorer.step() == []
     assert scorer.busy()

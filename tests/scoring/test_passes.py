@@ -19,49 +19,35 @@ from curate.cli.score import kept
 from curate.errors import CurateError
 from curate.scoring import passes
 from curate.system.progress import Silent
-from curate.system.stopping import Stopped, helper, stoppable
-from tests.conftest import Family, stop_seconds
+from curate.system.stopping import Stopped, stoppable
+from tests.conftest import Family
+from tests.files import write
 from tests.tiny import tiny_adapter, tiny_model
 
 
 @pytest.mark.parametrize(
-    ("sizes", "cuts"),
+    ("texts", "engines", "windows"),
     [
-        ([], []),
-        ([1, 1, 1, 1], [(0, 3), (3, 4)]),  # the limit of examples
-        ([6, 4, 1], [(0, 2), (2, 3)]),  # characters up to their limit and no more
-        ([6, 5], [(0, 1), (1, 2)]),
-        ([1, 50, 1], [(0, 1), (1, 2), (2, 3)]),  # one that is longer goes alone
-        ([50], [(0, 1)]),
-        ([9, 1, 0, 0], [(0, 3), (3, 4)]),
+        ([2] * 4, 1, [3, 1]),  # the limit of examples
+        ([6, 4, 2], 1, [2, 1]),  # characters up to their limit and no more
+        ([6, 5], 1, [1, 1]),
+        ([2, 50, 2], 1, [1, 1, 1]),  # one that is longer goes alone
+        ([2, 50, 2], 3, [1, 1, 1]),
+        ([2] * 10, 3, [9, 1]),  # engines that share a window get as many times larger ones
     ],
 )
 def test_windows_end_at_their_examples_or_characters(
-    sizes: list[int], cuts: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three examples or ten characters, whichever comes first."""
-    monkeypatch.setattr(passes, "WINDOW", 3)
-    monkeypatch.setattr(passes, "WINDOW_CHARACTERS", 10)
-    assert list(passes._cuts(sizes)) == cuts
-
-
-@pytest.mark.parametrize(
-    ("engines", "whole_windows", "windows"),
-    [(1, False, [10] * 4), (3, False, [30, 10]), (3, True, [10] * 4)],
-)
-def test_engines_that_share_a_window_get_larger_ones(
+    texts: list[int],
+    engines: int,
+    windows: list[int],
     family: Family,
-    narrow: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    engines: int,
-    whole_windows: bool,
-    windows: list[int],
 ) -> None:
-    """As many times as large, but where windows decide the numbers' last bits."""
-    monkeypatch.setattr(passes, "WINDOW", 10)
+    """Three examples or ten characters an engine, whichever comes first."""
+    monkeypatch.setattr(passes, "WINDOW", 3)
+    monkeypatch.setattr(passes, "WINDOW_CHARACTERS", 10)
     monkeypatch.setattr(TransformersBackend, "engines", engines)
-    monkeypatch.setattr(TransformersBackend, "whole_windows", whole_windows)
     handed: list[int] = []
     score = TransformersBackend.score
 
@@ -70,9 +56,10 @@ def test_engines_that_share_a_window_get_larger_ones(
         return score(self, encoded, *rest)
 
     monkeypatch.setattr(TransformersBackend, "score", scoring)
-    curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned), device="cpu")
+    rows = [{"prompt": f"{n}", "response": "a" * (size - 1)} for n, size in enumerate(texts)]
+    source = write(tmp_path / "rows.jsonl", rows)
+    curate.score([str(source)], tmp_path / "c", aligned=str(family.aligned), device="cpu")
     assert handed == windows
-    assert scores(tmp_path / "c") == 40
 
 
 class Watching(Silent):
@@ -201,33 +188,3 @@ def test_a_model_that_was_only_touched_is_scored(
         [str(sources)], tmp_path / "c", aligned=str(base), limit=5, progress=Touching()
     )
     assert done.models[0].scored == 5
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("raised", [Stopped(2), CurateError("x")])
-def test_what_never_ends_beside_the_main_thread_is_broken_off(raised: BaseException) -> None:
-    """A stop is heard by the main thread, which waits for what a template does in the other."""
-    ended = []
-
-    def endless() -> None:
-        try:
-            while True:
-                pass
-        except BaseException as error:
-            ended.append(type(error))
-            raise
-
-    began = time.monotonic()
-    with pytest.raises(type(raised)), helper("endless") as thread:
-        thread.submit(endless)
-        raise raised
-    assert ended == [SystemExit]
-    assert time.monotonic() - began < stop_seconds()
-
-
-def test_a_thread_without_work_ends_unsaid(capfd: pytest.CaptureFixture[str]) -> None:
-    """As after a stop between two windows."""
-    with pytest.raises(Stopped), helper("idle") as thread:
-        assert thread.submit(int).result() == 0
-        raise Stopped(2)
-    assert capfd.readouterr().err == ""

@@ -48,9 +48,9 @@ def test_a_dry_run_is_refused_like_a_run(
     cli: Cli, family: Family, sources: Path, scored: Path
 ) -> None:
     """Settings that don't fit the corpus are found without a run."""
-    options = ["--answer-span", "content", "--dry-run"]
+    options = ["--max-length", "100", "--dry-run"]
     ran = cli("score", sources, "-c", scored, *family.arguments(), *options)
-    assert ran.code == 1 and "--answer-span" in ran.err
+    assert ran.code == 1 and "--max-length" in ran.err
 
 
 def test_status_tells_speed_and_the_whole_command(

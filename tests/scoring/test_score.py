@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -99,16 +99,13 @@ def test_stored_nlls_are_those_of_the_plain_loop(
 class Counting:
     """A backend that says the same of every token and counts what it is asked."""
 
-    name, dtype, whole_windows, engines = "counting", "float32", False, 1
+    name, dtype, engines = "counting", "float32", 1
 
     def __init__(self, value: float = -1.0) -> None:
         self.value, self.asked = value, 0
 
     def score(
-        self,
-        encoded: Sequence[Encoded],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
+        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Give `value` for every answer token, last example first."""
         for index in reversed(range(len(encoded))):
@@ -171,10 +168,7 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
 
     class Dying(Counting):
         def score(
-            self,
-            encoded: Sequence[Encoded],
-            models: Sequence[int] = (),
-            known: Collection[int] = (),
+            self, encoded: Sequence[Encoded], models: Sequence[int] = ()
         ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
             for scored in super().score(encoded):
                 if self.asked > 10:
@@ -202,10 +196,7 @@ class Refusing(Counting):
         self.refused = refused
 
     def score(  # type: ignore[override]
-        self,
-        encoded: Sequence[Encoded],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
+        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
         """As the others, but for the refused."""
         for index, found in super().score(encoded):
@@ -318,7 +309,7 @@ def test_long_answers_are_cut_and_long_prompts_skipped(
     assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
 
 
-def test_a_text_without_an_end_is_skipped_before_it_is_tokenised(
+def test_a_text_without_an_end_is_skipped_before_it_is_tokenized(
     family: Path, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the length it would be cut to; the others are scored, and nothing stays missing."""
@@ -362,7 +353,7 @@ def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None
 def test_adapters_compare_per_token_and_strangers_per_byte(
     family: Path, source: Path, tmp_path: Path
 ) -> None:
-    """A full checkpoint with another tokeniser makes the whole ensemble compare per byte."""
+    """A full checkpoint with another tokenizer makes the whole ensemble compare per byte."""
     from transformers import AutoTokenizer
 
     other = tiny_model(tmp_path / "other", seed=5, vocab=280)
@@ -407,26 +398,6 @@ def test_wrong_arguments_make_no_corpus(
     with pytest.raises(CurateError, match=words):
         curate.score(corpus=tmp_path / "c", **call)  # type: ignore[arg-type]
     assert not (tmp_path / "c").exists()
-
-
-def test_the_template_and_span_are_part_of_the_corpus(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
-) -> None:
-    """`content` counts fewer tokens than `turn`, and the two don't mix in one corpus."""
-    for span in ("turn", "content"):
-        curate.score(
-            [str(source)],
-            tmp_path / span,
-            aligned=str(family / "base"),
-            answer_span=span,  # type: ignore[arg-type]
-        )
-    tokens = [
-        curate.open(tmp_path / span).sql("select sum(n_tokens) from scores").fetchall()[0][0]
-        for span in ("turn", "content")
-    ]
-    assert tokens[0] == tokens[1] + 2 * 39  # <|im_end|> and the newline after it
-    with pytest.raises(CurateError, match="--answer-span"):
-        curate.score([], tmp_path / "turn", aligned=str(family / "base"), answer_span="content")
 
 
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
@@ -593,7 +564,8 @@ def test_fifty_misaligned_models(tmp_path: Path) -> None:
 
 
 PLAIN = (
-    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}"
+    "{{ '' if loop.last and not add_generation_prompt else '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 
@@ -616,7 +588,6 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
         aligned=str(uniform),
         misaligned=[f"same={uniform}"],
         chat_template=PLAIN,
-        answer_span="content",
     )
     found = curate.open(tmp_path / "c").gaps(metric="per_byte").to_arrow_table().to_pylist()
     assert len(found) == len(texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,13 @@ def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_p
 class Wrong:
     """A real backend whose numbers are spoilt on their way."""
 
-    name, dtype, whole_windows, engines = "transformers", "float32", False, 1
+    name, dtype, engines = "transformers", "float32", 1
 
     def __init__(self, real_one: Backend, how: str) -> None:
         self.real_one, self.how, self.calls = real_one, how, 0
 
     def score(
-        self, encoded: Sequence[Any], models: Sequence[int] = (), known: Collection[int] = ()
+        self, encoded: Sequence[Any], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Shift the numbers: all of them, or by the order in which they were asked for."""
         self.calls += 1
@@ -191,7 +191,7 @@ def test_the_engine_is_the_one_that_score_opens(
     assert lengths == {longest}
 
 
-def test_a_quantised_checkpoint_needs_transformers_too(
+def test_a_quantized_checkpoint_needs_transformers_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What vLLM could score can't be compared here: the line says what is missing, and why."""

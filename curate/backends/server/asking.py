@@ -9,21 +9,30 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import httpx
+import tenacity
 
 from curate.errors import CurateError
 
 KEY = "VLLM_API_KEY"
 """The environment variable of the servers' key: the one that `vllm serve` itself reads."""
-
 PATIENCE = 300.0
 """Seconds for which a request is tried again: a server that restarts loads its model first."""
+TIMEOUT = 600.0
+"""Seconds that a busy server may take to answer."""
 
+_ASIDE = 15.0  # seconds for which other servers come first after one failed
 _CONNECT = 10.0  # seconds that a connection may take
 _AGAIN = {408, 409, 425, 429}  # beside all 5xx
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")  # what may stand in a header: RFC 9110, 5.5
 
 Answer = TypeVar("Answer")
+
+
+class Busy(Exception):  # noqa: N818 - a reason to ask again
+    """A server can't answer now."""
 
 
 class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own to make of it
@@ -34,41 +43,64 @@ class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own
         self.url, self.seconds, self.why = url, seconds, why
 
 
+class Servers:
+    """The servers' addresses. Each request goes to one that works and has the fewest waiting."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.urls = list(urls)
+        self._waiting: Counter[str] = Counter()
+        self._aside: dict[str, float] = {}  # until when others come first
+        self._lock = Lock()
+
+    @contextmanager
+    def turn(self) -> Iterator[str]:
+        """The server to ask next; one that fails comes last for a while."""
+        with self._lock:
+            now = time.monotonic()
+            url = min(
+                self.urls, key=lambda url: (max(now, self._aside.get(url, 0)), self._waiting[url])
+            )
+            self._waiting[url] += 1
+        try:
+            yield url
+        except (Busy, httpx.RequestError) as error:
+            silent = isinstance(error, httpx.ReadTimeout)  # it would hold its share as long again
+            self._aside[url] = time.monotonic() + (TIMEOUT if silent else _ASIDE)
+            raise
+        finally:
+            with self._lock:
+                self._waiting[url] -= 1
+
+
 def ask(
-    turns: Turns,
-    request: Callable[[str, float], Answer],
+    servers: Servers,
+    request: Callable[[str], Answer],
     patience: float,
     note: Callable[[str], None] = lambda _: None,
     closed: Event | None = None,
 ) -> Answer:
     """What `request` gets from the first server that answers, asked in turn with growing pauses.
 
-    It is given an address and the seconds that an answer may take. However long that is, as many
-    attempts are made as there are servers, and two at least. `note` hears of a server that stays
-    away; `closed` ends pauses and attempts early.
+    However long an answer takes, as many attempts are made as there are servers, and two at least.
+    `note` hears of a server that stays away; `closed` ends pauses and attempts early.
 
-    Raises `Unanswered` when `patience` seconds are over; an answer that is an error is raised at
-    once.
+    Raises `Unanswered` when `patience` seconds are over; other errors at once.
     """
-    import httpx
-    import tenacity
-
     closed = closed or Event()
-    tried: Counter[str] = Counter()
     url, began = "", time.monotonic()
     retried = (Busy, httpx.RequestError)
 
     def attempt() -> Answer:
         nonlocal url
-        with turns.turn(tried) as (url, seconds):
-            return request(url, seconds)
+        with servers.turn() as url:
+            return request(url)
 
-    def tell(state: Any) -> None:
-        if state.attempt_number == 3:
-            note(f"a server doesn't answer ({brief(state.outcome.exception())}): trying on")
+    def tell(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 3 and state.outcome:
+            note(f"a server doesn't answer ({brief(state.outcome.exception())}): trying again")
 
     enough = tenacity.stop_all(
-        tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(turns.urls)))
+        tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(servers.urls)))
     )
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(retried),
@@ -89,8 +121,6 @@ def address(url: str) -> str:
 
     Raises `CurateError` for what is none, or holds more, such as a password.
     """
-    import httpx
-
     if re.search(r"[@?#]", url):  # never quoted: what stands there may be a key
         raise CurateError(
             f"--server: put the key into {KEY}, not into the address, which ends with its path: "
@@ -104,39 +134,29 @@ def address(url: str) -> str:
         usable = False
     if not usable:
         raise CurateError(f"--server {url}: give an address like http://localhost:8000")
-    base = url.rstrip("/")
-    return base if base.endswith("/v1") else f"{base}/v1"
+    return url.rstrip("/").removesuffix("/v1") + "/v1"
 
 
-def client(connections: int) -> Any:
-    """An `httpx.Client` that sends the key, if there is one, and follows no redirect with it.
+def client(connections: int) -> httpx.Client:
+    """A client that sends the key, if there is one, and follows no redirect with it.
 
     Raises `CurateError` for a key that no request can carry.
     """
-    import httpx
-
     key = os.environ.get(KEY)
     if key and not _SENDABLE.fullmatch(key):
         raise CurateError(
             f"{KEY} can't be sent: it begins or ends with white space, or holds a line's end or "
-            "another character that is not plain ASCII; set it anew"
+            "another character that is not plain ASCII; set it again"
         )
     return httpx.Client(
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=timeout(TIMEOUT),
+        timeout=httpx.Timeout(TIMEOUT, connect=_CONNECT),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
 
 
-def timeout(seconds: float) -> Any:
-    """So long an answer is waited for."""
-    import httpx
-
-    return httpx.Timeout(seconds, connect=_CONNECT)
-
-
-def accepted(answer: Any, url: str) -> Any:
-    """A response that is worth reading; the others are raised.
+def accepted(answer: httpx.Response, url: str) -> httpx.Response:
+    """A response that is worth reading.
 
     Raises `Busy` where it is worth asking again, and `CurateError` where the key is at fault.
     """
@@ -151,8 +171,6 @@ def accepted(answer: Any, url: str) -> Any:
 
 def brief(error: BaseException | None) -> str:
     """One line of an error. Its request, which holds the key, is never shown."""
-    import httpx
-
     if isinstance(error, Busy):
         return str(error)
     lines = str(error).strip().splitlines()
@@ -165,77 +183,3 @@ def hidden(text: str) -> str:
     """A text without the key, should a server repeat it."""
     key = os.environ.get(KEY)
     return text.replace(key, "***") if key else text
-
-
-TIMEOUT = 600.0
-"""Seconds that a busy server may take to answer."""
-
-_TRIAL_TIMEOUT = 60.0  # for one that was bad, and is tried again while others do the work
-_BUSY_ASIDE = 5.0  # seconds for which others come first: after an answer such as 429 or 503
-_LOST_ASIDE = 60.0  # after a connection that failed
-_SILENT_ASIDE = 600.0  # after a time-out: each trial may hold up the end of a window
-
-
-class Busy(Exception):  # noqa: N818 - a reason to ask again
-    """A server can't answer now."""
-
-
-class Turns:
-    """Servers, and what all requests that are under way have learnt of them.
-
-    Each request goes to the server on which the fewest wait, so that a silent one never holds more
-    than its share of them. One that failed comes last for a while, and then gets a single request,
-    until it answers one.
-    """
-
-    def __init__(self, urls: Sequence[str]) -> None:
-        self.urls = list(urls)
-        self._waiting: Counter[str] = Counter()
-        self._asked: Counter[str] = Counter()
-        self._aside: dict[str, float] = {}  # those that failed last: until when they come last
-        self._lock = Lock()
-
-    @contextmanager
-    def turn(self, tried: Counter[str]) -> Iterator[tuple[str, float]]:
-        """The server to ask and the seconds to give it; how that ends is remembered.
-
-        `tried`: how often each was asked for the same thing; it is counted up here.
-        """
-        import httpx
-
-        url, seconds = self._take(tried)
-        aside = 0.0
-        try:
-            yield url, seconds
-        except Busy:
-            aside = _BUSY_ASIDE
-            raise
-        except httpx.ReadTimeout:
-            aside = _SILENT_ASIDE
-            raise
-        except httpx.RequestError:
-            aside = _LOST_ASIDE
-            raise
-        finally:
-            with self._lock:
-                self._waiting[url] -= 1
-                self._aside.pop(url, None)
-                if aside:
-                    self._aside[url] = time.monotonic() + aside
-
-    def _take(self, tried: Counter[str]) -> tuple[str, float]:
-        now = time.monotonic()
-
-        def rank(url: str) -> tuple[float, int, int, int]:
-            until = self._aside.get(url, 0.0)
-            if until <= now:  # a trial is over before there is another
-                until = now if until and self._waiting[url] else 0.0
-            return until, tried[url], self._waiting[url], self._asked[url]
-
-        with self._lock:
-            url = min(self.urls, key=rank)
-            self._waiting[url] += 1
-            self._asked[url] += 1
-            on_trial = url in self._aside and len(self._aside) < len(self.urls)
-        tried[url] += 1
-        return url, min(_TRIAL_TIMEOUT, TIMEOUT) if on_trial else TIMEOUT

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import httpx
+
 from curate.backends.base import Compute, Engine
-from curate.backends.server.asking import Turns, Unanswered, accepted, address, ask, client
+from curate.backends.server.asking import Servers, Unanswered, accepted, address, ask, client
 from curate.backends.vllm.adapters import short_limit, why_merged
 from curate.errors import CurateError
 from curate.models.fingerprints import is_adapter
@@ -29,13 +31,6 @@ def check(
     Raises `CurateError` for a server that is not there after `patience` seconds or wants a key, a
     model that it doesn't serve, or one whose context is too short.
     """
-    for package in ("httpx", "tenacity"):
-        try:
-            __import__(package)
-        except ImportError:
-            raise CurateError(
-                f"--backend server needs {package}: pip install 'curate[server]'"
-            ) from None
     if compute.in_flight < 1:
         raise CurateError(f"--in-flight must be at least 1, not {compute.in_flight}")
     names: dict[str, list[str]] = {}
@@ -43,7 +38,7 @@ def check(
     with client(1) as http:
         for url in urls:
             try:
-                there = ask(Turns([url]), lambda url, _: _list(http, url), patience, note)
+                there = ask(Servers([url]), lambda url: _list(http, url), patience, note)
             except Unanswered as end:
                 raise CurateError(f"{url} doesn't answer ({end.why}): is the server up?") from None
             names[url] = [_name(model, there, url) for model in models]
@@ -53,7 +48,7 @@ def check(
     return names
 
 
-def _list(http: Any, url: str) -> dict[str, dict[str, Any]]:
+def _list(http: httpx.Client, url: str) -> dict[str, dict[str, Any]]:
     """What a server says of the models that it has, by their served names."""
     answer = accepted(http.get(f"{url}/models", timeout=30.0), url)
     try:

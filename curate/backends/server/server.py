@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
+import httpx
 import numpy as np
 
 from curate.backends.base import Compute, Found
 from curate.backends.server import asking
-from curate.backends.server.asking import Busy, Turns, Unanswered, accepted, ask, brief, hidden
+from curate.backends.server.asking import Busy, Servers, Unanswered, accepted, ask, brief, hidden
 from curate.backends.server.served import check
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
@@ -34,12 +35,11 @@ class ServerBackend:
     """Models behind one address or several, with `in_flight` requests under way at a time.
 
     A request that a server can't answer now (429, 5xx, no connection) goes to another server, and
-    round again with growing pauses; `asking` says which. The threads that wait for answers are
-    daemons: a stop or an error ends the process whether or not a server ever answers.
+    round again with growing pauses. The threads that wait for answers are daemons: a stop or an
+    error ends the process whether or not a server ever answers.
     """
 
     name = "server"
-    whole_windows = False
 
     def __init__(
         self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
@@ -48,7 +48,7 @@ class ServerBackend:
         self._note, self._told = note, -math.inf
         self._names = check(group, compute, asking.PATIENCE, note)
         self.engines = len(self._names)
-        self._turns = Turns(list(self._names))
+        self._servers = Servers(list(self._names))
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight
         self._jobs: SimpleQueue[tuple[Done, int, Encoded, int] | None] = SimpleQueue()
@@ -57,10 +57,7 @@ class ServerBackend:
             Thread(target=self._work, name=f"curate-server-{number}", daemon=True).start()
 
     def score(
-        self,
-        encoded: Sequence[Encoded],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
+        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
         """Score a window, a request for each example and model; see `Backend.score`."""
         done: Done = SimpleQueue()
@@ -115,13 +112,11 @@ class ServerBackend:
             return f"the servers fail on it alone ({end.why})"
 
     def _ask(self, item: Encoded, place: int, patience: float) -> Found:
-        def request(url: str, seconds: float) -> Found:
+        def request(url: str) -> Found:
             body = _body(item, self._names[url][place])
-            timeout = asking.timeout(seconds)
-            answer = self._client.post(f"{url}/completions", json=body, timeout=timeout)
-            return _read(answer, item, url)
+            return _read(self._client.post(f"{url}/completions", json=body), item, url)
 
-        return ask(self._turns, request, patience, self._tell, self._closed)
+        return ask(self._servers, request, patience, self._tell, self._closed)
 
     def _tell(self, text: str) -> None:
         """Say what many requests hear at once, such as that a server is gone, once in a while."""
@@ -154,7 +149,7 @@ def _body(item: Encoded, served: str) -> dict[str, Any]:
     }
 
 
-def _read(answer: Any, item: Encoded, url: str) -> Found:
+def _read(answer: httpx.Response, item: Encoded, url: str) -> Found:
     """The answer tokens' log-probs from a server's response, or why it refuses this example.
 
     Raises `Busy` where it is worth asking again, a missing number included, and `CurateError`
@@ -177,7 +172,7 @@ def _read(answer: Any, item: Encoded, url: str) -> Found:
     return np.where(numbers <= _CLAMP, -np.inf, numbers).astype(np.float32)
 
 
-def _message(answer: Any) -> str:
+def _message(answer: httpx.Response) -> str:
     try:
         said = answer.json()
         said = said.get("error", said)

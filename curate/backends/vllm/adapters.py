@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.backends.base import MOST_MODELS, Engine
+from curate.backends.base import Engine
 from curate.errors import CurateError
 from curate.models.fingerprints import read_json, weight_files
 from curate.models.resolve import Model
@@ -72,11 +72,10 @@ def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
         alone = model.adapter is None and model.role != "aligned"
         if alone or why_merged(model, engine):
             grouped.append([model])
-            continue
-        if len(shared) % MOST_MODELS == 0:
-            shared = []
-            grouped.append(shared)
-        shared.append(model)
+        else:
+            if not shared:
+                grouped.append(shared)
+            shared.append(model)
     return grouped
 
 
@@ -93,7 +92,7 @@ def why_merged(model: Model, engine: Engine) -> str | None:
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         return f"init_lora_weights is {init} in it"
-    limit = min(engine.max_lora_rank or RANKS[-1], RANKS[-1])
+    limit = min(int(engine.args.get("max_lora_rank", RANKS[-1])), RANKS[-1])
     if rank(model.adapter) > limit:
         return f"its rank {rank(model.adapter)} is above {limit}"
     return _odd_tensor(model.adapter, model.path)
@@ -107,9 +106,9 @@ def rank(adapter: Path) -> int:
     return found
 
 
-def kernel_rank(adapters: Sequence[Path], engine: Engine) -> int:
+def kernel_rank(adapters: Sequence[Path]) -> int:
     """The smallest `max_lora_rank` that vLLM takes and that holds these adapters."""
-    largest = min(engine.max_lora_rank or max(map(rank, adapters)), RANKS[-1])
+    largest = max(map(rank, adapters))
     return next(size for size in RANKS if size >= largest)
 
 

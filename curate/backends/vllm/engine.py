@@ -8,7 +8,7 @@ An engine doesn't give its memory back reliably inside a process, so each lives 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends.base import Compute, Found
+from curate.backends.base import Compute, Found, check_ids
 from curate.backends.vllm.adapters import layers, why_merged
 from curate.backends.vllm.job import (
     check,
@@ -44,7 +44,6 @@ class VllmBackend:
     """A model, or an aligned model and adapters over it, in one vLLM engine or several alike."""
 
     name = "vllm"
-    whole_windows = False
 
     def __init__(
         self, group: Sequence[Model], compute: Compute, note: Callable[[str], None]
@@ -67,14 +66,12 @@ class VllmBackend:
         self.engines = len(self._children)
 
     def score(
-        self,
-        encoded: Sequence[Encoded],
-        models: Sequence[int] = (),
-        known: Collection[int] = (),
+        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
         """Score a window, requests for all models mixed; see `Backend.score`."""
         ids = _ids(encoded)
-        _check_ids(ids, self._vocabulary, self.group[0])
+        highest = max((int(one.max()) for one in ids if one.size), default=0)
+        check_ids(highest, self._vocabulary, self.group[0])
         first, self._sent = self._sent, self._sent + len(encoded)
         shares: list[list[Request]] = [[] for _ in self._children]
         for index, engine in enumerate(_engines([item.stop for item in encoded], len(shares))):
@@ -161,12 +158,3 @@ def _ids(encoded: Sequence[Encoded]) -> list[npt.NDArray[np.int32]]:
         if id(item) not in made:
             made[id(item)] = np.asarray(item.ids[: item.stop], np.int32)
     return [made[id(item)] for item in encoded]
-
-
-def _check_ids(ids: Sequence[npt.NDArray[np.int32]], vocabulary: int, model: Model) -> None:
-    top = max((int(one.max()) for one in ids if one.size), default=0)
-    if top >= vocabulary:
-        raise CurateError(
-            f"token id {top} is outside the vocabulary of {model.name} ({vocabulary} rows in "
-            f"{model.path}): the tokenizer in {model.tokenizer} does not belong to it"
-        )

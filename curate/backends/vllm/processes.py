@@ -1,4 +1,9 @@
-"""Child processes that load models: started, asked over a socket, and ended with all they took."""
+"""Child processes that load models: started, asked over a pipe, and ended with all they started.
+
+They are started by `subprocess`, not by `multiprocessing`: that imports modules before a child can
+be kept from the current folder, imports the user's own script again, and forbids a child that ends
+with its parent to start vLLM's processes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,14 +18,14 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system import scratch
-from curate.system.stopping import held
 
 _END_SECONDS = 10.0
 _TAIL = 200_000  # characters of a log in which the cause is looked for
@@ -32,22 +36,20 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _CAUSE = re.compile(r"^(?:.* )?(?P<cause>[\w.]*(?:Error|Exception): .+)$", re.M)
-_SAID_ELSEWHERE = (
-    "See root cause above",
-    "EngineDeadError",
-    "EngineCore encountered an issue",
-    "Tokenizer not available when",  # vLLM warns of it, since it needs none here
+_SAID_ELSEWHERE = re.compile(  # of the last: vLLM warns of it, since it needs none here
+    "See root cause above|EngineDeadError|EngineCore encountered an issue|"
+    "Tokenizer not available when"
 )
 MEMORY_HINT = (
     "out of memory: lower --max-length or --batch-tokens, split the model with --tensor-parallel, "
-    "shrink it with --quantization or --dtype, or change the engine's share with --gpu-memory "
-    "(more if it has too little, less if others use the device), or keep fewer adapters there "
-    "with --engine-arg max_loras=N"
+    "shrink it with --dtype or --engine-arg quantization=fp8, or change the engine's share with "
+    "--engine-arg gpu_memory_utilization=0.8 (more if it has too little, less if others use the "
+    "device), or keep fewer adapters there with --engine-arg max_loras=N"
 )
 
 
 class Child:
-    """A module run by a Python of its own, with a socket to it and its output in a log file.
+    """A module run by a Python of its own, with a pipe to it and its output in a log file.
 
     It gets a session of its own: a Ctrl-C reaches only the parent, which then ends the child with
     everything that the child started.
@@ -55,19 +57,18 @@ class Child:
 
     def __init__(self, module: str, job: Any, environment: Mapping[str, str]) -> None:
         self.log = scratch.fresh("engine") / "log"
-        ours, theirs = socket.socketpair()
+        self._failed = False
+        self.connection, theirs = Pipe()
         with theirs, self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command(module, str(theirs.fileno())),
+                _command(module, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
-                env=surroundings(environment),
+                env=_environment(environment),
                 start_new_session=True,
             )
-        self.connection = Connection(ours.detach())
-        self._failed = False
         self.send(job)
 
     def send(self, message: Any) -> None:
@@ -76,7 +77,7 @@ class Child:
             self.connection.send(message)
 
     def receive(self) -> Any:
-        """The child's next message; None where it has died."""
+        """The child's next message; None if it has died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -88,27 +89,28 @@ class Child:
         if not self._failed:
             self._failed = True
             self._keep_log()
-        lines = self.log.read_text(errors="replace")[-_TAIL:].splitlines()
-        text = "\n".join(line for line in lines if " INFO " not in line)
-        said = getattr(answer, "reason", "")
-        if _OUT_OF_MEMORY.search(said) or _OUT_OF_MEMORY.search(text):
-            cause = MEMORY_HINT
-        elif said and not any(mark in said for mark in _SAID_ELSEWHERE):
-            cause = said
-        else:
-            found = [m["cause"] for m in _CAUSE.finditer(text)]
-            causes = [c for c in found if not any(mark in c for mark in _SAID_ELSEWHERE)]
-            ended = f"its process died (exit code {code})"
-            if code is not None and code < 0:
-                causes, ended = [], f"its process was ended by {signal.Signals(-code).name}"
-            cause = causes[-1] if causes else ended
-        if "ended by SIGKILL" in cause:  # so a machine that runs out of memory ends a process
+        cause = self._cause(getattr(answer, "reason", ""), code)
+        if "ended by SIGKILL" in cause:  # a machine that runs out of memory ends processes so
             cause = f"{cause}, perhaps {MEMORY_HINT}"
-        line = re.sub(r"\s+", " ", cause)[:500]
+        line = re.sub(r"\s+", " ", cause)[:600]
         return f"{line}; its log is {self.log}"
 
+    def _cause(self, said: str, code: int | None) -> str:
+        """What the child said itself, else its log's last error, else how its process ended."""
+        text = self.log.read_text(errors="replace")[-_TAIL:]
+        text = "\n".join(line for line in text.splitlines() if " INFO " not in line)
+        if _OUT_OF_MEMORY.search(f"{said}\n{text}"):
+            return MEMORY_HINT
+        if said and not _SAID_ELSEWHERE.search(said):
+            return said
+        if code is not None and code < 0:
+            return f"its process was ended by {signal.Signals(-code).name}"
+        causes = [match["cause"] for match in _CAUSE.finditer(text)]
+        causes = [cause for cause in causes if not _SAID_ELSEWHERE.search(cause)]
+        return causes[-1] if causes else f"its process died (exit code {code})"
+
     def close(self) -> None:
-        """Ask the child to end, and see to it; its log goes unless it failed."""
+        """Ask the child to end, and make sure that it does; its log goes unless it failed."""
         self.send(None)
         self._end()
         self.connection.close()
@@ -116,14 +118,14 @@ class Child:
             self.log.unlink(missing_ok=True)
 
     def _keep_log(self) -> None:
-        """Put it where it outlives this process; on a full disk it is lost, and the error told."""
+        """Move the log to where it outlives this process, unless the disk is full."""
         with suppress(OSError):
             number, kept = tempfile.mkstemp(prefix="curate-engine-", suffix=".log")
             os.close(number)
             self.log = Path(shutil.move(self.log, kept))
 
     def _end(self) -> int | None:
-        """See that it is gone; gives back its exit code, None where it had to be killed."""
+        """Wait, then kill it and all it started; gives its exit code, None if it was killed."""
         code = None
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=_END_SECONDS)
@@ -133,37 +135,42 @@ class Child:
         return code
 
 
-def command(module: str, *arguments: str) -> list[str]:
-    """What runs a module in a Python of its own, which imports nothing from the current folder.
-
-    That may hold data from anywhere, and in it files called like modules. See `surroundings`.
-    """
-    return [sys.executable, "-P", "-m", module, *arguments]
-
-
-def surroundings(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a child: ours, `more`, and the places that we import from.
-
-    A checkout need not be installed. What the child starts keeps off the current folder too.
-    """
-    path = os.pathsep.join(filter(None, sys.path))
-    return {**os.environ, **(more or {}), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-
-
 def answering(children: Iterable[Child]) -> list[Child]:
     """Those of the children that have sent something or died, after a second at most."""
     by_connection = {child.connection: child for child in children}
     return [by_connection[c] for c in wait(by_connection, timeout=1.0)]  # type: ignore[index]
 
 
-def end_with(parent: int) -> None:
-    """End this process and its group once the parent is gone, however it went. For a thread."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+def end_with_parent() -> None:
+    """End this process and its group once the parent is gone, however it went."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 
 
-_MEMORY_HINT = (
+def _command(module: str, *arguments: object) -> list[str]:
+    """Run a module's `main` in a Python that imports nothing from the current folder.
+
+    That folder may hold data from anywhere, and files in it named like modules. Under `-m` the
+    module would be called `__main__`, and the parent would not know the messages it sends.
+    """
+    run = "import importlib, sys; importlib.import_module(sys.argv[1]).main(*sys.argv[2:])"
+    return [sys.executable, "-P", "-c", run, module, *map(str, arguments)]
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Our environment, `more`, and the places that we import from: a checkout isn't installed."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, **more, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+# Merging
+
+_MERGE_HINT = (
     "out of memory: the whole model is in it while it is merged; give a smaller --dtype, or merge "
     "the adapter on a larger machine and name the result"
 )
@@ -174,50 +181,37 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
 
     Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
     """
-    arguments = (os.getpid(), model.path, model.adapter, dtype, folder)
-    child: subprocess.Popen[str] | None = None
-    try:
-        with held():  # a stop in the midst of it would lose hold of the process
-            child = subprocess.Popen(
-                command(__name__, *map(str, arguments)),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=surroundings(),
-                start_new_session=True,
-            )
-        said = child.communicate()[1]
-    finally:
-        if child is not None:
-            child.kill()
-            child.wait()
-    if child.returncode:
-        lines = [line for line in said.splitlines() if line.strip()]
-        why = lines[-1] if lines else f"its process died (exit code {child.returncode})"
-        if child.returncode == -signal.SIGKILL:
-            why = f"its process was ended by SIGKILL, perhaps {_MEMORY_HINT}"
+    ran = subprocess.run(
+        _command(__name__, model.path, model.adapter, dtype, folder),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment({}),
+        start_new_session=True,
+    )
+    if ran.returncode:
+        lines = [line for line in ran.stderr.splitlines() if line.strip()]
+        why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
+        if ran.returncode == -signal.SIGKILL:
+            why = f"its process was ended by SIGKILL, perhaps {_MERGE_HINT}"
         raise CurateError(f"{model.name} can't be merged into a checkpoint: {why}")
 
 
 def main(base: str, adapter: str, dtype: str, folder: str) -> None:
-    """Load, merge and save; an error is the last line of stderr."""
+    """Load, merge and save, in the child; an error is the last line of stderr."""
     import torch
     from transformers import GenerationConfig
 
     from curate.backends.weights import choose_dtype, load
 
+    end_with_parent()
     cpu = torch.device("cpu")
     path = Path(base)
     model = Model("merged", "misaligned", adapter, path, Path(adapter), path, "")
     try:
         net = load(model, cpu, choose_dtype(dtype, cpu))
-        # Scores need none, and a published one that contradicts itself is refused when it is saved.
+        # Scores need none, and saving refuses published ones that contradict themselves.
         net.generation_config = GenerationConfig()
         net.save_pretrained(folder)
     except (CurateError, OSError) as error:
         raise SystemExit(str(error)) from None
-
-
-if __name__ == "__main__":
-    threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
-    main(*sys.argv[2:])

@@ -1,8 +1,8 @@
-"""The process in which one vLLM engine lives: requests in over a socket, log-probs out.
+"""The process in which one vLLM engine lives: requests in over a pipe, log-probs out.
 
-Started by `curate.backends.vllm.engine` as `python -m curate.backends.vllm.worker DESCRIPTOR`. It
-reads a `Job`, answers `Ready` or `Failed`, then reads lists of `Request` and answers lists of
-`Scored` as they finish. None, or the socket's end, ends it.
+`curate.backends.vllm.engine` starts it as a `Child`. It reads a `Job`, answers `Ready` or `Failed`,
+then reads lists of `Request` and answers lists of `Scored` as they finish. None, or the pipe's end,
+ends it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends.vllm.processes import end_with
+from curate.backends.vllm.processes import end_with_parent
 
 ATTEMPTS = 3
 """How often a request is scored before it is given up."""
@@ -46,18 +46,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Ready:
-    """The engine runs. `token_ids`: it scores given tokens at given places (vLLM's V2 runner)."""
-
-    version: str
-    token_ids: bool
+    """The engine runs."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The engine can't go on; `trace` is for the log."""
+    """The engine can't go on; its log has the traceback."""
 
     reason: str
-    trace: str
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ class Scorer:
 
 
 def sampling(request: Request, token_ids: bool, attempt: int = 1) -> Any:
-    """What vLLM is asked for with a request; `token_ids` as in `Ready`."""
+    """What vLLM is asked for with a request; `token_ids` as `suited` gives it."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     common = {
@@ -188,13 +184,10 @@ def suited(job: Job) -> tuple[bool, dict[str, Any]]:
 
 def serve(connection: Connection) -> None:
     """Score what comes over the connection until it ends."""
-    job = connection.recv()
-    import vllm
-
-    scorer = Scorer(job)
+    scorer = Scorer(connection.recv())
     children = multiprocessing.active_children()
     threading.Thread(target=end_without, args=(children,), daemon=True).start()
-    connection.send(Ready(vllm.__version__, scorer.token_ids))
+    connection.send(Ready())
     while True:
         while connection.poll(0 if scorer.busy() else None):
             message: Sequence[Request] | None = connection.recv()
@@ -220,26 +213,19 @@ def end_without(children: Sequence[BaseProcess]) -> None:
     os._exit(1)
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: str) -> None:
     """Serve, and tell the parent in one line what went wrong."""
-    connection = Connection(descriptor)
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    code = 0
+    end_with_parent()
+    connection = Connection(int(descriptor))
+    code = 1
     try:
         serve(connection)
+        code = 0
     except (EOFError, ConnectionError):
-        code = 1  # the parent is gone
+        pass  # the parent is gone
     except BaseException as error:
-        code = 1
-        trace = traceback.format_exc()
-        print(trace, file=sys.stderr, flush=True)
-        connection.send(Failed(f"{type(error).__name__}: {error}", trace))
+        traceback.print_exc()
+        connection.send(Failed(f"{type(error).__name__}: {error}"))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # engines leave threads behind that would wait for each other
-
-
-if __name__ == "__main__":
-    # Under its own name, by which the parent knows the messages.
-
-    main(int(sys.argv[1]))
