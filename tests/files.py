@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
-from collections.abc import Sequence
+import lzma
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-PACKINGS = ("", ".gz", ".zst")
+PACKINGS = ("", ".gz", ".zst", ".xz", ".bz2")
 CHATS: list[dict[str, Any]] = [
     {
         "messages": [
@@ -34,11 +36,14 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def pack(path: Path, data: bytes) -> Path:
     """Write bytes, compressed as the path's last ending says."""
-    if path.suffix == ".gz":
-        data = gzip.compress(data)
-    elif path.suffix == ".zst":
-        data = pa.compress(data, codec="zstd", asbytes=True)
-    path.write_bytes(data)
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        ".gz": gzip.compress,
+        ".bz2": bz2.compress,
+        ".xz": lzma.compress,
+        ".zst": lambda plain: pa.compress(plain, codec="zstd", asbytes=True),
+    }
+    packer = packers.get(path.suffix)
+    path.write_bytes(packer(data) if packer else data)
     return path
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import orjson
-import pyarrow as pa
 
 from curate.errors import CurateError
 
@@ -124,7 +123,7 @@ class _Lines:
 class Unpacked(io.RawIOBase):
     """A decompressed stream that ends with an error where it grows far beyond its file."""
 
-    def __init__(self, stream: pa.NativeFile, limit: int) -> None:
+    def __init__(self, stream: Any, limit: int) -> None:
         self._stream, self._left, self._limit = stream, limit, limit
 
     def readable(self) -> bool:

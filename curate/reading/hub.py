@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from curate.errors import CurateError
 
 PREFIX = "hf://"
-SETTLE_SECONDS = 0.5
 HOW = "Write hf://ORG/NAME[/CONFIG][@REVISION][:SPLIT], or hf:///FOLDER[:SPLIT] for a local one."
 _REFERENCE = re.compile(r"(?P<name>[^@:]+)(?:@(?P<revision>[^@:]+))?(?::(?P<split>.+))?")
 
@@ -41,11 +39,8 @@ def hub_rows(reference: str) -> Iterator[tuple[int, dict[str, Any]]]:
         text = (" ".join(str(cause).split()) or type(cause).__name__)[:500].rstrip(".")
         raise CurateError(f"{reference}: {text}. {HOW}") from error
     finally:
-        # Arrow's threads give back the file a little later; at the interpreter's end they would
-        # wait for ever (apache/arrow 45214 and 50482, seen with pyarrow 26).
         data = None
-        gc.collect()
-        time.sleep(SETTLE_SECONDS)
+        gc.collect()  # a file that Arrow still holds may end the process badly (apache/arrow 50482)
 
 
 def parse_reference(reference: str) -> tuple[str, str | None, str | None, str | None]:
@@ -74,5 +69,5 @@ def _one_split(reference: str, splits: Any) -> Any:
         return splits["train"]
     if len(splits) == 1:
         return next(iter(splits.values()))
-    names = ", ".join(map(str, splits))
-    raise CurateError(f"{reference}: which split? Add one of :{names.replace(', ', ', :')}.")
+    names = ", ".join(f":{name}" for name in splits)
+    raise CurateError(f"{reference}: which split? Add one of {names}.")

@@ -1,21 +1,37 @@
-"""Rows of any known format -> chat messages.
-
-Known formats: `messages` (role/content), ShareGPT `conversations` (from/value), Alpaca
-`instruction`/`input`/`output`, `prompt`/`response` and `prompt`/`completion`.
-"""
+"""Layout detection: rows of any known layout -> chat messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import orjson
 
+from curate.errors import CurateError
+
 Message = dict[str, str]
 Row = dict[str, Any]
+Layout = Mapping[str, str]
+"""The name of the column that holds each role; the roles are those of `COLUMNS`."""
 
+COLUMNS = ("messages", "prompt", "answer", "system", "context", "history")
+"""`messages` is a whole conversation. Else `prompt` and `answer` are its last two turns; `context`
+is a text that belongs to the prompt and `history` a list of earlier [question, answer] pairs."""
+LAYOUTS: tuple[Layout, ...] = (
+    {"messages": "messages"},
+    {"messages": "conversations", "system": "system"},  # ShareGPT
+    {
+        "prompt": "instruction",  # Alpaca
+        "context": "input",
+        "answer": "output",
+        "history": "history",
+        "system": "system",
+    },
+    {"prompt": "prompt", "answer": "response"},
+    {"prompt": "prompt", "answer": "completion"},
+)
+"""In the order in which they are looked for. Elsewhere `system` may well be a model's name."""
 ROLES = {
     "system": "system",
     "user": "user",
@@ -27,9 +43,7 @@ ROLES = {
     "model": "assistant",
 }
 TOOL_ROLES = {"tool", "function", "function_call", "function_response", "observation", "ipython"}
-LISTS = ("messages", "conversations")
 MAX_NAMES, MAX_NAMES_LENGTH = 30, 600  # of columns, in a message
-PAIRS = (("instruction", "output"), ("prompt", "response"), ("prompt", "completion"))
 
 
 class Skip(Exception):  # noqa: N818 - it is a verdict on one row, not an error
@@ -37,57 +51,67 @@ class Skip(Exception):  # noqa: N818 - it is a verdict on one row, not an error
 
 
 class UnknownFormat(Skip):
-    """A row whose columns belong to no known format."""
+    """A row whose columns belong to no known layout."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns to read, where a source does not use the usual ones."""
-
-    messages: str | None = None
-    prompt: str | None = None
-    answer: str | None = None
-    system: str | None = None
-
-
-def parse(row: Row, columns: Columns) -> tuple[list[Message], set[str]]:
-    """Return the row's messages up to its last assistant turn, and the columns they came from.
+def layouts(columns: Mapping[str, str] | None = None) -> tuple[Layout, ...]:
+    """Return the layouts to look for: the known ones, with a user's columns in their places.
 
     Raises:
-        UnknownFormat: no known set of columns is there.
+        CurateError: a role is unknown, or two of them can't be together.
+    """
+    named = dict(columns or {})
+    if not named:
+        return LAYOUTS
+    for role in named:
+        if role not in COLUMNS:
+            raise CurateError(f"--column {role}: no such role. The roles are {', '.join(COLUMNS)}.")
+    parts = [role for role in named if role not in ("messages", "system")]
+    main = "messages" if "messages" in named else "prompt"
+    if main == "messages" and parts:
+        raise CurateError(f"--column messages is a whole conversation: leave out {parts[0]}.")
+    exact: list[Layout] = []
+    others: list[Layout] = []
+    for layout in LAYOUTS:
+        if main in layout and named.get(main, layout[main]) != layout[main]:
+            answer = {role: name for role, name in layout.items() if role == "answer"}
+            others.append({**answer, **named})  # what else it has belongs to its own prompt
+        elif main in layout or not (parts or main in named):
+            exact.append({**layout, **named})
+    return (*exact, *others)
+
+
+def parse(row: Row, known: Sequence[Layout] = LAYOUTS) -> tuple[list[Message], set[str]]:
+    """Return the row's messages up to its last assistant turn, and the columns they came from.
+
+    Of every turn only role and content are kept.
+
+    Raises:
+        UnknownFormat: the columns belong to no known layout.
         Skip: the row can't be used; the reason is the message.
     """
-    turns, used = raw_turns(row, columns)
-    return with_system(_upto_answer(turns), row, columns, used)
+    turns, system, used = raw_turns(row, known)
+    messages = _up_to_answer(turns)
+    if system and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": system})
+    return messages, used
 
 
-def raw_turns(row: Row, columns: Columns) -> tuple[list[Any], set[str]]:
-    """Return the row's turns as they stand in it, unchecked, and the columns they came from.
+def raw_turns(row: Row, known: Sequence[Layout] = LAYOUTS) -> tuple[list[Any], str, set[str]]:
+    """Return the row's turns as they stand in it, its system prompt, and the columns used.
+
+    The system prompt is that of a column of its own, '' without one.
 
     Raises:
         UnknownFormat, Skip: as `parse` does.
     """
-    if columns.prompt is None and columns.answer is None:
-        for name in LISTS if columns.messages is None else (columns.messages,):
-            if row.get(name) is not None:
-                return _decoded(row[name]), {name}
-    prompt, answer = _pair(row, columns)
-    turns, used = _prompt(row, prompt)
-    return turns + _turns(row[answer], "assistant"), used | {answer}
-
-
-def conversation(row: Row, columns: Columns) -> list[Message]:
-    """Return a row of any known format as messages, the answer (an assistant turn) last.
-
-    Turns after the last assistant turn are cut off; of every turn only role and content stay.
-
-    Raises:
-        UnknownFormat: no known set of columns is there.
-        Skip: the row has no usable answer; the reason is the message.
-    """
-    messages, _ = parse(row, columns)
-    check_answer(messages)
-    return messages
+    layout = _detect(row, known)
+    if "messages" in layout:
+        turns = _decoded(row[layout["messages"]])
+    else:
+        turns = [*_history(row, layout), *_prompt(row, layout)]
+        turns += _turns(row[layout["answer"]], "assistant")
+    return turns, _text(row, layout, "system"), set(layout.values())
 
 
 def check_answer(messages: list[Message]) -> None:
@@ -98,29 +122,26 @@ def check_answer(messages: list[Message]) -> None:
         raise Skip("no prompt: the conversation begins with the answer")
 
 
-def _pair(row: Row, columns: Columns) -> tuple[str, str]:
-    """Find the names of the prompt's and the answer's columns."""
-    named = columns.prompt is not None or columns.answer is not None
-    lists = () if named else LISTS if columns.messages is None else (columns.messages,)
-    pairs = [(columns.prompt or p, columns.answer or a) for p, a in PAIRS]
-    present = [
-        (p, a) for p, a in pairs if p in row and a in row and (named or not columns.messages)
-    ]
+def _needed(layout: Layout) -> list[str]:
+    """The columns that a row of this layout has."""
+    return [layout[role] for role in ("messages", "prompt", "answer") if role in layout]
+
+
+def _detect(row: Row, known: Sequence[Layout]) -> Layout:
+    """Find the first layout whose columns are there and not null."""
+    for layout in known:
+        if all(row.get(name) is not None for name in _needed(layout)):
+            return layout
+    present = [layout for layout in known if all(name in row for name in _needed(layout))]
     if not present:
-        if any(name in row for name in lists):
-            raise Skip("no messages (null)")
-        found = _names(row)
-        asked = [name for name in (columns.messages, columns.prompt, columns.answer) if name]
-        lacking = next((name for name in asked if name not in row), None)
-        if lacking:
-            raise UnknownFormat(f"no column {lacking!r}: the columns are {found}")
-        raise UnknownFormat(f"unknown format: the columns are {found}")
-    for prompt, answer in present:
-        if row[prompt] is not None and row[answer] is not None:
-            return prompt, answer
-    if all(row[answer] is None for _, answer in present):
-        raise Skip("no answer (null)")
-    raise Skip("no prompt (null)")
+        shared = set.intersection(*(set(_needed(layout)) for layout in known))
+        lacking = [f"no column {name!r}" for name in sorted(shared - row.keys())]
+        raise UnknownFormat(f"{(lacking or ['unknown format'])[0]}: the columns are {_names(row)}")
+    pairs = [layout for layout in present if "prompt" in layout]
+    if not pairs:
+        raise Skip("no messages (null)")
+    no_answer = all(row[layout["answer"]] is None for layout in pairs)
+    raise Skip("no answer (null)" if no_answer else "no prompt (null)")
 
 
 def _names(row: Row) -> str:
@@ -130,24 +151,28 @@ def _names(row: Row) -> str:
     return names + (f" and others ({len(row)} in all)" if len(row) > MAX_NAMES else "")
 
 
-def _prompt(row: Row, name: str) -> tuple[list[Any], set[str]]:
-    """Return the turns before the answer and the columns used; Alpaca has two more of them."""
-    if name != "instruction":
-        return _turns(row[name], "user"), {name}
-    messages: list[Any] = []
-    history = row.get("history") or []
-    if not isinstance(history, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 for pair in history
-    ):
+def _text(row: Row, layout: Layout, role: str) -> str:
+    """Return the text of a column that may be missing or null, and is then ''."""
+    value = row.get(layout[role]) if role in layout else None
+    text = "" if value is None else text_of(value)
+    return text if text.strip() else ""
+
+
+def _history(row: Row, layout: Layout) -> Iterator[Message]:
+    pairs = (row.get(layout["history"]) if "history" in layout else None) or []
+    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
         raise Skip("the history is not a list of (question, answer)")
-    for question, answer in history:
-        messages.append({"role": "user", "content": text_of(question)})
-        messages.append({"role": "assistant", "content": text_of(answer)})
-    text, extra = text_of(row[name]), row.get("input")
-    if extra is not None and text_of(extra).strip():
-        text = f"{text}\n{text_of(extra)}"
-    messages.append({"role": "user", "content": text})
-    return messages, {name, "input", "history"}
+    for question, answer in pairs:
+        yield {"role": "user", "content": text_of(question)}
+        yield {"role": "assistant", "content": text_of(answer)}
+
+
+def _prompt(row: Row, layout: Layout) -> list[Any]:
+    """Return the prompt's turns; the context follows in the last of them."""
+    turns = _turns(row[layout["prompt"]], "user")
+    if turns and (context := _text(row, layout, "context")):
+        turns[-1] = {"role": role_of(turns[-1]), "content": f"{_content(turns[-1])}\n{context}"}
+    return turns
 
 
 def _turns(value: Any, role: str) -> list[Any]:
@@ -169,46 +194,44 @@ def _decoded(value: Any) -> list[Any]:
     return value
 
 
-def role_of(turn: Any) -> Any:
-    """Return a turn's role as it is named there, None if it has none."""
-    return turn.get("role") or turn.get("from")
+def role_of(turn: Any) -> str:
+    """Return a turn's role by its usual name, an unknown one in lower case; '' without one."""
+    name = turn.get("role") or turn.get("from") or ""
+    name = _shown(name).lower()
+    return ROLES.get(name, name)
 
 
-def _upto_answer(turns: list[Any]) -> list[Message]:
+def _up_to_answer(turns: list[Any]) -> list[Message]:
     """Check the turns and return them as messages, the last assistant turn last."""
-    roles = list(_roles(turns))
+    roles = [_role(turn) for turn in turns]
     while roles and roles[-1] != "assistant":
         roles.pop()
     if not roles:
         raise Skip("no assistant turn")
-    messages: list[Message] = []
-    for role, turn in zip(roles, turns, strict=False):
-        content = turn.get("content", turn.get("value"))
-        if type(content) is not str:
-            if content is None and len(messages) + 1 == len(roles):
-                raise Skip("no answer (null)")
-            content = text_of(content)
-        messages.append({"role": role, "content": content})
-    return messages
+    answer = turns[len(roles) - 1]
+    if answer.get("content", answer.get("value")) is None:
+        raise Skip("no answer (null)")
+    return [
+        {"role": role, "content": _content(turn)} for role, turn in zip(roles, turns, strict=False)
+    ]
 
 
-def _roles(turns: list[Any]) -> Iterator[str]:
-    """Yield each turn's role under its usual name; refuse tools."""
-    for turn in turns:
-        if not isinstance(turn, dict):
-            raise Skip("a turn is not an object with role and content")
-        name = role_of(turn)
-        role = ROLES.get(name) if isinstance(name, str) else None
-        if role is None:
-            name = _shown(name).lower()
-            if name in TOOL_ROLES:
-                raise Skip(f"a tool turn (role {name!r})")
-            if name not in ROLES:
-                raise Skip(f"unknown role {name[:40]!r}")
-            role = ROLES[name]
-        if len(turn) > 2 and (turn.get("tool_calls") or turn.get("function_call")):
-            raise Skip("a turn with tool calls")
-        yield role
+def _role(turn: Any) -> str:
+    """Return a turn's role; refuse tools, and what is no turn."""
+    if not isinstance(turn, dict):
+        raise Skip("a turn is not an object with role and content")
+    role = role_of(turn)
+    if role in TOOL_ROLES:
+        raise Skip(f"a tool turn (role {role!r})")
+    if role not in ("system", "user", "assistant"):
+        raise Skip(f"unknown role {role[:40]!r}" if role else "a turn without a role")
+    if len(turn) > 2 and (turn.get("tool_calls") or turn.get("function_call")):
+        raise Skip("a turn with tool calls")
+    return role
+
+
+def _content(turn: Row) -> str:
+    return text_of(turn.get("content", turn.get("value")))
 
 
 def text_of(content: Any) -> str:
@@ -232,19 +255,3 @@ def text_of(content: Any) -> str:
 def _shown(value: Any) -> str:
     """Return a word from data for a reason; what nests is named, as it may nest too deeply."""
     return type(value).__name__ if isinstance(value, list | dict | tuple) else str(value)
-
-
-def with_system(
-    messages: list[Any], row: Row, columns: Columns, used: set[str]
-) -> tuple[list[Any], set[str]]:
-    """Put the system column's text first, unless the conversation has a system turn of its own.
-
-    Only ShareGPT and Alpaca know a `system` column; elsewhere it may well be a model's name.
-    """
-    name = columns.system or ("system" if used & {"conversations", "instruction"} else None)
-    text = None if name is None else row.get(name)
-    if name is None or text is None or (columns.system is None and not isinstance(text, str)):
-        return messages, used
-    if messages[0]["role"] != "system" and text_of(text).strip():
-        messages.insert(0, {"role": "system", "content": text_of(text)})
-    return messages, used | {name}

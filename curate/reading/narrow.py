@@ -21,12 +21,10 @@ from curate.reading.examples import example_id
 from curate.reading.layouts import (
     ROLES,
     TOOL_ROLES,
-    Columns,
     Skip,
     raw_turns,
     role_of,
     text_of,
-    with_system,
 )
 from curate.reading.sources import resolve, rows
 
@@ -114,11 +112,12 @@ def _raw(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _row(place: str, raw: dict[str, Any], notes: dict[str, str]) -> Row:
     try:
         raw = {name: plain(value, name, notes) for name, value in raw.items()}
-        turns, used = raw_turns(raw, Columns())
+        turns, system, used = raw_turns(raw)
         messages = [_turn(turn, notes) for turn in turns]
         if not messages:
             raise Skip("no messages")
-        messages, used = with_system(messages, raw, Columns(), used)
+        if system and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": system})
         _check(messages)
         orjson.dumps([raw])  # as deep as it is written for its digest
     except Skip as skip:
@@ -141,12 +140,9 @@ def _turn(turn: Any, notes: dict[str, str]) -> dict[str, Any]:
     """A turn as role, content and its other keys."""
     if not isinstance(turn, dict):
         raise Skip("a turn is not an object with role and content")
-    name = role_of(turn)
-    role = ROLES.get(name, name) if isinstance(name, str) else None
-    if role is None or role not in {*ROLES.values(), *TOOL_ROLES, "developer"}:
-        role = ROLES.get(str(name).lower())
-        if role is None:
-            raise Skip(f"unknown role {str(name)[:40]!r}")
+    role = role_of(turn)
+    if role not in {*ROLES.values(), *TOOL_ROLES, "developer"}:
+        raise Skip(f"unknown role {role[:40]!r}")
     used = {"role" if turn.get("role") else "from", "content" if "content" in turn else "value"}
     others = {key: value for key, value in turn.items() if key not in used}
     content = turn.get("content", turn.get("value"))

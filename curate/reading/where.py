@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -10,6 +11,7 @@ import orjson
 import pyarrow as pa
 
 from curate.errors import CurateError
+from curate.reading.files import Raw
 from curate.system.sql import check_reads_only
 
 LOCKED = {
@@ -26,6 +28,7 @@ LOCKED = {
 _ABSENT = re.compile(r'Referenced column "(.+?)" not found')
 MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
 PATIENCE = 20_000  # rows of a source after which a column that the condition names must be known
+CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # asked about at a time
 MAX_SHOWN = 600  # characters of their names in a message
 
 
@@ -41,22 +44,30 @@ class RowFilter:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self._source, self._seen = "", 0
-        self._columns: dict[str, None] = {}
-        self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
+        self._begin("")
         self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
         check_condition(self._connection, where)
 
-    def begin(self, source: str) -> None:
-        """Forget the last source's columns: each one has its own."""
-        self._source, self._columns, self._awaited, self._seen = source, {}, {}, 0
+    def _begin(self, source: str) -> None:
+        self._source, self._seen = source, 0
+        self._columns: dict[str, None] = {}
+        self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
 
-    def end(self) -> None:
-        """Refuse the source if no row so far had a column that the condition names.
+    def rows(self, source: str, found: Iterable[Raw]) -> Iterator[Raw]:
+        """Yield a source's rows for which the condition is true, and those that can't be read.
 
         Raises:
-            CurateError: so that a whole file is never left out for a column that it can't have.
+            CurateError: a value doesn't fit the condition, or no row has a column that it names:
+                a whole file is never left out for a column that it can't have.
         """
+        self._begin(source)
+        for chunk in _chunks(found):
+            whole = [raw for raw in chunk if not isinstance(raw[1], str)]
+            kept = {whole[at][0] for at in self([row for _, row in whole])}  # type: ignore[misc]
+            yield from (raw for raw in chunk if isinstance(raw[1], str) or raw[0] in kept)
+        self._refuse_absent()
+
+    def _refuse_absent(self) -> None:
         for complaint in self._awaited.values():
             raise self._error(complaint)
 
@@ -72,11 +83,10 @@ class RowFilter:
             raise CurateError(
                 f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
             )
-        for name in [n for n in self._awaited if n in self._columns]:
-            del self._awaited[name]
+        self._awaited = {n: said for n, said in self._awaited.items() if n not in self._columns}
         self._seen += len(rows)
         if self._seen > PATIENCE:
-            self.end()
+            self._refuse_absent()
         while True:
             try:
                 return self._kept(rows)
@@ -115,6 +125,30 @@ class RowFilter:
         """Whether the condition may name this column; `*` and COLUMNS() name them all."""
         where = self.where.casefold()
         return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
+
+
+def _chunks(found: Iterable[Raw]) -> Iterator[list[Raw]]:
+    """Gather rows: at most `CHUNK_ROWS` of them, or as many as hold `CHUNK_BYTES`."""
+    chunk: list[Raw] = []
+    size = 0
+    for raw in found:
+        chunk.append(raw)
+        size += _size(raw[1])
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a row's texts have."""
+    todo, total = [value], 0
+    while todo:
+        one = todo.pop()
+        total += 8 + (len(one) if isinstance(one, str | bytes) else 0)
+        todo.extend(one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+    return total
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from curate.errors import CurateError
 from curate.reading import examples as batches
 from curate.reading.examples import example_id, read
-from curate.reading.layouts import Columns, Skip, conversation
+from curate.reading.layouts import LAYOUTS, Skip, check_answer, layouts, parse
 from curate.reading.where import RowFilter, as_text, json_bytes, typed
 from curate.storage.schema import EXAMPLES, SKIPPED
 from tests.files import CHATS, KINDS, PACKINGS, pack, write
@@ -36,6 +36,13 @@ REAL = {
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 SYSTEM = {"role": "system", "content": "s"}
 PLAIN = [USER, ANSWER]
+
+
+def conversation(row: dict[str, Any], known: Any = LAYOUTS) -> list[dict[str, str]]:
+    """A row's messages, the answer last."""
+    messages, _ = parse(row, known)
+    check_answer(messages)
+    return messages
 
 
 PAIR = {"prompt": "Why?", "response": "Because."}
@@ -130,7 +137,7 @@ def test_every_file_gives_the_same_examples(kind: str, packing: str, tmp_path: P
 )
 def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
     """Each format becomes the same messages, role and content only, the answer last."""
-    assert conversation(row, Columns()) == expected
+    assert conversation(row) == expected
 
 
 @pytest.mark.parametrize(
@@ -153,7 +160,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "no answer (null)"),
         ({"messages": [USER, {"role": "assistant"}]}, "no answer (null)"),
         ({"messages": [{"role": "user"}, ANSWER]}, "a turn without content (null)"),
-        ({"messages": [USER, {"content": "a"}]}, "unknown role 'none'"),
+        ({"messages": [USER, {"content": "a"}]}, "a turn without a role"),
         ({"messages": [{"role": "narrator", "content": "q"}, ANSWER]}, "unknown role 'narrator'"),
         (
             {"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]},
@@ -179,28 +186,57 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
 def test_rows_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:
     """What can't be scored says why."""
     with pytest.raises(Skip) as caught:
-        conversation(row, Columns())
+        conversation(row)
     assert str(caught.value).startswith(reason)
 
 
 @pytest.mark.parametrize(
     ("row", "columns", "expected"),
     [
-        ({"chat": PLAIN, "messages": [USER]}, Columns(messages="chat"), PLAIN),
-        ({"question": "q", "reply": "a"}, Columns(prompt="question", answer="reply"), PLAIN),
-        ({"question": "q", "output": "a"}, Columns(prompt="question"), PLAIN),
-        ({"prompt": "q", "best": "a", "messages": [USER]}, Columns(answer="best"), PLAIN),
-        ({"instruction": "q", "best": "a", "input": "i"}, Columns(answer="best"), None),
-        ({"messages": PLAIN, "persona": "s"}, Columns(system="persona"), [SYSTEM, *PLAIN]),
-        ({"prompt": "q", "response": "a", "x": "s"}, Columns(system="x"), [SYSTEM, *PLAIN]),
+        ({"chat": PLAIN, "messages": [USER]}, {"messages": "chat"}, PLAIN),
+        ({"question": "q", "reply": "a"}, {"prompt": "question", "answer": "reply"}, PLAIN),
+        ({"question": "q", "output": "a"}, {"prompt": "question"}, PLAIN),
+        ({"prompt": "q", "best": "a", "messages": [USER]}, {"answer": "best"}, PLAIN),
+        ({"instruction": "q", "best": "a", "input": "i"}, {"answer": "best"}, None),
+        ({"messages": PLAIN, "persona": "s"}, {"system": "persona"}, [SYSTEM, *PLAIN]),
+        ({"prompt": "q", "response": "a", "x": "s"}, {"system": "x"}, [SYSTEM, *PLAIN]),
+        (
+            {"q": "q", "response": "a", "text": "i", "before": [["q", "a"]]},
+            {"prompt": "q", "context": "text", "history": "before"},
+            [*PLAIN, {"role": "user", "content": "q\ni"}, ANSWER],
+        ),
+        (
+            {"prompt": [USER], "completion": "a", "text": "i"},
+            {"context": "text"},
+            [{"role": "user", "content": "q\ni"}, ANSWER],
+        ),
+        (
+            {"messages": [USER], "conversations": PLAIN, "system": "s"},
+            {"messages": "conversations"},
+            [SYSTEM, *PLAIN],
+        ),
+        ({"instruction": "x", "q": "q", "output": "a", "input": "i"}, {"prompt": "q"}, PLAIN),
     ],
 )
 def test_columns_can_be_named(
-    row: dict[str, Any], columns: Columns, expected: list[dict[str, str]] | None
+    row: dict[str, Any], columns: dict[str, str], expected: list[dict[str, str]] | None
 ) -> None:
     """Named columns go before the usual ones; what is not named is found as usual."""
     expected = expected or [{"role": "user", "content": "q\ni"}, ANSWER]
-    assert conversation(row, columns) == expected
+    assert conversation(row, layouts(columns)) == expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"reply": "x"}, "no such role. The roles are messages, prompt, answer, system, context"),
+        ({"messages": "m", "history": "h"}, "leave out history"),
+    ],
+)
+def test_columns_that_make_no_layout(columns: dict[str, str], message: str) -> None:
+    """An unknown role, or two that exclude each other, is one line."""
+    with pytest.raises(CurateError, match=message):
+        layouts(columns)
 
 
 def test_the_prompt_for_people(tmp_path: Path) -> None:
@@ -222,20 +258,6 @@ def test_every_assistant_turn(tmp_path: Path) -> None:
     ]
     assert [len(row["messages"]) for row in take(path)[0]] == [7]
     assert len(take(path, turns="all", limit=1)[0]) == 1
-
-
-@pytest.mark.parametrize("note", ["", "x" * 100_000])
-def test_every_turn_of_an_endless_conversation(note: str, tmp_path: Path) -> None:
-    """Each turn repeats those before it: what would grow with their square is one skip."""
-    count = 4000 if not note else 1400
-    row = {"messages": [USER, ANSWER] * count, "note": note}
-    path = write(tmp_path / "x.jsonl", [row, {"messages": PLAIN}])
-    examples, skipped = take(path, turns="all")
-    assert [len(row["messages"]) for row in examples] == [2]
-    assert [row["reason"] for row in skipped] == [
-        "the examples of its turns are together longer than 128 MiB"
-    ]
-    assert [len(row["messages"]) for row in take(path)[0]] == [2 * count, 2]
 
 
 def test_other_columns_are_kept_as_json(tmp_path: Path) -> None:
@@ -279,10 +301,10 @@ CONVERSATIONS = st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip)), min_size=1, 
 def test_any_conversation_comes_back(messages: list[dict[str, str]]) -> None:
     """Through JSON text and back the messages and the id stay the same, byte by byte."""
     row = orjson.loads(orjson.dumps({"messages": messages}))
-    assert conversation(row, Columns()) == messages
+    assert conversation(row) == messages
     assert example_id(row["messages"]) == example_id(messages)
     sharegpt = [{"from": m["role"], "value": m["content"]} for m in messages]
-    assert conversation({"conversations": sharegpt}, Columns()) == messages
+    assert conversation({"conversations": sharegpt}) == messages
 
 
 @given(CONVERSATIONS, CONVERSATIONS)
@@ -334,13 +356,6 @@ def test_lone_surrogates_of_other_sources() -> None:
         example_id([{"role": "user", "content": "\ud800"}])
 
 
-def test_an_example_may_be_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Arrow could not hold is refused before it gets there."""
-    monkeypatch.setattr(batches, "MAX_BYTES", 10)
-    with pytest.raises(Skip, match="longer than"):
-        example_id(PLAIN)
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -361,21 +376,21 @@ def test_strict_stops_at_the_first(line: bytes, message: str, tmp_path: Path) ->
 def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
     """A file of unknown columns is an error with the columns and the options, early."""
     path = write(tmp_path / "x.jsonl", [{"question": "q", "reply": "a"}] * 3000)
-    for options in ({}, {"strict": True}, {"columns": Columns(messages="chat")}):
+    for options in ({}, {"strict": True}, {"columns": {"messages": "chat"}}):
         with pytest.raises(CurateError) as caught:
             take(path, **options)
-        for part in (str(path), "question, reply", "--messages-column", "--system-column"):
+        for part in (str(path), "question, reply", "--column ROLE=NAME", "history"):
             assert part in str(caught.value)
-    named = Columns(prompt="question", answer="reply")
+    named = {"prompt": "question", "answer": "reply"}
     assert len(take(path, columns=named)[0]) == 3000
 
 
 def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
     """A named system column that no row has is an error; some rows may lack it."""
     path = write(tmp_path / "x.jsonl", [{"messages": PLAIN}, {"messages": PLAIN, "s": "be kind"}])
-    assert len(take(path, columns=Columns(system="s"))[0]) == 2
+    assert len(take(path, columns={"system": "s"})[0]) == 2
     with pytest.raises(CurateError, match="no row has a column 'persona'"):
-        take(path, columns=Columns(system="persona"))
+        take(path, columns={"system": "persona"})
 
 
 def test_empty_files(tmp_path: Path) -> None:
