@@ -97,7 +97,8 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        message = re.sub(r"\s*\n\s*", " ", str(error).split("\nLINE ")[0].strip())
+        said = re.split(r"\nLINE |\n\s*Stack Trace", str(error))[0].strip()
+        message = re.sub(r"\s*\n\s*", " ", said)
         message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
         if "No space left" in message:
             message += "; free some space, then run the same command again"

@@ -226,32 +226,6 @@ def test_an_output_holds_the_printed_rows(cli: Cli, made: Corpus, tmp_path: Path
     assert empty.code == 0 and json.loads((tmp_path / "none.json").read_text()) == []
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
-@pytest.mark.parametrize(
-    "query",
-    [
-        "select 1 as n, 'infinity'::date as d, [timestamp '290000-01-01'] as u from range(3)",
-        'select 1 as n, interval 1 month as i, 2 as n, \'x\' as "a""b" from range(3)',
-        "select 1 as n, * from test_all_types()",
-    ],
-)
-def test_every_value_can_be_written(
-    query: str, kind: str, cli: Cli, made: Corpus, tmp_path: Path
-) -> None:
-    """What Python or a kind of file has no place for is text there; numbers stay numbers."""
-    ran = cli("sql", query, "-c", made.path, "-o", tmp_path / f"x.{kind}")
-    assert (ran.code, ran.out) == (0, f"{tmp_path / f'x.{kind}'}: 3 rows\n"), ran.err
-    text = (tmp_path / f"x.{kind}").read_bytes()
-    if kind == "parquet":
-        found = pq.read_table(tmp_path / "x.parquet")
-        assert found.column(0).to_pylist() == [1, 1, 1]
-    elif kind != "csv":
-        rows = json.loads(text) if kind == "json" else list(map(json.loads, text.splitlines()))
-        assert [row["n"] for row in rows] == [1, 1, 1]
-        assert "infinity" not in query or rows[0]["d"] == "infinity"
-        assert "2 as n" not in query or (rows[0]["n_2"], rows[0]['a"b']) == (2, "x")
-
-
 def test_an_output_fails_whole(cli: Cli, made: Corpus, tmp_path: Path) -> None:
     """No half file, and what is missing is said: an ending, a file for Parquet, sound SQL."""
     for arguments, words in (
@@ -271,9 +245,11 @@ def test_unsafe_reaches_other_files(cli: Cli, made: Corpus, tmp_path: Path) -> N
     query = f"select label from gaps join '{labels}' using (rank)"
     assert cli("sql", query, "-c", made.path).code == 1
     ran = cli("sql", query, "-c", made.path, "--unsafe", "--format", "jsonl")
-    assert ran.out == '{"label": "best"}\n'
+    assert json.loads(ran.out) == {"label": "best"}
     script = f"copy (from gaps limit 2) to '{tmp_path / 'two.csv'}'; select 1 as a; select 2 as b"
-    assert cli("sql", script, "-c", made.path, "--unsafe", "--format", "jsonl").out == '{"b": 2}\n'
+    assert json.loads(cli("sql", script, "-c", made.path, "--unsafe", "--format", "jsonl").out) == {
+        "b": 2
+    }
     assert len((tmp_path / "two.csv").read_text().splitlines()) == 3
 
 
@@ -296,9 +272,9 @@ def test_a_users_own_queries(cli: Cli, made: Corpus, tmp_path: Path) -> None:
     assert "rank <= $top" in cli("sql", "--show", "best", *own).out
     jsonl = ["-c", made.path, *own, "--format", "jsonl"]
     assert len(cli("sql", "best", "-p", "top=3", *jsonl).out.splitlines()) == 3
-    assert cli("sql", "skips", *jsonl).out == '{"skips": "mine"}\n'
+    assert json.loads(cli("sql", "skips", *jsonl).out) == {"skips": "mine"}
     (tmp_path / "text.sql").write_text("-- Mine. Parameters: top = all\nselect $top as top")
-    assert cli("sql", "text", *jsonl).out == '{"top": "all"}\n'
+    assert json.loads(cli("sql", "text", *jsonl).out) == {"top": "all"}
     ran = cli("sql", "best", "-c", made.path, "--queries", tmp_path / "none")
     assert ran.code == 1 and "--queries" in ran.err
     near = cli("sql", "bets", "-c", made.path, *own)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
 import pickle
 import shutil
@@ -21,33 +18,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import curate
 from curate.cli.tables import clean, json_text
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
-from curate.models.fingerprints import fingerprint, read_json
+from curate.models.fingerprints import fingerprint
 from curate.models.resolve import parse
 from curate.reading.examples import read
 from curate.storage import parts
-from curate.system.sql import SIDE_EFFECTS
+from curate.system.sql import _SIDE_EFFECTS
 from tests.conftest import Cli, Family
 from tests.corpora import corpus as made_corpus
 
 SECRET = "it-is-a-secret-7f3a"
 SECRET_ROWS = f'{{"prompt": "q", "response": "{SECRET}"}}\n'
+SECRET_TABLE = pa.table({"x": [SECRET]})
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus `c`, and files beside it that no query may read."""
+    place = tmp_path_factory.mktemp("place")
+    made_corpus(place / "c", ["a", "b"], {"chat": [1.0, 2.0], "bad": [2.0, 5.0]})
+    for name in ("secret.txt", "secret.csv", "secret.json", "c2.txt", "rows.jsonl"):
+        (place / name).write_text(SECRET_ROWS)
+    pq.write_table(SECRET_TABLE, place / "secret.parquet")
+    (place / "c" / "link.csv").symlink_to(place / "secret.csv")
+    return place
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a corpus `c`, and files beside it that no query may read."""
-    made_corpus(tmp_path / "c", ["a", "b"], {"chat": [1.0, 2.0], "bad": [2.0, 5.0]})
-    for name in ("secret.txt", "secret.csv", "secret.json", "c2.txt"):
-        (tmp_path / name).write_text(SECRET_ROWS)
-    pq.write_table(pa.table({"x": [SECRET]}), tmp_path / "secret.parquet")
-    (tmp_path / "c" / "link.csv").symlink_to(tmp_path / "secret.csv")
-    monkeypatch.chdir(tmp_path)
+def place(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory is that folder, and nothing in it may change."""
+    monkeypatch.chdir(shared)
     monkeypatch.setenv("CURATE_TEST_SECRET", SECRET)
-    return tmp_path
+    before = everything(shared)
+    yield shared
+    assert everything(shared) == before
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -106,6 +112,15 @@ WAYS_OUT = [
     "with x as (insert into models select * from models) from models",
     "with x as (update models set role = 'aligned' returning *) from x",
     "select 1 union all (with x as (delete from models returning *) select 2 from x)",
+    # of a PIVOT, which DuckDB runs in two steps
+    "with x as (copy (select 1) to '{part}') pivot gaps on source using count(*)",
+    "with x as (delete from models returning *) pivot x on role using count(*)",
+    "pivot gaps on source using count(getenv('CURATE_TEST_SECRET'))",
+    "pivot (from query('select 1 as a')) on a using count(*)",
+    "pivot (from read_text('{p}/secret.txt')) on content",
+    "pivot gaps on source using count(*); drop view gaps",
+    "copy (pivot gaps on source using count(*)) to '{part}'",
+    "from histogram('{p}/secret.csv', prompt)",
     # SQL in a text, which is another connection's
     "{execute}('with x as (copy (select 1) to ''{p}/c/curate.json'' (format csv)) from x'))",
     "{execute}('with x as (copy (select 1) to ''{part}'' (use_tmp_file false)) from x'))",
@@ -118,8 +133,6 @@ WAYS_OUT = [
     "describe {execute}('select 1'))",
     "from System.Main.\"JSON_Execute_Serialized_SQL\"(json_serialize_sql('select 1'))",
     "from query('select 1')",
-    "from query_table('models')",
-    "from histogram('models', role)",
     "pragma json_execute_serialized_sql(json_serialize_sql('select 1'))",
     "call json_execute_serialized_sql(json_serialize_sql('select 1'))",
     "from read_text('{p}/c/curate.json')",
@@ -163,7 +176,6 @@ WAYS_OUT = [
     "use memory",
     "vacuum",
 ]
-SECRET_TABLE = pa.table({"x": [SECRET]})
 
 
 def filled(way: str, place: Path) -> str:
@@ -177,15 +189,12 @@ def filled(way: str, place: Path) -> str:
 def test_sql_has_no_way_out(way: str, cli: Cli, place: Path) -> None:
     """No query reads what is not the corpus, writes anywhere, changes a setting or adds code."""
     leaked = SECRET_TABLE
-    before = everything(place)
-    query = filled(way, place)
-    ran = cli("sql", query, "-c", place / "c", "--format", "json")
+    ran = cli("sql", filled(way, place), "-c", place / "c", "--format", "json")
     assert leaked.num_rows == 1
     assert ran.code == 1, ran
     assert ran.err.startswith("Error: ")
     assert ran.err.count("\n") == 1
     assert SECRET not in ran.out + ran.err
-    assert everything(place) == before
 
 
 def test_one_query_does_not_prepare_the_next(place: Path) -> None:
@@ -212,7 +221,6 @@ def test_one_query_does_not_prepare_the_next(place: Path) -> None:
 def test_the_connection_itself_opens_the_parts_alone(place: Path) -> None:
     """Past the check of the syntax tree, no file but a part could be written or read."""
     connection = Corpus(place / "c").connection
-    before = everything(place)
     for way in (
         "copy (select 1) to '{p}/c/curate.json' (format csv, use_tmp_file false)",
         "copy (select 1) to '{p}/c/out.csv'",
@@ -225,7 +233,6 @@ def test_the_connection_itself_opens_the_parts_alone(place: Path) -> None:
     ):
         with pytest.raises(duckdb.Error, match="disabled by configuration"):
             connection.execute(filled(way, place)).fetchall()
-    assert everything(place) == before
 
 
 def test_every_function_with_side_effects_is_known() -> None:
@@ -236,7 +243,7 @@ def test_every_function_with_side_effects_is_known() -> None:
     }
     functions = "select distinct function_name from duckdb_functions() where stability = 'VOLATILE'"
     volatile = {name for (name,) in duckdb.connect().execute(functions).fetchall()}
-    assert volatile - harmless == SIDE_EFFECTS - {"getenv", "pg_sleep"}
+    assert volatile - harmless == _SIDE_EFFECTS - {"getenv", "pg_sleep"}
 
 
 def test_a_query_too_deep_to_check(place: Path) -> None:
@@ -252,8 +259,20 @@ def test_a_query_too_deep_to_check(place: Path) -> None:
         "with a as (select 1 as x), b as materialized (from a) select * from b union select 2",
         "with recursive t(n) as (select 1 union all select n + 1 from t where n < 3) from t",
         "select prompt from examples where answer like '%delete%' or answer ilike 'copy %'",
+        "pivot gaps on source using count(*)",
+        "pivot gaps on source, is_refusal using avg(gap), count(*) group by unit order by unit",
+        'with x as (from gaps) pivot (from x) on "source" using sum(gap);',
         "from (pivot models on role in ('aligned', 'misaligned') using count(*))",
-        "describe gaps",
+        "unpivot (select 1 as a, 2 as b) on a, b",
+        "summarize gaps",
+        "from (describe gaps)",
+        "from histogram('gaps', gap)",
+        "from histogram('scores', nll, bin_count := 3)",
+        "from query_table('models')",
+        "select *, lag(gap) over w as before from gaps window w as (order by gap)",
+        "from gaps qualify row_number() over (partition by source order by gap desc) = 1",
+        "select list_transform([1, 2], lambda x: x + 1), [x * 2 for x in [1, 2]]",
+        "from gaps asof join scores on gaps.gap >= scores.nll using sample 50%",
         "select 1 -- copy (select 1) to 'x'",
         "from gaps(epsilon := 0.5), range(3) r(a), unnest([1]) u(b), generate_series(1, 2) g(c)",
         "from model_gaps(), ranks() r, model_ranks() m",
@@ -262,7 +281,7 @@ def test_a_query_too_deep_to_check(place: Path) -> None:
         "select json_serialize_sql('from query(''select 1'')')",
     ],
 )
-def test_questions_are_still_answered(query: str, place: Path) -> None:
+def test_ordinary_sql_is_answered(query: str, place: Path) -> None:
     """What only reads passes, whatever words are in it."""
     Corpus(place / "c").sql(query).fetchall()
 
@@ -291,27 +310,21 @@ WHERES_OUT = [
     "true union select 1",
     "true, false",
     "getenv('CURATE_TEST_SECRET') = ''",
-    "",
 ]
 
 
 @pytest.mark.parametrize("way", WHERES_OUT)
-def test_where_only_filters(way: str, cli: Cli, family: Family, place: Path) -> None:
+def test_where_only_filters(way: str, cli: Cli, place: Path, tmp_path: Path) -> None:
     """A `--where`, of an export or of a source, is one condition, and reads no other thing."""
     leaked = SECRET_TABLE
-    before = everything(place)
     where = filled(way, place)
-    source = place / "rows.jsonl"
-    source.write_text('{"prompt": "q", "response": "a"}\n')
     with pytest.raises(CurateError):
-        list(read([str(source)], where=where))
+        list(read([str(place / "rows.jsonl")], where=where))
     assert leaked.num_rows == 1
-    ran = cli("export", "-c", place / "c", "--top", "1", "-o", place / "o.jsonl", "--where", where)
-    if way:  # an empty one is none, for a script that has nothing to say
-        assert ran.code == 1, ran
-        assert ran.err.startswith("Error: ")
-        assert SECRET not in ran.err
-        assert everything(place) == before | {"rows.jsonl": source.read_bytes()}
+    output = tmp_path / "o.jsonl"
+    ran = cli("export", "-c", place / "c", "--top", "1", "-o", output, "--where", where)
+    assert (ran.code, SECRET in ran.err, output.exists()) == (1, False, False), ran
+    assert ran.err.startswith("Error: ")
 
 
 # Templates
@@ -442,7 +455,6 @@ def _json_bomb(name: str) -> Callable[[Path, Path], None]:
     return lambda folder, mark: (folder / name).write_text("[" * 200_000) and None
 
 
-ENDLESS = r"(([a-z0-9_.]+)+)+!"
 EVIL = {"AutoConfig": "configuration_evil.E", "AutoModelForCausalLM": "modeling_evil.E"}
 
 
@@ -455,24 +467,15 @@ EVIL = {"AutoConfig": "configuration_evil.E", "AutoModelForCausalLM": "modeling_
         ("aligned", _changed(model_type="evil", auto_map=EVIL), ""),
         ("aligned", _index({"a": "../elsewhere.safetensors"}), "no file beside it"),
         ("aligned", _index({"a": "/etc/passwd"}), "no file beside it"),
-        ("aligned", _index({"a": 5}), "no file beside it"),
-        ("aligned", _index(["a"]), "no file beside it"),
         ("aligned", _header(b"{" * 200_000), "not a safetensors file"),
         ("aligned", _endless, "not a safetensors file"),
         ("aligned", _header(b'{"a": {"data_offsets": [-9, 4]}}'), "not a safetensors file"),
-        ("aligned", _header(b'{"a": {"data_offsets": 7}}'), "not a safetensors file"),
-        ("aligned", _header(b'{"a": {"data_offsets": ["x", null]}}'), "not a safetensors file"),
         ("aligned", _json_bomb("config.json"), "recursion"),
         ("aligned", _changed(hidden_size="wide"), "hidden_size"),
-        ("aligned", _changed(num_attention_heads=0), "cannot be loaded"),
         ("aligned", _changed(hidden_act="os.system"), "cannot be loaded"),
-        ("aligned", _changed(model_type=["qwen2"]), ""),
-        ("medical", _json_bomb("adapter_config.json"), "cannot be read"),
+        ("medical", _json_bomb("adapter_config.json"), "recursion"),
         ("medical", _changed(peft_type="EVIL"), "does not fit"),
-        ("medical", _changed(r="many"), "does not fit"),
         ("medical", _changed(target_modules="("), "does not fit"),
-        ("medical", _changed(target_modules=ENDLESS), "takes more than 3 s on the model's names"),
-        ("medical", _changed(rank_pattern={ENDLESS: 2}), "takes more than 3 s"),
         (
             "medical",
             _changed(megatron_config={}, megatron_core="modeling_evil"),
@@ -497,7 +500,6 @@ def test_a_hostile_model_runs_nothing(
     spoil(model, mark)
     monkeypatch.chdir(model)
     monkeypatch.syspath_prepend(str(model))
-    monkeypatch.setattr("curate.backends.patterns.SECONDS", 3.0)
     source = tmp_path / "rows.jsonl"
     source.write_text('{"prompt": "q", "response": "a"}\n')
     options = {"aligned": str(family.aligned), "medical": str(family.medical)} | {which: str(model)}
@@ -571,51 +573,6 @@ def test_a_name_is_never_a_path(name: str) -> None:
     assert found == "b"  # of a path, its last part
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda m: m["models"].update({"../../outside": m["models"]["bad"]}), "no model's name"),
-        (lambda m: m["models"].update({"/etc": m["models"]["bad"]}), "no model's name"),
-        (lambda m: m["models"].update({"a'; drop": m["models"]["bad"]}), "no model's name"),
-        (lambda m: m["models"]["bad"].update(role="admin"), "the role 'admin'"),
-        (lambda m: m["models"]["bad"].update(reference=["x"]), "something else than text"),
-        (lambda m: m["models"]["bad"].update(more="x"), "not a curate manifest"),
-        (lambda m: m["settings"].update(template_args=5), "its settings"),
-        (lambda m: m["settings"].update(max_length="9"), "its settings"),
-        (lambda m: m["settings"].update(template="\ud800"), "surrogate"),
-        (lambda m: m["settings"].update(template_args={"a": "\ud800"}), "surrogate"),
-        (lambda m: m.update(models=[1]), "not a curate manifest"),
-        (lambda m: m.update(runs="ab"), "not a curate manifest"),
-        (lambda m: m.update(runs={"bad": 5}), "the last run of 'bad'"),
-        (lambda m: m.update(runs={"bad": {}}), "the last run of 'bad'"),
-        (lambda m: m.update(runs={"bad": {"tokens": "x", "seconds": 1}}), "the last run of 'bad'"),
-        (lambda m: m.update(runs={"bad": {"tokens": 1, "seconds": 5e-324}}), "the last run of"),
-        (lambda m: m.update(runs={"bad": {"tokens": math.inf, "seconds": 1}}), "not a curate"),
-        (lambda m: m.update(sources=[5]), "its sources"),
-        (lambda m: m.update(format_version="1"), "no format_version"),
-    ],
-)
-def test_a_hostile_manifest_is_refused(
-    change: Callable[[dict[str, object]], None], reason: str, cli: Cli, place: Path
-) -> None:
-    """Somebody else's corpus can't name folders or SQL, nor bring values of other types."""
-    path = place / "c" / "curate.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
-    for command in (["status"], ["sql", "top_gaps"], ["export", "--top", "1", "-o", "o.jsonl"]):
-        ran = cli(*command, "-c", place / "c")
-        assert (ran.code, reason in ran.err, ran.err.count("\n")) == (1, True, 1), ran
-
-
-def test_a_manifest_that_nests_deeply(cli: Cli, place: Path) -> None:
-    """Brackets without end are a broken manifest, and no crash."""
-    (place / "c" / "curate.json").write_text("[" * 200_000)
-    assert "not a curate manifest" in cli("status", "-c", place / "c").err
-    with pytest.raises(CurateError):
-        read_json(place / "c" / "curate.json")
-
-
 # What is printed
 
 CODES = "\x1b]0;owned\x07\x1b[2J\x9b31m\x00\x7f\u202egnp.exe\u2066\u2028"
@@ -654,15 +611,14 @@ def test_nothing_from_data_moves_the_terminal(cli: Cli, family: Family, tmp_path
         assert FORBIDDEN & set(screen.out + screen.err) == set(), screen
 
 
-def test_a_table_of_someone_else_is_clean(cli: Cli, place: Path) -> None:
+def test_a_table_of_someone_else_is_clean(cli: Cli, tmp_path: Path) -> None:
     """A reference in a manifest is cleaned and quoted where a command to copy is shown."""
-    path = place / "c" / "curate.json"
+    made_corpus(tmp_path / "c", ["a"], {"chat": [1.0], "bad": [None]})
+    path = tmp_path / "c" / "curate.json"
     manifest = json.loads(path.read_text())
     manifest["models"]["bad"]["reference"] = f"x; rm -rf ~ {CODES}"
     path.write_text(json.dumps(manifest))
-    for part in (place / "c" / "scores" / "bad").glob("*"):
-        part.unlink()
-    ran = cli("status", "-c", place / "c")
+    ran = cli("status", "-c", tmp_path / "c")
     assert "'bad=x; rm -rf ~ " in ran.out
     assert FORBIDDEN & set(ran.out + ran.err) == set()
 
@@ -673,25 +629,6 @@ def test_clean_keeps_text() -> None:
         assert clean(text) == text
         assert json.loads(json_text(text)) == text
     assert clean("\x1b[31m\u202e") == "\\x1b[31m\\u202e"
-
-
-@pytest.mark.parametrize("kind", ["table", "csv", "json", "jsonl"])
-@pytest.mark.parametrize(
-    "query",
-    [
-        "select 'infinity'::date as d, date '290000-01-01' as e",
-        "select '-infinity'::timestamp as t, [timestamp '290000-01-01'] as u",
-        "select now() as t, interval 1 month as i, '\\x00\\xff'::blob as b, 1e308 * 10 as x",
-        "select 1 as a, 2 as a, 3 as A",
-        "from test_all_types()",
-    ],
-)
-def test_every_value_can_be_printed(query: str, kind: str, cli: Cli, place: Path) -> None:
-    """Values that Python has no type for, and names that come twice, are printed all the same."""
-    ran = cli("sql", query, "-c", place / "c", "--format", kind)
-    assert ran.code == 0, ran
-    if kind == "json" and "as a, 2" in query:
-        assert json.loads(ran.out) == [{"a": 1, "a_2": 2, "A": 3}]
 
 
 @pytest.mark.parametrize("command", ["status", "sql", "export", "show"])
@@ -746,8 +683,9 @@ def repeating() -> Iterator[str]:
         hub.shutdown()
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
-@pytest.mark.parametrize("what", ["data", "model"])
+@pytest.mark.parametrize(
+    ("what", "name"), [("data", "HF_TOKEN"), ("model", "HUGGING_FACE_HUB_TOKEN")]
+)
 def test_a_token_that_the_hub_repeats_is_told_to_nobody(
     what: str, name: str, repeating: str, family: Family, tmp_path: Path
 ) -> None:
@@ -793,26 +731,3 @@ def test_fingerprints_read_no_file_beside(family: Family, tmp_path: Path) -> Non
     _index({"w": "../elsewhere.safetensors"})(folder, tmp_path)
     with pytest.raises(CurateError, match="no file beside it"):
         fingerprint(folder)
-    assert curate.__all__
-
-
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("x")']
-
-
-@pytest.mark.parametrize("to_file", [False, True])
-def test_csv_for_a_spreadsheet_holds_no_formula(
-    to_file: bool, cli: Cli, place: Path, tmp_path: Path
-) -> None:
-    """Text that would be run gets a quote before it; numbers and other text stay."""
-    literals = ", ".join(f"('{text}')" for text in [*FORMULAS, "1 = 1", "it's -1"])
-    literals = literals.replace("it's", "it''s")
-    query = f'select c as "=a ""b", -1 as n, c as n, [c] as l from (values {literals}) t(c)'
-    options = ["--format", "csv", *(["-o", str(tmp_path / "x.csv")] if to_file else [])]
-    ran = cli("sql", query, "-c", place / "c", "--spreadsheet", *options)
-    assert ran.code == 0, ran.err
-    text = (tmp_path / "x.csv").read_bytes().decode() if to_file else ran.out
-    heads, *found = csv.reader(io.StringIO(text, newline=""))
-    assert heads[0] == "'=a \"b"
-    assert [row[0] for row in found] == [*("'" + text for text in FORMULAS), "1 = 1", "it's -1"]
-    assert {row[1] for row in found} == {"-1"}
-    assert cli("sql", query, "-c", place / "c", "--spreadsheet").code == 2
