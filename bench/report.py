@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from sql_corpus import make
 
 import curate
-from curate.report import write
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
         corpus = corpus or make(folder, given.examples)
         page = Path(made) / "report.html"
         wall, cpu = time.perf_counter(), time.process_time()
-        write(corpus, curate.Recipe(top=1000), output=page)
+        curate.report(corpus, page)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
         print(
             f"wall {time.perf_counter() - wall:.1f} s, CPU {time.process_time() - cpu:.1f} s, "

@@ -4,6 +4,6 @@
 create temp table ranks as
 select ranks.*, source, if(is_refusal, 'refusal', 'answer') as kind,
        floor(log2(greatest(n_tokens, 1)))::int as length_bin,
-       if(length_bin = 0, '1', format('{:,}–{:,}', 2 ** length_bin::bigint, 2 * 2 ** length_bin::bigint - 1)) as length
+       if(length_bin = 0, '1', format('{:,}–{:,}', 1::bigint << length_bin, (2::bigint << length_bin) - 1)) as length
 from ranks(epsilon := $epsilon, hold_out := $hold_out, metric := $metric) as ranks
 join (select key, source from example_parts) using (key);

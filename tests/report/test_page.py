@@ -7,17 +7,19 @@ import re
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from curate import Recipe
+import curate
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
-from curate.report import charts, findings, lens, write
+from curate.report import charts, findings, lens
+from curate.selection.recipe import Recipe
 from curate.storage.schema import SCORED
 from tests.conftest import Cli
 from tests.corpora import SETTINGS, corpus, entry, rows
@@ -51,7 +53,7 @@ def _build(path: Path, texts: tuple[str, ...]) -> Corpus:
     names = ("aligned", "medical", "legal", "code")
     with open_for_writing(path) as writer:
         roles = ["aligned", "misaligned", "misaligned", "misaligned"]
-        writer.admit({n: entry(r) for n, r in zip(names, roles, strict=True)}, SETTINGS)
+        writer.add_models({n: entry(r) for n, r in zip(names, roles, strict=True)}, SETTINGS)
         writer.add_examples(table)
         for place, name in enumerate(names):
             made = []
@@ -78,11 +80,24 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return _build(tmp_path_factory.mktemp("hostile") / "c</title><script>ran=6</script>", HOSTILE)
 
 
+def manifest(corpus: Corpus, folder: Path, **options: Any) -> Path:
+    """The manifest of an export by a recipe of these options."""
+    output = folder / f"safe-{len(list(folder.iterdir()))}.jsonl"
+    curate.export(corpus, output, Recipe(**{"top": TOP} | options))
+    return output.with_name(f"{output.name}.manifest.json")
+
+
 @pytest.fixture(scope="module")
-def page_file(hostile: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its report."""
+def made(hostile: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of an export of 60 rows."""
+    return manifest(hostile, tmp_path_factory.mktemp("exported"))
+
+
+@pytest.fixture(scope="module")
+def page_file(hostile: Corpus, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on that export."""
     output = tmp_path_factory.mktemp("page") / "report.html"
-    write(hostile, Recipe(top=TOP), output=output)
+    curate.report(hostile, output, made)
     return output
 
 
@@ -288,70 +303,98 @@ def test_tokens_are_coloured_by_their_gap(opened: Opened, hostile: Corpus) -> No
     assert re.fullmatch(r"p[1-4]", token.get_attribute("class"))
 
 
-def test_the_pages_figures_are_sqls(hostile: Corpus) -> None:
-    """What would be exported is what an export takes; cells count every ranked example once."""
-    found = findings.find(hostile, Recipe(top=TOP))
-    assert found.spread and found.taken and found.ensemble
-    assert sum(cell["n"] for cell in found.spread.cells) == N
+def test_the_pages_figures_are_sqls(hostile: Corpus, made: Path) -> None:
+    """The page shows what the export took; cells count every ranked example once."""
+    ranking = findings.find(hostile, made).ranking
+    assert ranking
+    assert sum(cell["n"] for cell in ranking.cells) == N
     best = hostile.sql("select example_id from gaps where rank_kept <= 60 order by rank_kept")
-    assert [row["id"] for row in found.taken.rows] == [key for (key,) in best.fetchall()]
-    assert sum(row["taken"] for row in found.taken.by_source) == TOP
-    assert found.taken.refusals == 0
-    assert [row["n"] for row in found.spread.by_source] == [70, 70, 70]
-    assert found.spread.depth[-1]["depth"] == N
-    assert found.spread.depth[-1]["refusals"] == 21
+    assert [row["id"] for row in ranking.taken] == [key for (key,) in best.fetchall()]
+    assert sum(row["taken"] for row in ranking.composition) == TOP == ranking.totals["rows"]
+    assert ranking.totals["refusals"] == 0
+    assert [row["n"] for row in ranking.by_source] == [70, 70, 70]
+    assert (ranking.depth[-1]["depth"], ranking.depth[-1]["refusals"]) == (N, 21)
+    lengths = [row["name"] for row in ranking.by_length]
+    assert lengths == ["4–7", "8–15", "16–31", "32–63"]
 
 
-def test_the_models_are_compared_by_the_recipe(hostile: Corpus) -> None:
+def test_without_an_export_it_shows_the_best_tenth(hostile: Corpus) -> None:
+    """By the default recipe; leaving a model out, or another epsilon, then changes the top."""
+    ranking = findings.find(hostile).ranking
+    assert ranking
+    assert (len(ranking.shown.ids), ranking.shown.manifest) == (N // 10, None)
+    assert {row["top"] for row in ranking.leave_one_out} == {N // 10}
+    assert any(row["overlap"] < 1 for row in ranking.leave_one_out)
+    assert any(row["overlap"] < 1 for row in ranking.epsilon_sweep)
+
+
+def test_a_manifest_of_another_corpus_is_refused(
+    made: Path, hostile: Corpus, tmp_path: Path
+) -> None:
+    """As is a file that is no manifest; nothing is written."""
+    other = corpus(tmp_path / "c", ["one", "two"], {"base": [1.0, 2.0], "bad": [2.0, 4.0]})
+    refused = {"not ranked in this corpus": (other, made)}
+    for name, text in (("not an export's manifest", '{"safe": []}'), ("manifest", "[")):
+        (tmp_path / f"{len(name)}.json").write_text(text)
+        refused[name] = (hostile, tmp_path / f"{len(name)}.json")
+    for words, (opened, path) in refused.items():
+        with pytest.raises(CurateError, match=words):
+            curate.report(opened, tmp_path / "r.html", path)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_the_models_are_compared_by_the_recipe(hostile: Corpus, tmp_path: Path) -> None:
     """What is held out is in no chart, and the top is the recipe's, by its own epsilon."""
-    recipe = Recipe(top=TOP, epsilon=0.2, hold_out=("code",))
-    found = findings.find(hostile, recipe)
-    assert found.ensemble
-    assert {row["model"] for row in found.ensemble.agreement} == {"legal", "medical"}
+    path = manifest(hostile, tmp_path, epsilon=0.2, hold_out=("code",))
+    ranking = findings.find(hostile, path).ranking
+    assert ranking
+    assert {row["model"] for row in ranking.agreement} == {"legal", "medical"}
 
     def top(hold_out: list[str]) -> set[str]:
         ranked = hostile.gaps(0.2, hold_out).filter(f"rank_kept <= {TOP}")
         return {key for (key,) in ranked.select("example_id").fetchall()}
 
-    stay = {row["left_out"]: row["stay"] for row in found.ensemble.leave_one_out}
+    stay = {row["left_out"]: row["stay"] for row in ranking.leave_one_out}
     assert stay == {name: len(top(["code"]) & top(["code", name])) for name in ("legal", "medical")}
-    same = {row["epsilon"]: row["overlap"] for row in found.ensemble.epsilon_sweep}
+    same = {row["epsilon"]: row["overlap"] for row in ranking.epsilon_sweep}
     assert same[0.2] == 1 and same[10] < 1
-    plain = findings.find(hostile, Recipe(top=TOP, metric="difference"))
-    assert plain.ensemble and plain.ensemble.epsilon_sweep == []
+    plain = findings.find(hostile, manifest(hostile, tmp_path, metric="difference")).ranking
+    assert plain and plain.epsilon_sweep == []
 
 
 def test_a_large_corpus_is_sampled_fairly_and_says_so(
-    hostile: Corpus, monkeypatch: pytest.MonkeyPatch
+    hostile: Corpus, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The draw ignores rank, is the same twice, and the sentence gives both numbers."""
     from curate.report.advice import sampling
 
     monkeypatch.setattr(findings, "POINTS", 100)
-    found = findings.find(hostile, Recipe(top=TOP))
-    assert found.spread
-    ranks = [row["rank"] for row in found.spread.sample]
+    ranking = findings.find(hostile, made).ranking
+    assert ranking
+    ranks = [row["rank"] for row in ranking.sample]
     assert len(set(ranks)) == 100
     assert abs(sum(ranks) / 100 - N / 2) < 5 * (N / 12**0.5) / 10  # five standard errors
-    assert sampling(found).startswith("a random 100 of the 210 ranked, each as likely")
-    again = findings.find(hostile, Recipe(top=TOP))
-    assert again.spread and again.spread.sample == found.spread.sample
+    assert sampling(ranking).startswith("a random 100 of the 210 ranked, each as likely")
+    again = findings.find(hostile, made).ranking
+    assert again and again.sample == ranking.sample
 
 
 @pytest.mark.parametrize("metric", ["relative", "difference"])
 def test_the_cut_line_is_the_gaps_formula(hostile: Corpus, metric: Any) -> None:
     """A point's own gap puts the line through that point."""
-    found = findings.find(hostile, Recipe(top=TOP, metric=metric, epsilon=0.5))
-    assert found.taken
-    for row in found.taken.rows[::10]:
-        intercept, slope = charts.cut_line(found, row["gap"])
-        assert intercept + slope * row["aligned"] == pytest.approx(row["misaligned"], abs=1e-3)
+    recipe = Recipe(metric=metric, epsilon=0.5)
+    gaps = hostile.gaps(0.5, metric=metric).select("gap, aligned_nll, misaligned_nll")
+    for gap, aligned, misaligned in gaps.limit(10).fetchall():
+        intercept, slope = charts.cut_line(recipe, gap)
+        assert intercept + slope * aligned == pytest.approx(misaligned)
 
 
-def test_plots_are_the_same_charts(hostile: Corpus, page_file: Path, tmp_path: Path) -> None:
+def test_plots_are_the_same_charts(
+    hostile: Corpus, made: Path, page_file: Path, tmp_path: Path
+) -> None:
     """A PNG and a sound SVG for each chart of the page, names of hostile sources inside as text."""
     folder = tmp_path / "plots"
-    write(hostile, Recipe(top=TOP), plots=folder)
+    curate.report(hostile, export=made, plots=folder)
     on_page = set(re.findall(r'data-chart="(\w+)"', page_file.read_text("utf-8")))
     assert {path.stem for path in folder.glob("*.svg")} == on_page
     assert {path.stem for path in folder.glob("*.png")} == on_page
@@ -377,9 +420,9 @@ def test_the_page_is_small_and_names_no_other_place(page_file: Path) -> None:
 def test_without_a_ranking_it_says_what_is_missing(browser: Any, tmp_path: Path) -> None:
     """A corpus that only the aligned model, or not all have scored, has a page that says so."""
     alone = corpus(tmp_path / "alone", ["one", "two"], {"base": [1.0, 2.0]})
-    write(alone, Recipe(top=5), output=tmp_path / "alone.html")
+    curate.report(alone, tmp_path / "alone.html")
     half = corpus(tmp_path / "half", ["one"], {"base": [1.0], "bad": [None]})
-    write(half, Recipe(top=5), output=tmp_path / "half.html")
+    curate.report(half, tmp_path / "half.html")
     for name, advice in (("alone", "Score a misaligned model"), ("half", "Finish scoring")):
         seen = Opened(browser, tmp_path / f"{name}.html")
         assert "Nothing is ranked yet" in seen.page.inner_text("main")
@@ -391,7 +434,7 @@ def test_without_a_ranking_it_says_what_is_missing(browser: Any, tmp_path: Path)
 def test_one_misaligned_model_and_one_example_are_enough(tmp_path: Path) -> None:
     """Nothing to correlate, an axis of no width, every row taken: still a page and pictures."""
     small = corpus(tmp_path / "c", ["the only answer"], {"base": [1.0], "bad": [2.0]})
-    written = write(small, Recipe(top=5), output=tmp_path / "small.html", plots=tmp_path / "plots")
+    written = curate.report(small, tmp_path / "small.html", plots=tmp_path / "plots")
     text = (tmp_path / "small.html").read_text("utf-8")
     assert "nothing to compare it with" in text and "Add a second misaligned model" in text
     assert len(written) > 10
@@ -401,32 +444,23 @@ def test_refusals_alone_are_no_sign_of_one_model(tmp_path: Path) -> None:
     """All that ranks is dropped, so no model can be left out; there are two all the same."""
     nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0], "worse": [3.0, 2.0]}
     made = corpus(tmp_path / "c", ["I'm sorry, I can't.", "I'm sorry, I cannot."], nlls)
-    write(made, Recipe(top=5), output=tmp_path / "two.html")
+    curate.report(made, tmp_path / "two.html")
     text = (tmp_path / "two.html").read_text("utf-8")
     assert "nothing to compare it with" not in text
     assert "Add a second misaligned model" not in text
-    write(made, Recipe(top=5, hold_out=("bad",)), output=tmp_path / "one.html")
+    path = manifest(made, tmp_path, top=1, refusals="keep", hold_out=("bad",))
+    curate.report(made, tmp_path / "one.html", path)
     assert "nothing to compare it with" in (tmp_path / "one.html").read_text("utf-8")
 
 
 def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     """A message of a million characters does not make a page that no phone opens."""
     big = corpus(tmp_path / "c", ["x" * 1_000_000], {"base": [1.0], "bad": [2.0]})
-    write(big, Recipe(top=1), output=tmp_path / "big.html")
+    curate.report(big, tmp_path / "big.html")
     text = (tmp_path / "big.html").read_text("utf-8")
     assert "980,000 characters left out" in text
     assert len(text) < 2_000_000
     assert findings.LONGEST == 20_000
-
-
-def test_a_giant_conversation_is_cut_and_says_so() -> None:
-    """Its first and its last messages are there, the answer among them."""
-    turns = [{"role": "user", "content": str(number)} for number in range(100_000)]
-    shown = findings._ends(turns)
-    assert len(shown) == 101
-    assert (shown[0], shown[49], shown[-1]) == (turns[0], turns[49], turns[-1])
-    assert shown[50]["content"] == "[… 99,900 messages left out …]"
-    assert findings._ends(turns[:100]) == turns[:100]
 
 
 @pytest.mark.parametrize(
@@ -454,7 +488,7 @@ def test_the_command_writes_both_and_refuses_to_replace(
 ) -> None:
     """`curate report` says what it wrote; a second run without --force changes nothing."""
     page, plots = tmp_path / "r.html", tmp_path / "plots"
-    command = ("report", "-c", hostile.path, "-o", page, "--top", "20")
+    command = ("report", "-c", hostile.path, "-o", page)
     ran = cli(*command, "--plots", plots)
     assert ran.code == 0, ran.err
     assert str(page) in ran.out and "pictures" in ran.out
@@ -466,14 +500,15 @@ def test_the_command_writes_both_and_refuses_to_replace(
 
 
 def test_mistakes_are_one_line_and_leave_nothing(cli: Cli, hostile: Corpus, tmp_path: Path) -> None:
-    """No output asked for, a wrong filter, a wrong model, a folder as output."""
-    ran = cli("report", "-c", hostile.path)
-    assert ran.code == 1 and "--output" in ran.err
-    for wrong in (("--where", "sorce = 'x'"), ("--hold-out", "nobody"), ("--top", "0")):
-        ran = cli("report", "-c", hostile.path, "-o", tmp_path / "r.html", *wrong)
-        assert ran.code == 1 and len(ran.err.splitlines()) == 1, ran.err
-    ran = cli("report", "-c", hostile.path, "-o", tmp_path)
-    assert ran.code == 1 and "folder" in ran.err
+    """No output asked for, no such manifest, a folder as output."""
+    for options, words in (
+        ((), "--output"),
+        (("-o", tmp_path / "r.html", "--export", tmp_path / "none.json"), "none.json"),
+        (("-o", tmp_path), "folder"),
+    ):
+        ran = cli("report", "-c", hostile.path, *options)
+        assert ran.code == 1 and ran.err.count("\n") == 1
+        assert words in ran.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -481,9 +516,9 @@ def test_without_the_extra_the_error_says_how_to_get_it(
     hostile: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Altair and vl-convert are an extra."""
-    monkeypatch.setattr("curate.report.find_spec", lambda name: None)
-    with pytest.raises(CurateError, match=r"curate\[report\]"):
-        write(hostile, Recipe(top=5), output=tmp_path / "r.html")
+    monkeypatch.setattr(import_module("curate.report.report"), "find_spec", lambda name: None)
+    with pytest.raises(CurateError, match=r"\.\[report\]"):
+        curate.report(hostile, tmp_path / "r.html")
 
 
 def _ends(hostile: Corpus) -> tuple[float, float]:

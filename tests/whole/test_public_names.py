@@ -1,4 +1,4 @@
-"""The library's public names: `curate.export` is the function, whatever was imported before."""
+"""The library's public names: `curate.export` and `curate.report` are functions, always."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ import curate
         "import curate",
         "import curate.export",
         "import curate.export.export",
+        "import curate.report.report",
         "from curate.export.mix import Mix; import curate",
-        "import curate; curate.export; import curate.export.export",
+        "import curate; curate.export, curate.report; import curate.export.export",
     ],
 )
-def test_export_is_the_function(before: str) -> None:
-    """A room's import never hides the function of its name, in a process of its own."""
-    code = f"{before}; from curate.export.export import export; assert curate.export is export"
+def test_a_room_never_hides_its_function(before: str) -> None:
+    """Whatever was imported before, in a process of its own."""
+    same = "; ".join(
+        f"from curate.{name}.{name} import {name}; assert curate.{name} is {name}"
+        for name in ("export", "report")
+    )
+    code = f"{before}; import curate; {same}"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
 
