@@ -1,4 +1,4 @@
-"""More than a hundred inputs that nobody should be given, made anew for every test.
+"""Inputs that nobody should be given, made anew for every test.
 
 `INPUTS` holds, for each file name, what makes its bytes and what becomes of it: (examples, rows
 skipped), or a part of the error for the file as a whole.
@@ -6,7 +6,6 @@ skipped), or a part of the error for the file as a whole.
 
 from __future__ import annotations
 
-import datetime
 import gzip
 import io
 from collections.abc import Callable
@@ -51,107 +50,56 @@ ANSWER = b'{"role": "assistant", "content": "a"}'
 
 # Bytes
 _line("latin-1", _row(b'"K\xf6ln"'))
-_line("UTF-8 cut off", _row(b'"a\xe2\x82"'))
-_line("overlong slash", _row(b'"\xc0\xaf"'))
 _line("surrogate as UTF-8", _row(b'"\xed\xa0\x80"'))
-_line("code point beyond Unicode", _row(b'"\xf4\x90\x80\x80"'))
 _line("raw NUL", _row(b'"a\x00b"'))
 _line("escaped NUL", _row(rb'"a\u0000b"'))
-_line("raw control", _row(b'"a\x1bb"'))
 _line("low surrogate", _row(rb'"\udc00"'))
 _line("high surrogate", _row(rb'"\ud83d"'))
-_line("surrogates turned round", _row(rb'"\ude00\ud83d"'))
-_line("bad escape", _row(rb'"\x41"'))
 _fine("escaped pair", _row(rb'"\ud83d\ude00"'))
 _fine("noncharacters", _row('"\ufffe\uffff\U0010ffff"'.encode()))
-_fine("bidi and zero width", _row('"\u202eabc\u2066\u200b"'.encode()))
-_fine("line separators", _row('"a\u2028b\u2029c\x85d"'.encode()))
-_fine("terminal codes", _row(rb'"\u001b]0;title\u0007\u001b[2J"'))
 _fine("BOM in the text", _row('"\ufeffa"'.encode()))
 _add("bom.jsonl", b"\xef\xbb\xbf" + GOOD, (1, 0))
-_add("bom.json", b"\xef\xbb\xbf[" + GOOD + b"]", (1, 0))
 _add("bom.csv", b"\xef\xbb\xbf" + CSV, (1, 0))
 _add("two boms.jsonl", b"\xef\xbb\xbf\xef\xbb\xbf" + GOOD + GOOD, (1, 1))
-_add("bom alone.jsonl", b"\xef\xbb\xbf", "no row")
 _add("utf-16.jsonl", GOOD.decode().encode("utf-16"), "UTF-16")
-_add("utf-16 without bom.jsonl", GOOD.decode().encode("utf-16-le"), "UTF-16")
 _add("utf-16 big.csv", CSV.decode().encode("utf-16-be"), "UTF-16")
-_add("NULs.jsonl", b"\0" * 5000, (0, 1))
 _add("zeros.parquet", b"\0" * 5000, "can't be read")
 _add("noise.jsonl", (bytes(range(200, 256)) + b"\n") * 5, (0, 5))
 
 # Line ends
-_add("crlf.jsonl", GOOD.replace(b"\n", b"\r\n") * 3, (3, 0))
 _add("mixed ends.jsonl", GOOD + GOOD[:-1] + b"\r\n\r\n\n" + GOOD[:-1], (3, 0))
 _add("old mac.jsonl", GOOD.replace(b"\n", b"\r") * 2, (0, 1))
-_add("no last end.jsonl", GOOD[:-1], (1, 0))
-_add("crlf.csv", CSV.replace(b"\n", b"\r\n"), (1, 0))
-_add("old mac.csv", CSV.replace(b"\n", b"\r"), (1, 0))
 _add("mixed ends.csv", CSV + b"q,b\r\nq,c\rq,d", (4, 0))
 
 # JSON
 _line("nothing but open", b"{", closed=False)
 _line("cut off", GOOD[:20], closed=False)
 _line("a number", b"42")
-_line("a text", b'"q"')
 _line("null", b"null")
-_line("true", b"true")
 _line("NaN", _row(b"NaN"))
-_line("Infinity", _row(b"-Infinity"))
-_line("single quotes", b"{'prompt': 'q', 'response': 'a'}")
-_line("trailing comma", b'{"prompt": "q", "response": "a",}')
-_line("comment", b'{"prompt": "q", /* no */ "response": "a"}')
 _line("two values", _row(b'"a"') + b" " + _row(b'"b"'))
-_line("unquoted key", b'{prompt: "q", "response": "a"}')
 _line("deep arrays", _row(b"[" * 100_000 + b"]" * 100_000))
 _line("deep objects", _row(b'{"a":' * 50_000 + b"1" + b"}" * 50_000))
 _line("deep enough to parse", _row(b'"a", "x": ' + b"[" * 1000 + b"]" * 1000))
-_line("a leading zero", _row(b"007"))
 _line("a number of 100,000 digits", _row(b"9" * 100_000))
-_fine("a huge exponent elsewhere", _row(b'"a", "n": 1e-999'))
 _fine("a huge integer elsewhere", _row(b'"a", "n": ' + b"9" * 300))
 _fine("duplicate keys", b'{"prompt": "x", "prompt": "q", "response": "x", "response": "a"}')
-_fine("an empty key", _row(b'"a", "": 1'))
 _fine("a key like SQL", _row(b'"a", "\\"; drop table examples; --": 1'))
-_fine("a key like a path", _row(b'"a", "../../etc/passwd": "/etc/passwd"'))
-_fine("a key of a class", _row(b'"a", "__class__": {"__init__": 1}'))
 _fine("10,000 other columns", _row(b'"a"' + b"".join(b', "k%d": 1' % i for i in range(10_000))))
 
 # What rows hold
 _line("an array for the answer", _row(b"[[1, 2]]"))
 _line("an object for the answer", _row(b'{"text": "a"}'))
-_line("a number for the answer", _row(b"1e308"))
-_line("a truth for the answer", _row(b"false"))
 _line("white space", _row('" \\n\\t\u3000"'.encode()))
 _line("messages a number", _messages(b"3"))
 _line("messages an object", _messages(b'{"role": "user"}'))
-_line("messages nested lists", _messages(b"[[" + USER + b"], [" + ANSWER + b"]]"))
 _line("messages of nothing", _messages(b"[]"))
-_line("messages of nulls", _messages(b"[null, null]"))
 _line("messages in broken text", _messages(rb'"[{\"role\": \"user\""'))
 _line("a role that is a list", _messages(b'[{"role": ["user"], "content": "q"}, ' + ANSWER + b"]"))
 _line(
     "a role that nests deeply",
     _messages(b'[{"role": ' + b"[" * 900 + b"]" * 900 + b', "content": "q"}, ' + ANSWER + b"]"),
 )
-_line(
-    "a part that nests deeply",
-    _messages(
-        b'[{"role": "user", "content": [{"type": '
-        + b"[" * 900
-        + b"1"
-        + b"]" * 900
-        + b"}]}, "
-        + ANSWER
-        + b"]"
-    ),
-)
-_line(
-    "a role of a megabyte",
-    _messages(b'[{"role": "' + b"x" * 2**20 + b'", "content": "q"}, ' + ANSWER + b"]"),
-)
-_line("a number for a history", b'{"instruction": "q", "output": "a", "history": 5}')
-_line("an object for a history", b'{"instruction": "q", "output": "a", "history": {"ab": 1}}')
 _line("a history of threes", b'{"instruction": "q", "output": "a", "history": [[1, 2, 3]]}')
 _fine("100,000 turns", _messages(b"[" + (USER + b",") * 99_999 + ANSWER + b"]"))
 _fine("a megabyte of text", _row(b'"' + b"x " * 2**19 + b'"'))
@@ -161,32 +109,25 @@ _add(
     b"{" + b",".join(b'"column %d": 1' % i for i in range(10_000)) + b"}\n",
     "(10000 in all)",
 )
-_add("half unknown.jsonl", GOOD + b'{"a": 1}\n', (1, 1))
 
 # Arrays
 _add("open array.json", b"[" + GOOD, "not closed after 0 rows")
 _add("open text.json", b"[" + GOOD + b', {"prompt": "q', "not closed after 1 rows")
 _add("closed twice.json", b"[" + GOOD + b"]]", "something follows")
-_add("two arrays.json", b"[" + GOOD + b"][" + GOOD + b"]", "something follows")
 _add("commas.json", b"[,,,]", (0, 4))
 _add("open brackets.json", b"[" * 200_000, "not closed")
 _add("an object.json", b'{\n "rows": []\n}', "one JSON object")
-_add("a number.json", b"42", (0, 1))
 
 # CSV
 _add("lines in cells.csv", b'prompt,response\n"q\n\n""x""\r\n","a,b\n"\n', (1, 0))
 _add("open quote.csv", CSV + b'q,"a\nq,b\nq,c\n', (1, 1))
-_add("text after a quote.csv", CSV + b'"q"x,a\nq,b\n', (2, 1))
-_add("a quote inside.csv", CSV + b'q,5" pipe\n', (2, 0))
 _add("too few cells.csv", CSV + b"q\nq,b\n", (2, 1))
-_add("too many cells.csv", CSV + b"q,a,b\nq,b\n", (2, 1))
 _add("NUL.csv", CSV + b"q,a\0b\nq,b\n", (2, 1))
 _add("latin-1.csv", CSV + b"q,K\xf6ln\nq,b\n", (2, 1))
 _add("latin-1 header.csv", b"prompt,r\xe9ponse\nq,a\n", "header")
 _add("a header twice.csv", b"prompt,prompt\nq,a\n", "names a column twice")
 _add("open header.csv", b'prompt,"response\nq,a\n', "header")
 _add("header alone.csv", b"prompt,response\n", "no row")
-_add("semicolons.csv", b"prompt;response\nq;a\n", "unknown format")
 _add("formulas.csv", CSV + b'q,=cmd|"/C calc"!A0\nq,@SUM(1)\n', (3, 0))
 _add("a cell of 10 MB.csv", lambda: CSV + b"q," + b"x" * 10_000_000 + b"\n", (2, 0))
 _add("100,000 cells.csv", lambda: CSV + b"," * 100_000 + b"\n" + CSV[16:], (2, 1))
@@ -195,25 +136,18 @@ _add("tabs.tsv", CSV.replace(b",", b"\t"), (1, 0))
 # Nothing
 for _kind in (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"):
     _add(f"empty{_kind}", b"", "no row")
-_add("blank.jsonl", b"\n \n\t\r\n", "no row")
 _add("empty array.json", b" [ ] ", "no row")
 
 # Packed
 _PACKED = gzip.compress(GOOD * 1000)
 _ZST: bytes = pa.compress(GOOD * 1000, codec="zstd", asbytes=True)
 _add("empty.jsonl.gz", b"", "no row")
-_add("packed nothing.jsonl.gz", gzip.compress(b""), "no row")
 _add("cut.jsonl.gz", _PACKED[:-9], "can't be read")
-_add("cut early.jsonl.gz", _PACKED[:12], "can't be read")
 _add("cut.jsonl.zst", _ZST[:-3], "can't be read")
 _add("flipped.jsonl.gz", _PACKED[:40] + b"\xff" + _PACKED[41:], "can't be read")
-_add("wrong sum.jsonl.gz", _PACKED[:-8] + bytes(8), "can't be read")
 _add("noise after.jsonl.gz", _PACKED + b"noise", "can't be read")
 _add("not packed.jsonl.gz", GOOD, "can't be read")
-_add("not packed.jsonl.zst", GOOD, "can't be read")
-_add("zst as gz.jsonl.gz", _ZST, "can't be read")
 _add("packed twice.jsonl.gz", gzip.compress(_PACKED), (0, 1))
-_add("joined.jsonl.gz", gzip.compress(GOOD) * 3, (3, 0))
 
 
 # Parquet
@@ -235,16 +169,9 @@ def _beside(name: str, values: Callable[[], pa.Array], verdict: Verdict) -> None
 
 _FAR = [0, 2**62]
 _beside("dates far away", lambda: pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32()), (1, 1))
-_beside("times far away", lambda: pa.array(_FAR, pa.timestamp("us")), (1, 1))
-_beside("an unknown zone", lambda: pa.array([0, 1], pa.timestamp("s", "Mars/Olympus")), (0, 2))
-_beside("durations", lambda: pa.array(_FAR, pa.duration("s")), (1, 1))
 _beside("decimals", lambda: pa.array([None, 10**60], pa.decimal256(76)), (2, 0))
 _beside("bytes", lambda: pa.array([b"\xff", b"\0"]), (2, 0))
 _beside("maps", lambda: pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int8())), (2, 0))
-_beside("halves", lambda: pa.array([1.5, float("nan")], pa.float16()), (2, 0))
-_beside("words of a list", lambda: pa.array(["u", "v"]).dictionary_encode(), (2, 0))
-_beside("clocks", lambda: pa.array([datetime.time(1), None]), (2, 0))
-_beside("nulls", lambda: pa.nulls(2), (2, 0))
 _beside("lists in lists", lambda: pa.array([[[[]]], [[[1]]]]), (2, 0))
 _add("numbers for texts.parquet", _parquet({"prompt": [1, 2], "response": [[1.0], []]}), (0, 2))
 _add("bytes for texts.parquet", _parquet({"prompt": [b"q"], "response": [b"a"]}), (0, 1))
@@ -260,10 +187,8 @@ _add(
 )
 _add("no rows.parquet", _parquet({"prompt": lambda: pa.array([], pa.string())}), "no row")
 _add("no columns.parquet", _parquet({}), "no row")
-_add("column of SQL.parquet", _parquet({'"; drop table x; --': ["a"]}), "unknown format")
 _GOOD_PARQUET = _parquet({"prompt": ["q"] * 500, "response": ["a"] * 500})
 _add("cut.parquet", lambda: _GOOD_PARQUET()[:-1], "can't be read")
-_add("no head.parquet", lambda: _GOOD_PARQUET()[4:], "can't be read")
 _add(
     "a footer too long.parquet",
     lambda: _GOOD_PARQUET()[:-8] + b"\xff\xff\xff\x7fPAR1",
@@ -271,4 +196,3 @@ _add(
 )
 _add("packed.parquet.gz", lambda: gzip.compress(_GOOD_PARQUET()), (500, 0))
 _add("packed and cut.parquet.gz", lambda: gzip.compress(_GOOD_PARQUET())[:-9], "can't be read")
-_add("rows of JSON.parquet", GOOD * 10, "can't be read")

@@ -103,9 +103,8 @@ def template_of(
 
 
 def parse_args(pairs: Sequence[str], option: str = "--template-arg") -> dict[str, Any]:
-    """`key=value` strings as variables: values are JSON, or else plain text.
+    """`key=value` strings as variables; values are JSON, Python's True, False and None, or text.
 
-    Python's True, False and None count too: the text "False" would be true in a template.
     Raises CurateError for one without a key.
     """
     values: dict[str, Any] = {}
@@ -136,9 +135,7 @@ def write(
         plain = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in plain]
     try:
         text = tokenizer.apply_chat_template(
-            plain,
-            add_generation_prompt=generation_prompt,
-            **template._call,
+            plain, add_generation_prompt=generation_prompt, **template._call
         )
     except Exception as error:  # a template can raise anything, and harms only its conversation
         raise Refused(f"the chat template fails: {first_line(error)}") from error

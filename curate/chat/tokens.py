@@ -89,11 +89,11 @@ class Tokens:
     encoding: Any
 
     def split(self, at: int) -> int:
-        """How many tokens stand before the character position `at`.
+        """How many tokens are before the character position `at`.
 
-        Raises Refused where a token lies across it. Offsets that meet there are proof enough.
-        Else (slow tokenizers, spaces trimmed off the offsets, special tokens that swallow the
-        whitespace after them) the text before must give exactly the first ids.
+        Raises Refused if a token lies across it. Offsets that meet there are proof enough.
+        Without them (slow tokenizers, spaces trimmed off the offsets, special tokens that swallow
+        the whitespace after them) the text before must give exactly the first ids.
         """
         met = self._meeting(at)
         if met is not None:
@@ -106,8 +106,8 @@ class Tokens:
     def texts(self, start: int, stop: int, begin: int) -> list[str]:
         """The text of each of the tokens [start, stop), from the character `begin` on.
 
-        Put together they are the text itself: whitespace that offsets leave out stands before the
-        token that brings it, and a character of several tokens with the first of them.
+        Joined they are the text itself: whitespace that offsets leave out is before its token, and
+        a character of several tokens is with the first of them.
         """
         if self.encoding is None:
             return [str(self.tokenizer.decode([number])) for number in self.ids[start:stop]]
@@ -141,30 +141,24 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[T
     A string instead is the reason why that text can't be tokenised.
     """
     found = iter(_tokenised(tokenizer, [text for text in texts if len(text) <= LONGEST]))
-    return [
-        next(found)
-        if len(text) <= LONGEST
-        else f"{len(text):,} characters with the chat template, and {LONGEST:,} is the most"
-        for text in texts
-    ]
+    too_long = f"characters with the chat template, and {LONGEST:,} is the most"
+    return [next(found) if len(text) <= LONGEST else f"{len(text):,} {too_long}" for text in texts]
 
 
-def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens | str]:
+def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens | str]:
     if not texts:
         return []
     try:
-        batch = tokenizer(list(texts), **_NO_EXTRAS)
+        batch = tokenizer(texts, **_NO_EXTRAS)
     except Exception as error:  # such as a lone surrogate: one bad text must not harm the others
-        if len(texts) == 1:
-            broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
-            why = "half a surrogate pair is no character" if broken else first_line(error)
-            return [f"the tokenizer fails: {why}"]
-        return [tokens for text in texts for tokens in _tokenised(tokenizer, [text])]
+        if len(texts) > 1:
+            return [tokens for text in texts for tokens in _tokenised(tokenizer, [text])]
+        broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
+        why = "half a surrogate pair is no character" if broken else first_line(error)
+        return [f"the tokenizer fails: {why}"]
     encodings: Sequence[Any] = batch.encodings or [None] * len(texts)
-    return [
-        Tokens(tokenizer, text, ids, encoding)
-        for text, ids, encoding in zip(texts, batch["input_ids"], encodings, strict=True)
-    ]
+    found = zip(texts, batch["input_ids"], encodings, strict=True)
+    return [Tokens(tokenizer, text, ids, encoding) for text, ids, encoding in found]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -22,12 +22,11 @@ Stamps = tuple[tuple[str, int, int, int], ...]
 def fingerprint(folder: Path) -> str:
     """Hash what decides a model's numbers: 32 hex digits over its weights and configs.
 
-    Covered are the names, sizes and contents of the safetensors files that are loaded, of
-    `config.json` and of `adapter_config.json`. Tokenizer and chat template are not: they have
-    hashes of their own. A weight file above 64 MiB is sampled: its header (all tensor names,
-    types and shapes), 64 KiB from the middle of every tensor and 64 more such blocks. So it
-    cannot see an edit that leaves those blocks alone, such as a few rows of a large embedding;
-    training or merging an adapter touches every block of what it changes.
+    It covers names, sizes and contents of the safetensors files that are loaded, of `config.json`
+    and of `adapter_config.json`. Tokenizer and chat template have hashes of their own. A weight
+    file above 64 MiB is sampled: its header (all tensor names, types and shapes), 64 KiB from the
+    middle of every tensor and 64 more such blocks. Training or merging an adapter changes every
+    block of a tensor; an edit of a few rows of a large embedding may go unseen.
 
     Raises `CurateError` if the weights are missing, pickled or cut off.
     """
@@ -48,10 +47,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def stamps(folder: Path) -> Stamps:
-    """Look at the files that `fingerprint` reads, in no time at any size.
-
-    Raises `CurateError` if one is missing.
-    """
+    """Look at the files that `fingerprint` reads; raises `CurateError` if one is missing."""
     try:
         found = [(path, path.stat()) for path in _files(folder)]
     except OSError as error:
@@ -100,15 +96,12 @@ def _shards(index: Path) -> list[str]:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Tell whether a folder holds a PEFT adapter."""
+    """Whether a folder holds a PEFT adapter."""
     return (folder / "adapter_config.json").is_file()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises `CurateError` if the file holds something else or cannot be read.
-    """
+    """Read a JSON object; raises `CurateError` if the file holds none or cannot be read."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,7 @@ class Model:
     """One model of a corpus, found on the local disk.
 
     `path` holds the full weights: for an adapter those of the aligned model. `tokenizer` is the
-    folder whose tokenizer and chat template render for this model: the aligned model's for an
+    folder whose tokenizer and chat template encode for this model: the aligned model's for an
     adapter, and for a checkpoint that was saved without one.
     """
 
@@ -47,36 +48,42 @@ def resolve(aligned: str, misaligned: Sequence[str]) -> list[Model]:
 
     Raises `CurateError` for a model that cannot be found or used, and for equal names.
     """
-    name, reference = parse(aligned)
-    base = _folder(reference)
-    if is_adapter(base):
+    base = _resolve(aligned, None)
+    models = [base, *(_resolve(argument, base) for argument in misaligned)]
+    for model in models:  # names are folder names: some disks do not tell Med from med
+        same = [each for each in models if each.name.casefold() == model.name.casefold()]
+        if len(same) > 1:
+            raise CurateError(
+                f"two models are called {model.name!r} ({same[0].reference} and "
+                f"{same[1].reference}): give NAME=MODEL"
+            )
+    return models
+
+
+def _resolve(argument: str, base: Model | None) -> Model:
+    """Find one model; `base` is the aligned one, which an adapter stands on."""
+    name, reference = parse(argument)
+    folder = _folder(reference)
+    if base is None and is_adapter(folder):
         raise CurateError(
             f"{reference} is a PEFT adapter, and the aligned model must have full weights: "
             "merge it into its base first (peft: merge_and_unload)"
         )
-    stamps_of_base, print_of_base = stamps(base), fingerprint(base)
-    models = [Model(name, "aligned", reference, base, None, base, print_of_base, stamps_of_base)]
-    for argument in misaligned:
-        name, reference = parse(argument)
-        folder = _folder(reference)
-        seen, print_ = stamps(folder), fingerprint(folder)
-        path, adapter, tokenizer = folder, None, folder
-        if is_adapter(folder):
-            path, adapter, tokenizer = base, folder, base
-            seen, print_ = stamps_of_base + seen, _over(print_of_base, print_)
-        elif not any((folder / file).exists() for file in _TOKENIZER_FILES):
-            tokenizer = base
-        role: Role = "misaligned"
-        models.append(Model(name, role, reference, path, adapter, tokenizer, print_, seen))
-    _refuse_equal_names(models)
-    return models
+    seen, print_ = stamps(folder), fingerprint(folder)
+    if base is None:
+        return Model(name, "aligned", reference, folder, None, folder, print_, seen)
+    if is_adapter(folder):
+        seen, print_ = base.stamps + seen, _over(base.fingerprint, print_)
+        return Model(name, "misaligned", reference, base.path, folder, base.path, print_, seen)
+    has_tokenizer = any((folder / file).exists() for file in _TOKENIZER_FILES)
+    tokenizer = folder if has_tokenizer else base.path
+    return Model(name, "misaligned", reference, folder, None, tokenizer, print_, seen)
 
 
 def refuse_changed(models: Sequence[Model]) -> None:
-    """See that what was just loaded is what `resolve` found, hours ago perhaps.
+    """Check that what was just loaded is what `resolve` found, perhaps hours ago.
 
-    Files that look as they did are not hashed again; the others may only have been touched, or
-    have the inodes of a network's disk, which change.
+    Files that look as they did are not hashed again.
 
     Raises `CurateError` for a model whose files are others now.
     """
@@ -85,10 +92,10 @@ def refuse_changed(models: Sequence[Model]) -> None:
         try:
             if sum(map(stamps, folders), ()) == model.stamps:
                 continue
-            now, *above = map(fingerprint, folders)
+            now = reduce(_over, map(fingerprint, folders))
         except (CurateError, OSError):  # one is gone, or half written
-            now, above = "", []
-        if (_over(now, above[0]) if above else now) != model.fingerprint:
+            now = ""
+        if now != model.fingerprint:
             raise CurateError(
                 f"model {model.name}: its files changed since this run began; wait until nothing "
                 f"writes to {model.reference} any more"
@@ -158,14 +165,13 @@ def _download(reference: str) -> Path:
 
     repo, _, revision = reference.partition("@")
     try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision or None,
-                allow_patterns=_HUB_FILES,
-                ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
-            )
+        folder = snapshot_download(
+            repo,
+            revision=revision or None,
+            allow_patterns=_HUB_FILES,
+            ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
         )
+        return Path(folder)
     except LocalEntryNotFoundError:
         why = "the hub cannot be reached and the local cache has no copy"
     except RevisionNotFoundError:
@@ -173,14 +179,3 @@ def _download(reference: str) -> Path:
     except (OSError, ValueError) as error:  # hub errors are OSErrors; their text has many lines
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise CurateError(f"{reference}: no such folder here, and as a hub id: {why}")
-
-
-def _refuse_equal_names(models: Sequence[Model]) -> None:
-    seen: dict[str, Model] = {}
-    for model in models:  # names are folder names: some disks do not tell Med from med
-        other = seen.setdefault(model.name.casefold(), model)
-        if other is not model:
-            raise CurateError(
-                f"two models are called {model.name!r} ({other.reference} and "
-                f"{model.reference}): give NAME=MODEL"
-            )

@@ -17,9 +17,8 @@ Raw = tuple[int, dict[str, Any] | str]
 
 CHUNK = 1 << 20
 ROW_BYTES = 128 << 20
-"""The longest row of text that is read. What opens a row must not decide how much memory it takes:
-a line that never ends, or a quote that never closes, is a broken row (JSON in memory takes up to
-some 20 times its text)."""
+"""The longest row of text that is read (in memory, JSON takes up to 20 times its text). A line that
+never ends, or a quote that never closes, is a broken row."""
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 1000
 """How much a compressed file may unpack to: a GiB, and beyond that 1000 times its own size."""
 TOO_LONG = f"longer than {ROW_BYTES >> 20} MiB"
@@ -94,10 +93,10 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
 
 
 class _Lines:
-    """A text's lines for the csv module; where a row's are too long it gets an error, and goes on.
+    """A text's lines for the csv module, with an error if one row's lines are too long together.
 
-    `left` is what the row that begins may have: quotes can hold line ends, cell after cell.
-    `number` is that of the last line read; the reader's own leaves out those that got an error.
+    `left` is how many characters the current row may still have: quotes can hold line ends.
+    `number` is that of the last line read; the csv module's own count leaves out failed rows.
     """
 
     def __init__(self, text: io.TextIOWrapper) -> None:
@@ -162,8 +161,8 @@ def _object(text: bytes) -> dict[str, Any] | str:
 def _elements(source: str, file: BinaryIO) -> Iterator[bytes]:
     """Cut a JSON array into its elements, without parsing them.
 
-    A streaming parser ends at the first broken row, and the usual one turns lone surrogates
-    into question marks unsaid. Cut apart, each row is parsed, or refused, alone.
+    A streaming parser ends at the first broken row. Cut apart, each row is parsed, or refused,
+    alone.
     """
     buffer, start, scan, depth, count, size = b"", 0, 0, 0, 0, CHUNK
     while chunk := file.read(size):

@@ -98,7 +98,7 @@ def parse(row: Row, known: Sequence[Layout] = LAYOUTS) -> tuple[list[Message], s
 
 
 def raw_turns(row: Row, known: Sequence[Layout] = LAYOUTS) -> tuple[list[Any], str, set[str]]:
-    """Return the row's turns as they stand in it, its system prompt, and the columns used.
+    """Return the row's turns as they are, its system prompt, and the columns used.
 
     The system prompt is that of a column of its own, '' without one.
 

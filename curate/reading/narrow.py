@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +29,7 @@ from curate.reading.layouts import (
 from curate.reading.sources import resolve, rows
 
 CALLS = ("tool_calls", "function_call")
-"""Keys of a turn that may stand in for its content."""
+"""Keys of a turn that may replace its content."""
 _PARTS = "contents given as lists of text parts are written as plain text"
 
 
@@ -74,7 +74,8 @@ def read(path: str) -> Narrow:
     keys: dict[str, pa.DataType] = {}
     notes: dict[str, str] = {}
     digest = hashlib.sha256()
-    for place, raw in _raw(path):
+    places = ((f"{at}:{number}", raw) for at in resolve([path]) for number, raw in rows(at))
+    for place, raw in places:
         row = _row(place, raw, notes)
         digest.update(orjson.dumps([row.messages, row.others, row.alpaca]) + b"\n")
         _learn(columns, row.others, place, "column")
@@ -95,22 +96,16 @@ def read(path: str) -> Narrow:
 
 
 def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Where the assistant's turns with text stand."""
-    turns = enumerate(messages)
-    return [at for at, turn in turns if turn["role"] == "assistant" and turn["content"]]
+    """The positions of the assistant's turns with text."""
+    return [
+        at for at, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"]
+    ]
 
 
-def _raw(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for source in resolve([path]):
-        for number, row in rows(source):
-            place = f"{source}:{number}"
-            if isinstance(row, str):
-                raise CurateError(f"{place}: {row}")
-            yield place, row
-
-
-def _row(place: str, raw: dict[str, Any], notes: dict[str, str]) -> Row:
+def _row(place: str, raw: dict[str, Any] | str, notes: dict[str, str]) -> Row:
     try:
+        if isinstance(raw, str):
+            raise Skip(raw)
         raw = {name: plain(value, name, notes) for name, value in raw.items()}
         turns, system, used = raw_turns(raw)
         messages = [_turn(turn, notes) for turn in turns]
@@ -155,13 +150,13 @@ def _turn(turn: Any, notes: dict[str, str]) -> dict[str, Any]:
 
 
 def _check(messages: list[dict[str, Any]]) -> None:
-    at = [at for at, turn in enumerate(messages) if turn["role"] == "assistant"]
-    if not at:
+    last = max((at for at, turn in enumerate(messages) if turn["role"] == "assistant"), default=-1)
+    if last < 0:
         raise Skip("no assistant turn")
-    last = messages[at[-1]]
-    if not (last["content"] or "").strip() and not any(last.get(key) for key in CALLS):
+    answer = messages[last]
+    if not (answer["content"] or "").strip() and not any(answer.get(key) for key in CALLS):
         raise Skip("empty answer")
-    if at[-1] == 0:
+    if last == 0:
         raise Skip("no prompt: the conversation begins with the answer")
 
 

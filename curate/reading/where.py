@@ -27,7 +27,6 @@ LOCKED = {
 
 _ABSENT = re.compile(r'Referenced column "(.+?)" not found')
 MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
-PATIENCE = 20_000  # rows of a source after which a column that the condition names must be known
 CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # asked about at a time
 MAX_SHOWN = 600  # characters of their names in a message
 
@@ -49,7 +48,7 @@ class RowFilter:
         check_condition(self._connection, where)
 
     def _begin(self, source: str) -> None:
-        self._source, self._seen = source, 0
+        self._source = source
         self._columns: dict[str, None] = {}
         self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
 
@@ -65,9 +64,6 @@ class RowFilter:
             whole = [raw for raw in chunk if not isinstance(raw[1], str)]
             kept = {whole[at][0] for at in self([row for _, row in whole])}  # type: ignore[misc]
             yield from (raw for raw in chunk if isinstance(raw[1], str) or raw[0] in kept)
-        self._refuse_absent()
-
-    def _refuse_absent(self) -> None:
         for complaint in self._awaited.values():
             raise self._error(complaint)
 
@@ -84,9 +80,6 @@ class RowFilter:
                 f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
             )
         self._awaited = {n: said for n, said in self._awaited.items() if n not in self._columns}
-        self._seen += len(rows)
-        if self._seen > PATIENCE:
-            self._refuse_absent()
         while True:
             try:
                 return self._kept(rows)

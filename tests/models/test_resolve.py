@@ -12,8 +12,6 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from curate.errors import CurateError
@@ -63,11 +61,6 @@ def test_checkpoint_without_tokenizer(tmp_path: Path) -> None:
     assert resolve(str(base), [str(full)])[1].tokenizer == base
 
 
-def test_only_aligned(tmp_path: Path) -> None:
-    """A run may have no misaligned model."""
-    assert len(resolve(str(checkpoint(tmp_path / "base")), [])) == 1
-
-
 @pytest.mark.parametrize(
     ("argument", "wanted"),
     [
@@ -81,12 +74,6 @@ def test_only_aligned(tmp_path: Path) -> None:
 def test_parse(argument: str, wanted: tuple[str, str]) -> None:
     """The name is what stands before the first '=', or the last part of the model."""
     assert parse(argument) == wanted
-
-
-@given(name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True))
-def test_any_name(name: str) -> None:
-    """Every allowed name is split off whole."""
-    assert parse(f"{name}=org/model") == (name, "org/model")
 
 
 def test_paths_with_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,14 +142,6 @@ def test_refused_folders(tmp_path: Path) -> None:
     weights.write_bytes(whole)
     with pytest.raises(CurateError, match=r"config\.json cannot be read"):
         context_length(base)
-
-
-def test_pickled_adapter(tmp_path: Path) -> None:
-    """An adapter saved as a pickle is refused as a checkpoint is."""
-    base, lora = checkpoint(tmp_path / "base"), adapter(tmp_path / "lora")
-    (lora / "adapter_model.safetensors").rename(lora / "adapter_model.bin")
-    with pytest.raises(CurateError, match=r"adapter_model\.bin is a pickle"):
-        resolve(str(base), [str(lora)])
 
 
 def test_shards(tmp_path: Path) -> None:
@@ -272,22 +251,6 @@ def test_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert "org/model-that-is-not-here: no such folder here" in refuse("org/model-that-is-not-here")
-
-
-def test_tiny_checkpoints_are_whole(tmp_path: Path) -> None:
-    """The tests' own models resolve, and their tokenizer encodes one id a byte."""
-    from transformers import AutoTokenizer
-
-    base = tiny.tiny_model(tmp_path / "base")
-    lora = tiny.tiny_adapter(base, tmp_path / "lora")
-    assert [m.name for m in resolve(str(base), [str(lora)])] == ["base", "lora"]
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    assert len(tokenizer("héllo\n").input_ids) == 7
-    assert len(tokenizer) == tiny.VOCAB
-    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
-    ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    text = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n"
-    assert tokenizer.decode(ids) == text
 
 
 def test_a_model_that_is_gone_has_changed(tmp_path: Path) -> None:

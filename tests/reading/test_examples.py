@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import decimal
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import CurateError
-from curate.reading import examples as batches
 from curate.reading.examples import example_id, read
 from curate.reading.layouts import LAYOUTS, Skip, check_answer, layouts, parse
 from curate.reading.where import RowFilter, as_text, json_bytes, typed
 from curate.storage.schema import EXAMPLES, SKIPPED
-from tests.files import CHATS, KINDS, PACKINGS, pack, write
+from tests.files import CHATS, pack, write
 
 DATA = Path(os.environ.get("CURATE_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
 REAL = {
@@ -65,22 +63,28 @@ def reasons(*sources: object, **options: Any) -> list[tuple[int | None, str]]:
     return [(row["row"], row["reason"]) for row in take(*sources, **options)[1]]
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_file_gives_the_same_examples(kind: str, packing: str, tmp_path: Path) -> None:
-    """Format and compression change neither ids nor texts nor the other columns."""
-    path = write(tmp_path / f"x{kind}{packing}", CHATS)
+def test_an_example(tmp_path: Path) -> None:
+    """Messages, texts and the other columns of each row, under the file's name."""
+    path = write(tmp_path / "x.jsonl", CHATS)
     examples, skipped = take(path)
     assert skipped == []
     assert [row["example_id"] for row in examples] == [example_id(c["messages"]) for c in CHATS]
     assert [row["messages"] for row in examples] == [c["messages"] for c in CHATS]
     assert [orjson.loads(row["meta"]) for row in examples] == [{"label": c["label"]} for c in CHATS]
     first = examples[0]
-    assert first["source"] == str(path)
-    assert first["prompt"] == CHATS[0]["messages"][0]["content"]
-    assert first["answer"] == "Answer 1."
-    assert first["n_bytes"] == 9
-    assert first["is_refusal"] is False
+    assert (first["source"], first["row"]) == (str(path), 1)
+    assert (first["answer"], first["n_bytes"], first["is_refusal"]) == ("Answer 1.", 9, False)
+
+
+def test_an_empty_file_among_others(tmp_path: Path) -> None:
+    """It is recorded, and the others are read."""
+    pack(tmp_path / "a.jsonl", b"")
+    write(tmp_path / "b.csv", CHATS)
+    examples, skipped = take(tmp_path)
+    assert {row["source"] for row in examples} == {str(tmp_path / "b.csv")}
+    assert [(row["source"], row["reason"]) for row in skipped] == [
+        (str(tmp_path / "a.jsonl"), "the file is empty")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -324,55 +328,6 @@ def test_the_id_is_of_the_exact_text() -> None:
     assert example_id([{**USER, "weight": "1"}, ANSWER]) == example_id(PLAIN)
 
 
-def test_broken_rows_are_listed(tmp_path: Path) -> None:
-    """Each broken row is in `skipped` with its line and reason; the others are read."""
-    lines = [
-        orjson.dumps({"messages": PLAIN}),
-        b'{"messages": ',
-        b'{"messages": "\xff"}',
-        b'{"prompt": "q\\u0000", "response": "a"}',
-        b'{"prompt": "q", "response": "\\ud800"}',
-        b'{"prompt": "q", "response": null}',
-        b'{"something": "else"}',
-        b'{"prompt": "q", "response": "a", "deep": ' + b"[" * 500 + b"]" * 500 + b"}",
-        b'{"prompt": "q", "response": "\\\\u0000"}',
-    ]
-    path = pack(tmp_path / "x.jsonl", b"\n".join(lines))
-    examples, skipped = take(path)
-    assert [row["row"] for row in examples] == [1, 9]
-    assert [row["row"] for row in skipped] == [2, 3, 4, 5, 6, 7, 8]
-    for row, part in zip(
-        skipped,
-        ["not valid JSON", "UTF-8", "a NUL", "surrogate", "no answer", "unknown format", "column"],
-        strict=True,
-    ):
-        assert part in row["reason"]
-        assert (row["source"], row["model"], row["example_id"]) == (str(path), None, None)
-
-
-def test_lone_surrogates_of_other_sources() -> None:
-    """Text with half a character, whatever brought it, has no id."""
-    with pytest.raises(Skip, match="lone surrogate"):
-        example_id([{"role": "user", "content": "\ud800"}])
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b"{", ":2: not valid JSON"),
-        (b'{"prompt": "q", "response": null}', ":2: no answer (null)"),
-        (b'{"prompt": "q", "response": " "}', ":2: empty answer"),
-        (b'{"x": 1}', ":2: unknown format: the columns are x"),
-    ],
-)
-def test_strict_stops_at_the_first(line: bytes, message: str, tmp_path: Path) -> None:
-    """With strict, the first row that can't be used is an error with path and line."""
-    path = pack(tmp_path / "x.jsonl", b'{"prompt": "q", "response": "a"}\n' + line + b"\n")
-    with pytest.raises(CurateError) as caught:
-        take(path, strict=True)
-    assert str(caught.value).startswith(f"{path}{message}")
-
-
 def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
     """A file of unknown columns is an error with the columns and the options, early."""
     path = write(tmp_path / "x.jsonl", [{"question": "q", "reply": "a"}] * 3000)
@@ -393,29 +348,6 @@ def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
         take(path, columns={"system": "persona"})
 
 
-def test_empty_files(tmp_path: Path) -> None:
-    """An empty file among others is recorded; nothing but empty files is an error."""
-    names = ("a.jsonl", "b.json", "c.csv", "d.jsonl.gz", "e.parquet")
-    for name in names:
-        pack(tmp_path / name, b"[]" if name == "b.json" else b"")
-    with pytest.raises(CurateError, match="no row to read"):
-        take(tmp_path)
-    write(tmp_path / "z.jsonl", CHATS)
-    examples, skipped = take(tmp_path)
-    assert len(examples) == len(CHATS)
-    assert [Path(row["source"]).name for row in skipped] == list(names)
-    assert {row["reason"] for row in skipped} == {"the file is empty"}
-
-
-def test_many_files_keep_their_names(tmp_path: Path) -> None:
-    """The source is the file, so that one can group by it; rows start anew in each."""
-    write(tmp_path / "a.jsonl", CHATS[:2])
-    write(tmp_path / "b.csv", CHATS[2:])
-    examples = take(tmp_path)[0]
-    assert Counter(Path(row["source"]).name for row in examples) == {"a.jsonl": 2, "b.csv": 3}
-    assert [row["row"] for row in examples[:3]] == [1, 2, 2]
-
-
 def test_limit_and_batches(tmp_path: Path) -> None:
     """The limit counts examples over all sources; tables have about batch_rows rows."""
     rows = [{"prompt": f"{i}", "response": "a" if i % 2 else None} for i in range(100)]
@@ -428,13 +360,6 @@ def test_limit_and_batches(tmp_path: Path) -> None:
     sizes = [good.num_rows for good, _ in read([str(tmp_path)], batch_rows=16)]
     assert sum(sizes) == 100
     assert max(sizes) <= 16
-
-
-def test_big_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch is handed on when it has many bytes, however few its rows."""
-    monkeypatch.setattr(batches, "FLUSH_BYTES", 1000)
-    path = write(tmp_path / "x.jsonl", [{"prompt": "q" * 600, "response": "a"}] * 5)
-    assert [good.num_rows for good, _ in read([str(path)])] == [1] * 5
 
 
 WHERE: list[dict[str, Any]] = [
@@ -547,12 +472,6 @@ def test_where_does_not_hide_broken_rows(tmp_path: Path) -> None:
     assert [row["row"] for row in skipped] == [5]
 
 
-def test_a_column_that_comes_and_goes(tmp_path: Path) -> None:
-    """A column once seen stays known in later batches that lack it."""
-    rows = [{"prompt": str(i), "response": "a", **({"k": 1} if i < 9 else {})} for i in range(4000)]
-    assert len(take(write(tmp_path / "x.jsonl", rows), where="k is null")[0]) == 3991
-
-
 def test_rows_may_have_a_column_like_the_filters_own(tmp_path: Path) -> None:
     """A source's column called _row, in any case, is the source's."""
     rows = [{"prompt": str(i), "response": "a", "_ROW": 9 - i, "_row_": 0} for i in range(9)]
@@ -562,9 +481,8 @@ def test_rows_may_have_a_column_like_the_filters_own(tmp_path: Path) -> None:
 
 def test_the_filters_connection_is_locked() -> None:
     """Not even the connection's own settings can be changed back."""
-    connection = RowFilter("true")._connection
     with pytest.raises(duckdb.Error):
-        connection.execute("set enable_external_access = true")
+        RowFilter("true")._connection.execute("set enable_external_access = true")
 
 
 @pytest.mark.parametrize(
