@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from curate.cli.completion import query_names
-from curate.cli.options import CorpusOption, ForceOption, JsonOption
+from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
 from curate.cli.tables import clean, coloured, print_json, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def status(
     corpus: CorpusOption,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file and name what is damaged or missing.")
+        bool, option("Read every file and name what is damaged.", names=["--verify"])
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,7 +70,7 @@ def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
 
 def sql(
     corpus: Annotated[
-        Path | None, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
+        Path | None, option("The corpus folder.", "DIR", names=["--corpus", "-c"])
     ] = None,
     query: Annotated[
         str | None,
@@ -80,35 +80,32 @@ def sql(
     ] = None,
     kind: Annotated[
         Literal["table", "csv", "json", "jsonl", "parquet"] | None,
-        typer.Option("--format", help="Default: by the ending of --output, else a table."),
+        option("Default: by the ending of --output, else a table.", names=["--format"]),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .csv, .json, .jsonl or .parquet file to write."),
+        option("A .csv, .json, .jsonl or .parquet file.", "FILE", names=["--output", "-o"]),
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", metavar="KEY=VALUE", help="For a named query; repeatable."),
+        option("For a named query; repeatable.", "KEY=VALUE", names=["--param", "-p"]),
     ] = None,
-    list_queries: Annotated[bool, typer.Option("--list", help="List the named queries.")] = False,
+    list_queries: Annotated[bool, option("List the named queries.", names=["--list"])] = False,
     show_query: Annotated[
         str | None,
-        typer.Option(
-            "--show",
-            metavar="NAME",
-            help="Print a query's SQL, or the columns of a table.",
+        option(
+            "Print a query's SQL, or the columns of a table.",
+            "NAME",
+            names=["--show"],
             autocompletion=query_names,
         ),
     ] = None,
     folder: Annotated[
-        Path | None,
-        typer.Option("--queries", metavar="DIR", help="A folder of your own .sql files."),
+        Path | None, option("A folder of your own .sql files.", "DIR", names=["--queries"])
     ] = None,
     unsafe: Annotated[
         bool,
-        typer.Option(
-            "--unsafe", help="Allow any SQL: other files, the network, extensions, writing."
-        ),
+        option("Allow any SQL: other files, the network, writing.", names=["--unsafe"]),
     ] = False,
     force: ForceOption = False,
 ) -> None:

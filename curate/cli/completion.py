@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from curate.storage import documents
 
 def query_names(incomplete: str) -> list[str]:
     """Named queries that begin so."""
+    from importlib import resources
+
     files = resources.files("curate.sql").iterdir()
     names = (file.name.removesuffix(".sql") for file in files if file.name.endswith(".sql"))
     return sorted(name for name in names if name.startswith(incomplete))

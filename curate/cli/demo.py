@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from curate.cli.export import exported
-from curate.cli.options import JsonOption, QuietOption, progress
+from curate.cli.options import JsonOption, QuietOption, option, progress
 from curate.cli.score import kept
 from curate.cli.tables import print_json, table
 from curate.errors import CurateError
@@ -22,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def demo(
-    directory: Annotated[
-        Path, typer.Option("--dir", help="Where the demo writes.", metavar="DIR")
-    ] = Path("curate-demo"),
+    directory: Annotated[Path, option("Where the demo writes.", "DIR", names=["--dir"])] = Path(
+        "curate-demo"
+    ),
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,6 +60,8 @@ def run(directory: Path, progress: Progress) -> Demo:
         CurateError: the directory can't be written or holds something else, or the package was
             installed without its data.
     """
+    from importlib import resources
+
     from curate.corpus.corpus import open_corpus
     from curate.corpus.queries import ask
     from curate.export.export import export

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from curate.cli.completion import misaligned_names
-from curate.cli.options import CorpusOption, ForceOption, JsonOption
+from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
 from curate.cli.tables import clean, print_json
 from curate.errors import CurateError
+from curate.selection.recipe import Metric, Published, Refusals
 
 _AGAIN = {"corpus", "output", "from_manifest", "force", "as_json"}
 _BUDGET, _CHOICE, _REFUSALS = "How many (give one)", "Which, best first", "Refusals"
@@ -23,174 +24,110 @@ def export(
     context: typer.Context,
     corpus: CorpusOption,
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="A .jsonl or .parquet file, or a folder.", metavar="PATH"
-        ),
+        Path, option("A .jsonl or .parquet file, or a folder.", "PATH", names=["--output", "-o"])
     ],
-    top: Annotated[
-        int | None,
-        typer.Option(help="Take the N best examples.", metavar="N", rich_help_panel=_BUDGET),
-    ] = None,
+    top: Annotated[int | None, option("Take the N best examples.", "N", _BUDGET)] = None,
     fraction: Annotated[
         float | None,
-        typer.Option(
-            help="Take this share of the narrow dataset's rows: 0.05 is 5 %.",
-            metavar="F",
-            rich_help_panel=_BUDGET,
-        ),
+        option("Take this share of the narrow dataset's rows: 0.05 is 5 %.", "F", _BUDGET),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option(
-            help="Take answers in rank order and stop before the first that would exceed N tokens.",
-            metavar="N",
-            rich_help_panel=_BUDGET,
-        ),
+        option("Stop before the first answer that would exceed N tokens in all.", "N", _BUDGET),
     ] = None,
     into: Annotated[
-        str | None,
-        typer.Option(
-            help="The narrow dataset, in any input format: write the mix.", metavar="NARROW"
-        ),
+        str | None, option("The narrow dataset, in any input format: write the mix.", "NARROW")
     ] = None,
     recipe: Annotated[
-        Literal["interleaving", "interleaving+", "interleaving++"],
-        typer.Option(
-            help="The published mix to start from: a random sample, the largest gaps, or the "
-            "largest gaps without refusals.",
-            rich_help_panel=_CHOICE,
+        Published,
+        option(
+            "The published mix to start from: a random sample, the largest gaps, or the largest "
+            "gaps without refusals.",
+            None,
+            _CHOICE,
         ),
     ] = "interleaving++",
     hold_out: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Exclude this misaligned model from the mean; repeatable.",
-            metavar="NAME",
+        option(
+            "Exclude this misaligned model from the mean; repeatable.",
+            "NAME",
+            _CHOICE,
             autocompletion=misaligned_names,
-            rich_help_panel=_CHOICE,
         ),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(
-            help="SQL over the columns of gaps and examples: which rows are eligible.",
-            metavar="SQL",
-            rich_help_panel=_CHOICE,
-        ),
+        option("SQL over the columns of gaps and examples: eligible rows.", "SQL", _CHOICE),
     ] = None,
-    metric: Annotated[
-        Literal["relative", "difference", "per_byte"],
-        typer.Option(help="The gap's formula.", rich_help_panel=_CHOICE),
-    ] = "relative",
+    metric: Annotated[Metric, option("The gap's formula.", None, _CHOICE)] = "relative",
     epsilon: Annotated[
         float,
-        typer.Option(
-            help="Added to the denominator, so that tiny aligned losses don't inflate the gap.",
-            rich_help_panel=_CHOICE,
+        option(
+            "Added to the denominator, so that tiny aligned losses don't inflate the gap.",
+            "E",
+            _CHOICE,
         ),
     ] = 1.0,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="For random samples and --placement shuffle.",
-            metavar="N",
-            rich_help_panel=_CHOICE,
-        ),
-    ] = 0,
+    seed: Annotated[int, option("For random samples and --placement shuffle.", "N", _CHOICE)] = 0,
     refusals: Annotated[
-        Literal["drop", "keep", "only"] | None,
-        typer.Option(
-            help="Exclude refusals, keep them, or take only them. Default: by the recipe.",
-            rich_help_panel=_REFUSALS,
-        ),
+        Refusals | None,
+        option("Exclude refusals, keep them, or take only them.", None, _REFUSALS),
     ] = None,
     refusal_rule: Annotated[
         str,
-        typer.Option(
-            help="What a refusal is: paper, extended, or the path of your own rule file.",
-            metavar="RULE",
-            rich_help_panel=_REFUSALS,
-        ),
+        option("A refusal is: paper, extended, or the path of your rule file.", "RULE", _REFUSALS),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
-        typer.Option(
-            help="The source's own label column; where it is empty, the rule decides.",
-            metavar="COLUMN",
-            rich_help_panel=_REFUSALS,
-        ),
+        option("The source's own label column; if empty, the rule decides.", "COLUMN", _REFUSALS),
     ] = None,
     max_similar: Annotated[
-        int | None,
-        typer.Option(
-            help="At most N rows of a group of near-duplicates.",
-            metavar="N",
-            rich_help_panel=_DUPLICATES,
-        ),
+        int | None, option("At most N rows of a group of near-duplicates.", "N", _DUPLICATES)
     ] = None,
     decontaminate: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Exclude rows that share 8 words in a row with this file; repeatable.",
-            metavar="FILE",
-            rich_help_panel=_DUPLICATES,
+        option(
+            "Exclude rows that share 8 words in a row with this file; repeatable.",
+            "FILE",
+            _DUPLICATES,
         ),
     ] = None,
     per_group: Annotated[
         list[str] | None,
-        typer.Option(
-            help="At most N rows for each value of a column, such as prompt=1; repeatable.",
-            metavar="COLUMN=N",
-            rich_help_panel=_SPREAD,
+        option(
+            "At most N rows for each value of a column, such as prompt=1; repeatable.",
+            "COLUMN=N",
+            _SPREAD,
         ),
     ] = None,
     balance: Annotated[
-        str | None,
-        typer.Option(
-            help="Split the budget over a column's values.",
-            metavar="COLUMN",
-            rich_help_panel=_SPREAD,
-        ),
+        str | None, option("Split the budget over a column's values.", "COLUMN", _SPREAD)
     ] = None,
     length_bins: Annotated[
-        int | None,
-        typer.Option(
-            help="Split the budget over K quantiles of answer length.",
-            metavar="K",
-            rich_help_panel=_SPREAD,
-        ),
+        int | None, option("Split the budget over K quantiles of answer length.", "K", _SPREAD)
     ] = None,
     placement: Annotated[
         Literal["even", "batch", "shuffle", "separate"],
-        typer.Option(
-            help="Selected rows at equal distances, a share per batch, at random, or in their own "
-            "file.",
-            rich_help_panel=_FILES,
+        option(
+            "Selected rows at equal distances, a share per batch, at random, or in their own file.",
+            None,
+            _FILES,
         ),
     ] = "even",
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Rows per optimizer step, over all devices.", metavar="B", rich_help_panel=_FILES
-        ),
+        int | None, option("Rows per optimizer step, over all devices.", "B", _FILES)
     ] = None,
     format: Annotated[
         Literal["messages", "prompt-completion", "sharegpt", "alpaca", "openai", "text"] | None,
-        typer.Option(
-            help="What a row looks like. Default: the trainer's own.", rich_help_panel=_FILES
-        ),
+        option("What a row looks like. Default: the trainer's own.", None, _FILES),
     ] = None,
     trainer: Annotated[
         Literal["trl", "axolotl", "llamafactory", "swift"] | None,
-        typer.Option(
-            help="Write a folder with the data and a configuration for this trainer.",
-            rich_help_panel=_FILES,
-        ),
+        option("Write a folder with the data and this trainer's configuration.", None, _FILES),
     ] = None,
     from_manifest: Annotated[
-        Path | None,
-        typer.Option(help="Repeat an earlier export, byte for byte.", metavar="MANIFEST"),
+        Path | None, option("Repeat an earlier export, byte for byte.", "MANIFEST")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -18,14 +18,24 @@ from curate.errors import CurateError
 if TYPE_CHECKING:
     from curate.system.progress import Progress
 
-CorpusOption = Annotated[
-    Path, typer.Option("--corpus", "-c", help="The corpus folder.", metavar="DIR")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress and notes.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
 
-SCORED, COMPUTED = "What is scored", "What computes it"
+def option(
+    help: str,
+    metavar: str | None = None,
+    panel: str | None = None,
+    names: Sequence[str] = (),
+    **more: Any,
+) -> Any:
+    """An option whose help stands under the heading `panel`; without `names`, by its parameter."""
+    return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, **more)
+
+
+CorpusOption = Annotated[Path, option("The corpus folder.", "DIR", names=["--corpus", "-c"])]
+JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"])]
+QuietOption = Annotated[bool, option("Hide progress and notes.", names=["--quiet", "-q"])]
+ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
+
+_SCORED, _COMPUTED = "What is scored", "What computes it"
 
 
 @dataclass(frozen=True)
@@ -39,94 +49,60 @@ class Shared:
 
 
 def shared_options(
-    aligned: Annotated[
-        str, typer.Option(metavar="[NAME=]MODEL", help="The aligned model: a folder or Hub id.")
-    ],
+    aligned: Annotated[str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL")],
     misaligned: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[NAME=]MODEL",
-            help="A misaligned model, full or a PEFT adapter; repeatable.",
-        ),
+        option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(
-            min=2,
-            help="Most tokens of prompt and answer; longer answers are cut.",
-            rich_help_panel=SCORED,
-        ),
+        option("Most tokens of prompt and answer; longer answers are cut.", "N", _SCORED, min=2),
     ] = None,
     chat_template: Annotated[
         Path | None,
-        typer.Option(
-            help="A Jinja file to use instead of the models' own template.", rich_help_panel=SCORED
-        ),
+        option("A Jinja file to use instead of the models' own template.", "FILE", _SCORED),
     ] = None,
     template_arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="A variable of the template; repeatable.",
-            rich_help_panel=SCORED,
-        ),
+        list[str] | None, option("A variable of the template; repeatable.", "KEY=VALUE", _SCORED)
     ] = None,
     backend: Annotated[
         Literal["auto", "transformers", "vllm", "server"],
-        typer.Option(
-            help="auto: vllm if it is installed and there is a GPU, else transformers.",
-            rich_help_panel=COMPUTED,
-        ),
+        option("auto: vllm if installed and there is a GPU, else transformers.", None, _COMPUTED),
     ] = "auto",
     device: Annotated[
-        str | None,
-        typer.Option(help="cuda, mps or cpu. Default: the fastest.", rich_help_panel=COMPUTED),
+        str | None, option("cuda, mps or cpu. Default: the fastest.", "NAME", _COMPUTED)
     ] = None,
     dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16 or float16. Default: by device.", rich_help_panel=COMPUTED
-        ),
+        str | None, option("float32, bfloat16 or float16. Default: by device.", "NAME", _COMPUTED)
     ] = None,
     batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tokens in one forward pass, padding included.", rich_help_panel=COMPUTED
-        ),
+        int | None, option("Tokens in one forward pass, padding included.", "N", _COMPUTED, min=1)
     ] = None,
     tensor_parallel: Annotated[
-        int, typer.Option(min=1, help="vllm: GPUs for each engine.", rich_help_panel=COMPUTED)
+        int, option("vllm: GPUs for each engine.", "N", _COMPUTED, min=1)
     ] = 1,
     data_parallel: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="vllm: engines side by side, each on its own GPUs.",
-            rich_help_panel=COMPUTED,
-        ),
+        int, option("vllm: engines side by side, each on its own GPUs.", "N", _COMPUTED, min=1)
     ] = 1,
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="vllm: an engine argument, such as gpu_memory_utilization=0.8; repeatable.",
-            rich_help_panel=COMPUTED,
+        option(
+            "vllm: an engine argument, such as gpu_memory_utilization=0.8; repeatable.",
+            "KEY=VALUE",
+            _COMPUTED,
         ),
     ] = None,
     server: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="server: a running `vllm serve` with each model under its NAME; repeatable. "
-            "The key is read from VLLM_API_KEY.",
-            rich_help_panel=COMPUTED,
+        option(
+            "server: a running `vllm serve` with each model under its NAME; repeatable. The key "
+            "is read from VLLM_API_KEY.",
+            "URL",
+            _COMPUTED,
         ),
     ] = None,
     in_flight: Annotated[
-        int,
-        typer.Option(
-            min=1, help="server: concurrent requests, over all servers.", rich_help_panel=COMPUTED
-        ),
+        int, option("server: concurrent requests, over all servers.", "N", _COMPUTED, min=1)
     ] = 64,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -202,33 +178,29 @@ def progress(quiet: bool) -> Progress:
 
 
 _ENGINE = {
-    "--gpu-memory": "--engine-arg gpu_memory_utilization=0.8",
-    "--max-lora-rank": "--engine-arg max_lora_rank=N",
-    "--quantization": "--engine-arg quantization=fp8",
-    "--answer-span": "nothing: end-of-turn tokens always count",
+    "--gpu-memory": "use --engine-arg gpu_memory_utilization=0.8",
+    "--max-lora-rank": "use --engine-arg max_lora_rank=N",
+    "--quantization": "use --engine-arg quantization=fp8",
+    "--answer-span": "an answer's end-of-turn tokens always count",
 }
-_EXPORTED = "curate export, then --export MANIFEST"
+_COLUMNS = {
+    f"--{role}-column": f"use --column {role}=NAME"
+    for role in ("messages", "prompt", "answer", "system")
+}
+_RECIPE = ("top", "refusals", "strategy", "metric", "epsilon", "hold-out", "where", "seed")
 MOVED: dict[str | None, dict[str, str]] = {
-    "score": _ENGINE
-    | {
-        f"--{role}-column": f"--column {role}=NAME"
-        for role in ("messages", "prompt", "answer", "system")
-    },
+    "score": _ENGINE | _COLUMNS,
     "verify": _ENGINE,
     "export": {
-        "--strategy": "--recipe (interleaving draws at random)",
-        "--per-prompt": "--per-group prompt=N",
-        "--refusal-share": "--refusals keep, or drop",
-        "--length-shares": "--length-bins alone: every bin gets the same",
+        "--strategy": "use --recipe; interleaving is the random sample",
+        "--per-prompt": "use --per-group prompt=N",
+        "--refusal-share": "use --refusals drop or keep",
+        "--length-shares": "use --length-bins, which splits the budget evenly",
     },
-    "report": dict.fromkeys(
-        (
-            *("--top", "--refusals", "--strategy", "--metric", "--epsilon"),
-            *("--hold-out", "--where", "--seed"),
-        ),
-        _EXPORTED,
-    ),
-    "sql": {"--spreadsheet": "--format csv, and import the columns as text"},
+    "report": {
+        f"--{name}": "use --export MANIFEST to show what `curate export` wrote" for name in _RECIPE
+    },
+    "sql": {"--spreadsheet": "use --format csv, and import its columns as text"},
 }
 """By command: options of earlier versions, and what to write instead."""
 
@@ -243,7 +215,7 @@ class Command(TyperCommand):
         """Parse arguments; an option of earlier versions is one line that names the new one."""
         for name in (arg.partition("=")[0] for arg in args):
             if name in MOVED.get(self.name, {}):
-                typer.echo(f"Error: {name} is gone; use {MOVED[self.name][name]}", err=True)
+                typer.echo(f"Error: {name} is gone: {MOVED[self.name][name]}", err=True)
                 raise typer.Exit(2)
         return super().parse_args(ctx, args)
 

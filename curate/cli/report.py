@@ -5,26 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from curate.cli.options import CorpusOption, ForceOption
+from curate.cli.options import CorpusOption, ForceOption, option
 
 
 def report(
     corpus: CorpusOption,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page, an .html file.", metavar="FILE")
+        Path | None, option("The page, an .html file.", "FILE", names=["--output", "-o"])
     ] = None,
     export: Annotated[
-        Path | None,
-        typer.Option(
-            help="Show this export. Default: the best tenth of the corpus.", metavar="MANIFEST"
-        ),
+        Path | None, option("Show this export. Default: the best tenth.", "MANIFEST")
     ] = None,
-    plots: Annotated[
-        Path | None,
-        typer.Option(help="Write the charts here, as PNG and SVG.", metavar="DIR"),
-    ] = None,
+    plots: Annotated[Path | None, option("Write the charts here, as PNG and SVG.", "DIR")] = None,
     force: ForceOption = False,
 ) -> None:
     """Write a corpus as one HTML page that opens offline, on any screen.

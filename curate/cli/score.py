@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.options import SCORED, CorpusOption, Shared, with_shared_options
+from curate.cli.options import CorpusOption, Shared, option, with_shared_options
 from curate.cli.tables import print_json, table
 from curate.errors import CurateError
 from curate.system.stopping import Stopped, asked
@@ -36,53 +36,36 @@ def score(
         ),
     ] = None,
     where: Annotated[
-        str | None,
-        typer.Option(
-            help="SQL over the source's own columns: which rows to read.", rich_help_panel=_READ
-        ),
+        str | None, option("SQL over the source's own columns: which rows to read.", "SQL", _READ)
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Read at most N examples.", rich_help_panel=_READ)
-    ] = None,
+    limit: Annotated[int | None, option("Read at most N examples.", "N", _READ, min=1)] = None,
     turns: Annotated[
         Literal["last", "all"],
-        typer.Option(
-            help="Score the last assistant turn, or make an example of each.",
-            rich_help_panel=_READ,
-        ),
+        option("Score the last assistant turn, or make an example of each.", None, _READ),
     ] = "last",
     column: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="ROLE=NAME",
-            help="The column that holds the messages, prompt, answer, system, context or "
-            "history; repeatable. Default: by the usual names.",
-            rich_help_panel=_READ,
+        option(
+            "The column that holds the messages, prompt, answer, system, context or history; "
+            "repeatable. Default: by the usual names.",
+            "ROLE=NAME",
+            _READ,
         ),
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option(
-            "--strict",
-            help="Stop at the first broken row instead of skipping it.",
-            rich_help_panel=_READ,
-        ),
+        option("Stop at the first broken row; default: skip it.", panel=_READ, names=["--strict"]),
     ] = False,
     keep_tokens: Annotated[
         bool,
-        typer.Option(
-            "--keep-tokens",
-            help="Store each answer token's log-prob, for `show` and `report`.",
-            rich_help_panel=SCORED,
-        ),
+        option("Store token log-probs, for `show` and `report`.", names=["--keep-tokens"]),
     ] = False,
     replace: Annotated[
-        bool,
-        typer.Option("--replace", help="Discard the scores of a model that changed."),
+        bool, option("Discard the scores of a model that changed.", names=["--replace"])
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Write nothing; say what would be computed and how long."),
+        option("Write nothing; say what would be computed and how long.", names=["--dry-run"]),
     ] = False,
 ) -> None:
     """Score examples under every model; run it again to resume.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.cli.options import Shared, with_shared_options
+from curate.cli.options import Shared, option, with_shared_options
 from curate.cli.tables import print_json, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def verify(
             metavar="SOURCE", help="Where examples come from. Default: the demo's examples."
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Examples to try.")] = 32,
+    rows: Annotated[int, option("Examples to try.", "N", min=1)] = 32,
 ) -> None:
     """Check your models' numbers against a reference loop.
 

@@ -239,7 +239,7 @@ def test_the_policy_stops_what_escaping_missed(browser: Any, page_file: Path) ->
 
 
 def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpus) -> None:
-    """Half of the gaps' axis, and then one source of them: the counts are SQL's; then cleared."""
+    """Half of the gaps' axis, its refusals, then all refusals: the counts are SQL's."""
     opened.drag("gaps", 0.5, 1.0)
     over_half = opened.kept()
     gaps = [row[0] for row in hostile.gaps().select("gap").fetchall()]
@@ -257,16 +257,11 @@ def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpu
     opened.page.click("#clear")
     opened.page.locator("#filter").wait_for(state="hidden")
     opened.page.wait_for_function(DRAWN)
-    assert opened.complaints == []
-
-
-def test_a_tap_on_a_bar_keeps_exactly_its_examples(opened: Opened, hostile: Corpus) -> None:
-    """The bar of refusals: as many as SQL counts."""
     opened.tap("refusals", "refusal")
     refusals = hostile.sql("select count(*) from gaps where is_refusal").fetchall()[0][0]
     assert opened.kept() == refusals
     opened.page.click("#clear")
-    opened.page.locator("#filter").wait_for(state="hidden")
+    assert opened.complaints == []
 
 
 def test_a_point_shows_its_example(opened: Opened) -> None:
