@@ -1,8 +1,8 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
 Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
-corpus as it was when the connection was made, also while a run is adding to it. Parts are taken
-away only by `curate score --replace`, and where a row that was skipped has been mended.
+corpus as it was when the connection was made, also while a run is adding to it. Parts are
+removed only by `curate score --replace`, and when a skipped row was fixed in its source.
 """
 
 from __future__ import annotations
@@ -93,10 +93,6 @@ class Corpus:
             {"epsilon": epsilon, "hold_out": list(hold_out), "metric": metric},
         )
 
-    def score_parts(self, model: str) -> list[Path]:
-        """The finished score parts of one model."""
-        return parts.list_parts(self.path / "scores" / model)
-
 
 def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     """Open a corpus folder for reading.
@@ -104,7 +100,7 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     `unsafe`: queries may reach beyond the corpus; never for SQL that someone else wrote.
 
     Raises:
-        CurateError: there is no corpus, it is broken, or a newer version wrote it.
+        CurateError: there is no corpus, it is broken, or another version wrote it.
     """
     return Corpus(Path(path), unsafe=unsafe)
 
@@ -135,7 +131,7 @@ def write_database(corpus: Corpus) -> Path:
 
 
 def renew_database(corpus: Corpus) -> bool:
-    """Write `corpus.duckdb` anew where it is missing or names other files than there are now.
+    """Write `corpus.duckdb` again if it is missing or its views are out of date.
 
     Gives back whether it was written: not while a run is writing, nor where the folder can't be.
     """
@@ -161,15 +157,12 @@ def _stored(path: Path) -> list[Any] | None:
 
 def _defined(connection: duckdb.DuckDBPyConnection) -> list[Any]:
     """The views and macros of a database, as SQL. They are listed, and none is run."""
-    return (
-        connection.cursor()
-        .execute(
-            "select view_name, sql from system.main.duckdb_views() where not internal union all "
-            "select function_name, macro_definition from system.main.duckdb_functions() "
-            "where not internal order by all"
-        )
-        .fetchall()
+    query = (
+        "select view_name, sql from system.main.duckdb_views() where not internal union all "
+        "select function_name, macro_definition from system.main.duckdb_functions() "
+        "where not internal order by all"
     )
+    return connection.cursor().execute(query).fetchall()
 
 
 def has_ensemble(corpus: Corpus) -> bool:

@@ -53,26 +53,18 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     gaps = "select gap, rank, rank_kept, unit from ranks where key = $id::uuid"
     ranked = dicts(corpus.sql(gaps, key)) if has_ensemble(corpus) else []
     example["gap"] = next(iter(ranked), None)
-    example["tokens"] = example_tokens(corpus, key["id"])
+    example["tokens"] = tokens_of_examples(corpus, [key["id"]]).get(key["id"])
     return example
-
-
-def example_tokens(corpus: Corpus, example_id: str) -> list[tuple[str, float]] | None:
-    """The answer's tokens, each as its text and its gap.
-
-    A token's gap is the mean of its loss over the misaligned models less its loss under the
-    aligned one, in nats; the gap of `gaps` compares their means. Returns None where a model that
-    scored the example kept no tokens, or cuts the answer into others.
-    """
-    return tokens_of_examples(corpus, [example_id]).get(example_id)
 
 
 def tokens_of_examples(
     corpus: Corpus, example_ids: Sequence[str], hold_out: Sequence[str] = ()
 ) -> dict[str, list[tuple[str, float]]]:
-    """The same for many examples in one pass over the scores; those without tokens are left out.
+    """Each answer's tokens, each as its text and its gap, in one pass over the scores.
 
-    `hold_out` names misaligned models that stay out of the mean.
+    A token's gap is the mean of its loss over the misaligned models (but those of `hold_out`) less
+    its loss under the aligned one, in nats; the gap of `gaps` compares their means. Examples are
+    left out of which a model kept no tokens, or cuts the answer into others.
     """
     rows = corpus.sql(
         """

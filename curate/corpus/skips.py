@@ -19,7 +19,7 @@ _WHOLE_FILE = "hash(source, null::bigint)"  # a file that could not be read has 
 
 
 class Skips:
-    """The parts of `skipped`: each reason once, and none for a row that was mended since.
+    """The parts of `skipped`: each reason once, and none for a row that was fixed since.
 
     The writer's connection holds hashes alone, 24 bytes a row. `_drop`, killed between writing a
     part anew and removing the old one, leaves both: the view `skipped` counts their rows once.

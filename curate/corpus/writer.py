@@ -75,7 +75,7 @@ class Writer:
         return self._skips.add(table)
 
     def drop_mended(self) -> None:
-        """After a reading: a row that was skipped once and could be used now is no skip."""
+        """After reading: forget skips of rows that could be used this time."""
         self._skips.drop_mended()
 
     def add_scores(self, model: str, table: pa.Table) -> None:
@@ -231,7 +231,7 @@ class ScoreSink:
 def open_for_writing(path: Path) -> Iterator[Writer]:
     """Lock a corpus folder (made if it isn't there) and give its writer.
 
-    At the end, also after an error, `corpus.duckdb` is made anew over what is stored.
+    At the end, also after an error, `corpus.duckdb` is written again over what is stored.
 
     Raises:
         CurateError: the folder is something else, is of another format, or is being written.

@@ -17,7 +17,7 @@ from curate.errors import CurateError
 from curate.storage import documents, manifest, parts
 
 PATIENCE = 2.0
-"""Seconds in which somebody who only makes corpus.duckdb anew is done."""
+"""Seconds to wait for another holder; `status` needs less to rewrite corpus.duckdb."""
 WRITER = ".writer.json"
 """Says who holds the lock, for the message to others; the lock itself is the system's."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from curate.errors import CurateError
 from curate.storage import parts
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 FORMAT_VERSION: Final = 2
 NAME = "curate.json"
 NAME_OF_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""A model's name is a folder's, and stands in SQL, tables and reports."""
+"""A model's name is also a folder's, and appears in SQL, tables and reports."""
 TEMPLATE = "chat_template.jinja"
 """The template that was given instead of the models' own, kept so that a run can be completed."""
-
-Role = Literal["aligned", "misaligned"]
-_Name = Annotated[str, StringConstraints(pattern=f"^{NAME_OF_MODEL.pattern}$")]
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class ModelEntry:
     equal `tokenizer` are comparable per token. `dtype` and `backend` are those of the last run.
     """
 
-    role: Role
+    role: Literal["aligned", "misaligned"]
     reference: str
     fingerprint: str
     tokenizer: str
@@ -62,8 +59,8 @@ class Run:
     """
 
     examples: int
-    tokens: Annotated[int, Field(ge=0)]
-    seconds: Annotated[float, Field(ge=0)]
+    tokens: int
+    seconds: float
 
 
 @dataclass
@@ -71,7 +68,7 @@ class Manifest:
     """All that `curate.json` holds."""
 
     settings: Settings | None = None
-    models: dict[_Name, ModelEntry] = field(default_factory=dict)
+    models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
     format_version: Literal[2] = FORMAT_VERSION
@@ -88,9 +85,11 @@ def load(folder: Path) -> Manifest:
     Raises:
         CurateError: there is none, it is broken, or another version wrote it.
     """
+    from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second
+
     path = folder / NAME
     try:
-        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+        found = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise CurateError(
             f"{folder}: no corpus here ({NAME} is missing); make one with "
@@ -102,6 +101,12 @@ def load(folder: Path) -> Manifest:
         ) from None
     except ValidationError as error:
         raise CurateError(_invalid(path, error)) from None
+    for name in found.models:
+        if not NAME_OF_MODEL.fullmatch(name):
+            raise CurateError(
+                f"{path}: not a curate manifest ({name[:40]!r} is not a valid model name)"
+            )
+    return found
 
 
 def known_models(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""What a long run tells while it goes; the command line chooses how it looks."""
+"""How a long run reports its progress; the command line chooses how it looks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told by the rooms that work; the command line chooses how it looks."""
+    """Called by the rooms that work."""
 
     def note(self, text: str) -> None:
         """Say one thing once."""

@@ -14,7 +14,7 @@ from curate.errors import CurateError
 
 @contextmanager
 def temporary(name: str) -> Iterator[Path]:
-    """Make a folder that goes at the end; `fresh` says where, and what is raised."""
+    """Make a folder that is removed at the end of the block; see `fresh`."""
     made = fresh(name)
     try:
         yield made
@@ -23,7 +23,7 @@ def temporary(name: str) -> Iterator[Path]:
 
 
 def fresh(name: str) -> Path:
-    """Make a folder that goes when this process ends; only a killed one leaves it.
+    """Make a folder that is removed when this process ends, unless it is killed.
 
     It lies below the system's temporary one (`$TMPDIR`) and is closed to other users.
 

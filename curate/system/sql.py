@@ -48,7 +48,7 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
 
     Raises:
         CurateError: it may do more, and what of it.
-        duckdb.Error: it is no SQL.
+        duckdb.Error: it is not valid SQL.
     """
     kinds = [statement.type for statement in connection.extract_statements(query)]
     if kinds == [duckdb.StatementType.MULTI]:
@@ -64,8 +64,9 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         raise CurateError("the query nests too deeply to be checked") from None
     if found.get("error") is not False:
         raise CurateError(
-            "only a single SELECT that can be checked can be asked of a corpus; write a PIVOT as "
-            "`pivot gaps on column in ('value', ...)`, or use --unsafe for SQL of your own"
+            "only a single SELECT that can be checked can be asked of a corpus; compute a PIVOT's "
+            "columns first, as in `pivot (select gap > 1 as high from gaps) on high`, or use "
+            "--unsafe for SQL of your own"
         )
 
 
@@ -111,7 +112,7 @@ def readable_errors() -> Iterator[None]:
 
 @cache
 def spill_folder() -> str:
-    """A folder that only this user reads; it goes when the process ends (see `scratch`).
+    """A folder that only this user reads, removed when the process ends (see `scratch`).
 
     DuckDB's own choice is a folder where the user happens to be, which everybody reads. Empty,
     which keeps DuckDB to memory, where no temporary folder can be written: a full disk, or one

@@ -44,7 +44,7 @@ def test_the_folder_is_laid_out_as_documented(made: Corpus) -> None:
 
 def test_parts_have_their_stated_schema(made: Corpus) -> None:
     """Other tools read them without curate."""
-    schema = pq.read_schema(made.score_parts("bad")[0])
+    schema = pq.read_schema(parts.list_parts(made.path / "scores" / "bad")[0])
     assert schema.equals(pa.schema([KEY, *list(SCORES)[1:]]), check_metadata=False)
 
 

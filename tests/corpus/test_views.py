@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import duckdb
@@ -137,6 +138,22 @@ def test_a_zero_division_never_ranks(tmp_path: Path) -> None:
     """An aligned loss of 0 with ε = 0 is infinite, so it is left out and not put first."""
     made = corpus(tmp_path / "c", ["sure", "fine"], {"base": [0.0, 1.0], "bad": [1.0, 2.0]})
     assert made.gaps(epsilon=0.0).select("answer").fetchall() == [("fine",)]
+
+
+def test_threads_do_not_change_a_bit(tmp_path: Path) -> None:
+    """Losses are added up in a fixed order: the same bits on one thread and on eight."""
+    draw = random.Random(5)
+    nlls = {name: [draw.uniform(0.1, 9) for _ in range(5000)] for name in ("base", *"abcdefg")}
+    made = corpus(tmp_path / "c", [f"answer {n}" for n in range(5000)], nlls)
+    found = []
+    for threads in (1, 2, 8):
+        with duckdb.connect(
+            made.path / "corpus.duckdb", read_only=True, config={"threads": threads}
+        ) as connection:
+            query = "select misaligned_nll, misaligned_sd, gap from gaps order by rank"
+            found.append(connection.sql(query).fetchall())
+    assert len(found[0]) == 5000
+    assert found[0] == found[1] == found[2]
 
 
 def test_the_plan_grows_with_the_models_not_with_their_square(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def _deep(raw: dict[str, Any]) -> None:
 
 
 WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda m: m["models"].update({"../../outside": m["models"]["bad"]}), "models.../../outside"),
-    (lambda m: m["models"].update({"a'; drop": m["models"]["bad"]}), "models.a'; drop"),
+    (lambda m: m["models"].update({"../../outside": m["models"]["bad"]}), "not a valid model name"),
+    (lambda m: m["models"].update({"a'; drop": m["models"]["bad"]}), "not a valid model name"),
     (lambda m: m["models"]["bad"].update(role="admin"), "models.bad.role"),
     (lambda m: m["models"]["bad"].update(reference=["x"]), "models.bad.reference"),
     (lambda m: m["models"]["bad"].pop("dtype"), "models.bad.dtype"),

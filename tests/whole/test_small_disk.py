@@ -37,6 +37,7 @@ def _may_mount() -> bool:
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not _may_mount(), reason="no disk can be mounted here (unshare)"),
     pytest.mark.timeout(600 + 30 * POINTS),
 ]
