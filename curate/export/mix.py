@@ -12,7 +12,6 @@ import pyarrow as pa
 from curate.errors import CurateError
 from curate.export.target import Target
 from curate.formats.base import Format, Messages, Trainer, Unfit
-from curate.formats.openai import COLUMNS as API_COLUMNS
 from curate.reading.narrow import Narrow, answers
 
 WEIGHT = "weight"
@@ -38,10 +37,9 @@ class Mix:
     @property
     def columns(self) -> dict[str, pa.DataType]:
         """The columns beside the conversation that the format has a place for."""
-        columns = self.narrow.columns
-        if self.format.name == "openai":
-            return {name: kind for name, kind in columns.items() if name in API_COLUMNS}
-        return columns
+        kept = self.format.columns
+        columns = self.narrow.columns.items()
+        return {name: kind for name, kind in columns if kept is None or name in kept}
 
     @property
     def schema(self) -> pa.Schema:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from curate.errors import CurateError
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
+from curate.selection.recipe import check_choice
 from curate.storage import documents, leftovers, parts
 
 MANIFEST = "manifest.json"
@@ -94,13 +95,10 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
 
 
 def _format(target: Target) -> str:
-    known = [*FORMATS, "text"]
-    if target.format is not None and target.format not in known:
-        raise CurateError(f"--format {target.format}: choose one of {', '.join(known)}")
+    check_choice("--format", target.format or "messages", [*FORMATS, "text"])
     if target.trainer is None:
         return target.format or "messages"
-    if target.trainer not in TRAINERS:
-        raise CurateError(f"--trainer {target.trainer}: choose one of {', '.join(TRAINERS)}")
+    check_choice("--trainer", target.trainer, TRAINERS)
     formats = TRAINERS[target.trainer].formats
     if target.format is not None and target.format not in formats:
         raise CurateError(
@@ -110,9 +108,7 @@ def _format(target: Target) -> str:
 
 
 def _check_placement(target: Target, mixes: bool) -> None:
-    placements = get_args(Placement)
-    if target.placement not in placements:
-        raise CurateError(f"--placement {target.placement}: choose one of {', '.join(placements)}")
+    check_choice("--placement", target.placement, get_args(Placement))
     if target.placement != "even" and not mixes:
         raise CurateError(
             f"--placement {target.placement} says where safe rows stand among a narrow set's: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -85,6 +85,16 @@ def budget(recipe: Recipe, narrow_rows: int | None) -> int:
     return max(1, int(recipe.fraction * narrow_rows + 0.5))
 
 
+def check_choice(option: str, value: object, known: Collection[str]) -> None:
+    """Refuse a value that an option doesn't have.
+
+    Raises:
+        CurateError: it says which there are.
+    """
+    if value not in known:
+        raise CurateError(f"{option} {value}: choose one of {', '.join(known)}")
+
+
 def quota(text: str) -> tuple[str, int]:
     """Read COLUMN=N.
 
@@ -104,8 +114,7 @@ def _check(recipe: Recipe) -> None:
         "metric": (recipe.metric, Metric),
     }
     for option, (value, known) in choices.items():
-        if value not in get_args(known):
-            raise CurateError(f"--{option} {value}: choose {', '.join(get_args(known))}")
+        check_choice(f"--{option}", value, get_args(known))
     numbers = {
         "--top": recipe.top,
         "--tokens": recipe.tokens,

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -33,16 +32,6 @@ ROWS = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
-LEFT_OUT = pa.schema(
-    [
-        ("place", pa.int64()),
-        ("example_id", pa.string()),
-        ("rank", pa.int64()),
-        ("gap", pa.float64()),
-        ("rule", pa.string()),
-        ("why", pa.string()),
-    ]
-)
 
 
 @dataclass
@@ -53,17 +42,6 @@ class Stratum:
     left: int = 0
     after: int = 0
     is_exhausted: bool = False
-
-
-class _Left(NamedTuple):
-    """A row that was met and not taken; a tuple, as there can be millions."""
-
-    place: int
-    example_id: str
-    rank: int
-    gap: float
-    rule: str
-    why: str
 
 
 class Walk:
@@ -80,7 +58,7 @@ class Walk:
         self._has_cut = not (recipe.is_random or recipe.balance or recipe.length_bins)
         self._strata = [Stratum(number) for number in candidates.strata()]
         self._taken: list[pa.Table] = [ROWS.empty_table()]
-        self._left: list[_Left] = []
+        self._left_out: list[pa.Table] = []
 
     def go(self, wanted: int) -> None:
         """Take rows for this budget."""
@@ -104,9 +82,9 @@ class Walk:
         until = {
             each.number: sys.maxsize if each.is_exhausted else each.after for each in self._strata
         }
-        met = pa.Table.from_pylist([left._asdict() for left in self._left], LEFT_OUT)
-        both = [met, self._candidates.refused(until).cast(LEFT_OUT)]
-        return pa.concat_tables(both).sort_by("place").drop_columns("place")
+        refused = self._candidates.refused(until)
+        found = [each.select(refused.column_names) for each in self._left_out]
+        return pa.concat_tables([refused, *found]).sort_by("place").drop_columns("place")
 
     def _use(self, strata: Sequence[Stratum]) -> int:
         """Read on until each share is used up, or its stratum is; gives back what was used."""
@@ -127,7 +105,7 @@ class Walk:
 
     def _take(self, table: pa.Table, hungry: dict[int, Stratum]) -> None:
         """Take rows of a table; strata whose share is used up are no longer hungry then."""
-        taken = []
+        taken, left_out = [], []
         rows: Iterator[tuple[int, Row]] = enumerate(self._rows(table))
         for at, row in rows:
             stratum = hungry.get(row.stratum)
@@ -147,10 +125,15 @@ class Walk:
                     del hungry[row.stratum]
             else:
                 stratum.after = row.place
-                self._left.append(_Left(row.place, row.example_id, row.rank, row.gap, *why))
+                left_out.append((at, *why))
             if not hungry:
                 break
         self._taken.append(table.select(ROWS.names).take(pa.array(taken, pa.int64())).cast(ROWS))
+        if left_out:
+            places, rules, reasons = zip(*left_out, strict=True)
+            listed = table.drop_columns("messages").take(pa.array(places))
+            listed = listed.append_column("rule", pa.array(rules))
+            self._left_out.append(listed.append_column("why", pa.array(reasons)))
         if self._has_cut and not hungry:
             self._note_cut(row for _, row in rows)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.export.mix import place_at_random, place_evenly, place_in_batches, probabilities
+from curate.export.mix import place_at_random, place_evenly, place_in_batches
 
 COUNTS = st.integers(0, 300)
 
@@ -52,12 +51,6 @@ def test_every_batch_holds_its_share(n_narrow: int, n_safe: int, size: int) -> N
         assert abs(so_far - min(number * size, total) * n_safe / total) <= 0.5
 
 
-def test_no_batch_is_without_one_where_there_is_one_for_each() -> None:
-    """316 safe rows among 6,000 in batches of 32: one or two in every batch."""
-    counts = [sum(safe for safe, _ in b) for b in cut(list(place_in_batches(6000, 316, 32)), 32)]
-    assert set(counts[:-1]) == {1, 2}
-
-
 @given(n_narrow=COUNTS, n_safe=COUNTS, seed=st.integers(0, 5))
 def test_random_places_depend_on_the_seed_alone(n_narrow: int, n_safe: int, seed: int) -> None:
     """Narrow rows keep their order there too."""
@@ -77,11 +70,6 @@ def test_random_places_are_spread_and_stay_the_same() -> None:
     assert order != list(place_at_random(12, 4, 1))
     halves = [sum(safe for safe, _ in list(place_at_random(900, 100, n))[:500]) for n in range(50)]
     assert 45 < sum(halves) / len(halves) < 55
-
-
-def test_probabilities_are_the_sets_shares() -> None:
-    """So that both sets end together."""
-    assert probabilities(95, 5) == pytest.approx((0.95, 0.05))
 
 
 def cut(order: list[tuple[bool, int]], size: int) -> list[list[tuple[bool, int]]]:

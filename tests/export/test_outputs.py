@@ -54,6 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True], ids=["new", "force"])
 @pytest.mark.parametrize("limit", [512, 4096], ids=["rows", "manifest"])
 @pytest.mark.parametrize("output", ["safe.jsonl", "safe.parquet", "folder"])
@@ -155,15 +156,15 @@ def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, c
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60,000 examples in six parts: many ties, near-duplicates, refusals, three topics."""
-    return large_corpus(tmp_path_factory.mktemp("large") / "c")
+    """30,000 examples in three parts: many ties, near-duplicates, refusals, three topics."""
+    return large_corpus(tmp_path_factory.mktemp("large") / "c", 30_000)
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
         Recipe(
-            top=3000, refusal_rule="extended", max_similar=1, per_group={"prompt": 1}, length_bins=3
+            top=1000, refusal_rule="extended", max_similar=1, per_group={"prompt": 1}, length_bins=3
         ),
         Recipe(
             tokens=20_000,

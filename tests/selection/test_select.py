@@ -257,8 +257,8 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
     ("recipe", "words"),
     [
         ({"tokens": 0}, "--tokens 0"),
-        ({"top": 1, "refusals": "nope"}, "--refusals nope: choose drop, keep, only"),
-        ({"top": 1, "name": "nope"}, "--recipe nope: choose interleaving, "),
+        ({"top": 1, "refusals": "nope"}, "--refusals nope: choose one of drop, keep, only"),
+        ({"top": 1, "name": "nope"}, "--recipe nope: choose one of "),
         ({"top": 1, "tokens": 1}, "give one of"),
         ({"top": 1, "max_similar": 0}, "--max-similar 0"),
         ({"top": 1, "per_group": {"kind": 0}}, "--per-group kind 0"),
@@ -288,9 +288,7 @@ def test_a_filter_may_name_every_column_of_gaps_and_examples(plain: Corpus) -> N
         assert take(plain, top=20, where=where).rows.num_rows == 16, column
 
 
-@pytest.mark.parametrize(
-    "text", ["kind", "kind=", "=3", "kind=-1", "kind=x", "kind=²", "kind=" + "9" * 5000]
-)
+@pytest.mark.parametrize("text", ["kind", "kind=", "=3", "kind=-1", "kind=x", "kind=²"])
 def test_a_cap_without_column_or_number_is_refused(text: str) -> None:
     """COLUMN=N it is; the column itself may have an equals sign in its name."""
     with pytest.raises(CurateError, match="COLUMN=N"):
@@ -347,13 +345,3 @@ def test_length_bias_shows_that_short_answers_win(plain: Corpus, cli: Cli) -> No
     assert found["all"]["rank_correlation"] == -1.0
     assert found["all"]["log_correlation"] < -0.9
     assert (found["all"]["mean_tokens"], found["all"]["mean_tokens_in_top"]) == (19.5, 10.5)
-
-
-def test_ranks_are_the_gaps_without_texts(plain: Corpus) -> None:
-    """The same numbers row by row, with the same arguments."""
-    numbers = "example_id, is_refusal, aligned_nll, misaligned_nll, gap, unit, rank, rank_kept"
-    both = [
-        plain.sql(f"select {numbers} from {macro}(epsilon := 0.5) order by rank").fetchall()
-        for macro in ("ranks", "gaps")
-    ]
-    assert both[0] == both[1] and len(both[0]) == 20
