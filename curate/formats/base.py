@@ -22,10 +22,10 @@ class Unfit(Exception):  # noqa: N818 - a verdict on one row
 class Format:
     """A row's columns and their writing.
 
-    `row` turns messages into the conversation's columns; `fields` gives their Arrow types. Turn
-    keys that it has no place for are not in `keeps(name)`. `meant` are other columns to which
-    readers of the format give a meaning of their own, so that a customer's column of that name
-    would change it. `trains_on`: the last answer alone, or every turn of the assistant.
+    `row` turns messages into the conversation's columns; `fields` gives their Arrow types. `keeps`
+    says which turn keys it has a place for, `columns` which other columns (None: any). Readers
+    give a meaning of their own to columns called as in `meant`. `trains_on`: the last answer alone,
+    or every turn of the assistant. Without `nulls`, a row has no key without a value.
     """
 
     name: str
@@ -35,20 +35,22 @@ class Format:
     meant: frozenset[str]
     trains_on: Literal["last", "all"] = "all"
     nulls: bool = True
+    columns: frozenset[str] | None = None
 
 
-def turns(messages: Messages, keys: Keys) -> list[dict[str, Any]]:
+def turns(
+    messages: Messages, keys: Keys, role: str = "role", content: str = "content"
+) -> list[dict[str, Any]]:
     """Turns with role, content and every key, null where a turn has none."""
     return [
-        {"role": m["role"], "content": m["content"], **{key: m.get(key) for key in keys}}
+        {role: m["role"], content: m["content"], **{key: m.get(key) for key in keys}}
         for m in messages
     ]
 
 
 def turn_list(keys: Keys, role: str = "role", content: str = "content") -> pa.DataType:
     """The Arrow type of such turns."""
-    others = [(name, kind) for name, kind in keys.items()]
-    return pa.list_(pa.struct([(role, pa.string()), (content, pa.string()), *others]))
+    return pa.list_(pa.struct([(role, pa.string()), (content, pa.string()), *keys.items()]))
 
 
 MESSAGES = Format(
@@ -83,13 +85,11 @@ _SHAREGPT_CALLS = {"tool_calls", "function_call", "tool_call_id"}
 
 
 def _sharegpt_row(messages: Messages, keys: Keys) -> dict[str, Any]:
-    made = []
-    for turn in messages:
-        if any(turn.get(key) for key in _SHAREGPT_CALLS) or turn["content"] is None:
+    made = turns(messages, keys, "from", "value")
+    for turn in made:
+        if any(turn.get(key) for key in _SHAREGPT_CALLS) or turn["value"] is None:
             raise Unfit("a turn with tool calls, which ShareGPT has no place for")
-        others = {key: turn.get(key) for key in keys}
-        role = turn["role"]
-        made.append({"from": _SHAREGPT_NAMES.get(role, role), "value": turn["content"], **others})
+        turn["from"] = _SHAREGPT_NAMES.get(turn["from"], turn["from"])
     return {"conversations": made}
 
 
@@ -139,13 +139,9 @@ ALPACA = Format(
 
 def text_format(render: Callable[[Messages], str]) -> Format:
     """The format with a model's template; `render` writes a conversation or raises `Unfit`."""
-
-    def row(messages: Messages, keys: Keys) -> dict[str, Any]:
-        return {"text": render(messages)}
-
     return Format(
         name="text",
-        row=row,
+        row=lambda messages, keys: {"text": render(messages)},
         fields=lambda keys: [pa.field("text", pa.string())],
         keeps=lambda key: False,
         meant=MESSAGES.meant,

@@ -19,7 +19,7 @@ from curate.formats.base import Format, Keys, Messages, Unfit, turn_list
 ROLES = {"system", "developer", "user", "assistant", "tool", "function"}
 TURN_KEYS = {"name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal"}
 ANSWER_KEYS = {"weight", "tool_calls", "function_call", "refusal"}
-COLUMNS = {"messages", "tools", "functions", "parallel_tool_calls"}
+COLUMNS = frozenset({"messages", "tools", "functions", "parallel_tool_calls"})
 MIN_EXAMPLES = 10
 MAX_BYTES = 512 * 1000 * 1000
 
@@ -80,4 +80,5 @@ OPENAI = Format(
     keeps=lambda key: key in TURN_KEYS,
     meant=frozenset({"messages"}),
     nulls=False,
+    columns=COLUMNS,
 )

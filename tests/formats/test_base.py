@@ -17,7 +17,7 @@ from curate.export.target import Target
 from curate.formats.openai import faults
 from curate.reading.examples import example_id, read
 from curate.selection.recipe import Recipe
-from tests.corpora import DEMO, corpus
+from tests.corpora import corpus
 from tests.files import write
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -130,22 +130,6 @@ def test_a_manifest_makes_the_same_folder_again(
         assert same.replace(b"/two", b"/one") == path.read_bytes()
 
 
-def test_the_share_in_what_is_trained(made: Corpus, narrow: Path, tmp_path: Path) -> None:
-    """In bytes where the aligned model's tokenizer is not there, and the manifest says why."""
-    record = curate.export(made, tmp_path / "mix.jsonl", Recipe(fraction=0.2, into=str(narrow)))
-    trained = record["trained"]
-    assert (trained["unit"], trained["narrow"], trained["safe"]) == ("bytes", 70, 48)
-    assert "is not here" in trained["why"]
-    last = curate.export(
-        made,
-        tmp_path / "last.jsonl",
-        Recipe(fraction=0.2, into=str(narrow)),
-        Target(format="prompt-completion"),
-    )
-    assert last["trained"]["narrow"] == 50
-    assert any("10 narrow rows hold several answers" in note for note in last["notes"])
-
-
 @pytest.mark.parametrize(
     ("name", "target", "words"),
     [
@@ -156,7 +140,10 @@ def test_the_share_in_what_is_trained(made: Corpus, narrow: Path, tmp_path: Path
         ("mix", Target(placement="batch", batch_size=0), "at least 1"),
         ("mix", Target(format="alpaca", trainer="trl"), "reads prompt-completion or messages"),
         ("mix.jsonl", Target(format="text"), "needs the aligned model's template"),
+        ("mix.csv", Target(), r"ends in \.jsonl or \.parquet"),
+        ("mix.v2", Target(), r"ends in \.jsonl or \.parquet"),
         ("..", Target(), "exists"),
+        ("mix", Target(placement="even", format="nope"), "--format nope: choose one of"),
         ("mix/..", Target(), "exists|name a file"),
     ],
 )
@@ -169,12 +156,6 @@ def test_targets_that_do_not_fit_write_nothing(
         curate.export(made, tmp_path / name, Recipe(fraction=0.2, into=str(narrow)), target)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_placement_needs_a_narrow_set(made: Corpus, tmp_path: Path) -> None:
-    """A safe set alone has no places."""
-    with pytest.raises(CurateError, match="--into NARROW"):
-        curate.export(made, tmp_path / "mix", Recipe(top=3), Target(placement="shuffle"))
 
 
 def test_force_replaces_exports_alone(made: Corpus, tmp_path: Path) -> None:
@@ -248,12 +229,3 @@ def test_weights_are_kept_for_the_api(made: Corpus, tmp_path: Path) -> None:
     record = curate.export(made, out, Recipe(top=1, into=str(path)), Target(format="openai"))
     assert json.loads(out.read_text().splitlines()[0])["messages"] == turns
     assert record["trained"]["narrow"] == 20
-
-
-def test_demo_narrow_set_fits_every_trainer(made: Corpus, tmp_path: Path) -> None:
-    """The bundled narrow set, with every trainer's folder and its files."""
-    for trainer in TRAINERS:
-        recipe = Recipe(fraction=0.05, into=str(DEMO / "narrow.jsonl"))
-        record = curate.export(made, tmp_path / trainer, recipe, Target(trainer=trainer))
-        assert record["counts"]["safe"] == 2
-        assert record["output"]["run"].split()[-1] in record["output"]["files"] or trainer == "trl"

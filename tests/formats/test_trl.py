@@ -17,6 +17,8 @@ from tests.corpora import DEMO, demo_corpus
 BATCH = 4
 STEPS = 3
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
