@@ -1,4 +1,4 @@
-"""One Parquet file -> its rows, some row groups' batches at a time."""
+"""One Parquet file -> its rows, a small batch at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.reading.files import NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
+from curate.reading.files import CHUNK, NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
 
 ROWS, BYTES = 256, 64 << 20
 """The most that is decoded at a time; bytes as the footer has them."""
@@ -22,8 +22,9 @@ def parquet_rows(path: Path) -> Iterator[Raw]:
         OSError, pa.ArrowException: the file is corrupt.
     """
     number = 1
-    # With pre_buffer, the default, Arrow keeps the pages of every row group it has read.
-    with pq.ParquetFile(path, pre_buffer=False) as table:
+    # With pre_buffer, the default, Arrow keeps the pages of every row group it has read; without
+    # buffer_size it holds a whole row group's.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK) as table:
         for group in range(table.num_row_groups if table.schema_arrow.names else 0):
             about = table.metadata.row_group(group)
             size = about.total_byte_size / max(1, about.num_rows)
