@@ -54,13 +54,12 @@ def serving(job: dict[str, Any]) -> Iterator[str]:
 
 def _options(job: dict[str, Any]) -> list[str]:
     """What the server is told: the models by the names that curate gives them, and their sizes."""
-    from curate.backends.base import Engine
     from curate.backends.vllm.adapters import kernel_rank, layers
 
     adapters, on_cpu = [Path(path) for path in job["adapters"]], job["device"] == "cpu"
     options = ["--model", job["base"], "--served-model-name", "base", "--dtype", job["dtype"]]
     options += ["--max-model-len", str(job["max_length"] + 1), "--no-enable-prefix-caching"]
-    options += ["--enable-lora", "--max-lora-rank", str(kernel_rank(adapters, Engine()))]
+    options += ["--enable-lora", "--max-lora-rank", str(kernel_rank(adapters))]
     # On a CPU the last slot must stay empty, and compiling takes longer than it saves.
     options += ["--max-loras", str(len(adapters) + on_cpu)]
     if on_cpu:

@@ -43,7 +43,7 @@ verify() { # verify NAME BACKEND DTYPE BASE ADAPTER...
     shift 4
     for adapter in "$@"; do adapters+=(--misaligned "$(basename "$adapter")=$adapter"); done
     # Several share the card: vLLM must neither take most of it nor measure what is free.
-    [ "$backend" = vllm ] && adapters+=(--gpu-memory 0.3 --engine-arg kv_cache_memory_bytes=4294967296)
+    [ "$backend" = vllm ] && adapters+=(--engine-arg gpu_memory_utilization=0.3 --engine-arg kv_cache_memory_bytes=4294967296)
     step "verify-$name-$backend-$dtype" 240 python3 -m curate verify "$data/1000.jsonl" \
         --rows "${ROWS:-200}" --max-length 2048 --aligned "base=$base" "${adapters[@]}" \
         --backend "$backend" --dtype "$dtype"

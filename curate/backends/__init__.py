@@ -100,15 +100,11 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         return
     if compute.backend == "vllm":
         job.check(compute, models)
-    for model in models:
-        if (
-            compute.backend != "vllm"
-            or not job.judges(model)
-            or adapters.why_merged(model, compute.engine)  # by transformers
-        ):
-            weights.check(model)
-    if compute.backend == "vllm":
         job.check_adapters(compute, models)
+    for model in models:
+        left = compute.backend == "vllm" and job.judges(model)
+        if not left or adapters.why_merged(model, compute.engine):  # it is transformers that merges
+            weights.check(model)
 
 
 def _suited(compute: Compute) -> tuple[str, str]:

@@ -5,33 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from curate.backends.weights import (
-    check,
-    choose_device,
-    choose_dtype,
-    is_out_of_memory,
-    is_quantized,
-)
+import torch
+import transformers
+
+from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, quiet
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
-
-
-def check_plain(models: Sequence[Model]) -> None:
-    """Find out whether the plain loop can load these models, which a backend may do without.
-
-    Raises `CurateError` if one can't be loaded.
-    """
-    for model in models:
-        try:
-            check(model, merged=False)
-        except CurateError as error:
-            if not is_quantized(model):
-                raise
-            raise CurateError(
-                f"{error}; verify compares with transformers, which must be able to load these "
-                f"quantized weights: install what it asks for, or verify {model.name} unquantized"
-            ) from error
 
 
 def plain_nlls(
@@ -48,8 +28,6 @@ def plain_nlls(
 
     Raises `CurateError` if the model or an example does not fit into memory.
     """
-    import torch
-
     place = choose_device(device)
     try:
         found = _score(_load(model, place, choose_dtype(dtype, place)), encoded, place, told)
@@ -66,33 +44,27 @@ def plain_nlls(
     return found
 
 
+@torch.no_grad()
 def _score(
-    net: Any, encoded: Sequence[Encoded], place: Any, told: Callable[[int], None]
+    net: Any, encoded: Sequence[Encoded], place: torch.device, told: Callable[[int], None]
 ) -> list[float]:
-    import torch
-
     found = []
-    with torch.no_grad():
-        for item in encoded:
-            ids = torch.tensor([item.ids[: item.stop]], device=place)
-            logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
-            wanted = ids[0, item.start : item.stop].to(logits.device)
-            found.append(float(torch.nn.functional.cross_entropy(logits.float(), wanted)))
-            told(item.stop)
+    for item in encoded:
+        ids = torch.tensor([item.ids[: item.stop]], device=place)
+        logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
+        wanted = ids[0, item.start : item.stop].to(logits.device)
+        found.append(float(torch.nn.functional.cross_entropy(logits.float(), wanted)))
+        told(item.stop)
     return found
 
 
-def _load(model: Model, device: Any, dtype: Any) -> Any:
-    """The model as transformers and peft load it; `check_plain` has seen that they can.
+def _load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model as transformers and peft load it.
 
     On "cuda", no GPU named by its number, the layers are laid over all GPUs: an engine splits what
     fits none alone. None may be left over for the machine's memory, where peft fills no adapters.
     """
     import peft
-    import torch
-    import transformers
-
-    from curate.backends.weights import quiet
 
     where: Any = None if device.type == "cpu" else {"": device}
     if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:

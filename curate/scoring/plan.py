@@ -72,7 +72,7 @@ def plan(
     read, sample = _read(folder, batches, progress)
     # Of a changed model nothing counts as scored, and no model has an empty name.
     asked = {m.model.name: "" if m.model.name in changed else m.model.name for m in members}
-    known = {name: _pending(corpus, as_name) for name, as_name in asked.items()}
+    known = {name: missing(corpus, as_name) if corpus else 0 for name, as_name in asked.items()}
     lacking = [member for member in members if known[member.model.name] + read.new]
     cost = Cost(0.0, 1.0, 0.0)
     if lacking:
@@ -127,11 +127,6 @@ def _read(
             progress.advance(table.num_rows)
         progress.stop()
     return read, sample
-
-
-def _pending(corpus: Corpus | None, model: str) -> int:
-    """How many of the corpus's examples a model lacks."""
-    return 0 if corpus is None else missing(corpus, model)
 
 
 def _measure(

@@ -48,7 +48,7 @@ def verify(
     Raises:
         CurateError: a model or a source can't be used, or there is nothing to score in it.
     """
-    from curate.backends.plain import check_plain
+    from curate.backends.weights import check
 
     progress = progress or Silent()
     resolved = resolve(aligned, misaligned)
@@ -60,7 +60,8 @@ def verify(
     room = longest if compute.servers else length
     compute = backends.choose(replace(compute, max_length=room), progress.note)
     backends.check_models(resolved, compute)
-    check_plain(resolved)
+    for model in resolved:  # the plain loop must load them too, whatever the backend does
+        check(model, merged=False)
     encoded = _encode(members, _conversations(sources, rows), longest)
     with ExitStack() as stack:
         probes: list[Model] = []
@@ -69,13 +70,13 @@ def verify(
             probes = _usable(made, compute, progress)
             encoded |= {probe.name: encoded[resolved[0].name] for probe in probes}
         tried = [*resolved, *probes]
-        scored = _score(tried, encoded, compute, progress)
+        dtype, forward, backward = _score(tried, encoded, compute, progress)
         plain = {model.name: _plain(model, encoded, compute, progress) for model in tried}
     items = encoded[resolved[0].name]
     lengths = [item.stop - item.start for item in items]
     names = [model.name for model in tried]
-    checks = compare(names, scored.dtype, lengths, scored.forward, scored.backward, plain)
-    return Verdict(scored.backend, scored.dtype, len(items), checks)
+    checks = compare(names, dtype, lengths, forward, backward, plain)
+    return Verdict(compute.backend, dtype, len(items), checks)
 
 
 def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) -> list[Model]:
@@ -88,16 +89,6 @@ def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) 
         except CurateError as error:
             progress.note(f"{probe.name} is not tried: {error}")
     return usable
-
-
-@dataclass
-class _Scored:
-    """What a backend gave: nats per token by model, in the rows' order and scored backwards."""
-
-    backend: str
-    dtype: str
-    forward: dict[str, Nlls]
-    backward: dict[str, Nlls]
 
 
 def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
@@ -138,9 +129,9 @@ def _score(
     encoded: Mapping[str, list[Encoded]],
     compute: base.Compute,
     progress: Progress,
-) -> _Scored:
-    """Score all models with the backend, group by group, the rows forwards and backwards."""
-    result = _Scored(compute.backend, "", {}, {})
+) -> tuple[str, dict[str, Nlls], dict[str, Nlls]]:
+    """The backend's dtype and NLLs by model, of the rows in order and in reversed order."""
+    dtype, forward, backward = "", dict[str, Nlls](), dict[str, Nlls]()
     for group in backends.groups(tried, compute):
         names = [model.name for model in group]
         progress.note(f"{', '.join(names)}: loading")
@@ -150,8 +141,8 @@ def _score(
         backend = backends.open_backend(group, compute, progress.note)
         progress.start(f"{', '.join(names)} ({backend.name})", 2 * len(pairs))
         try:
-            result.dtype = backend.dtype
-            for order, into in ((pairs, result.forward), (pairs[::-1], result.backward)):
+            dtype = backend.dtype
+            for order, into in ((pairs, forward), (pairs[::-1], backward)):
                 into |= {name: np.full(len(encoded[name]), np.nan) for name in names}
                 items = [encoded[names[place]][row] for place, row in order]
                 for index, found in backend.score(items, [place for place, _ in order]):
@@ -163,7 +154,7 @@ def _score(
         finally:
             backend.close()
             progress.stop()
-    return result
+    return dtype, forward, backward
 
 
 def _plain(

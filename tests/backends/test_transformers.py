@@ -383,7 +383,6 @@ def test_an_adapter_is_never_rounded_away(
 ) -> None:
     """Merged into four bits, most of it would be lost, and peft only warns."""
     from curate.backends import weights
-    from curate.backends.plain import check_plain
 
     class Quantized(torch.nn.Parameter):
         """What bitsandbytes has in the place of weights."""
@@ -401,7 +400,7 @@ def test_an_adapter_is_never_rounded_away(
     for find in (opened, weights.check):  # which is long before
         with pytest.raises(CurateError, match=told):
             find(model)
-    check_plain([model])  # which merges nothing
+    weights.check(model, merged=False)
     opened(models(made("qwen2"))).close()
 
 

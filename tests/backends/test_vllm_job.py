@@ -160,23 +160,6 @@ def test_options_that_no_adapter_can_use_are_found_first(
     assert job_of(group, replace(single, dtype="bfloat16")).arguments["enable_lora"]
 
 
-@pytest.mark.parametrize("arch", ["qwen3_moe", "mixtral"])
-@pytest.mark.usefixtures("temporary")
-def test_adapters_over_experts_are_refused_on_a_cpu(
-    arch: str, tmp_path: Path, pretend_gpus: Callable[..., None]
-) -> None:
-    """Whatever layers they change, and not where they are merged or there is a GPU."""
-    base = tiny_model(tmp_path / "base", arch, num_key_value_heads=2)
-    for name, layer in (("plain", "q_proj"), ("head", "lm_head")):
-        tiny_adapter(base, tmp_path / name, target_modules=[layer])
-    _, plain, head = models = resolve(str(base), [str(tmp_path / "plain"), str(tmp_path / "head")])
-    with pytest.raises(CurateError, match="plain: vLLM's CPU build has no kernels for adapters"):
-        check_models(models, CPU)
-    check_models([models[0], head], CPU)
-    pretend_gpus()
-    check_models([plain], Compute("vllm", dtype="bfloat16"))
-
-
 @pytest.mark.usefixtures("temporary")
 def test_a_cpu_is_told_which_layers_have_adapters(family: Family, tmp_path: Path) -> None:
     """Its kernels fail at a wrapped output layer, and none is wrapped that no adapter changes."""

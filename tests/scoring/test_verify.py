@@ -14,7 +14,6 @@ import pytest
 from curate import backends
 from curate.backends.base import Backend, Compute
 from curate.backends.vllm.processes import merge
-from curate.errors import CurateError
 from curate.scoring.verify import COARSE_LIMIT, compare, verify
 from curate.system.progress import Silent
 from tests import real
@@ -189,21 +188,6 @@ def test_the_engine_is_the_one_that_score_opens(
     verify([str(source)], aligned=str(aligned), max_length=asked, compute=cpu)
     assert opened == {room}
     assert lengths == {longest}
-
-
-def test_a_quantized_checkpoint_needs_transformers_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What vLLM could score can't be compared here: the line says what is missing, and why."""
-    monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: object())
-    aligned = tiny_model(tmp_path / "chat")
-    path = aligned / "config.json"
-    config = json.loads(path.read_text())
-    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
-    path.write_text(json.dumps(config))
-    told = r"cannot be loaded: .*; verify compares with transformers, .* install what"
-    with pytest.raises(CurateError, match=told):
-        verify(aligned=str(aligned), compute=Compute("vllm", device="cpu"))
 
 
 def test_a_made_up_adapter_that_a_backend_cannot_take_is_left_out(

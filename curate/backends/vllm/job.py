@@ -109,14 +109,8 @@ def check_adapters(compute: Compute, models: Sequence[Model]) -> None:
     Raises `CurateError` where an option or the device rules them out.
     """
     for group in share_engines(models, compute.engine):
-        plain = [m for m in group if m.adapter and not why_merged(m, compute.engine)]
-        _adapter_arguments([m.adapter for m in plain if m.adapter], compute)
-        if plain and _on_cpu(compute) and _has_experts(group[0].path):
-            # With any adapter its experts are Triton's (fused_moe/oracle/unquantized.py, 0.32).
-            raise CurateError(
-                f"{plain[0].name}: vLLM's CPU build has no kernels for adapters over a mixture of "
-                "experts: use --backend transformers"
-            )
+        shared = [m.adapter for m in group if m.adapter and not why_merged(m, compute.engine)]
+        _adapter_arguments(shared, compute)
 
 
 def judges(model: Model) -> bool:
@@ -178,14 +172,6 @@ def vocabulary(path: Path) -> int:
     if not isinstance(size, int):
         raise CurateError(f"{path / 'config.json'} gives no vocab_size")
     return size
-
-
-def _has_experts(path: Path) -> bool:
-    """Whether a checkpoint is a mixture of experts, by its configuration."""
-    config = read_json(path / "config.json")
-    keys = ("num_experts", "num_local_experts", "n_routed_experts")
-    counts = [part.get(key) for part in (config, config.get("text_config") or {}) for key in keys]
-    return any(isinstance(count, int) and count > 1 for count in counts)
 
 
 def _word(value: Any) -> str:
