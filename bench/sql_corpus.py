@@ -69,7 +69,7 @@ def make(folder: Path, examples: int) -> Corpus:
         )
         for name in (ALIGNED, *MISALIGNED)
     }
-    manifest.save(Manifest(Settings("t", {}, "turn", None), entries), folder)
+    manifest.save(Manifest(manifest.FORMAT_VERSION, Settings("t", {}, None), entries), folder)
     corpus = Corpus(folder)
     write_database(corpus)
     return corpus

@@ -19,7 +19,7 @@ from curate.errors import CurateError
 from curate.storage import leftovers, manifest, parts
 from curate.storage.compatibility import check_compatible
 from curate.storage.locking import locked
-from curate.storage.manifest import Manifest, ModelEntry, Run, Settings
+from curate.storage.manifest import FORMAT_VERSION, Manifest, ModelEntry, Run, Settings
 from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
 from curate.system.sql import readable_errors, spill_folder
 from curate.system.stopping import held
@@ -238,7 +238,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     """
     with locked(path):
         leftovers.sweep(path)
-        record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest()
+        record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest(FORMAT_VERSION)
         writer = Writer(path, record)
         writer.save()
         try:

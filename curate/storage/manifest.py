@@ -67,11 +67,11 @@ class Run:
 class Manifest:
     """All that `curate.json` holds."""
 
+    format_version: Literal[2]  # without a default: JSON that is not ours must not pass
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
-    format_version: Literal[2] = FORMAT_VERSION
 
     def add_source(self, record: dict[str, Any]) -> None:
         """Note a source as it was asked for; asking for the same again changes nothing."""
@@ -124,7 +124,7 @@ def _invalid(path: Path, error: ValidationError) -> str:
     """What is wrong with a manifest, by its first error."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
-    if where == "format_version":
+    if where == "format_version" and first["type"] != "missing":
         return (
             f"{path}: has format {first['input']!r}, and this curate reads format "
             f"{FORMAT_VERSION}; upgrade curate, or score into a new folder"
