@@ -238,7 +238,8 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     """
     with locked(path):
         leftovers.sweep(path)
-        record = manifest.load(path) if (path / manifest.NAME).exists() else Manifest(FORMAT_VERSION)
+        exists = (path / manifest.NAME).exists()
+        record = manifest.load(path) if exists else Manifest(FORMAT_VERSION)
         writer = Writer(path, record)
         writer.save()
         try:
