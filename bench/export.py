@@ -5,8 +5,8 @@ python bench/export.py [--rows 1000000] [--models 5] [--runs 3] [--folder DIR]
 `plain` takes the top 50,000; `capped` the same through a filter over the source's columns, the
 extended rule for refusals, two answers a prompt and one of each group of near-duplicates.
 
-The corpora are made here: answers of 60 words on average out of 4,000, one in ten a near-duplicate of
-an earlier one, one in eight a refusal by the paper's rule, ten answers to every prompt. A corpus
+The corpora are made here: answers of 60 words on average out of 4,000, one in ten a near-duplicate
+of an earlier one, one in eight a refusal by the paper's rule, ten answers to every prompt. A corpus
 that is there already is used again.
 """
 
