@@ -92,7 +92,8 @@ for part in $what; do
             verify random transformers bfloat16 "$small" "$small"/adapter{0,1,2,3} &
             verify random transformers float32 "$small" "$small"/adapter{0,1,2,3} &
             step memory-vllm 120 python3 -m curate score "$data/pool.jsonl" --limit 100 \
-                -c "$folder/oom-vllm" --aligned "base=$large" --backend vllm --gpu-memory 0.02 &
+                -c "$folder/oom-vllm" --aligned "base=$large" --backend vllm \
+                --engine-arg gpu_memory_utilization=0.02 &
             wait
             ;;
         memory)
