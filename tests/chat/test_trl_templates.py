@@ -167,6 +167,7 @@ def right_pairs(table: dict[str, dict[str, str]]) -> int:
 pytestmark = pytest.mark.skipif(not shipped(), reason="trl is not installed")
 
 
+@pytest.mark.slow
 def test_every_template_is_right_or_refused() -> None:
     """Each of trl's templates gives the right tokens, or a reason, on every conversation."""
     table = outcomes(None)

@@ -160,6 +160,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return large_corpus(tmp_path_factory.mktemp("large") / "c", 30_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -683,6 +683,7 @@ def repeating() -> Iterator[str]:
         hub.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "name"), [("data", "HF_TOKEN"), ("model", "HUGGING_FACE_HUB_TOKEN")]
 )

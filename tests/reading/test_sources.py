@@ -163,6 +163,7 @@ def test_a_corrupt_parquet_page(tmp_path: Path) -> None:
         objects(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json.gz", "x.csv.zst", "x.parquet"])
 def test_memory_stays_flat(name: str, tmp_path: Path) -> None:
     """Reading ten times the rows takes no more memory."""

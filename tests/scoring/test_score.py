@@ -535,6 +535,7 @@ def test_a_model_that_could_score_nothing_is_told(
     assert summary.empty == ["base"]
 
 
+@pytest.mark.slow
 def test_fifty_misaligned_models(tmp_path: Path) -> None:
     """Each is scored once under its own weights, and the gap is over the mean of them all."""
     base = tiny_model(tmp_path / "base")

@@ -108,6 +108,7 @@ def test_wrong_numbers_fail(
     assert {what for name, what in failed(verdict) if name == "chat"} == checks
 
 
+@pytest.mark.slow
 def test_the_demos_models_pass_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real trained models on a few real rows: right numbers pass, two swapped adapters don't."""
     demo = Path(__file__).parents[2] / "data" / "models"
@@ -190,6 +191,7 @@ def test_the_engine_is_the_one_that_score_opens(
     assert lengths == {longest}
 
 
+@pytest.mark.slow
 def test_a_made_up_adapter_that_a_backend_cannot_take_is_left_out(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
