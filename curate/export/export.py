@@ -75,6 +75,7 @@ def export_again(
     earlier = manifest.load(record_path)
     recipe, expected = earlier.used.recipe, earlier.used.narrow
     place = check(output, earlier.used.target, mixes=recipe.into is not None, force=force)
+    _keep_sources(output, recipe.into)
     narrow = read_if_any(recipe.into)
     if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
         raise CurateError(

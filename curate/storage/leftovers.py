@@ -33,19 +33,20 @@ def put_back(path: Path) -> None:
 
 def clear(path: Path) -> None:
     """Remove what is left of unfinished work on `path`."""
-    _remove(temporary(path))
+    remove(temporary(path))
     if os.path.lexists(path):
-        _remove(aside(path))
+        remove(aside(path))
 
 
 def sweep(root: Path) -> None:
     """Remove the unfinished parts of a corpus. Hold its lock."""
     for pattern in ("examples", "skipped", "scores/*"):
         for left in root.glob(f"{pattern}/{TEMPORARY}part-*"):
-            _remove(left)
+            remove(left)
 
 
-def _remove(left: Path) -> None:
+def remove(left: Path) -> None:
+    """Remove a file or a folder, or nothing."""
     if left.is_dir() and not left.is_symlink():
         shutil.rmtree(left, ignore_errors=True)
     else:

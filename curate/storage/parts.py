@@ -33,7 +33,7 @@ def atomic(
     temporary = leftovers.temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        leftovers.clear(path)
+        leftovers.remove(temporary)
         yield temporary
         _sync(temporary)
         temporary.replace(final(path, temporary))

@@ -170,6 +170,9 @@ def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_pa
     for into, output in ((lines, lines), (narrow, same)):
         with pytest.raises(CurateError, match="narrow set itself"):
             curate.export(made, output, Recipe(top=1, into=str(into)), force=True)
+    curate.export(made, tmp_path / "mix.jsonl", Recipe(top=1, into=str(lines)))
+    with pytest.raises(CurateError, match="narrow set itself"):
+        export_again(made, lines, tmp_path / "mix.jsonl.manifest.json", force=True)
     assert narrow.read_bytes() == before
 
 

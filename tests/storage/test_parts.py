@@ -27,6 +27,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_written_beside_a_folder_of_the_users(tmp_path: Path) -> None:
+    """What a replaced folder would be called is somebody's own where a file is written."""
+    kept = tmp_path / ".old-file.txt" / "kept.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    parts.write_text(tmp_path / "file.txt", "old")
+    parts.write_text(tmp_path / "file.txt", "new")
+    assert kept.read_text() == "mine"
+
+
 def test_outputs_that_belong_together_fail_together(tmp_path: Path) -> None:
     """A name that can't be taken is found before the first one is."""
     (tmp_path / "b").mkdir()

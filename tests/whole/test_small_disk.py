@@ -63,6 +63,11 @@ def command(family: Family, tmp_path: Path) -> list[str]:
     return ["score", str(source), "-c", corpus, *family.arguments("medical"), "--quiet"]
 
 
+def near(scores: list[Any]) -> list[Any]:
+    """The same examples and models, with sums within 1e-5 nats for each of some fifty tokens."""
+    return [[*score[:2], pytest.approx(score[2], abs=5e-4)] for score in scores]
+
+
 def test_a_full_disk_loses_nothing(command: list[str], tmp_path: Path) -> None:
     """Full at points from the first file to the last: no score is wrong, and none made twice."""
     place = tmp_path / "disk"
@@ -83,11 +88,12 @@ def test_a_full_disk_loses_nothing(command: list[str], tmp_path: Path) -> None:
         assert "run the same command again" in broken["err"]
         assert str(place) in broken["err"]
         assert full["left"] == []
-        assert all(score in wanted["scores"] for score in full["scores"])
+        before = {tuple(score[:2]) for score in full["scores"]}
+        assert full["scores"] == near([s for s in wanted["scores"] if tuple(s[:2]) in before])
         assert again["code"] == 0, again
         scored = sum(model["scored"] for model in json.loads(again["out"])["models"])
         assert scored == 40 - len(full["scores"])
-        assert (after["scores"], after["left"]) == (wanted["scores"], [])
+        assert (after["scores"], after["left"]) == (near(wanted["scores"]), [])
 
 
 def test_a_read_only_corpus_answers_and_takes_nothing(command: list[str], tmp_path: Path) -> None:
