@@ -34,7 +34,7 @@ def vllm(job: dict[str, Any]) -> tuple[float, dict[str, list[float]]]:
     llm = LLM(**{**defaults, **made.arguments})
     lora: list[Any] = [None]
     lora += [LoRARequest(str(n), n, str(path)) for n, path in made.adapters.items()]
-    first = open_members(resolved, None, {}, "turn", Silent())[0]
+    first = open_members(resolved, None, {}, Silent())[0]
 
     def run(encoded: list[Any]) -> list[float]:
         requests = [

@@ -120,7 +120,7 @@ def curate(
 
     resolved = resolve(f"base={job['base']}", job["adapters"])
     members = {
-        member.model.name: member for member in open_members(resolved, None, {}, "turn", Silent())
+        member.model.name: member for member in open_members(resolved, None, {}, Silent())
     }
     compute = base.Compute(
         backend, job["device"], job["dtype"], max_length=job["max_length"], servers=servers
