@@ -119,9 +119,7 @@ def curate(
     from curate.system.progress import Silent
 
     resolved = resolve(f"base={job['base']}", job["adapters"])
-    members = {
-        member.model.name: member for member in open_members(resolved, None, {}, Silent())
-    }
+    members = {member.model.name: member for member in open_members(resolved, None, {}, Silent())}
     compute = base.Compute(
         backend, job["device"], job["dtype"], max_length=job["max_length"], servers=servers
     )
