@@ -25,7 +25,7 @@ from curate.reading.layouts import (
 from curate.reading.refusals import is_refusal
 from curate.reading.sources import resolve, rows
 from curate.reading.where import RowFilter, json_bytes
-from curate.storage.schema import EXAMPLES, SKIPPED
+from curate.storage.schema import EXAMPLES, REASONING, SKIPPED
 
 FLUSH_BYTES = 64 << 20  # a batch is full when it is this big, however few its rows
 HEAD_ROWS = 1000  # a source whose first rows have no known layout is refused there and then
@@ -98,7 +98,8 @@ def _batches(
 def example_id(messages: Sequence[Mapping[str, str]]) -> str:
     """Return 32 hex characters: the 128-bit BLAKE2b hash of the canonical messages.
 
-    Canonical is the compact UTF-8 JSON of [[role, content], ...], texts exactly as they are:
+    Canonical is the compact UTF-8 JSON of [[role, content], ...], with a third text for a turn
+    that has reasoning beside its content, texts exactly as they are:
     nothing is trimmed and Unicode is not normalised, since either changes what a model reads.
 
     Raises:
@@ -113,12 +114,17 @@ def _hash(text: bytes) -> str:
 
 def _canonical(messages: Sequence[Mapping[str, str]]) -> bytes:
     try:
-        text = orjson.dumps([[m["role"], m["content"]] for m in messages])
+        text = orjson.dumps([_texts(m) for m in messages])
     except TypeError:
         raise Skip("a lone surrogate in the text") from None
-    if b"\\u0000" in text and any("\0" in m["content"] for m in messages):
+    if b"\\u0000" in text and any("\0" in each for m in messages for each in _texts(m)):
         raise Skip("a NUL character in the text")
     return text
+
+
+def _texts(message: Mapping[str, str]) -> list[str]:
+    reasoning = message.get(REASONING)
+    return [message["role"], message["content"], *([reasoning] if reasoning else [])]
 
 
 def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
@@ -223,6 +229,8 @@ class _Batch:
         fields = list(zip(*self._found, strict=True)) or [()] * 5
         ids, sources, numbers, conversations, metas = fields
         answers = [messages[-1]["content"] for messages in conversations]
+        thoughts = [messages[-1].get(REASONING) or "" for messages in conversations]
+        whole = map(str.__add__, thoughts, answers)
         columns = {
             "example_id": ids,
             "source": sources,
@@ -230,7 +238,7 @@ class _Batch:
             "messages": conversations,
             "prompt": list(map(prompt_text, conversations)),
             "answer": answers,
-            "n_bytes": pc.binary_length(pa.array(answers, pa.string())).cast(pa.int64()),
+            "n_bytes": pc.binary_length(pa.array(whole, pa.string())).cast(pa.int64()),
             "is_refusal": list(map(is_refusal, answers)),
             "meta": metas,
         }
