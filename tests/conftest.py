@@ -14,6 +14,7 @@ import pytest
 import curate
 from curate.cli.app import main
 from tests.files import write
+from tests.hub import hub as hub
 from tests.real import real_family as real_family
 from tests.tiny import tiny_adapter, tiny_model
 

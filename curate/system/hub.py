@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 4
 LONGEST_WAIT = 300.0
 """Seconds that the hub may ask to wait: the window of its rate limit."""
+_BUGS = (AssertionError, AttributeError, LookupError, NameError, TypeError)
 _THREAD = "curate-hub"
 _TICK = 0.2  # seconds after which a waiting thread looks whether a stop was asked for
 
@@ -87,7 +88,7 @@ def call(
     )
     try:
         answer: Answer = attempts(_apart, ask)
-    except CurateError:
+    except (CurateError, *_BUGS):
         raise
     except Exception as error:
         raise _told(repo, error) from error
