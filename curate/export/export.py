@@ -12,7 +12,6 @@ from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import manifest, outputs
 from curate.export.target import Target, check
-from curate.reading.hub import PREFIX
 from curate.reading.narrow import ids_of, read_if_any
 from curate.reading.sources import resolve
 from curate.selection.recipe import Recipe, budget
@@ -44,7 +43,7 @@ def export(
     output = Path(output)
     place = check(output, target, mixes=recipe.into is not None, force=force)
     _keep_sources(output, recipe.into)
-    narrow = read_if_any(recipe.into)
+    narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
     wanted = budget(recipe, len(narrow.rows) if recipe.into else None)
     chosen = select(corpus, recipe, wanted, ids_of(narrow))
     if not chosen.rows.num_rows:
@@ -76,7 +75,7 @@ def export_again(
     recipe, expected = earlier.used.recipe, earlier.used.narrow
     place = check(output, earlier.used.target, mixes=recipe.into is not None, force=force)
     _keep_sources(output, recipe.into)
-    narrow = read_if_any(recipe.into)
+    narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
     if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
         raise CurateError(
             f"{recipe.into}: is not the narrow set of {record_path}: it changed since"
@@ -98,8 +97,8 @@ def _csv(table: pa.Table) -> bytes:
 
 def _keep_sources(output: Path, into: str | None) -> None:
     """Refuse, also with --force, to write the mix over the narrow set it is made of."""
-    if into is None or into.startswith(PREFIX) or not output.exists():
+    if into is None or "://" in into or not output.exists():
         return
-    for source in resolve([into]):
-        if Path(source).samefile(output) or output.resolve() in Path(source).resolve().parents:
+    for path in (Path(source.name) for source in resolve([into])):
+        if path.samefile(output) or output.resolve() in path.resolve().parents:
             raise CurateError(f"{output}: is the narrow set itself; choose another name")
