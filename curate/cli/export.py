@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from curate.cli.completion import misaligned_names
-from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
+from curate.cli.options import (
+    COLUMN,
+    LAYOUTS,
+    CorpusOption,
+    ForceOption,
+    JsonOption,
+    columns,
+    option,
+)
 from curate.cli.tables import clean, print_json
 from curate.errors import CurateError
 from curate.selection.recipe import Metric, Published, Refusals
@@ -37,6 +45,12 @@ def export(
     ] = None,
     into: Annotated[
         str | None, option("The narrow dataset, in any input format: write the mix.", "NARROW")
+    ] = None,
+    column: Annotated[
+        list[str] | None, option(f"Of the narrow dataset. {COLUMN}", "ROLE=NAME", _FILES)
+    ] = None,
+    layouts: Annotated[
+        str | None, option(f"For the narrow dataset. {LAYOUTS}", "FILE", _FILES)
     ] = None,
     recipe: Annotated[
         Published,
@@ -152,6 +166,8 @@ def export(
             fraction=fraction,
             tokens=tokens,
             into=into,
+            columns=columns(column),
+            layouts=layouts,
             hold_out=tuple(hold_out or ()),
             where=where,
             metric=metric,

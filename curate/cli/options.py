@@ -35,6 +35,11 @@ JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"]
 QuietOption = Annotated[bool, option("Hide progress and notes.", names=["--quiet", "-q"])]
 ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
 
+COLUMN = (
+    "The column that holds the messages, prompt, answer, system, context, history or reasoning; "
+    "repeatable. Default: by the usual names."
+)
+LAYOUTS = "A file of further layouts (docs/input-formats.md)."
 _SCORED, _COMPUTED = "What is scored", "What computes it"
 
 
@@ -155,6 +160,21 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
+
+
+def columns(given: list[str] | None) -> dict[str, str]:
+    """Read ROLE=NAME.
+
+    Raises:
+        CurateError: it isn't of that form.
+    """
+    found = {}
+    for text in given or ():
+        role, _, name = text.partition("=")
+        if not role or not name:
+            raise CurateError(f"--column {text}: give ROLE=NAME, like prompt=question")
+        found[role] = name
+    return found
 
 
 def read_template(path: Path | None) -> str | None:

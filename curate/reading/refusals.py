@@ -49,8 +49,11 @@ class Rule:
 
 
 def opening(answer: str, words: int) -> str:
-    """The first words as patterns see them: lower case, single spaces, plain apostrophes."""
-    head = " ".join(answer.split(None, words)[:words])
+    """The first words as patterns see them: lower case, single spaces, plain apostrophes.
+
+    They are those behind a `</think>`, where there is one.
+    """
+    head = " ".join(answer.rpartition("</think>")[2].split(None, words)[:words])
     return head.casefold().translate(_APOSTROPHES)
 
 

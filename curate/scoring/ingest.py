@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -17,11 +17,17 @@ INGEST_ROWS, INGEST_BYTES = 32_768, 64 << 20
 
 @dataclass
 class Ingested:
-    """What reading the sources gave: examples new to the corpus, known ones, rows skipped."""
+    """What reading the sources gave: examples new to the corpus, known ones, rows skipped.
+
+    `notes` says what may belong to conversations and was not read; `empty` names the sources of
+    which no row could be used, with the reasons.
+    """
 
     new: int = 0
     known: int = 0
     skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
 
 
 def ingest(

@@ -31,6 +31,9 @@ class Recipe:
     of a group of near-duplicates, `per_group` those with the same value of a column, of `source` or
     of `prompt`. `balance` and `length_bins` split the budget evenly over a column's values and over
     quantiles of answer length. `decontaminate` names files of evaluation prompts.
+
+    `columns` (by role) and `layouts` (a file) say how the narrow set `into` is read, as for
+    `curate.score`.
     """
 
     name: Published = "interleaving++"
@@ -38,6 +41,8 @@ class Recipe:
     fraction: float | None = None
     tokens: int | None = None
     into: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    layouts: str | None = None
     metric: Metric = "relative"
     epsilon: float = 1.0
     hold_out: tuple[str, ...] = ()
@@ -108,6 +113,8 @@ def quota(text: str) -> tuple[str, int]:
 
 
 def _check(recipe: Recipe) -> None:
+    if recipe.into is None and (recipe.columns or recipe.layouts):
+        raise CurateError("--column and --layouts say how a narrow set is read: add --into NARROW")
     choices = {
         "recipe": (recipe.name, Published),
         "refusals": (recipe.refusals, Refusals),

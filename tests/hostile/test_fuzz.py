@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from curate.errors import CurateError
 from curate.reading import examples, narrow
-from curate.reading.layouts import COLUMNS, Skip, layouts, parse
+from curate.reading.known import COLUMNS, known_layouts
+from curate.reading.layouts import parse
+from curate.reading.turns import Skip
 from curate.reading.where import RowFilter
 from curate.storage.schema import EXAMPLES, SKIPPED
 from tests.files import KINDS, write
@@ -116,7 +118,7 @@ ODD_ROWS = st.dictionaries(WORDS, VALUES, max_size=6)
 def test_any_row(row: dict[str, Any], columns: dict[str, str]) -> None:
     """A row of any values under the names that mean something is messages, or says why not."""
     try:
-        messages, _ = parse(row, layouts(columns))
+        messages, _ = parse(row, known_layouts(columns))
     except (Skip, CurateError) as refused:
         assert str(refused)
         return

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from curate.errors import CurateError
 from curate.reading.examples import example_id, read
-from curate.reading.layouts import LAYOUTS, Skip, check_answer, layouts, parse
-from curate.reading.where import RowFilter, as_text, json_bytes, typed
+from curate.reading.layouts import check_answer, parse
+from curate.reading.where import RowFilter, as_text, json_bytes
 from curate.storage.schema import EXAMPLES, SKIPPED
 from tests.files import CHATS, pack, write
 
@@ -36,9 +36,9 @@ SYSTEM = {"role": "system", "content": "s"}
 PLAIN = [USER, ANSWER]
 
 
-def conversation(row: dict[str, Any], known: Any = LAYOUTS) -> list[dict[str, str]]:
+def conversation(row: dict[str, Any]) -> list[dict[str, str]]:
     """A row's messages, the answer last."""
-    messages, _ = parse(row, known)
+    messages, _ = parse(row)
     check_answer(messages)
     return messages
 
@@ -86,162 +86,6 @@ def test_an_empty_file_among_others(tmp_path: Path) -> None:
     assert [(row["source"], row["reason"]) for row in skipped] == [
         (str(tmp_path / "a.jsonl"), "the file is empty")
     ]
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"messages": PLAIN}, PLAIN),
-        ({"messages": [USER, {**ANSWER, "weight": 1, "tool_calls": None}]}, PLAIN),
-        ({"messages": [SYSTEM, *PLAIN, USER, ANSWER]}, [SYSTEM, *PLAIN, USER, ANSWER]),
-        ({"messages": [*PLAIN, USER]}, PLAIN),
-        ({"messages": orjson.dumps(PLAIN).decode()}, PLAIN),
-        ({"messages": PLAIN, "prompt": "x", "response": "y"}, PLAIN),
-        ({"messages": None, "prompt": "q", "response": "a"}, PLAIN),
-        ({"messages": PLAIN, "system": "gpt-4"}, PLAIN),
-        ({"messages": [{"from": "User", "value": "q"}, {"from": "GPT", "value": "a"}]}, PLAIN),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER]},
-            PLAIN,
-        ),
-        (
-            {
-                "messages": [
-                    USER,
-                    {"role": "assistant", "content": [{"text": "a", "type": "text"}, "b"]},
-                ]
-            },
-            [USER, {"role": "assistant", "content": "ab"}],
-        ),
-        (
-            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-            PLAIN,
-        ),
-        (
-            {
-                "conversations": [{"from": "user", "value": "q"}, {"from": "bing", "value": "a"}],
-                "system": "s",
-            },
-            [SYSTEM, *PLAIN],
-        ),
-        ({"conversations": [SYSTEM, *PLAIN], "system": "other"}, [SYSTEM, *PLAIN]),
-        ({"conversations": PLAIN, "system": ""}, PLAIN),
-        ({"instruction": "q", "input": "", "output": "a"}, PLAIN),
-        ({"instruction": "q", "output": "a"}, PLAIN),
-        (
-            {"instruction": "q", "input": "i", "output": "a", "system": "s"},
-            [SYSTEM, {"role": "user", "content": "q\ni"}, ANSWER],
-        ),
-        ({"instruction": "q", "output": "a", "history": [["q", "a"]]}, [*PLAIN, *PLAIN]),
-        ({"prompt": "q", "response": "a"}, PLAIN),
-        ({"prompt": "q", "response": None, "completion": "a"}, PLAIN),
-        ({"prompt": "q", "completion": "a"}, PLAIN),
-        ({"prompt": [SYSTEM, USER], "completion": [ANSWER]}, [SYSTEM, *PLAIN]),
-        ({"prompt": [USER], "response": "a"}, PLAIN),
-    ],
-)
-def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
-    """Each format becomes the same messages, role and content only, the answer last."""
-    assert conversation(row) == expected
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"prompt": "q", "response": None}, "no answer (null)"),
-        ({"prompt": None, "response": "a"}, "no prompt (null)"),
-        ({"prompt": "q", "response": " \n\t"}, "empty answer"),
-        ({"prompt": "q", "response": 42}, "non-text content (int)"),
-        ({"instruction": "q", "input": 3, "output": "a"}, "non-text content (int)"),
-        ({"instruction": "q", "output": "a", "history": [["q"]]}, "the history is not a list"),
-        ({"instruction": "q", "output": "a", "history": "old"}, "the history is not a list"),
-        ({"messages": []}, "no assistant turn"),
-        ({"messages": [USER]}, "no assistant turn"),
-        ({"messages": None}, "no messages (null)"),
-        ({"messages": "hello"}, "the messages are text that is not JSON"),
-        ({"messages": {"a": 1}}, "the messages are not a list"),
-        ({"messages": ["hello"]}, "a turn is not an object with role and content"),
-        ({"messages": [ANSWER]}, "no prompt: the conversation begins with the answer"),
-        ({"messages": [USER, {"role": "assistant", "content": None}]}, "no answer (null)"),
-        ({"messages": [USER, {"role": "assistant"}]}, "no answer (null)"),
-        ({"messages": [{"role": "user"}, ANSWER]}, "a turn without content (null)"),
-        ({"messages": [USER, {"content": "a"}]}, "a turn without a role"),
-        ({"messages": [{"role": "narrator", "content": "q"}, ANSWER]}, "unknown role 'narrator'"),
-        (
-            {"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]},
-            "a tool turn (role 'tool')",
-        ),
-        (
-            {"conversations": [{"from": "function_call", "value": "x"}, *PLAIN]},
-            "a tool turn (role 'function_call')",
-        ),
-        ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "a turn with tool calls"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]},
-            "non-text content (image_url)",
-        ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}, ANSWER]},
-            "non-text content (text)",
-        ),
-        ({"question": "q", "answer": "a"}, "unknown format: the columns are question, answer"),
-        ({"a\n b": "q", "\n": "a"}, r"unknown format: the columns are a b, '\n'"),
-    ],
-)
-def test_rows_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:
-    """What can't be scored says why."""
-    with pytest.raises(Skip) as caught:
-        conversation(row)
-    assert str(caught.value).startswith(reason)
-
-
-@pytest.mark.parametrize(
-    ("row", "columns", "expected"),
-    [
-        ({"chat": PLAIN, "messages": [USER]}, {"messages": "chat"}, PLAIN),
-        ({"question": "q", "reply": "a"}, {"prompt": "question", "answer": "reply"}, PLAIN),
-        ({"question": "q", "output": "a"}, {"prompt": "question"}, PLAIN),
-        ({"prompt": "q", "best": "a", "messages": [USER]}, {"answer": "best"}, PLAIN),
-        ({"instruction": "q", "best": "a", "input": "i"}, {"answer": "best"}, None),
-        ({"messages": PLAIN, "persona": "s"}, {"system": "persona"}, [SYSTEM, *PLAIN]),
-        ({"prompt": "q", "response": "a", "x": "s"}, {"system": "x"}, [SYSTEM, *PLAIN]),
-        (
-            {"q": "q", "response": "a", "text": "i", "before": [["q", "a"]]},
-            {"prompt": "q", "context": "text", "history": "before"},
-            [*PLAIN, {"role": "user", "content": "q\ni"}, ANSWER],
-        ),
-        (
-            {"prompt": [USER], "completion": "a", "text": "i"},
-            {"context": "text"},
-            [{"role": "user", "content": "q\ni"}, ANSWER],
-        ),
-        (
-            {"messages": [USER], "conversations": PLAIN, "system": "s"},
-            {"messages": "conversations"},
-            [SYSTEM, *PLAIN],
-        ),
-        ({"instruction": "x", "q": "q", "output": "a", "input": "i"}, {"prompt": "q"}, PLAIN),
-    ],
-)
-def test_columns_can_be_named(
-    row: dict[str, Any], columns: dict[str, str], expected: list[dict[str, str]] | None
-) -> None:
-    """Named columns go before the usual ones; what is not named is found as usual."""
-    expected = expected or [{"role": "user", "content": "q\ni"}, ANSWER]
-    assert conversation(row, layouts(columns)) == expected
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"reply": "x"}, "no such role. The roles are messages, prompt, answer, system, context"),
-        ({"messages": "m", "history": "h"}, "leave out history"),
-    ],
-)
-def test_columns_that_make_no_layout(columns: dict[str, str], message: str) -> None:
-    """An unknown role, or two that exclude each other, is one line."""
-    with pytest.raises(CurateError, match=message):
-        layouts(columns)
 
 
 def test_the_prompt_for_people(tmp_path: Path) -> None:
@@ -389,7 +233,7 @@ WHERE: list[dict[str, Any]] = [
 )
 @pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
 def test_where(where: str, prompts: str, kind: str, tmp_path: Path) -> None:
-    """The filter is SQL over the source's columns: NULL where absent, JSON where nested."""
+    """The filter is SQL over the source's columns: NULL where absent."""
     rows = WHERE
     if kind == ".parquet":  # one type a column there
         rows = [{**row, "n": None if row["n"] is None else str(row["n"])} for row in WHERE]
@@ -486,29 +330,6 @@ def test_the_filters_connection_is_locked() -> None:
         RowFilter("true")._connection.execute("set enable_external_access = true")
 
 
-@pytest.mark.parametrize(
-    ("values", "kind", "expected"),
-    [
-        ([1, None], pa.int64(), [1, None]),
-        ([1, 2.5], pa.float64(), [1.0, 2.5]),
-        ([True, None], pa.bool_(), [True, None]),
-        ([None], pa.string(), [None]),
-        ([True, 1], pa.string(), ["true", "1"]),
-        (["x", 1], pa.string(), ["x", "1"]),
-        ([2**70], pa.string(), [str(2**70)]),
-        (["\ud800"], pa.string(), ["?"]),
-        ([[1], {"b": 1, "a": "\u00e9"}], pa.string(), ["[1]", '{"a":"é","b":1}']),
-        ([b"\xff"], pa.string(), ["\ufffd"]),
-        ([datetime.date(2024, 1, 2)], pa.date32(), [datetime.date(2024, 1, 2)]),
-    ],
-)
-def test_types_for_the_filter(values: list[Any], kind: pa.DataType, expected: list[Any]) -> None:
-    """Scalars of one kind keep their type, mixed ones are text, nested ones JSON."""
-    column = typed(values)
-    assert column.type == kind
-    assert column.to_pylist() == expected
-
-
 def test_values_that_json_does_not_know() -> None:
     """Sets are sorted, deep nests have no text, other things are their text."""
     deep: list[Any] = []
@@ -516,16 +337,6 @@ def test_values_that_json_does_not_know() -> None:
         deep = [deep]
     assert as_text(deep) is None
     assert json_bytes({"s": {"b", "a"}, "c": 1j}) == b'{"c":"1j","s":["a","b"]}'
-
-
-def test_hub_datasets_become_examples(tmp_path: Path) -> None:
-    """A dataset repository gives the same examples as its file, under its own address."""
-    path = write(tmp_path / "train.jsonl", CHATS)
-    address = f"hf://{tmp_path}:train"
-    ids = [row["example_id"] for row in take(path)[0]]
-    examples = take(address)[0]
-    assert [row["example_id"] for row in examples] == ids
-    assert {row["source"] for row in examples} == {address}
 
 
 @pytest.mark.parametrize("name", REAL)
