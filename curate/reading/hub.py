@@ -68,7 +68,19 @@ def _fetch(repo: Repo, path: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     asked: dict[str, Any] = {"repo_type": repo.kind, "revision": repo.revision}
+    asked["tqdm_class"] = _no_bar()
     return Path(call(repo, lambda: hf_hub_download(repo.id, path, **asked)))
+
+
+def _no_bar() -> type:
+    """A progress bar that shows nothing: rows are counted where they are read."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class NoBar(tqdm):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__(disable=True)  # type: ignore[no-untyped-call]
+
+    return NoBar
 
 
 def _look_up(repo: Repo) -> tuple[str, list[str]]:
@@ -90,8 +102,9 @@ def _look_up(repo: Repo) -> tuple[str, list[str]]:
             ) from None
         raise
     asked: dict[str, Any] = {"repo_type": "dataset", "revision": commit}
-    # This puts the list of files into the cache, and of the files the card alone.
-    call(repo, lambda: snapshot_download(repo.id, **asked, allow_patterns=list(configs.CARD)))
+    # Of no files, this puts the list of all into the cache.
+    empty: dict[str, Any] = {"allow_patterns": [], "tqdm_class": _no_bar()}
+    call(repo, lambda: snapshot_download(repo.id, **asked, **empty))
     try:
         return commit, [file.path for file in get_cached_repo_tree(repo.id, **asked)]
     except CachedRepoTreeNotFoundError:
