@@ -31,6 +31,7 @@ from curate.reading.files import (
     UNPACKED_TIMES,
     Raw,
     Unpacked,
+    check_pointer,
     csv_rows,
     json_rows,
 )
@@ -176,6 +177,7 @@ def _file_rows(file: str, name: str) -> Iterator[Raw]:
         with _open(path or file, compression) as opened:
             if not opened.peek(1):
                 return
+            check_pointer(name, opened)
             if kind in (".parquet", ".arrow"):
                 read = parquet.parquet_rows if kind == ".parquet" else parquet.arrow_rows
                 if path and compression is None:
