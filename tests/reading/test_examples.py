@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import CurateError
-from curate.reading.examples import example_id, read
+from curate.reading.examples import Told, example_id, read
 from curate.reading.layouts import check_answer, parse
 from curate.reading.where import RowFilter, as_text, json_bytes
 from curate.storage.schema import EXAMPLES, SKIPPED
@@ -183,6 +183,112 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
             assert part in str(caught.value)
     named = {"prompt": "question", "answer": "reply"}
     assert len(take(path, columns=named)[0]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "named"),
+    [
+        (
+            [{"messages": PLAIN, "context": "c"}],
+            {},
+            ["context (--column context=context takes it)"],
+        ),
+        ([{"prompt": "q", "response": "a", "thinking": "t"}], {}, ["--column reasoning=thinking"]),
+        ([{"prompt": "q", "response": "a", "completion": "b"}], {}, ["--column answer=completion"]),
+        ([{"messages": PLAIN, "chosen": PLAIN}], {}, ["chosen (--column messages=chosen"]),
+        ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option takes it)"]),
+        ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turns' weight (no option"]),
+        (
+            [{"messages": [USER, {**ANSWER, "thought": "t"}]}],
+            {},
+            ["the turns' thought (turns.reas"],
+        ),
+        (
+            [PAIR, PAIR | {"page": "a text of ten words or more, " * 3}],
+            {},
+            ["context=page takes it"],
+        ),
+        ([PAIR | {"context": "c", "tools": [1]}], {}, ["context=context", "tools (no option"]),
+        ([PAIR | {"rejected": "No."}], {"columns": {"answer": "response"}}, []),
+        ([PAIR | {"text": "Why? " * 9 + "Because."}], {}, []),
+        ([{"messages": PLAIN, "context": "", "tools": [], "history": None}], {}, []),
+        ([{"messages": [USER, {**ANSWER, "weight": 1, "reasoning": "t"}]}], {}, []),
+        ([PAIR | {"id": "x", "source": "a short text", "n": 3}], {}, []),
+    ],
+)
+def test_what_is_not_read_is_named_once(
+    rows: list[dict[str, Any]], options: dict[str, Any], named: list[str], tmp_path: Path
+) -> None:
+    """With the option that takes it, if it may belong to the conversation; else not a word."""
+    told = Told()
+    take(write(tmp_path / "x.jsonl", rows * 2), told=told, **options)
+    assert len(told.notes) == bool(named)
+    for part in named:
+        assert part in told.notes[0]
+
+
+def test_sources_with_the_same_note_share_it(tmp_path: Path) -> None:
+    """A folder of many files is one line."""
+    for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
+        write(tmp_path / name, [PAIR | {"context": "c"}])
+    told = Told()
+    take(tmp_path, told=told)
+    assert len(told.notes) == 1
+    assert told.notes[0].startswith(f"{tmp_path / 'a.jsonl'} and 2 more: not read")
+
+
+def test_a_source_of_which_nothing_can_be_used(tmp_path: Path) -> None:
+    """It is named with its reasons counted; if it is all there is, the reading ends so."""
+    empty = [{"prompt": "q", "response": None}] * 3 + [{"prompt": "q", "response": " "}]
+    bad = write(tmp_path / "bad.jsonl", empty)
+    what = "bad.jsonl: no example could be read, all 4 rows were skipped: 3 x no answer (null); 1 x"
+    with pytest.raises(CurateError) as caught:
+        take(bad)
+    assert what in str(caught.value)
+    told = Told()
+    examples, skipped = take(write(tmp_path / "good.jsonl", [PAIR]), bad, told=told)
+    assert (len(examples), len(skipped)) == (1, 4)
+    assert len(told.empty) == 1
+    assert what in told.empty[0]
+
+
+def test_answers_that_are_not_trained_on(tmp_path: Path) -> None:
+    """Each of them is skipped; the others of its conversation are examples."""
+    turns = [USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}]
+    path = write(tmp_path / "x.jsonl", [{"messages": turns}])
+    examples, skipped = take(path, turns="all")
+    assert [len(row["messages"]) for row in examples] == [4]
+    assert [row["reason"] for row in skipped] == [
+        "the answer has weight 0: it is not to be trained on"
+    ]
+
+
+def test_reasoning_is_kept_beside_the_answer(tmp_path: Path) -> None:
+    """Under one name, whatever the source calls it; it is part of what the example is."""
+    names = ("reasoning_content", "thinking", "reasoning")
+    rows = [{"messages": [USER, {**ANSWER, name: "why"}]} for name in names]
+    examples, _ = take(write(tmp_path / "x.jsonl", [*rows, {"messages": PLAIN}]))
+    assert [row["messages"][-1]["reasoning_content"] for row in examples] == ["why"] * 3 + [None]
+    ids = [row["example_id"] for row in examples]
+    assert len(set(ids)) == 2
+    assert ids[-1] == example_id(PLAIN)
+
+
+def test_columns_of_json_text_by_type(tmp_path: Path) -> None:
+    """A column of `datasets`' Json type holds what its text says: turns, numbers, texts."""
+    kind = pa.json_(pa.string())
+    turns = [[orjson.dumps(turn).decode() for turn in PLAIN]]
+    table = pa.table(
+        {
+            "messages": pa.array(turns, pa.list_(pa.string())).cast(pa.list_(kind)),
+            "meta": pa.array(['{"k": [1, "x"]}'], pa.string()).cast(kind),
+            "label": pa.array(['"safe"'], pa.string()).cast(kind),
+        }
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    (example,), _ = take(tmp_path / "x.parquet")
+    assert example["example_id"] == example_id(PLAIN)
+    assert orjson.loads(example["meta"]) == {"meta": {"k": [1, "x"]}, "label": "safe"}
 
 
 def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
