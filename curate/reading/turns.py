@@ -103,7 +103,10 @@ def is_transcript(value: Any, known: Known) -> bool:
 
 def _key(turn: Mapping[str, Any], meaning: str, known: Known) -> str | None:
     """The turn's key of this meaning: the first that isn't null."""
-    return next((key for key in known.keys[meaning] if turn.get(key) is not None), None)
+    for key in known.keys[meaning]:
+        if turn.get(key) is not None:
+            return key
+    return None
 
 
 def _from_object(turn: Any, known: Known) -> Iterable[Turn]:
@@ -118,13 +121,15 @@ def _from_object(turn: Any, known: Known) -> Iterable[Turn]:
                 yield {"role": "user", "content": turn[question]}
                 yield others | {"role": "assistant", "content": turn[answer]}
                 return
-    found = {"role": _role(turn[role], known) if role else "", "content": None}
-    if content:
-        found["content"] = turn[content]
-    for key, value in turn.items():
-        vocabulary = key in known.keys["role"] or key in known.keys["content"]
-        if key not in (role, content, "role", "content") and not (vocabulary and value is None):
-            found[key] = value
+    found = {
+        "role": _role(turn[role], known) if role else "",
+        "content": turn[content] if content else None,
+    }
+    if len(turn) > 2:
+        for key, value in turn.items():
+            vocabulary = key in known.keys["role"] or key in known.keys["content"]
+            if key not in (role, content, "role", "content") and not (vocabulary and value is None):
+                found[key] = value
     yield found
 
 
@@ -159,7 +164,10 @@ def _rows_of(value: dict[str, Any], known: Known) -> list[Any]:
 
 def _role(name: Any, known: Known) -> str:
     """A role by its usual name, an unknown one in lower case."""
-    name = _shown(name).strip().casefold()
+    name = name if isinstance(name, str) else _shown(name)
+    if name in known.roles:
+        return known.roles[name]
+    name = name.strip().casefold()
     return known.roles.get(name, name)
 
 

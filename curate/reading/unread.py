@@ -11,6 +11,8 @@ from curate.reading.turns import Turn, is_blank
 
 ROWS, WORDS = 1000, 10
 """In a source's first rows, text of so many words is looked at whatever its column is called."""
+SHORT = 20
+"""Text of no more characters may stand in a conversation by chance."""
 NO_OPTION = "no option takes it"
 
 
@@ -79,5 +81,6 @@ def _repeats(value: Any, messages: Sequence[Message]) -> bool:
     """Whether a column's text is in the conversation, or the whole conversation in it."""
     if not isinstance(value, str):
         return False
-    texts = [message["content"] for message in messages]
-    return any(value.strip() in text for text in texts) or all(text in value for text in texts)
+    text, contents = value.strip(), [message["content"] for message in messages]
+    inside = any(text == each.strip() or (len(text) > SHORT and text in each) for each in contents)
+    return inside or all(each in value for each in contents)

@@ -191,7 +191,7 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         (
             [{"messages": PLAIN, "context": "c"}],
             {},
-            ["context (--column context=context takes it)"],
+            ["context (--column context=context"],
         ),
         ([{"prompt": "q", "response": "a", "thinking": "t"}], {}, ["--column reasoning=thinking"]),
         ([{"prompt": "q", "response": "a", "completion": "b"}], {}, ["--column answer=completion"]),
@@ -201,10 +201,10 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         (
             [{"messages": [USER, {**ANSWER, "thought": "t"}]}],
             {},
-            ["the turns' thought (turns.reas"],
+            ["turns.reasoning of --layouts"],
         ),
         (
-            [PAIR, PAIR | {"page": "a text of ten words or more, " * 3}],
+            [PAIR, PAIR | {"page": "ten words or more, " * 3}],
             {},
             ["context=page takes it"],
         ),
