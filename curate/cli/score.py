@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.options import CorpusOption, Shared, option, with_shared_options
-from curate.cli.tables import print_json, table
+from curate.cli.options import (
+    COLUMN,
+    LAYOUTS,
+    CorpusOption,
+    Shared,
+    columns,
+    option,
+    with_shared_options,
+)
+from curate.cli.tables import clean, print_json, table
 from curate.errors import CurateError
 from curate.system.stopping import Stopped, asked
 
@@ -45,13 +53,9 @@ def score(
     ] = "last",
     column: Annotated[
         list[str] | None,
-        option(
-            "The column that holds the messages, prompt, answer, system, context or history; "
-            "repeatable. Default: by the usual names.",
-            "ROLE=NAME",
-            _READ,
-        ),
+        option(COLUMN, "ROLE=NAME", _READ),
     ] = None,
+    layouts: Annotated[str | None, option(LAYOUTS, "FILE", _READ)] = None,
     strict: Annotated[
         bool,
         option("Stop at the first broken row; default: skip it.", panel=_READ, names=["--strict"]),
@@ -79,6 +83,7 @@ def score(
             sources or [],
             corpus,
             columns=columns(column),
+            layouts=layouts,
             where=where,
             limit=limit,
             turns=turns,
@@ -96,26 +101,13 @@ def score(
         print_plan(summary)
     else:
         print_scored(summary)
+    if summary.read.empty:
+        raise CurateError("; ".join(summary.read.empty))
     if summary.empty:
         raise CurateError(
             f"{', '.join(summary.empty)}: no example could be scored, all were skipped; "
             f"`curate sql skips -c {shlex.quote(str(corpus))}` says why"
         )
-
-
-def columns(given: list[str] | None) -> dict[str, str]:
-    """Read ROLE=NAME.
-
-    Raises:
-        CurateError: it isn't of that form.
-    """
-    found = {}
-    for text in given or ():
-        role, _, name = text.partition("=")
-        if not role or not name:
-            raise CurateError(f"--column {text}: give ROLE=NAME, like prompt=question")
-        found[role] = name
-    return found
 
 
 def print_scored(summary: Summary) -> None:
@@ -125,6 +117,7 @@ def print_scored(summary: Summary) -> None:
         f"{summary.read.known:,} already there or duplicates, "
         f"{summary.read.skipped:,} rows skipped"
     )
+    print_notes(summary)
     table(
         ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"],
         [
@@ -147,6 +140,12 @@ def print_scored(summary: Summary) -> None:
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
 
 
+def print_notes(summary: Summary) -> None:
+    """What the sources hold beside their conversations."""
+    for note in summary.read.notes:
+        print(clean(note))
+
+
 def print_plan(summary: Summary) -> None:
     """What a run of `curate score` would do, and about how long."""
     read = summary.read
@@ -154,6 +153,7 @@ def print_plan(summary: Summary) -> None:
         f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
         f"{read.skipped:,} rows would be skipped; nothing was written"
     )
+    print_notes(summary)
     table(
         ["model", "role", "to score", "tokens, about", "time, about"],
         [

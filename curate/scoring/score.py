@@ -45,6 +45,7 @@ def score(
     aligned: str,
     misaligned: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
+    layouts: str | None = None,
     where: str | None = None,
     limit: int | None = None,
     turns: Literal["last", "all"] = "last",
@@ -75,8 +76,9 @@ def score(
         corpus: the folder; made if it isn't there.
         aligned: `[NAME=]MODEL`, a local folder or hub id.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
-        columns: by role (messages, prompt, answer, system, context, history) the source's column
-            that holds it, where the layout isn't recognised.
+        columns: by role (messages, prompt, answer, system, context, history, reasoning) the
+            source's column that holds it, where the layout isn't recognised.
+        layouts: a file of further layouts, as docs/input-formats.md shows.
         where: SQL over a source's own columns; only rows for which it is true are read.
         limit: the most examples to read.
         turns: `last`, or `all` to make an example of each assistant turn.
@@ -124,8 +126,11 @@ def score(
     compute = backends.choose(compute, progress.note)
     asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
     batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
+    told = examples.Told()
     if sources:
-        batches = examples.read(sources, columns=columns, strict=strict, **asked)
+        batches = examples.read(
+            sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
+        )
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
     # What can be found wrong is found before a folder is made.
@@ -134,6 +139,7 @@ def score(
     batches = chain(list(islice(batches, 1)), batches)
     if dry_run:
         read, found = plan(folder, members, batches, settings, compute, progress, replace=replace)
+        read.notes, read.empty = told.notes, told.empty
         runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
         return Summary(str(corpus), read, runs, dry_run=True)
     with open_for_writing(folder) as writer:
@@ -141,6 +147,7 @@ def score(
         read = Ingested()
         if sources:
             read = ingest(writer, batches, progress)
+            read.notes, read.empty = told.notes, told.empty
             for source in sources:
                 writer.manifest.add_source({"source": source, **asked})
             writer.save()
