@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -275,3 +277,50 @@ def test_columns_that_make_no_layout(columns: dict[str, str], message: str) -> N
     """An unknown role, or two that exclude each other, is one line."""
     with pytest.raises(CurateError, match=message):
         known_layouts(columns)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "input-formats.md"
+
+
+def test_a_table_of_ones_own_goes_first(tmp_path: Path) -> None:
+    """The table that the documentation shows adds columns, keys, roles and marks."""
+    (example,) = re.findall("```toml\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "own.toml").write_text(example)
+    own = known_layouts(file=str(tmp_path / "own.toml"))
+    turns = [{"speaker": "user", "text": "q"}, {"speaker": "Helper", "text": "a", "thought": "t"}]
+    assert parse({"ask": "q", "reply": "a", "prompt": "x", "response": "y"}, own)[0] == PLAIN
+    assert parse({"prompt": "q", "response": "a"}, own)[0] == PLAIN
+    assert parse({"messages": turns}, own)[0] == THOUGHT
+    assert parse({"text": "Q: q A: a"}, own)[0] == PLAIN
+
+
+def test_the_page_names_every_column() -> None:
+    """docs/input-formats.md has the table's layouts, in its order."""
+    shown = [line for line in DOCS.read_text("utf-8").splitlines() if line.startswith("| `")]
+    layouts = known_layouts().layouts
+    for line, layout in zip(shown, layouts, strict=True):
+        names = {name for role, each in layout.items() if role != "system" for name in each}
+        assert names == set(re.findall("`(\\w+)`", line.split("|")[1]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[layouts]]\nprompt = ['q']", "a layout needs messages, a transcript, or prompt and"),
+        ("[[layouts]]\nmessages = 'chat'", "layouts.0.messages"),
+        ("[columns]\nprompt = ['q']", "columns: Extra inputs"),
+        ("[turns]\npairs = [['q']]", "turns.pairs.0"),
+        ("prompt = ", "Invalid value"),
+        (None, "can't be read"),
+    ],
+)
+def test_a_file_that_is_no_table(tmp_path: Path, text: str | None, message: str) -> None:
+    """One line that names the file and the place in it."""
+    path = tmp_path / "own.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(CurateError) as caught:
+        known_layouts(file=str(path))
+    assert str(caught.value).startswith(f"--layouts {path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -54,6 +54,42 @@ def mixed(made: Corpus, path: Path, out: str = "mix.jsonl", **target: Any) -> di
     }
 
 
+def test_columns_of_a_narrow_set_can_be_named(made: Corpus, tmp_path: Path) -> None:
+    """As those of a pool, also through a recipe; a name that is in no row is refused."""
+    row = {"ask": "q", "page": "p", "reply": "a", "past": [["q", "a"]], "id": 1}
+    path = write(tmp_path / "x.jsonl", [row])
+    columns = {"prompt": "ask", "answer": "reply", "context": "page", "history": "past"}
+    asked = {"role": "user", "content": "q\np"}
+    (found,) = read(str(path), columns).rows
+    assert (found.messages, found.others) == ([*PLAIN, asked, TELL], {"id": 1})
+    recipe = Recipe(top=1, into=str(path), columns=columns)
+    record = curate.export(made, tmp_path / "mix.jsonl", recipe)
+    assert record["narrow"]["rows"] == 1
+    assert record["recipe"]["columns"] == columns
+    with pytest.raises(CurateError, match="no row has a column 'rules'"):
+        read(str(path), columns | {"system": "rules"})
+    with pytest.raises(CurateError, match="add --into NARROW"):
+        curate.export(made, tmp_path / "no.jsonl", Recipe(top=1, columns=columns))
+
+
+def test_every_shape_of_turns_is_kept(tmp_path: Path) -> None:
+    """Pairs, lists in an object, other names; a call of nulls is none."""
+    nulls = {"function_call": {"name": None, "arguments": None}}
+    rows = [
+        {"conversation": [{"input": "q", "output": "a"}]},
+        {"messages": {"from": ["human", "gpt"], "value": ["q", "a"]}},
+        {"instruction": "q", "response": "a"},
+    ]
+    narrow = read(str(write(tmp_path / "x.jsonl", rows)))
+    assert [row.messages for row in narrow.rows] == [PLAIN] * 3
+    path = write(tmp_path / "y.jsonl", [{"messages": [ASK | nulls, TELL | nulls | {"weight": 0}]}])
+    (row,) = read(str(path)).rows
+    assert row.messages == [
+        ASK | {"function_call": None},
+        TELL | {"function_call": None, "weight": 0},
+    ]
+
+
 def test_order_and_duplicates_are_kept(tmp_path: Path) -> None:
     """Rows of several formats, one twice, in one file."""
     rows = [{"messages": PLAIN}, {"prompt": "q", "response": "a"}, {"messages": PLAIN}]
