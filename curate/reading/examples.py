@@ -202,7 +202,7 @@ class _Batch:
         if self.count > self._before or not rows:
             return []
         why = "; ".join(f"{count:,} x {reason}" for reason, count in self._reasons.most_common(3))
-        return [f"{self.source}: no example could be read, all {rows:,} rows were skipped: {why}"]
+        return [f"{self.source}: no example could be read. Rows skipped: {why}"]
 
     def notes(self) -> list[str]:
         """What the sources so far hold and was not read, each thing once."""

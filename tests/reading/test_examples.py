@@ -241,7 +241,7 @@ def test_a_source_of_which_nothing_can_be_used(tmp_path: Path) -> None:
     """It is named with its reasons counted; if it is all there is, the reading ends so."""
     empty = [{"prompt": "q", "response": None}] * 3 + [{"prompt": "q", "response": " "}]
     bad = write(tmp_path / "bad.jsonl", empty)
-    what = "bad.jsonl: no example could be read, all 4 rows were skipped: 3 x no answer (null); 1 x"
+    what = "bad.jsonl: no example could be read. Rows skipped: 3 x no answer (null); 1 x"
     with pytest.raises(CurateError) as caught:
         take(bad)
     assert what in str(caught.value)
