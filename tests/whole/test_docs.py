@@ -55,6 +55,8 @@ def sandbox(
     pairs = [{"prompt": f"Why {n}?", "response": f"So, {n}.", **labelled} for n in range(5)]
     write(folder / "wildguard.parquet", pairs)
     write(folder / "customer.jsonl", [{"messages": chat(f"Part {n}?", "Yes.")} for n in range(40)])
+    write(folder / "faq.csv", [{"ask": f"Where {n}?", "reply": "There."} for n in range(3)])
+    write(folder / "hh.jsonl", [{"chosen": "\n\nHuman: Who?\n\nAssistant: I.", "rejected": "No."}])
     (folder / "my-queries").mkdir()
     (folder / "my-queries" / "long_answers.sql").write_text(
         "-- The longest answers. Parameters: top = 5\n"
