@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from curate.errors import CurateError
-from curate.reading.addresses import HubSet
+from curate.reading.addresses import HUB, HubSet
 
 CARD = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """The files whose text is asked; of the others it is enough that they are there."""
@@ -42,10 +43,18 @@ def files_of(folder: Path, wanted: HubSet) -> list[str]:
         found = _splits(folder, configs[config])
     except CurateError:
         raise
+    except BadZipFile:
+        raise CurateError(
+            f"{wanted}: its files are in an archive. Fetch it and unpack it: hf download "
+            f"--repo-type dataset {wanted.repo}"
+        ) from None
     except Exception as error:  # YAML's errors and those of `datasets` share no type
-        text = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), "").split())
-        why = text[:200].rstrip(".") or type(error).__name__
-        raise CurateError(f"{wanted}: `datasets` finds no files in it ({why})") from error
+        why = " ".join(str(error).partition(" with any supported ")[0].split())
+        why = why.replace(f"{folder}/", "").replace(str(folder), "the set")[:200].rstrip(".")
+        raise CurateError(
+            f"{wanted}: its files can't be told ({why or type(error).__name__}). Name them: "
+            f"{HUB}datasets/{wanted.at}/PATH"
+        ) from error
     return found[_one(wanted, "split", "train", list(found))]
 
 
@@ -55,6 +64,7 @@ def _configs(folder: Path) -> tuple[dict[str, Any], str | None, dict[str, dict[s
     from datasets.load import LocalDatasetModuleFactory
 
     datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity_error()  # it warns of settings that no reader has
     found = LocalDatasetModuleFactory(str(folder)).get_module().builder_configs_parameters
     configs = {config.name: config for config in found.builder_configs or ()}
     known = {
@@ -75,10 +85,12 @@ def _splits(folder: Path, config: Any) -> dict[str, list[str]]:
     files = config.data_files
     if isinstance(files, DataFilesPatternsDict):
         files = files.resolve(str(folder / (config.data_dir or "")))
-    return {
-        str(split): [Path(file).relative_to(folder).as_posix() for file in names]
-        for split, names in files.items()
-    }
+    found: dict[str, list[str]] = {}
+    for split, paths in files.items():
+        if odd := [path for path in paths if not Path(path).is_relative_to(folder)]:
+            raise ValueError(f"its card names {odd[0]}, which is not in it")
+        found[str(split)] = [Path(path).relative_to(folder).as_posix() for path in paths]
+    return found
 
 
 def _one(wanted: HubSet, what: str, usual: str | None, names: list[str]) -> str:

@@ -16,6 +16,8 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
 ENDINGS = f"{' '.join(KINDS)}, each also with {' '.join(COMPRESSIONS)}"
 DESCRIBING = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Written by `datasets` beside its files; the first is also LLaMA-Factory's list of data sets."""
+MANIFEST = ".manifest.json"
+"""The ending of what an export writes beside its file."""
 _MADE = re.compile(r"cache-\w+\.arrow")  # what `datasets` keeps of a map or a filter
 _SPLIT = re.compile(
     r"(?:^|[-._ 0-9/])(?:(?P<train>train(?:ing)?)|(?P<validation>validation|valid|val|dev)"
@@ -36,7 +38,9 @@ def data_files(names: Iterable[str], *, hidden: bool = False) -> list[str]:
 
     def holds_rows(name: str) -> bool:
         *_, last = parts = name.split("/")
-        if not kind_of(last)[0] or last in DESCRIBING or _MADE.fullmatch(last):
+        if not kind_of(last)[0] or last in DESCRIBING or last.endswith(MANIFEST):
+            return False
+        if _MADE.fullmatch(last):
             return False
         return hidden or not any(part.startswith(".") for part in parts)
 
@@ -53,9 +57,10 @@ def of_folder(source: str, names: Iterable[str]) -> list[str]:
     found = data_files(names)
     if not found:
         raise CurateError(f"{source}: no file in this folder ends in {ENDINGS}.")
+    saved = "dataset_dict.json" in names  # by DatasetDict.save_to_disk: a folder for each split
     splits: dict[str, list[str]] = {}
     for name in found:
-        if "dataset_dict.json" in names:  # of DatasetDict.save_to_disk: a folder for each split
+        if saved and "/" in name:
             splits.setdefault(name.split("/")[0], []).append(name)
         elif match := _SPLIT.search(name):
             splits.setdefault(match.lastgroup or "", []).append(name)
@@ -88,7 +93,8 @@ def check_kind(name: str) -> None:
 def below(names: Iterable[str], folder: str) -> list[str]:
     """The names of the files in a folder, relative to it."""
     start = f"{folder.strip('/')}/" if folder.strip("/") else ""
-    return [name.removeprefix(start) for name in names if name.startswith(start)]
+    relative = (name.lstrip("/") for name in names)
+    return [name.removeprefix(start) for name in relative if name.startswith(start)]
 
 
 def top_of(pattern: str) -> str:

@@ -142,18 +142,19 @@ def _split(wanted: HubSet, commit: str, names: list[str]) -> list[str]:
             else:
                 path.touch()
         found = configs.files_of(folder, wanted)
-    files = folders.data_files(found, hidden=True)
-    if not files:
+    files = set(folders.data_files(found, hidden=True))
+    unread = [name for name in found if name not in files]
+    if not files or any(name.endswith(".zip") for name in unread):
         raise CurateError(
-            f"{wanted}: its files are not read ({found[0]}). They may end in {folders.ENDINGS}."
+            f"{wanted}: {unread[0]} is not read. A file may end in {folders.ENDINGS}."
         )
-    return [name for name in found if name in set(files)]
+    return [name for name in found if name in files]
 
 
 def _below(wanted: HubSet, path: str, names: list[str]) -> list[str]:
     """The files that a path means: itself, those in the folder, or those that match the glob."""
     if path in names:
-        folders.check_kind(path)
+        folders.check_kind(str(wanted))
         return [path]
     if has_magic(path):
         top, match = folders.top_of(path), re.compile(glob_translate(path)).match

@@ -40,7 +40,6 @@ from curate.system import scratch
 
 _DISK = LocalFileSystem()
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
-_MANIFEST = ".manifest.json"
 
 
 def resolve(sources: Sequence[str | Source]) -> list[Source]:
@@ -152,8 +151,8 @@ def _foreign(files: dict[str, Path], top: Path) -> list[str]:
     return [
         name
         for name, file in files.items()
-        if not file.name.endswith((_MANIFEST, ".left-out.csv"))
-        and not Path(f"{file}{_MANIFEST}").is_file()
+        if not file.name.endswith((folders.MANIFEST, ".left-out.csv"))
+        and not Path(f"{file}{folders.MANIFEST}").is_file()
         and not is_ours(file.parent)
     ]
 
