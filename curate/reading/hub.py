@@ -110,7 +110,7 @@ def _look_up(repo: Repo) -> tuple[str, list[str]]:
     except CachedRepoTreeNotFoundError:
         raise Unreachable(
             f"{repo}: the local cache lacks the list of its files. Fetch it where there is a "
-            f"network: hf download --repo-type dataset {repo.id}"
+            f"network: {repo.download}"
         ) from None
 
 

@@ -55,6 +55,11 @@ class Repo:
         folder = "datasets/" if self.kind == "dataset" else ""
         return f"{constants.ENDPOINT}/{folder}{self.id}"
 
+    @property
+    def download(self) -> str:
+        """The command that fetches it."""
+        return f"hf download {'--repo-type dataset ' if self.kind == 'dataset' else ''}{self.id}"
+
     def __str__(self) -> str:
         return self.name or self.id + (f"@{self.revision}" if self.revision else "")
 
@@ -231,7 +236,7 @@ def _told(repo: Repo, error: Exception) -> CurateError:
         if isinstance(each, OfflineModeIsEnabled):
             return Unreachable(
                 f"{repo}: not in the local cache, and HF_HUB_OFFLINE is set. Unset it, or fetch it "
-                f"before: hf download {repo.id}"
+                f"before: {repo.download}"
             )
         if isinstance(each, FileMetadataError):
             return CurateError(
@@ -251,7 +256,7 @@ def _told(repo: Repo, error: Exception) -> CurateError:
                 "space or change its rights, or name another folder in HF_HOME."
             )
     if isinstance(error, LocalEntryNotFoundError):
-        return Unreachable(f"{repo}: not in the local cache. Fetch it: hf download {repo.id}")
+        return Unreachable(f"{repo}: not in the local cache. Fetch it: {repo.download}")
     return CurateError(f"{repo}: {_brief(error)}")
 
 

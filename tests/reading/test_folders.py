@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from curate.errors import CurateError
-from curate.reading.sources import resolve
+from curate.reading.sources import resolve, rows
 from tests.files import CHATS, write
 
 
@@ -77,6 +77,7 @@ def test_saved_datasets(tmp_path: Path) -> None:
     data.save_to_disk(tmp_path / "one", num_shards=2)
     shards = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
     assert found(tmp_path / "one") == shards
+    assert [row for each in resolve([str(tmp_path / "one")]) for _, row in rows(each)] == CHATS
     DatasetDict({"benign": data}).save_to_disk(tmp_path / "single")
     assert found(tmp_path / "single") == ["benign/data-00000-of-00001.arrow"]
     DatasetDict({"benign": data, "harmful": data}).save_to_disk(tmp_path / "both")

@@ -168,6 +168,7 @@ def test_without_network(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert objects("hf://acme/set") == objects(f"hf://acme/set@{commit}") == CHATS
     said = refused("hf://acme/set:test")
     assert said.startswith("hf://datasets/acme/set/data/test.parquet: not in the local cache")
+    assert said.endswith("hf download --repo-type dataset acme/set")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     huggingface_hub.close_session()
     hub.fail(".", "drop", times=1000)
