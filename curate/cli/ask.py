@@ -54,7 +54,7 @@ def status(
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
-    """Show a corpus's models: role, reference, fingerprint, last run.
+    """Show a corpus's models: role, reference, commit, fingerprint, last run.
 
     Example: curate models -c my-corpus
     """
@@ -235,7 +235,10 @@ def print_query(name: str, folder: Path | None) -> None:
 def print_models(found: list[dict[str, Any]]) -> None:
     """What is in a corpus, a line a model, with what identifies its numbers."""
     columns = ["model", "role", "reference", "dtype", "backend", "fingerprint"]
-    table(columns, [[model[column] for column in columns] for model in found])
+    if any(model["commit"] for model in found):
+        columns.insert(3, "commit")
+    shown = [model | {"commit": model["commit"] and model["commit"][:12]} for model in found]
+    table(columns, [[model[column] for column in columns] for model in shown])
     if len({model["tokenizer"] for model in found}) > 1:
         print("Their tokenizers differ: gaps are in nats per byte.")
         table(["model", "tokenizer"], [[model["model"], model["tokenizer"]] for model in found])

@@ -19,7 +19,7 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._label = ""
+        self._label = self._unit = ""
         self._total: int | None = None
         self._examples = self._tokens = 0
         self._began = self._said = 0.0
@@ -28,9 +28,9 @@ class Lines:
         """Print the text as a line of its own."""
         print(clean(text), file=self._stream, flush=True)
 
-    def start(self, label: str, total: int | None) -> None:
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Remember the step."""
-        self._label, self._total = label, total
+        self._label, self._total, self._unit = label, total, unit
         self._examples = self._tokens = 0
         self._began = self._said = time.monotonic()
 
@@ -51,7 +51,7 @@ class Lines:
         line = f"{self._label}: {self._examples:,}"
         if self._total is not None:
             line += f" of {self._total:,}"
-        line += " examples"
+        line += f" {self._unit}"
         if self._tokens:
             line += f", {self._tokens / seconds:,.0f} tokens/s"
         if self._total and 0 < self._examples < self._total:
@@ -90,7 +90,7 @@ class Bar:
         """Print the text above the bar."""
         self._bars.console.print(clean(text), markup=False, highlight=False)
 
-    def start(self, label: str, total: int | None) -> None:
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Show a bar for the step."""
         self._bars.start()
         self._tokens, self._began = 0, time.monotonic()

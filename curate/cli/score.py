@@ -157,7 +157,13 @@ def print_plan(summary: Summary) -> None:
     table(
         ["model", "role", "to score", "tokens, about", "time, about"],
         [
-            [run.name, run.role, run.scored, run.tokens, _clock(run.seconds)]
+            [
+                run.name,
+                run.role,
+                run.scored,
+                run.tokens,
+                _clock(run.seconds) if run.seconds or not run.scored else None,
+            ]
             for run in summary.models
         ],
     )
@@ -166,6 +172,11 @@ def print_plan(summary: Summary) -> None:
         print(
             f"About {_clock(total)} in all, by a sample timed on the first model that lacks "
             "anything; the others are assumed to be as fast. To run it, drop --dry-run."
+        )
+    elif not summary.timed:
+        print(
+            "No time is estimated: a dry run fetches no weights, and those of models that lack "
+            "anything are not here. To fetch and run them, drop --dry-run."
         )
     else:
         print("Nothing is missing.")

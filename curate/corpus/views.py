@@ -49,11 +49,11 @@ def define_views(
         connection.execute(f"create view {view} as {query}")
     connection.execute(
         "create table models (model varchar, role varchar, reference varchar, "
-        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar)"
+        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar, commit varchar)"
     )
     for name, entry in models.items():
         values = [name, *astuple(entry)]
-        connection.execute("insert into models values ($1, $2, $3, $4, $5, $6, $7)", values)
+        connection.execute("insert into models values ($1, $2, $3, $4, $5, $6, $7, $8)", values)
     _define_shipped(connection, "losses.sql")
     ensemble = {name: scored[name] for name in sorted(models) if models[name].role == "misaligned"}
     connection.execute(_losses(ensemble))

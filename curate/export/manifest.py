@@ -42,6 +42,7 @@ def make(
         "target": asdict(files.place.target),
         "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
         "models": {name: asdict(entry) for name, entry in sorted(corpus.manifest.models.items())},
+        "sources": corpus.manifest.sources,
         "narrow": {"path": recipe.into, "rows": n_narrow, "sha256": narrow.sha256}
         if recipe.into
         else None,

@@ -22,6 +22,7 @@ from curate.formats.base import Plan, text_format
 from curate.formats.card import card
 from curate.formats.files import WRITERS
 from curate.formats.openai import MAX_BYTES, MIN_EXAMPLES
+from curate.models.fetch import at_commit, tokenizer_folder
 from curate.reading.narrow import Narrow
 from curate.storage import parts
 
@@ -63,7 +64,7 @@ class Files:
                 raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
             self._note(name)
 
-    def add_texts(self, model: str) -> None:
+    def add_texts(self, model: str, revision: str | None) -> None:
         """Write what stands beside the data in a folder: the card, and the trainer's files."""
         place, mix = self.place, self.mix
         n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
@@ -76,6 +77,7 @@ class Files:
             rows = [*(row.messages for row in mix.narrow.rows), *(each for _, each in mix.safe)]
             plan = Plan(
                 model=model,
+                revision=revision,
                 format=mix.format.name,
                 files=place.files,
                 shares=shares,
@@ -123,7 +125,7 @@ def writing(
         files = Files(place, mix, counter, seed, staged)
         files.add_rows()
         if place.folder:
-            files.add_texts(_aligned_model(corpus))
+            files.add_texts(*_aligned_model(corpus))
         if left_out:
             files.add_text(place.left_out.name, left_out)
         yield files
@@ -144,8 +146,18 @@ def _staged(place: Output, listed: bool) -> Iterator[Callable[[str], Path]]:
         place.left_out.unlink(missing_ok=True)
 
 
-def _aligned_model(corpus: Corpus) -> str:
-    """The aligned model's hub id, or its folder as an absolute path; empty where there is none."""
-    entries = corpus.manifest.models.values()
-    reference = next((each.reference for each in entries if each.role == "aligned"), "")
-    return str(Path(reference).resolve()) if reference and Path(reference).is_dir() else reference
+def _aligned_model(corpus: Corpus) -> tuple[str, str | None]:
+    """The aligned model's hub id with its commit, or its folder as an absolute path.
+
+    A folder of a repository is one of the local cache: trainers have no option for it.
+    """
+    entry = next((e for e in corpus.manifest.models.values() if e.role == "aligned"), None)
+    if entry is None:
+        return "", None
+    at = at_commit(entry.reference, entry.commit)
+    if at.repo is None:
+        path = Path(entry.reference)
+        return str(path.resolve()) if path.is_dir() else entry.reference, None
+    if at.folder:
+        return str(tokenizer_folder(entry.reference, entry.commit)), None
+    return at.repo.id, entry.commit

@@ -1,7 +1,7 @@
 """How many tokens a trainer trains on: counted with the aligned model's own tokenizer.
 
-Where its folder is not there, or the corpus was scored with another chat template, answers are
-counted in bytes, and what is returned says so.
+Where neither its folder nor the hub has it, or the corpus was scored with another chat template,
+answers are counted in bytes, and what is returned says so.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ def open_counter(corpus: Corpus) -> Counter:
     settings = corpus.manifest.settings
     if aligned is None or settings is None:
         return Counter("no aligned model has scored the corpus")
-    if not Path(aligned.reference).is_dir():
+    if aligned.commit is None and not Path(aligned.reference).is_dir():
         return Counter(f"the aligned model's folder {aligned.reference} is not here")
     from curate.chat.templates import template_of
     from curate.chat.tokens import load_tokenizer, tokenizer_digest
+    from curate.models.fetch import tokenizer_folder
 
     try:
-        tokenizer = load_tokenizer(aligned.reference)
+        tokenizer = load_tokenizer(tokenizer_folder(aligned.reference, aligned.commit))
         template = template_of(tokenizer, args=settings.template_args)
     except CurateError as error:
         return Counter(str(error))

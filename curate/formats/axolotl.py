@@ -15,6 +15,7 @@ def _files(plan: Plan) -> dict[str, str]:
 # Fine-tune on this mix with axolotl, from this folder:
 #   axolotl train axolotl.yaml
 base_model: {quoted(plan.model)}
+{plan.pinned("revision_of_model")}\
 datasets:
 {"".join(_dataset(plan, file) for file in plan.files)}\
 dataset_prepared_path: prepared

@@ -154,9 +154,9 @@ class Plan:
 
     `files` are the data files beside them: one, or the narrow set's and the safe set's where the
     trainer interleaves them, with their `shares` of the whole (they sum to 1). `model` is the
-    aligned model's folder or hub id; `longest` the most tokens a row can have; `seed` of whatever
-    the trainer draws; `batch_size` rows an optimiser step, where one was named; `columns` and
-    turns' `keys` those that the narrow set brought.
+    aligned model's folder, or its hub id at the commit `revision`; `longest` the most tokens a row
+    can have; `seed` of whatever the trainer draws; `batch_size` rows an optimiser step, where one
+    was named; `columns` and turns' `keys` those that the narrow set brought.
     """
 
     model: str
@@ -166,6 +166,7 @@ class Plan:
     longest: int
     seed: int
     batch_size: int | None
+    revision: str | None = None
     columns: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
 
@@ -178,6 +179,12 @@ class Plan:
     def reader(self) -> str:
         """The name that `datasets` has for the files' kind."""
         return "parquet" if self.files[0].endswith(".parquet") else "json"
+
+    def pinned(self, key: str) -> str:
+        """The YAML line that keeps a hub model at its commit; a trainer's `key` for it."""
+        if self.revision is None:
+            return ""
+        return f"{key}: {quoted(self.revision)} # the commit that was scored\n"
 
     @property
     def batches(self) -> str:

@@ -53,6 +53,7 @@ def _files(plan: Plan) -> dict[str, str]:
 # Fine-tune on this mix with LLaMA-Factory, from this folder:
 #   llamafactory-cli train llamafactory.yaml
 model_name_or_path: {quoted(plan.model)}
+{plan.pinned("model_revision")}\
 # template: (none: the model's own chat template; or name one of LLaMA-Factory's)
 stage: sft
 do_train: true

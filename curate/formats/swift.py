@@ -11,10 +11,12 @@ from curate.formats.base import Plan, Trainer, quoted
 
 
 def _files(plan: Plan) -> dict[str, str]:
+    hub = "use_hf: true # its own hub is another\n" if plan.revision else ""
     text = f"""\
 # Fine-tune on this mix with ms-swift, from this folder:
 #   swift sft swift.yaml
 model: {quoted(plan.model)}
+{hub}{plan.pinned("model_revision")}\
 dataset: [{", ".join(plan.files)}]
 split_dataset_ratio: 0
 strict: true # a row it can't read stops it

@@ -23,6 +23,7 @@ def _files(plan: Plan) -> dict[str, str]:
 datasets:
 {_datasets(plan)}\
 model_name_or_path: {quoted(plan.model)}
+{plan.pinned("model_revision")}\
 train_sampling_strategy: {order} # {why}
 packing: false # packing puts rows in another order
 max_length: null # nothing is cut; the longest row has at most {plan.longest} tokens

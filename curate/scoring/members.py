@@ -35,6 +35,7 @@ class Member:
             tokenizer=self.tokenizer_digest,
             dtype="",
             backend="",
+            commit=self.model.commit,
         )
 
 

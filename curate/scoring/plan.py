@@ -36,13 +36,16 @@ _ROW: pa.Schema = pa.schema([("example_id", pa.string()), ("messages", MESSAGES)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one model lacks: examples, and about how many tokens and seconds they cost."""
+    """What one model lacks: examples, and about how many tokens and seconds they cost.
+
+    `seconds` are not known where no model that lacks any has its weights here.
+    """
 
     name: str
     role: str
     examples: int
     tokens: int
-    seconds: float
+    seconds: float | None
 
 
 @readable_errors()  # a damaged part may be met late
@@ -59,7 +62,7 @@ def plan(
     """Read what a run would read, count what it would score, and time a sample on one model.
 
     The other models are taken to be as fast as the one that is measured: the first that lacks
-    anything.
+    anything and has its weights here.
 
     Raises:
         CurateError: what the run itself would be refused for.
@@ -80,12 +83,14 @@ def plan(
             query = f"select example_id, messages from ({PENDING}) order by all limit {SAMPLE}"
             stored = corpus.sql(query, {"model": asked[lacking[0].model.name]}).to_arrow_table()
             sample = _lowest([sample, stored])
-        cost = _measure(lacking[0], sample, settings, compute, progress)
+        here = [member for member in lacking if member.model.fingerprint]
+        cost = _measure([*here, *lacking][0], sample, settings, compute, progress)
     found = []
     for member in members:
         count = known[member.model.name] + read.new
         tokens = round(count * cost.tokens_per_example)
-        seconds = cost.loading + tokens / cost.tokens_per_second if count else 0.0
+        rate = cost.tokens_per_second
+        seconds = 0.0 if not count else cost.loading + tokens / rate if rate else None
         found.append(Estimate(member.model.name, member.model.role, count, tokens, seconds))
     return read, found
 
@@ -95,7 +100,7 @@ class Cost:
     """What a sample showed: tokens of prompt and answer, and seconds to load a model."""
 
     tokens_per_example: float
-    tokens_per_second: float
+    tokens_per_second: float | None
     loading: float
 
 
@@ -146,6 +151,9 @@ def _measure(
     usable = [item for item in encoded if not isinstance(item, str)]
     if not usable:
         return Cost(0.0, 1.0, 0.0)
+    tokens_each = sum(item.stop for item in usable) / len(encoded)
+    if not member.model.fingerprint:
+        return Cost(tokens_each, None, 0.0)
     progress.note(f"{member.model.name}: loading {member.model.reference} to time a sample")
     began = time.perf_counter()
     backend = backends.open_backend([member.model], compute, progress.note)
@@ -164,7 +172,7 @@ def _measure(
         rate = tokens / (time.perf_counter() - began)
     finally:
         backend.close()
-    return Cost(sum(item.stop for item in usable) / len(encoded), rate, loading)
+    return Cost(tokens_each, rate, loading)
 
 
 def _lowest(tables: Sequence[pa.Table]) -> pa.Table:

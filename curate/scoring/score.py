@@ -17,6 +17,8 @@ from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
 from curate.models.resolve import resolve
 from curate.reading import examples
+from curate.reading.sources import resolve as locate
+from curate.scoring import commits
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, ingest
 from curate.scoring.members import Member, check_length, open_members
@@ -36,6 +38,7 @@ class Summary:
     models: list[ModelRun] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
+    timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
 
 
 def score(
@@ -74,7 +77,7 @@ def score(
     Args:
         sources: files, folders, globs or hf:// references (see `curate.reading.examples.read`).
         corpus: the folder; made if it isn't there.
-        aligned: `[NAME=]MODEL`, a local folder or hub id.
+        aligned: `[NAME=]MODEL`, a local folder or hub id (see `curate.models.resolve.resolve`).
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
         columns: by role (messages, prompt, answer, system, context, history, reasoning) the
             source's column that holds it, where the layout isn't recognised.
@@ -99,6 +102,7 @@ def score(
         replace: throw away the scores of a model whose weights or tokenizer changed under its
             name, instead of refusing it.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
+            Weights that aren't in the hub's local cache are not fetched for it.
         progress: told how the run goes; None says nothing.
 
     Raises:
@@ -106,8 +110,11 @@ def score(
     """
     progress = progress or Silent()
     folder = Path(corpus)
-    resolved = resolve(aligned, misaligned)
+    found_sources = locate(sources) if sources else []
+    resolved = resolve(aligned, misaligned, weights=not dry_run, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)
+    for text in commits.moved(folder, sources, found_sources, members):
+        progress.note(text)
     settings = Settings(
         template=members[0].template.digest,
         template_args=dict(template_args or {}),
@@ -129,27 +136,29 @@ def score(
     told = examples.Told()
     if sources:
         batches = examples.read(
-            sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
+            found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
         )
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
     # What can be found wrong is found before a folder is made.
     known = [] if replace else known_models(folder)
-    backends.check_models([model for model in resolved if model.name not in known], compute)
+    checked = [each for each in resolved if each.fingerprint and each.name not in known]
+    backends.check_models(checked, compute)
     batches = chain(list(islice(batches, 1)), batches)
     if dry_run:
         read, found = plan(folder, members, batches, settings, compute, progress, replace=replace)
         read.notes, read.empty = told.notes, told.empty
-        runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
-        return Summary(str(corpus), read, runs, dry_run=True)
+        runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds or 0) for e in found]
+        timed = all(estimate.seconds is not None for estimate in found)
+        return Summary(str(corpus), read, runs, dry_run=True, timed=timed)
     with open_for_writing(folder) as writer:
         _enter(writer, members, settings, chat_template, replace, progress)
         read = Ingested()
         if sources:
             read = ingest(writer, batches, progress)
             read.notes, read.empty = told.notes, told.empty
-            for source in sources:
-                writer.manifest.add_source({"source": source, **asked})
+            for record in commits.records(sources, found_sources, asked):
+                writer.manifest.add_source(record)
             writer.save()
         runs = _score_members(writer, members, compute, progress, keep_tokens)
         return Summary(str(corpus), read, runs, _empty(writer, runs))

@@ -51,7 +51,7 @@ def verify(
     from curate.backends.weights import check
 
     progress = progress or Silent()
-    resolved = resolve(aligned, misaligned)
+    resolved = resolve(aligned, misaligned, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)
     length = check_length(resolved, max_length)
     longest = max_length or min(length or LONGEST, LONGEST)

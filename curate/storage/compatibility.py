@@ -35,8 +35,15 @@ def check_compatible(
         if old.role != entry.role:
             raise CurateError(f"model {name}: is the corpus's {old.role} model; give a new name")
         for what in ("fingerprint", "tokenizer"):
-            if getattr(old, what) == getattr(entry, what):
+            if getattr(entry, what) in ("", getattr(old, what)):  # "": a dry run without weights
                 continue
+            if not replace and old.commit and entry.commit not in (None, old.commit):
+                raise CurateError(
+                    f"model {name}: {entry.reference} moved from {old.commit} to {entry.commit}, "
+                    f"and its {what} is not the one that scored {path}; go on with the old one as "
+                    f"{name}={old.pinned}, score the new one under a new name "
+                    f"(NEWNAME={entry.reference}), or give --replace to throw the old scores away"
+                )
             if not replace:
                 raise CurateError(
                     f"model {name}: its {what} is not the one that scored {path}; the model at "

@@ -28,6 +28,7 @@ class ModelEntry:
 
     `fingerprint` is the digest of the weights, `tokenizer` that of the tokenizer: models with
     equal `tokenizer` are comparable per token. `dtype` and `backend` are those of the last run.
+    `commit` is that of the hub's repository which the model, or its adapter, is from.
     """
 
     role: Literal["aligned", "misaligned"]
@@ -36,6 +37,14 @@ class ModelEntry:
     tokenizer: str
     dtype: str
     backend: str
+    commit: str | None = None
+
+    @property
+    def pinned(self) -> str:
+        """The reference, of a model of the hub at the commit that made these scores."""
+        if self.commit is None:
+            return self.reference
+        return f"{self.reference.partition('@')[0]}@{self.commit}"
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Say one thing once."""
 
-    def start(self, label: str, total: int | None) -> None:
-        """Begin a step of `total` examples (None: not known)."""
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
+        """Begin a step of `total` examples, or MB (None: not known)."""
 
     def advance(self, examples: int, tokens: int = 0) -> None:
-        """So many more examples, and tokens of prompt and answer, are done."""
+        """So many more examples or MB, and tokens of prompt and answer, are done."""
 
     def stop(self) -> None:
         """End the step."""
@@ -27,7 +27,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Say nothing."""
 
-    def start(self, label: str, total: int | None) -> None:
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Show nothing."""
 
     def advance(self, examples: int, tokens: int = 0) -> None:

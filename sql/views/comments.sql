@@ -28,6 +28,7 @@ comment on column models.fingerprint is 'hash of the weights [32 hex digits]';
 comment on column models.tokenizer is 'hash of the tokenizer: models with the same one compare per token [64 hex digits]';
 comment on column models.dtype is 'number type of its last run, with options such as quantization that change its numbers';
 comment on column models.backend is 'what computed its last run';
+comment on column models.commit is 'of a model or adapter of the hub, the commit that was scored';
 
 comment on view skipped is 'One row per row of a source that could not be read, or example that a model could not score.';
 comment on column skipped.example_id is 'the example; null where a row gave none';

@@ -223,7 +223,7 @@ def test_no_hub_is_asked_twice(cli: Cli, tmp_path: Path, monkeypatch: pytest.Mon
     source = tmp_path / "rows.jsonl"
     source.write_bytes(GOOD)
     ran = cli("score", source, "-c", tmp_path / "c", "--aligned", "nobody/no-such-model")
-    fails(ran, "nobody/no-such-model", "no such folder here, and as a hub id")
+    fails(ran, "nobody/no-such-model", "HF_HUB_OFFLINE is set", "no such folder here either")
     assert not (tmp_path / "c").exists()
 
 

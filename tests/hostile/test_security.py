@@ -22,7 +22,7 @@ from curate.cli.tables import clean, json_text
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.models.fingerprints import fingerprint
-from curate.models.resolve import parse
+from curate.models.references import parse
 from curate.reading.examples import read
 from curate.storage import parts
 from curate.system.sql import _SIDE_EFFECTS
