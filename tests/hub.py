@@ -20,9 +20,9 @@ from threading import Condition, Event, Thread
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import huggingface_hub
 import orjson
 import pytest
+from huggingface_hub import close_session, constants
 
 Files = dict[str, bytes]
 Answer = tuple[int, dict[str, str], bytes]
@@ -317,11 +317,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     places = {"HF_HUB_CACHE": str(home / "hub"), "HF_TOKEN_PATH": str(home / "token")}
     places |= {"ENDPOINT": made.url, "HUGGINGFACE_CO_URL_TEMPLATE": files}
     for name, value in places.items():  # what it read from the environment when it was imported
-        monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr(constants, name, value)
     for name in seconds:
         monkeypatch.setenv(name, "1")
-        monkeypatch.setattr(huggingface_hub.constants, name, 1)
-    huggingface_hub.close_session()
+        monkeypatch.setattr(constants, name, 1)
+    close_session()
     yield made
     made.close()
-    huggingface_hub.close_session()
+    close_session()

@@ -74,6 +74,7 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
         CurateError: options that don't go together, a path that exists without `force`, or one
             whose ending is unknown. A folder is replaced only if an export made it.
     """
+    parts.refuse_address(path)
     chosen = _format(target)
     _check_placement(target, mixes)
     folder = path.suffix not in WRITERS

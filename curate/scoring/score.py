@@ -110,6 +110,7 @@ def score(
     """
     progress = progress or Silent()
     folder = Path(corpus)
+    parts.refuse_address(folder, corpus=True)
     found_sources = locate(sources) if sources else []
     resolved = resolve(aligned, misaligned, weights=not dry_run, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)

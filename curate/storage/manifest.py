@@ -97,6 +97,7 @@ def load(folder: Path) -> Manifest:
     from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second
 
     path = folder / NAME
+    parts.refuse_address(folder, corpus=True)
     try:
         found = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -67,6 +69,31 @@ def atomic_together(*paths: Path) -> Iterator[list[Path]]:
             _sync(temporary)
 
 
+def refuse_address(path: Path, *, corpus: bool = False) -> None:
+    """See that an output or a corpus lies on this disk: another place is a copy away.
+
+    Raises:
+        CurateError: it is an address, such as hf://... or s3://...; how to copy.
+    """
+    found = re.fullmatch(r"([a-z][a-z0-9]+):/+(.+)", str(path))  # a Path keeps one slash of two
+    if found is None or path.exists():
+        return
+    kind, rest = found.groups()
+    name, address = shlex.quote(path.name), shlex.quote(f"{kind}://{rest}")
+    copy = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r"}.get(kind, "rclone copy")
+    there, back = f"{copy} {name} {address}", f"{copy} {address} {name}"
+    if kind == "hf":
+        repo = "/".join(rest.removeprefix("datasets/").split("/")[:2])
+        there = f"hf upload {repo} {name} --repo-type dataset"
+        back = f"hf download {repo} --repo-type dataset --local-dir {name}"
+    if corpus:
+        raise CurateError(
+            f"{address}: a corpus lies on this disk. Give --corpus {name}; to bring one here: "
+            f"{back}; to keep it there: {there}"
+        )
+    raise CurateError(f"{address}: files are written to this disk. Give -o {name}, then: {there}")
+
+
 def refuse_special(path: Path) -> None:
     """See that an output that a user named is a plain file, or not there yet.
 
@@ -76,6 +103,7 @@ def refuse_special(path: Path) -> None:
         CurateError: it is a folder, a device or a pipe, would lie among them, or is no name that
             the disk takes.
     """
+    refuse_address(path)
     try:
         folder, is_folder = Path(os.path.realpath(path.parent)), path.is_dir()
         is_special = path.exists() and not path.is_file()
