@@ -98,7 +98,7 @@ def _missing(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _reason(part: Path, schema: pa.Schema) -> str | None:
     """Why a part can't be relied on; None where it can."""
     try:
-        if part.stem.rpartition("-")[2] != parts.digest_of(part):
+        if part.stem.rpartition("-")[2] != parts.digest_of(part.read_bytes()):
             return "its bytes are not those that were written"
         found = pq.read_schema(part)
     except OSError as error:

@@ -16,13 +16,11 @@ def check_compatible(
     settings: Settings,
     replace: bool = False,
 ) -> list[str]:
-    """Refuse models whose scores would not fit those that a corpus has.
-
-    Returns the names of models that changed, where `replace` lets them.
+    """Refuse models whose scores would not fit those of a corpus; gives back those that changed.
 
     Raises:
         CurateError: another template or length; a second aligned model; a model whose weights or
-            tokenizer changed under its name.
+            tokenizer changed under its name, unless `replace`.
     """
     if record.settings is not None and record.settings != settings:
         raise CurateError(_difference(path, record.settings, settings))
@@ -34,17 +32,16 @@ def check_compatible(
             continue
         if old.role != entry.role:
             raise CurateError(f"model {name}: is the corpus's {old.role} model; give a new name")
-        for what in ("fingerprint", "tokenizer"):
-            if getattr(old, what) == getattr(entry, what):
-                continue
-            if not replace:
-                raise CurateError(
-                    f"model {name}: its {what} is not the one that scored {path}; the model at "
-                    f"{entry.reference} changed: score it under a new name "
-                    f"(NEWNAME={entry.reference}), or give --replace to throw its old scores away"
-                )
-            changed.append(name)
-            break
+        if (old.fingerprint, old.tokenizer) == (entry.fingerprint, entry.tokenizer):
+            continue
+        if not replace:
+            what = "fingerprint" if old.fingerprint != entry.fingerprint else "tokenizer"
+            raise CurateError(
+                f"model {name}: its {what} is not the one that scored {path}; the model at "
+                f"{entry.reference} changed: score it under a new name "
+                f"(NEWNAME={entry.reference}), or give --replace to throw its old scores away"
+            )
+        changed.append(name)
     left = sorted(set(record.models) - set(entries))
     if left and any(entries[name].role == "aligned" for name in changed):
         raise CurateError(
