@@ -1,4 +1,4 @@
-"""Options that several commands share, headings in help, and the new names of old options."""
+"""Options that several commands share, and headings in help."""
 
 from __future__ import annotations
 
@@ -147,11 +147,8 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
         given["shared"] = shared_options(**{name: given.pop(name) for name in shared})
         command(**given)
 
-    merged = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (*own.values(), *shared.values())
-        if parameter.name != "shared"
-    ]
+    merged = [each.replace(kind=each.KEYWORD_ONLY) for each in (own | shared).values()]
+    merged = [each for each in merged if each.name != "shared"]
     run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
@@ -172,59 +169,21 @@ def progress(quiet: bool) -> Progress:
     from curate.cli.progress import Bar, Lines
     from curate.system.progress import Silent
 
-    if quiet:
-        return Silent()
-    return Bar() if sys.stderr.isatty() else Lines(sys.stderr)
-
-
-_ENGINE = {
-    "--gpu-memory": "use --engine-arg gpu_memory_utilization=0.8",
-    "--max-lora-rank": "use --engine-arg max_lora_rank=N",
-    "--quantization": "use --engine-arg quantization=fp8",
-    "--answer-span": "an answer's end-of-turn tokens always count",
-}
-_COLUMNS = {
-    f"--{role}-column": f"use --column {role}=NAME"
-    for role in ("messages", "prompt", "answer", "system")
-}
-_RECIPE = ("top", "refusals", "strategy", "metric", "epsilon", "hold-out", "where", "seed")
-MOVED: dict[str | None, dict[str, str]] = {
-    "score": _ENGINE | _COLUMNS,
-    "verify": _ENGINE,
-    "export": {
-        "--strategy": "use --recipe; interleaving is the random sample",
-        "--per-prompt": "use --per-group prompt=N",
-        "--refusal-share": "use --refusals drop or keep",
-        "--length-shares": "use --length-bins, which splits the budget evenly",
-    },
-    "report": {
-        f"--{name}": "use --export MANIFEST to show what `curate export` wrote" for name in _RECIPE
-    },
-    "sql": {"--spreadsheet": "use --format csv, and import its columns as text"},
-}
-"""By command: options of earlier versions, and what to write instead."""
+    return Silent() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
 class Command(TyperCommand):
-    """A command that groups its help by `rich_help_panel` and knows the names in `MOVED`.
+    """A command that groups its help by `rich_help_panel`.
 
     Typer's own panels need rich, which takes longer to import than the rest of `--help`.
     """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; an option of earlier versions is one line that names the new one."""
-        for name in (arg.partition("=")[0] for arg in args):
-            if name in MOVED.get(self.name, {}):
-                typer.echo(f"Error: {name} is gone: {MOVED[self.name][name]}", err=True)
-                raise typer.Exit(2)
-        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options without a heading, then each heading with its options."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
-            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            heading = getattr(parameter, "rich_help_panel", None) or kind
+            panel = getattr(parameter, "rich_help_panel", None)
+            heading = panel or f"{parameter.param_type_name.capitalize()}s"
             if (record := parameter.get_help_record(ctx)) is not None:
                 sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():

@@ -108,13 +108,9 @@ def quota(text: str) -> tuple[str, int]:
 
 
 def _check(recipe: Recipe) -> None:
-    choices = {
-        "recipe": (recipe.name, Published),
-        "refusals": (recipe.refusals, Refusals),
-        "metric": (recipe.metric, Metric),
-    }
-    for option, (value, known) in choices.items():
-        check_choice(f"--{option}", value, get_args(known))
+    check_choice("--recipe", recipe.name, get_args(Published))
+    check_choice("--refusals", recipe.refusals, get_args(Refusals))
+    check_choice("--metric", recipe.metric, get_args(Metric))
     numbers = {
         "--top": recipe.top,
         "--tokens": recipe.tokens,
