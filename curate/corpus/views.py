@@ -6,7 +6,6 @@ import glob
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from functools import cache
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -16,7 +15,7 @@ import pyarrow as pa
 
 from curate.storage import parts
 from curate.storage.manifest import ModelEntry
-from curate.storage.schema import EXAMPLES, SCORED, SCORES, SKIPPED, keyed
+from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
 
 _SHIPPED = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
 _KEYED = "example_id as key, * exclude (example_id)"
@@ -158,13 +157,19 @@ def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
     return f"select {nulls} where false"
 
 
-@cache
 def _sql_types(schema: pa.Schema) -> dict[str, str]:
     """The columns of a schema's parts, by name, with DuckDB's types."""
-    empty = schema.empty_table()
-    with duckdb.connect() as connection:
-        found = connection.from_arrow(empty if schema is SKIPPED else keyed(empty))
-        return dict(zip(found.columns, map(str, found.types), strict=True))
+    fields = schema if schema is SKIPPED else schema.set(0, KEY)
+    return {field.name: _sql_type(field.type) for field in fields}
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return f"struct({', '.join(f'{each.name} {_sql_type(each.type)}' for each in kind)})"
+    names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
+    return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
 
 
 def _literal(text: str) -> str:

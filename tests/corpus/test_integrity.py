@@ -118,17 +118,6 @@ def test_a_part_put_back_beside_its_successor(
     assert "its rows may count twice" in " ".join(ran.out.split())
 
 
-def test_a_query_over_a_damaged_file_says_how_to_find_it(cli: Cli, corpus: Path) -> None:
-    """DuckDB's own words name the file."""
-    part = parts.list_parts(corpus / "scores" / "chat")[0]
-    part.write_bytes(part.read_bytes()[:-9])
-    ran = cli("sql", "select sum(logprob) from scores", "-c", corpus)
-    assert ran.code == 1
-    assert part.name in ran.err
-    assert "curate status --verify" in ran.err
-    assert ran.err.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("where", "column", "values"),
     [("scores/chat", "logprob", "a"), ("scores/code", "example_id", 1), ("examples", "meta", None)],

@@ -290,18 +290,6 @@ def test_show_explains_views_and_queries(cli: Cli) -> None:
     assert ran.code == 1 and "no query is called gap" in ran.err
 
 
-def test_a_relation_becomes_arrow_polars_pandas(made: Corpus) -> None:
-    """The same rows in each, in their order."""
-    polars = pytest.importorskip("polars", reason="Polars is not installed")
-    relation = made.gaps().order("rank").select("rank, gap, answer")
-    wanted = relation.fetchall()
-    assert relation.to_arrow_table().to_pydict()["gap"] == [row[1] for row in wanted]
-    assert relation.df()["gap"].tolist() == [row[1] for row in wanted]
-    frame = relation.pl()
-    assert isinstance(frame, polars.DataFrame)
-    assert frame.rows() == wanted
-
-
 def test_what_memory_cannot_hold_goes_to_the_temporary_folder(
     made: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
