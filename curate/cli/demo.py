@@ -98,8 +98,8 @@ def print_demo(made: dict[str, Any]) -> None:
         f"\n{summary['read']['new']:,} examples read, {scored:,} scores computed "
         "(a second run computes none)"
     )
-    title = "Easy for the aligned model, hard for the misaligned ones"
-    table(made["columns"], made["top"], title=title)
+    print("Easy for the aligned model, hard for the misaligned ones:")
+    table(made["columns"], made["top"])
     exported(made["export"])
     corpus = summary["corpus"]
     ask = f"curate sql top_gaps -c {shlex.quote(corpus)}"

@@ -158,9 +158,7 @@ def export(
         chosen = Recipe(**asked)
         target = Target(placement, batch_size, format, trainer)
         command = shlex.join(["curate", *sys.argv[1:]])
-        record = run(
-            open_corpus(corpus), output, chosen, target, force=force, command=command
-        )
+        record = run(open_corpus(corpus), output, chosen, target, force=force, command=command)
     if as_json:
         print_json(record)
     elif from_manifest is not None:

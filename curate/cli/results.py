@@ -31,11 +31,7 @@ _NESTED = {"list", "array", "struct", "map", "union"}
 
 
 def kind_of(output: Path | None, asked: Kind | None) -> str:
-    """How rows are given: as asked, else by the file's ending, else as a table.
-
-    Raises:
-        CurateError: a file that can't be a table, or Parquet without a file.
-    """
+    """How rows are given: as asked, else by the file's ending, else as a table."""
     if output is None:
         if asked == "parquet":
             raise CurateError("Parquet needs a file: add --output FILE.parquet")
@@ -64,11 +60,7 @@ def show(result: duckdb.DuckDBPyRelation, kind: str) -> None:
 
 
 def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
-    """Write a query's rows to a file, whole or not at all; gives back how many they are.
-
-    Raises:
-        CurateError: the file exists (without `force`), can't be written, or the query is wrong.
-    """
+    """Write a query's rows to a file, whole or not at all; gives back how many they are."""
     parts.refuse_special(output)
     if output.exists() and not force:
         raise CurateError(f"{output}: exists; give --force to replace it, or another name")

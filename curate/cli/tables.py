@@ -25,13 +25,7 @@ def clean(text: str) -> str:
     return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
-def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    title: str | None = None,
-    *,
-    wrap: bool = False,
-) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: bool = False) -> None:
     """Print a table fitted to the terminal: numbers whole, long text cut, or wrapped if asked."""
     from rich import box
     from rich.console import Console
@@ -42,7 +36,7 @@ def table(
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     values = list(rows)
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     overflow: Literal["fold", "ellipsis"] = "fold" if wrap else "ellipsis"
     for at, column in enumerate(columns):
         number = any(isinstance(row[at], int | float | Decimal) for row in values)
