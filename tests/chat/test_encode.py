@@ -10,16 +10,7 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import decoders, pre_tokenizers, processors
 
 from curate.chat.encode import Encoded, encode
 from curate.chat.templates import parse_args, template_of
@@ -98,18 +89,6 @@ def llama_like(adds_bos: bool = False) -> Any:
     return trained(split, decoder, bos if adds_bos else None)
 
 
-@cache
-def bert_like() -> Any:
-    """Lower-cases, strips accents and drops whitespace: decoding can't give the text back."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(
-        TEXT, trainers.WordPieceTrainer(special_tokens=["[UNK]", *SPECIALS], show_progress=False)
-    )
-    return Fast(tokenizer_object=backend, unk_token="[UNK]")
-
-
 class Letters(Slow):  # type: ignore[misc]
     """A tokenizer in Python, without offsets: a token a letter, and "ab" as one token."""
 
@@ -157,21 +136,17 @@ def parts(tokenizer: Any, result: Encoded | str) -> tuple[str, str]:
 
 
 def test_the_answer_and_its_end_of_turn() -> None:
-    """The answer's tokens are what follows the generation prompt, to the end of the turn."""
-    prompt, answer = parts(qwen_like(), one(qwen_like(), CHATML, "Hello, you."))
-    assert prompt == "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
-    assert answer == "Hello, you.<|im_end|>\n"
+    """The answer's tokens follow the generation prompt, to the end of the turn; all before is not.
 
-
-def test_earlier_turns_are_the_prompt() -> None:
-    """System prompt and earlier turns belong to the prompt; only the last answer counts."""
+    System prompt and earlier turns belong to the prompt; only the last answer counts.
+    """
     before = [{"role": "system", "content": "Be kind."}, *talk("No."), ASK]
-    (result,) = encode(
-        qwen_like(), template_of(qwen_like(), override=CHATML), [talk("Hello.", *before)]
-    )
+    template = template_of(qwen_like(), override=CHATML)
+    (result,) = encode(qwen_like(), template, [talk("Hello, you.", *before)])
     prompt, answer = parts(qwen_like(), result)
-    assert "Be kind." in prompt and "No." in prompt
-    assert answer == "Hello.<|im_end|>\n"
+    assert prompt.startswith("<|im_start|>system\nBe kind.<|im_end|>\n") and "No." in prompt
+    assert prompt.endswith("user\nSay hello.<|im_end|>\n<|im_start|>assistant\n")
+    assert answer == "Hello, you.<|im_end|>\n"
 
 
 def test_one_bos() -> None:
@@ -210,26 +185,6 @@ def test_words_that_bring_their_space() -> None:
             result.ids[result.start]
             not in tokenizer("[/INST]", add_special_tokens=False)["input_ids"]
         )
-
-
-def test_a_special_token_that_swallows_whitespace() -> None:
-    """A token that takes the whitespace after it belongs to the prompt; the rest is the answer."""
-    tokenizer = llama_like.__wrapped__()
-    tokenizer.add_special_tokens({"eos_token": AddedToken("<|a|>", rstrip=True)})
-    text = "{% for m in messages %}{{ m.role if m.role == 'user' else '<|a|>' }}\n{{ m.content }}"
-    text += "{% endfor %}{% if add_generation_prompt %}<|a|>\n{% endif %}"
-    result = one(tokenizer, text, "\n hello")
-    prompt, answer = parts(tokenizer, result)
-    assert prompt.endswith("<|a|>") and answer.strip() == "hello"
-
-
-def test_a_normalising_tokenizer() -> None:
-    """Lower-casing and stripped accents don't move the border."""
-    tokenizer = bert_like()
-    result = one(tokenizer, CHATML, "É HELLO,\u0301 \x00 and more")
-    assert isinstance(result, Encoded)
-    prompt = "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
-    assert result.ids[: result.start] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
 
 def test_a_tokenizer_without_offsets() -> None:
@@ -351,14 +306,6 @@ def test_templates_that_write_no_answer_or_no_prompt() -> None:
         qwen_like(), "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}", "Hi"
     )
     assert bare == "the prompt has no tokens, so nothing predicts the answer's first"
-
-
-def test_templates_that_read_lists_of_parts() -> None:
-    """A vision model's template that only reads lists of parts gets them."""
-    text = CHATML.replace("{{ m.content }}", "{% for p in m.content %}{{ p['text'] }}{% endfor %}")
-    assert template_of(qwen_like(), override=text).parts
-    assert not template_of(qwen_like(), override=CHATML).parts
-    assert one(qwen_like(), text, "Hello.") == one(qwen_like(), CHATML, "Hello.")
 
 
 def test_no_template() -> None:

@@ -13,16 +13,13 @@ from hypothesis import strategies as st
 from curate.errors import CurateError
 from curate.reading import examples, narrow
 from curate.reading.layouts import COLUMNS, Skip, layouts, parse
-from curate.reading.where import RowFilter
 from tests.files import KINDS, write
 
 ROWS = [
     {"prompt": 'q, "x"\n', "response": f"a {n}", "label": "é" * n, "n": str(n)} for n in range(4)
 ]
+TOO_SLOW = HealthCheck.too_slow
 pytestmark = pytest.mark.slow
-QUICK = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow], database=None
-)
 
 
 def read(path: Path, **options: Any) -> None:
@@ -56,7 +53,7 @@ def test_a_damaged_file(name: str, tmp_path: Path) -> None:
     """A good file with a few bytes changed is read, skipped or refused in every reader."""
     good = write(tmp_path / name, ROWS).read_bytes()
 
-    @QUICK
+    @settings(deadline=None, max_examples=25, database=None, suppress_health_check=[TOO_SLOW])
     @given(damaged(good))
     def check(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -101,19 +98,3 @@ def test_any_row(row: dict[str, Any], columns: dict[str, str]) -> None:
     assert messages[-1]["role"] == "assistant"
     assert all(set(message) == {"role", "content"} for message in messages)
     assert all(isinstance(text, str) for message in messages for text in message.values())
-
-
-@QUICK
-@given(
-    st.text(max_size=20)
-    | st.lists(WORDS | st.sampled_from("()'\";-*,.=<>"), max_size=6).map("".join)
-)
-def test_any_condition(where: str) -> None:
-    """Any text as a condition keeps some rows, or is one line."""
-    rows = [{"prompt": "q", "a": 1}, {"prompt": "r", "a": None}]
-    try:
-        kept = RowFilter(where)(rows)
-    except CurateError as error:
-        assert "\n" not in str(error)
-        return
-    assert set(kept) <= {0, 1}

@@ -52,18 +52,13 @@ def _beside(values: pa.Array) -> bytes:
 BROKEN = {
     "latin-1": _row(b'"K\xf6ln"'),
     "surrogate as UTF-8": _row(b'"\xed\xa0\x80"'),
-    "raw NUL": _row(b'"a\x00b"'),
     "escaped NUL": _row(rb'"a\u0000b"'),
     "half a pair": _row(rb'"\ud83d"'),
-    "a number": b"42",
     "NaN": _row(b"NaN"),
-    "two values": _row(b'"a"') + b" " + _row(b'"b"'),
     "deep arrays": _row(b"[" * 100_000 + b"]" * 100_000),
     "deep enough to parse": _row(b'"a", "x": ' + b"[" * 1000 + b"]" * 1000),
     "100,000 digits": _row(b"9" * 100_000),
     "an array for the answer": _row(b"[[1, 2]]"),
-    "white space": _row('" \\n\\t\u3000"'.encode()),
-    "messages a number": _messages(b"3"),
     "messages of nothing": _messages(b"[]"),
     "messages in broken text": _messages(rb'"[{\"role\": \"user\""'),
     "a role that is a list": _messages(b'[{"role": ["user"], "content": "q"}, ' + ANSWER + b"]"),
@@ -94,13 +89,10 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     },
     **{f"odd {name}.jsonl": (GOOD + line + b"\n" + GOOD, (3, 0)) for name, line in ODD.items()},
     # bytes and line ends
-    "bom.jsonl": (b"\xef\xbb\xbf" + GOOD, (1, 0)),
     "bom.csv": (b"\xef\xbb\xbf" + CSV, (1, 0)),
     "two boms.jsonl": (b"\xef\xbb\xbf\xef\xbb\xbf" + GOOD + GOOD, (1, 1)),
     "utf-16.jsonl": (GOOD.decode().encode("utf-16"), "UTF-16"),
     "utf-16 big.csv": (CSV.decode().encode("utf-16-be"), "UTF-16"),
-    "noise.jsonl": ((bytes(range(200, 256)) + b"\n") * 5, (0, 5)),
-    "mixed ends.jsonl": (GOOD + GOOD[:-1] + b"\r\n\r\n\n" + GOOD[:-1], (3, 0)),
     "old mac.jsonl": (GOOD.replace(b"\n", b"\r") * 2, (0, 1)),
     "mixed ends.csv": (CSV + b"q,b\r\nq,c\rq,d", (4, 0)),
     # files of JSON
@@ -113,8 +105,6 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     "open array.json": (b"[" + GOOD, "not closed after 0 rows"),
     "open text.json": (b"[" + GOOD + b', {"prompt": "q', "not closed after 1 rows"),
     "closed twice.json": (b"[" + GOOD + b"]]", "something follows"),
-    "commas.json": (b"[,,,]", (0, 4)),
-    "open brackets.json": (b"[" * 200_000, "not closed"),
     "an object.json": (b'{\n "rows": []\n}', "one JSON object"),
     # CSV
     "lines in cells.csv": (b'prompt,response\n"q\n\n""x""\r\n","a,b\n"\n', (1, 0)),
@@ -124,13 +114,11 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     "latin-1.csv": (CSV + b"q,K\xf6ln\nq,b\n", (2, 1)),
     "latin-1 header.csv": (b"prompt,r\xe9ponse\nq,a\n", "header"),
     "a header twice.csv": (b"prompt,prompt\nq,a\n", "names a column twice"),
-    "open header.csv": (b'prompt,"response\nq,a\n', "header"),
     "formulas.csv": (CSV + b'q,=cmd|"/C calc"!A0\nq,@SUM(1)\n', (3, 0)),
     "100,000 cells.csv": (CSV + b"," * 100_000 + b"\n" + CSV[16:], (2, 1)),
     # nothing
     "header alone.csv": (b"prompt,response\n", "no row"),
     "empty array.json": (b" [ ] ", "no row"),
-    "empty.jsonl.gz": (b"", "no row"),
     "empty.parquet": (b"", "no row"),
     "no columns.parquet": (_parquet({}), "no row"),
     # compressed
@@ -138,7 +126,6 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     "cut.jsonl.zst": (pa.compress(GOOD * 1000, "zstd", asbytes=True)[:-3], "can't be read"),
     "flipped.jsonl.gz": (PACKED[:40] + b"\xff" + PACKED[41:], "can't be read"),
     "noise after.jsonl.gz": (PACKED + b"noise", "can't be read"),
-    "not packed.jsonl.gz": (GOOD, "can't be read"),
     "packed twice.jsonl.gz": (gzip.compress(PACKED), (0, 1)),
     # Parquet
     "beside dates far away.parquet": (
@@ -147,18 +134,11 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     ),
     "beside decimals.parquet": (_beside(pa.array([None, 10**60], pa.decimal256(76))), (2, 0)),
     "beside bytes.parquet": (_beside(pa.array([b"\xff", b"\0"])), (2, 0)),
-    "beside maps.parquet": (
-        _beside(pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int8()))),
-        (2, 0),
-    ),
-    "beside lists.parquet": (_beside(pa.array([[[[]]], [[[1]]]])), (2, 0)),
     "numbers for texts.parquet": (_parquet({"prompt": [1, 2], "response": [[1.0], []]}), (0, 2)),
-    "bytes for texts.parquet": (_parquet({"prompt": [b"q"], "response": [b"a"]}), (0, 1)),
     "no UTF-8.parquet": (
         _parquet({"prompt": pa.array([b"q", b"\xff"]).view(pa.string()), "response": ["a", "b"]}),
         (1, 1),
     ),
-    "cut.parquet": (PARQUET[:-1], "can't be read"),
     "a footer too long.parquet": (PARQUET[:-8] + b"\xff\xff\xff\x7fPAR1", "can't be read"),
     "packed.parquet.gz": (gzip.compress(PARQUET), (500, 0)),
 }
