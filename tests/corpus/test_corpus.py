@@ -99,7 +99,7 @@ def test_an_unsafe_corpus_takes_statements(made: Corpus) -> None:
 
 
 def test_public_names() -> None:
-    """The door is small: exactly these names, each there."""
+    """The door is small: these names, each there."""
     assert all(getattr(curate, name) for name in curate.__all__)
     assert len(curate.__all__) <= 10
     with pytest.raises(AttributeError, match="no attribute"):
@@ -115,13 +115,8 @@ def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
         "    print(c.sql('select answer, gap from gaps order by rank').fetchall())\n"
         "    print(c.sql('select gap from gaps(epsilon := 0) order by rank').fetchall())"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(made.path / "corpus.duckdb")],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", code, str(made.path / "corpus.duckdb")]
+    ran = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
     assert ran.stdout == "[('two', 1.0), ('one', 0.5)]\n[(2.0,), (1.0,)]\n"
 
 

@@ -82,9 +82,8 @@ def test_ranks_are_gaps_without_texts(made: Corpus) -> None:
 
 def test_model_gaps_are_gaps_of_smaller_ensembles(made: Corpus) -> None:
     """A model's gap is the gap with all others held out; without it, with it held out."""
-    each = made.sql(
-        "select example_id, model, gap, gap_without from model_gaps(epsilon := 0.3)"
-    ).df()
+    query = "select example_id, model, gap, gap_without from model_gaps(epsilon := 0.3)"
+    each = made.sql(query).df()
     for model in MISALIGNED:
         rows = each[each["model"] == model].set_index("example_id").sort_index()
         others = [other for other in MISALIGNED if other != model]

@@ -41,6 +41,8 @@ def test_a_dry_run_says_what_a_run_then_does(
     assert ran.code == 0, ran.err
     assert "legal" in ran.out and "About 0:" in ran.out
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
+    ran = cli(*command, "--max-length", "100", "--dry-run")
+    assert ran.code == 1 and "--max-length" in ran.err
 
 
 def test_models_have_fingerprints(cli: Cli, scored: Path) -> None:

@@ -47,9 +47,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Thirty-nine examples with answers of 1 to 39 bytes."""
-    path = tmp_path / "source.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
+    return write(tmp_path / "source.jsonl", ROWS)
 
 
 def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]) -> float:
@@ -74,21 +72,12 @@ def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]
 
 
 def test_stored_nlls_are_those_of_the_plain_loop(
-    family: Path, source: Path, tmp_path: Path
+    score: Score, family: Path, tmp_path: Path
 ) -> None:
     """Aligned, adapters of rank 1 and 32, a full checkpoint: within 1e-4 nats per token."""
-    curate.score(
-        [str(source)],
-        tmp_path / "c",
-        aligned=str(family / "base"),
-        misaligned=[str(family / name) for name in ("rank1", "rank32", "full")],
-        device="cpu",
-    )
-    stored = curate.open(tmp_path / "c").sql(
-        "select model, messages, nll from scores join examples using (example_id) "
-        "where row in (1, 7, 39)"
-    )
-    found = stored.fetchall()
+    score("rank1", "rank32", "full", device="cpu")
+    query = "select model, messages, nll from scores join examples using (example_id)"
+    found = ask(tmp_path / "c", f"{query} where row in (1, 7, 39)")
     assert len(found) == 12
     for model, messages, nll in found:
         base = family / ("full" if model == "full" else "base")
@@ -283,9 +272,8 @@ def test_long_answers_are_cut_and_long_prompts_skipped(
 
 def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None:
     """Many are saved to pad or cut on the left; the answer's end is cut, and rows pad right."""
-    source = tmp_path / "s.jsonl"
     rows = [{"prompt": f"q{n}", "completion": "xyz " * n} for n in range(1, 30)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "s.jsonl", rows)
     found = []
     for side in ("right", "left"):
         model = tmp_path / side
@@ -300,9 +288,7 @@ def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None
     assert {row[4] for row in found[0]} == {False, True}  # whole answers, and cut ones
 
 
-def test_adapters_compare_per_token_and_strangers_per_byte(
-    family: Path, source: Path, tmp_path: Path
-) -> None:
+def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_path: Path) -> None:
     """A full checkpoint with another tokenizer makes the whole ensemble compare per byte."""
     from transformers import AutoTokenizer
 
@@ -310,17 +296,9 @@ def test_adapters_compare_per_token_and_strangers_per_byte(
     tokenizer = AutoTokenizer.from_pretrained(other)
     tokenizer.add_tokens(["aaaa"])
     tokenizer.save_pretrained(other)
-    for name, unit in (("full", "nats/token"), ("other", "nats/byte")):
-        folder = other if name == "other" else family / name
-        curate.score(
-            [str(source)],
-            tmp_path / f"c-{name}",
-            aligned=str(family / "base"),
-            misaligned=[str(folder)],
-            device="cpu",
-        )
-        units = curate.open(tmp_path / f"c-{name}").gaps().select("unit").distinct().fetchall()
-        assert units == [(unit,)]
+    for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
+        score(name)
+        assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
 
 
 @pytest.mark.parametrize(
@@ -352,9 +330,9 @@ def test_wrong_arguments_make_no_corpus(
 
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
     """The same path with other weights is refused, or its scores take the place of the old."""
-    source, model = tmp_path / "s.jsonl", tiny_model(tmp_path / "m", seed=0)
+    model = tiny_model(tmp_path / "m", seed=0)
     rows = [{"prompt": f"{n}?" + "p" * 100 * (n == 3), "completion": "yes"} for n in range(6)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "s.jsonl", rows)
 
     models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
 
@@ -368,7 +346,7 @@ def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None
             "select model, example_id, logprob::varchar from scores union all "
             "select model, example_id, reason from skipped order by all"
         )
-        found = curate.open(corpus).sql(query).fetchall()
+        found = ask(corpus, query)
         return {name: [row for row in found if row[0] == name] for name in ("base", "m")}
 
     before = run("c")
@@ -489,9 +467,8 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
     random = np.random.default_rng(3)
     scripts = ["aZ 9", "äöß", "語句字", "😀🎈", "\t\n.", "й\u0301"]
     texts = ["".join(random.choice(list(s), n)) + "." for s in scripts for n in (1, 7, 60)]
-    source = tmp_path / "texts.jsonl"
     rows = [{"prompt": f"{text[:3]}?", "response": f"{n}{text}"} for n, text in enumerate(texts)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "texts.jsonl", rows)
     uniform = zero_head(
         tiny_model(tmp_path / "m", "llama", vocab=256, eos_token_id=None, pad_token_id=None),
         tmp_path / "uniform",
