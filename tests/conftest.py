@@ -53,6 +53,15 @@ class Ran:
 Cli = Callable[..., Ran]
 
 
+def fails(ran: Ran, *expected: str) -> None:
+    """A command ended with exit code 1, and one last line that begins so and says each of these."""
+    assert (ran.code, ran.out) == (1, ""), ran
+    assert "Traceback" not in ran.err
+    error = ran.err.splitlines()[-1]
+    assert error.startswith("Error: "), ran.err
+    assert [text for text in expected if text not in error] == [], error
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run the command line in this process, error handler and exit code included."""

@@ -21,10 +21,9 @@ NAMES = ("auto", "transformers", "vllm", "server")
 
 @dataclass(frozen=True)
 class Engine:
-    """Options of vLLM's engine.
+    """vLLM's: `data_parallel` engines side by side, each on `tensor_parallel` devices.
 
-    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `args` are any
-    other of vLLM's `EngineArgs` by name.
+    `args` are any other of its `EngineArgs` by name.
     """
 
     tensor_parallel: int = 1
@@ -75,8 +74,8 @@ class Backend(Protocol):
 
         Yields, as batches finish, the index into `encoded` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on as they are. An example that the engine fails
-        to score, time and again, or refuses by itself has a reason in their place, never a value.
+        comes once. NaN and infinities are passed on. An example that the engine fails to score or
+        refuses has a reason in their place.
 
         Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
         or an engine or a server is gone.

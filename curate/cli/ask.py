@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
-from curate.cli.tables import clean, coloured, print_json, table
-
-if TYPE_CHECKING:
-    from curate.corpus.integrity import Damage
-    from curate.corpus.queries import Query
+from curate.cli.tables import clean, coloured, print_json, records, table
 
 
 def status(
@@ -37,20 +32,26 @@ def status(
     from curate.corpus.queries import status as look
 
     opened = open_corpus(corpus)
-    if verify and (found := integrity.check(opened)):
+    if verify and (found := [asdict(damage) for damage in integrity.check(opened)]):
         if as_json:
-            print_json({"corpus": str(corpus), "damaged": [asdict(damage) for damage in found]})
+            print_json({"corpus": str(corpus), "damaged": found})
         else:
-            print_damages(str(corpus), found)
+            table(["file", "damage"], [[damage["path"], damage["reason"]] for damage in found])
+            print(
+                clean(
+                    f"Move damaged files out of {corpus}, then run the same `curate score` again "
+                    "with its sources: it restores only what they held"
+                )
+            )
         raise typer.Exit(1)
     report = look(opened) | ({"damaged": []} if verify else {})
     renewed = renew_database(opened)
     if as_json:
         print_json(report)
-    else:
-        print_status(report)
-        if renewed:
-            print("corpus.duckdb was missing or out of date: written anew")
+        return
+    print_status(report)
+    if renewed:
+        print("corpus.duckdb was missing or out of date: written anew")
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
@@ -64,8 +65,14 @@ def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
     found = look(open_corpus(corpus))
     if as_json:
         print_json(found)
-    else:
-        print_models(found)
+        return
+    columns = ["model", "role", "reference", "dtype", "backend", "fingerprint"]
+    if any(model["commit"] for model in found):
+        columns.insert(3, "commit")
+    records([each | {"commit": (each["commit"] or "-")[:12]} for each in found], columns)
+    if len({model["tokenizer"] for model in found}) > 1:
+        print("Their tokenizers differ: gaps are in nats per byte.")
+        records(found, ["model", "tokenizer"])
 
 
 def sql(
@@ -120,7 +127,7 @@ def sql(
     from curate.corpus import queries
 
     if list_queries:
-        print_queries(queries.named(folder).values())
+        print_queries(folder)
     elif show_query is not None:
         print_query(show_query, folder)
     elif query is None or corpus is None:
@@ -160,11 +167,10 @@ def print_status(report: dict[str, Any]) -> None:
     """Per model scored, skipped and missing; what was skipped and why; how to complete it."""
     print(f"{report['corpus']}: {report['examples']:,} examples, {report['ranked']:,} ranked")
     if models := report["models"]:
-        table(list(models[0]), [list(model.values()) for model in models])
+        records(models, list(models[0]))
     if report["skipped"]:
         print("Skipped (the ten most frequent reasons; all: curate sql skips):")
-        shown = ("skipped", "reason", "model", "source", "first_row")
-        table(shown, [[entry[key] for key in shown] for entry in report["skipped"]])
+        records(report["skipped"], ["skipped", "reason", "model", "source", "first_row"])
     if any(model["missing"] for model in models):
         print("To score what is missing, from the folder where you scored:")
         command = ["curate", "score", "-c", report["corpus"], *_again(report)]
@@ -173,75 +179,45 @@ def print_status(report: dict[str, Any]) -> None:
         print("Every file is as it was written")
 
 
-def print_damages(corpus: str, found: Sequence[Damage]) -> None:
-    """What is damaged or missing, and what to do."""
-    table(["file", "damage"], [[damage.path, damage.reason] for damage in found])
-    print(
-        clean(
-            f"Move damaged files out of {corpus}, then run the same `curate score` again with its "
-            "sources: it restores only what they held"
-        )
-    )
-
-
 def _again(report: dict[str, Any]) -> list[str]:
     """The options with which the corpus was scored."""
     options = []
     for model in report["models"]:
         name = model["model"]
         options += [f"--{model['role']}", f"{name}={report['references'][name]}"]
-    settings = report["settings"]
-    if settings and settings["max_length"] is not None:
+    settings = report["settings"] or {}
+    if settings.get("max_length") is not None:
         options += ["--max-length", str(settings["max_length"])]
     if report["chat_template"]:
         options += ["--chat-template", report["chat_template"]]
-    for key, value in (settings or {}).get("template_args", {}).items():
+    for key, value in settings.get("template_args", {}).items():
         options += ["--template-arg", f"{key}={json.dumps(value)}"]
     return options
 
 
-def print_queries(found: Iterable[Query]) -> None:
+def print_queries(folder: Path | None) -> None:
     """The named queries, a line each."""
-    from curate.corpus.queries import typed
+    from curate.corpus.queries import named, typed
 
-    table(
-        ["query", "what it answers", "parameters"],
-        [
-            [each.name, each.about, ", ".join(f"{k}={typed(v)}" for k, v in each.defaults.items())]
-            for each in found
-        ],
-        wrap=True,
-    )
+    rows = []
+    for query in named(folder).values():
+        parameters = (f"{key}={typed(value)}" for key, value in query.defaults.items())
+        rows.append([query.name, query.about, ", ".join(parameters)])
+    table(["query", "what it answers", "parameters"], rows, wrap=True)
 
 
 def print_query(name: str, folder: Path | None) -> None:
     """A named query's SQL, or the columns of a view and what they hold."""
-    from curate.corpus.queries import find, named
+    from curate.corpus import queries
     from curate.corpus.views import described
 
-    views = {} if name in named(folder) else described()
-    if name not in views:
-        print(clean(find(name, folder).text), end="")
+    if name in queries.named(folder) or name not in (views := described()):
+        print(clean(queries.find(name, folder).text), end="")
         return
     about, columns = views[name]
     print(about)
-    table(
-        ["column", "type", "unit", "meaning"],
-        [[column.name, column.type, column.unit, column.about] for column in columns],
-        wrap=True,
-    )
-
-
-def print_models(found: list[dict[str, Any]]) -> None:
-    """What is in a corpus, a line a model, with what identifies its numbers."""
-    columns = ["model", "role", "reference", "dtype", "backend", "fingerprint"]
-    if any(model["commit"] for model in found):
-        columns.insert(3, "commit")
-    shown = [model | {"commit": model["commit"] and model["commit"][:12]} for model in found]
-    table(columns, [[model[column] for column in columns] for model in shown])
-    if len({model["tokenizer"] for model in found}) > 1:
-        print("Their tokenizers differ: gaps are in nats per byte.")
-        table(["model", "tokenizer"], [[model["model"], model["tokenizer"]] for model in found])
+    rows = [[column.name, column.type, column.unit, column.about] for column in columns]
+    table(["column", "type", "unit", "meaning"], rows, wrap=True)
 
 
 def print_example(found: dict[str, Any]) -> None:
@@ -251,14 +227,12 @@ def print_example(found: dict[str, Any]) -> None:
     for message in prompt:
         print(f"\n[{clean(message['role'])}]\n{clean(message['content'])}")
     print(f"\n[{clean(answer['role'])}]")
-    is_cut = any(score["truncated"] for score in found["scores"])
-    if is_cut or not coloured(found["tokens"]):
+    if any(score["truncated"] for score in found["scores"]) or not coloured(found["tokens"]):
         print(clean(answer["content"]))
     if found["meta"] not in (None, "{}"):
         print(f"\nother columns: {clean(found['meta'])}")
     if found["scores"]:
-        columns = ["model", "role", "n_tokens", "nll", "truncated"]
-        table(columns, [[score[column] for column in columns] for score in found["scores"]])
+        records(found["scores"], ["model", "role", "n_tokens", "nll", "truncated"])
     for skip in found["skipped"]:
         print(clean(f"not scored by {skip['model']}: {skip['reason']}"))
     if found["gap"]:

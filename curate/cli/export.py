@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -160,28 +161,16 @@ def export(
         _refuse_more(context)
         record = export_again(open_corpus(corpus), output, from_manifest, force=force)
     else:
-        chosen = Recipe(
-            name=recipe,
-            top=top,
-            fraction=fraction,
-            tokens=tokens,
-            into=into,
-            columns=columns(column),
-            layouts=layouts,
-            hold_out=tuple(hold_out or ()),
-            where=where,
-            metric=metric,
-            epsilon=epsilon,
-            seed=seed,
-            refusals=refusals,
-            refusal_rule=refusal_rule,
-            refusal_field=refusal_field,
-            max_similar=max_similar,
-            decontaminate=tuple(decontaminate or ()),
-            per_group=dict(map(quota, per_group or ())),
-            balance=balance,
-            length_bins=length_bins,
-        )
+        given = context.params
+        asked: dict[str, Any] = {f.name: given[f.name] for f in fields(Recipe) if f.name in given}
+        asked |= {
+            "name": recipe,
+            "columns": columns(column),
+            "hold_out": tuple(hold_out or ()),
+            "decontaminate": tuple(decontaminate or ()),
+            "per_group": dict(map(quota, per_group or ())),
+        }
+        chosen = Recipe(**asked)
         target = Target(placement, batch_size, format, trainer)
         command = shlex.join(["curate", *sys.argv[1:]])
         record = run(open_corpus(corpus), output, chosen, target, force=force, command=command)
@@ -214,39 +203,47 @@ _PLACED = {
 
 def exported(record: dict[str, Any]) -> None:
     """What `curate export` wrote, with both denominators of the share."""
-    counts, narrow, cut = record["counts"], record["narrow"], record["cut"]
-    path = record["output"]["path"]
-    print(f"{path}: {record['output']['rows']:,} rows, {counts['safe']:,} of them safe examples")
+    counts, narrow, trained = record["counts"], record["narrow"], record["trained"]
+    _written(record)
     if narrow:
         print(
             f"  {counts['share_of_narrow']:.2%} of the narrow set's {narrow['rows']:,} rows, "
             f"{counts['share_of_mix']:.2%} of the mix; {_PLACED[record['target']['placement']]}"
         )
-        _trained(record["trained"])
-    _selected(counts)
-    if cut["inside_noise"]:
+    if trained and trained["share_of_narrow"] is not None:
+        why = f" ({clean(trained['why'])})" if trained["why"] else ""
         print(
-            f"  the cut lies inside numerical noise ({cut['noise']} nats): the last row taken and "
-            "the first left out could change places on another machine"
+            f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the "
+            f"narrow set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
         )
-    for note in record["notes"]:
-        print(f"  {clean(note)}")
-    _beside(record["output"])
+    _selected(counts)
+    if record["cut"]["inside_noise"]:
+        print(
+            f"  the cut lies inside numerical noise ({record['cut']['noise']} nats): the last row "
+            "taken and the first left out could change places on another machine"
+        )
+    _beside(record)
 
 
 def exported_again(record: dict[str, Any], manifest: Path) -> None:
     """What `--from-manifest` wrote, as it was found: what a manifest says more may be anybody's."""
-    output = record["output"]
-    safe = len(record["safe"])
-    print(f"{output['path']}: {output['rows']:,} rows, {safe:,} of them safe examples")
+    _written(record)
     print(f"  the same bytes as {manifest} records")
+    _beside(record)
+
+
+def _written(record: dict[str, Any]) -> None:
+    output = record["output"]
+    print(
+        f"{output['path']}: {output['rows']:,} rows, {len(record['safe']):,} of them safe examples"
+    )
+
+
+def _beside(record: dict[str, Any]) -> None:
+    """The notes, the files beside the rows, and how to train on them."""
     for note in record["notes"]:
         print(f"  {clean(note)}")
-    _beside(output)
-
-
-def _beside(output: dict[str, Any]) -> None:
-    """The files beside the rows, and how to train on them."""
+    output = record["output"]
     path = output["path"]
     beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
     print(f"{beside}manifest.json: how it was made, and which rows are safe")
@@ -258,39 +255,24 @@ def _beside(output: dict[str, Any]) -> None:
 
 def _selected(counts: dict[str, Any]) -> None:
     """What could not be ranked, whether the budget is met, and what the rules left out."""
+    ranked, left_out = counts["ranked"], counts["left_out"]
     if counts["unranked"]:
         print(
-            f"  {counts['unranked']:,} of {counts['ranked'] + counts['unranked']:,} examples are "
+            f"  {counts['unranked']:,} of {ranked + counts['unranked']:,} examples are "
             "not ranked: not every model has scored them; see curate status, curate sql skips"
         )
-    wanted, safe = counts["wanted"], counts["safe"]
-    if counts["wanted_tokens"] is not None:
-        wanted, safe = counts["wanted_tokens"], counts["safe_tokens"]
-        print(f"  {safe:,} answer tokens of the {wanted:,} asked for")
-    elif safe < wanted:
+    if (wanted := counts["wanted_tokens"]) is not None:
+        print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} asked for")
+    elif (lacking := counts["wanted"] - counts["safe"]) > 0:
         print(
-            f"  {wanted - safe:,} fewer than the {wanted:,} asked for: of {counts['ranked']:,} "
+            f"  {lacking:,} fewer than the {counts['wanted']:,} asked for: of {ranked:,} "
             "ranked no more are eligible"
         )
-    if counts["left_out"]["where"]:
-        eligible = counts["ranked"] - counts["left_out"]["where"]
-        print(f"  --where leaves {eligible:,} of the {counts['ranked']:,} ranked")
-    others = [(rule, count) for rule, count in counts["left_out"].items() if rule != "where"]
-    left = [f"{clean(rule)} {count:,}" for rule, count in others if count]
-    if left:
-        print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
-    if counts["near_duplicates"]:
-        copies = counts["near_duplicates"]
+    if left_out["where"]:
+        print(f"  --where leaves {ranked - left_out['where']:,} of the {ranked:,} ranked")
+    rules = [f"{clean(rule)} {n:,}" for rule, n in left_out.items() if n and rule != "where"]
+    if rules:
+        print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(rules)}")
+    if copies := counts["near_duplicates"]:
         what = "is a near-duplicate" if copies == 1 else "are near-duplicates"
         print(f"  {copies:,} {what} of a better one (--max-similar caps them)")
-
-
-def _trained(trained: dict[str, Any]) -> None:
-    """The realised share in what a trainer takes the loss on."""
-    if trained["share_of_narrow"] is None:
-        return
-    why = f" ({clean(trained['why'])})" if trained["why"] else ""
-    print(
-        f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the narrow "
-        f"set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
-    )

@@ -1,4 +1,4 @@
-"""Options that several commands share, headings in help, and the new names of old options."""
+"""Options that several commands share, and headings in help."""
 
 from __future__ import annotations
 
@@ -152,11 +152,8 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
         given["shared"] = shared_options(**{name: given.pop(name) for name in shared})
         command(**given)
 
-    merged = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (*own.values(), *shared.values())
-        if parameter.name != "shared"
-    ]
+    merged = [each.replace(kind=each.KEYWORD_ONLY) for each in (own | shared).values()]
+    merged = [each for each in merged if each.name != "shared"]
     run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
@@ -192,9 +189,7 @@ def progress(quiet: bool) -> Progress:
     from curate.cli.progress import Bar, Lines
     from curate.system.progress import Silent
 
-    if quiet:
-        return Silent()
-    return Bar() if sys.stderr.isatty() else Lines(sys.stderr)
+    return Silent() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
 _ENGINE = {
@@ -203,13 +198,10 @@ _ENGINE = {
     "--quantization": "use --engine-arg quantization=fp8",
     "--answer-span": "an answer's end-of-turn tokens always count",
 }
-_COLUMNS = {
-    f"--{role}-column": f"use --column {role}=NAME"
-    for role in ("messages", "prompt", "answer", "system")
-}
+_ROLES = ("messages", "prompt", "answer", "system")
 _RECIPE = ("top", "refusals", "strategy", "metric", "epsilon", "hold-out", "where", "seed")
 MOVED: dict[str | None, dict[str, str]] = {
-    "score": _ENGINE | _COLUMNS,
+    "score": _ENGINE | {f"--{role}-column": f"use --column {role}=NAME" for role in _ROLES},
     "verify": _ENGINE,
     "export": {
         "--strategy": "use --recipe; interleaving is the random sample",
@@ -243,8 +235,8 @@ class Command(TyperCommand):
         """Write arguments, options without a heading, then each heading with its options."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
-            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            heading = getattr(parameter, "rich_help_panel", None) or kind
+            panel = getattr(parameter, "rich_help_panel", None)
+            heading = panel or f"{parameter.param_type_name.capitalize()}s"
             if (record := parameter.get_help_record(ctx)) is not None:
                 sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():

@@ -112,29 +112,19 @@ def score(
 
 def print_scored(summary: Summary) -> None:
     """What a run of `curate score` did, and how to go on."""
+    read, corpus = summary.read, shlex.quote(summary.corpus)
     print(
-        f"{summary.corpus}: {summary.read.new:,} new examples, "
-        f"{summary.read.known:,} already there or duplicates, "
-        f"{summary.read.skipped:,} rows skipped"
+        f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
+        f"{read.skipped:,} rows skipped"
     )
     print_notes(summary)
-    table(
-        ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"],
-        [
-            [
-                run.name,
-                run.role,
-                run.scored,
-                run.skipped,
-                run.truncated,
-                run.tokens,
-                round(run.tokens / run.seconds) if run.seconds else None,
-            ]
-            for run in summary.models
-        ],
-    )
-    corpus = shlex.quote(summary.corpus)
-    if summary.read.skipped or any(run.skipped for run in summary.models):
+    rows = []
+    for run in summary.models:
+        speed = round(run.tokens / run.seconds) if run.seconds else None
+        rows.append((run.name, run.role, run.scored, run.skipped, run.truncated, run.tokens, speed))
+    names = ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"]
+    table(names, rows)
+    if read.skipped or any(run.skipped for run in summary.models):
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
@@ -154,24 +144,16 @@ def print_plan(summary: Summary) -> None:
         f"{read.skipped:,} rows would be skipped; nothing was written"
     )
     print_notes(summary)
-    table(
-        ["model", "role", "to score", "tokens, about", "time, about"],
-        [
-            [
-                run.name,
-                run.role,
-                run.scored,
-                run.tokens,
-                _clock(run.seconds) if run.seconds or not run.scored else None,
-            ]
-            for run in summary.models
-        ],
-    )
-    total = sum(run.seconds for run in summary.models)
-    if total:
+    rows = []
+    for run in summary.models:
+        known = run.seconds or not run.scored
+        clock = timedelta(seconds=round(run.seconds)) if known else None
+        rows.append((run.name, run.role, run.scored, run.tokens, clock))
+    table(["model", "role", "to score", "tokens, about", "time, about"], rows)
+    if total := round(sum(run.seconds for run in summary.models)):
         print(
-            f"About {_clock(total)} in all, by a sample timed on the first model that lacks "
-            "anything; the others are assumed to be as fast. To run it, drop --dry-run."
+            f"About {timedelta(seconds=total)} in all, by a sample timed on the first model that "
+            "lacks anything; the others are assumed to be as fast. To run it, drop --dry-run."
         )
     elif not summary.timed:
         print(
@@ -180,10 +162,6 @@ def print_plan(summary: Summary) -> None:
         )
     else:
         print("Nothing is missing.")
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager

@@ -49,13 +49,11 @@ def verify(
 
 def print_verdict(found: Verdict) -> None:
     """What was compared, and whether the numbers can be relied on."""
-    table(
-        ["model", "check", "nats/token", "limit", "verdict"],
-        [
-            [c.model, c.what, f"{c.off:.1e}", f"{c.limit:.0e}", "ok" if c.passed else "FAILED"]
-            for c in found.checks
-        ],
-    )
+    rows = [
+        (c.model, c.what, f"{c.off:.1e}", f"{c.limit:.0e}", "ok" if c.passed else "FAILED")
+        for c in found.checks
+    ]
+    table(["model", "check", "nats/token", "limit", "verdict"], rows)
     failed = sum(not check.passed for check in found.checks)
     how = f"{found.rows:,} examples, {found.backend} in {found.dtype}"
     if failed:

@@ -1,8 +1,7 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
-Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
-corpus as it was when the connection was made, also while a run is adding to it. Parts are
-removed only by `curate score --replace`, and when a skipped row was fixed in its source.
+Parts are immutable, so a connection sees the corpus as it was when it was made, also while a run
+adds to it. Parts are removed only by `curate score --replace`, and when a skipped row was fixed.
 """
 
 from __future__ import annotations
@@ -48,11 +47,10 @@ class Corpus:
         files = define_views(connection, self.path, self.manifest.models)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")
-        if self.unsafe:
-            return connection
-        connection.execute("set allowed_paths = $1", [files])
-        connection.execute("set enable_external_access = false")
-        connection.execute("set lock_configuration = true")
+        if not self.unsafe:
+            connection.execute("set allowed_paths = $1", [files])
+            connection.execute("set enable_external_access = false")
+            connection.execute("set lock_configuration = true")
         return connection
 
     def sql(
@@ -61,8 +59,8 @@ class Corpus:
         """Ask one question: a SELECT over the views that docs/sql.md lists.
 
         The relation gives its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
-        tuples (`fetchall`), and can be asked on. An unsafe corpus takes several statements of any
-        kind; the last one answers.
+        tuples (`fetchall`). An unsafe corpus takes several statements of any kind; the last one
+        answers.
 
         Raises:
             CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
@@ -77,9 +75,7 @@ class Corpus:
             for statement in statements[:-1]:
                 cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
-            if relation is None:
-                return cursor.sql("select true as done")
-            return relation
+            return cursor.sql("select true as done") if relation is None else relation
 
     def gaps(
         self, epsilon: float = 1.0, hold_out: Sequence[str] = (), metric: str = "relative"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from curate.corpus.corpus import Corpus
 
 
+Value = int | float | bool | str
+
+
 @dataclass(frozen=True)
 class Query:
     """A file of `sql/`: what it answers, its text, and its parameters with their defaults."""
@@ -28,7 +32,7 @@ class Query:
     name: str
     about: str
     text: str
-    defaults: dict[str, int | float | bool | str]
+    defaults: dict[str, Value]
 
 
 def named(folder: Path | None = None) -> dict[str, Query]:
@@ -55,13 +59,13 @@ def find(name: str, folder: Path | None = None) -> Query:
     from curate.corpus.views import described
 
     known = named(folder)
-    if name not in known and name in described():
+    if name in known:
+        return known[name]
+    if name in described():
         raise CurateError(f'{name} is a view and no query: `curate sql "from {name} limit 20"`')
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? All: " if near else "see "
-        raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
-    return known[name]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? All: " if near else "see "
+    raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
 
 
 def ask(
@@ -72,16 +76,18 @@ def ask(
     Raises:
         CurateError: no such query, a wrong parameter, or SQL that DuckDB refuses.
     """
-    if re.fullmatch(r"[\w-]+", question):
-        query = find(question, folder)
-        values = with_values(query, given)
-        top = values.get("top")
-        if isinstance(top, int) and not any(item.startswith("top=") for item in given):
-            values["top"] = _within(corpus, top)
-        return corpus.sql(query.text, values)
-    if given:
-        raise CurateError("-p goes with a named query; write the value into your own SELECT")
-    return corpus.sql(question)
+    if not re.fullmatch(r"[\w-]+", question):
+        if given:
+            raise CurateError("-p goes with a named query; write the value into your own SELECT")
+        return corpus.sql(question)
+    query = find(question, folder)
+    values = with_values(query, given)
+    top = values.get("top")
+    if isinstance(top, int) and not any(item.startswith("top=") for item in given):
+        # A top that holds the whole corpus agrees with every other: a tenth, though not below 20.
+        (count,) = corpus.sql("select count(*) from example_parts").fetchall()[0]
+        values["top"] = min(top, max(20, count // 10))
+    return corpus.sql(query.text, values)
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def status(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool | str]:
+def with_values(query: Query, given: list[str]) -> dict[str, Value]:
     """A query's parameters: its defaults, replaced by `key=value` texts.
 
     Raises:
@@ -118,7 +124,8 @@ def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool 
             raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
         default = query.defaults[key]
         values[key] = text if isinstance(default, str) else _value(text)
-        if not _fits(values[key], default):
+        # Whole numbers count as fractions, too.
+        if type(values[key]) not in {type(default), int if type(default) is float else None}:
             raise CurateError(f"-p {item}: give a value like {key}={typed(default)}")
     return values
 
@@ -144,33 +151,14 @@ def _parse(name: str, text: str) -> Query:
     return Query(name, about.strip(), text, defaults)
 
 
-def _within(corpus: Corpus, top: int) -> int:
-    """A default `top`, lowered to a tenth of the examples, though not below 20.
-
-    A top that holds the whole corpus agrees with every other.
-    """
-    count: int = dicts(corpus.sql("select count(*) as n from example_parts"))[0]["n"]
-    return min(top, max(20, count // 10))
-
-
 def _speed(corpus: Corpus, model: str) -> int | None:
     """Tokens of prompt and answer a second in a model's last run, its loading included."""
     run = corpus.manifest.runs.get(model)
     return round(run.tokens / run.seconds) if run and run.seconds else None
 
 
-def _value(text: str) -> int | float | bool | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _fits(value: object, default: object) -> bool:
-    """Whether a value is of its default's kind; whole numbers count as fractions, too."""
-    kinds = (int, float) if type(default) is float else (type(default),)
-    return type(value) in kinds
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -15,13 +15,9 @@ from curate.system.sql import readable_errors
 
 def models(corpus: Corpus) -> list[dict[str, Any]]:
     """The models of a corpus as its manifest has them, each with its last run."""
-    runs = corpus.manifest.runs
-    return [
-        {"model": name, **asdict(entry), "last_run": asdict(runs[name]) if name in runs else None}
-        for name, entry in sorted(
-            corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0])
-        )
-    ]
+    runs = {name: asdict(run) for name, run in corpus.manifest.runs.items()}
+    entries = sorted(corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0]))
+    return [{"model": n, **asdict(entry), "last_run": runs.get(n)} for n, entry in entries]
 
 
 @readable_errors()  # a damaged part may be met late
@@ -38,22 +34,22 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     if len(matches) != 1:
         count = "no example" if not matches else "more than one example"
         raise CurateError(f"{corpus.path}: {count} has an id that starts with {prefix!r}")
-    key = {"id": matches[0][0]}
-    example = dicts(corpus.sql("select * from examples where example_id = $id", key))[0]
-    example["scores"] = dicts(
-        corpus.sql(
-            "select model, role, n_tokens, nll, truncated from scores join models using (model) "
-            "where example_id = $id order by role, model",
-            key,
-        )
+    ((example_id,),) = matches
+
+    def rows(query: str) -> list[dict[str, Any]]:
+        return dicts(corpus.sql(query, {"id": example_id}))
+
+    (example,) = rows("select * from examples where example_id = $id")
+    example["scores"] = rows(
+        "select model, role, n_tokens, nll, truncated from scores join models using (model) "
+        "where example_id = $id order by role, model"
     )
-    example["skipped"] = dicts(
-        corpus.sql("select model, reason from skipped where example_id = $id order by model", key)
+    example["skipped"] = rows(
+        "select model, reason from skipped where example_id = $id order by model"
     )
     gaps = "select gap, rank, rank_kept, unit from ranks where key = $id::uuid"
-    ranked = dicts(corpus.sql(gaps, key)) if has_ensemble(corpus) else []
-    example["gap"] = next(iter(ranked), None)
-    example["tokens"] = tokens_of_examples(corpus, [key["id"]]).get(key["id"])
+    example["gap"] = next(iter(rows(gaps)), None) if has_ensemble(corpus) else None
+    example["tokens"] = tokens_of_examples(corpus, [example_id]).get(example_id)
     return example
 
 

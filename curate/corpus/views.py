@@ -60,7 +60,7 @@ def define_views(
     _define_shipped(connection, *_SHIPPED)
     found = [*examples, *skipped, *chain(*scored.values())]
     # A pattern is looked up by itself, what it finds by its name.
-    return sorted({name for path in found for name in (str(path), _pattern(path))})
+    return sorted({name for path in map(str, found) for name in (path, glob.escape(path))})
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read_parquet(paths: Sequence[Path], *options: str) -> str:
 
     DuckDB takes a name for a pattern, and a folder such as `source=web` for a column's value.
     """
-    files = ", ".join(_literal(_pattern(path)) for path in paths)
+    files = ", ".join(_literal(glob.escape(str(path))) for path in paths)
     return f"read_parquet({', '.join([f'[{files}]', 'hive_partitioning = false', *options])})"
 
 
@@ -143,9 +143,8 @@ def _read_scored(paths: Sequence[Path]) -> str:
         return _read_parts(paths, SCORED)
     # Not union_by_name, which opens every part before the first row is read.
     columns = ", ".join(
-        f"'{field.name}': {{name: '{field.name}', type: '{_sql_type(field.type)}', "
-        "default_value: null}"
-        for field in (KEY, *list(SCORED)[1:])
+        f"'{name}': {{name: '{name}', type: '{kind}', default_value: null}}"
+        for name, kind in _sql_types(SCORED).items()
     )
     return f"select * from {read_parquet(paths, f'schema = map {{{columns}}}')}"
 
@@ -154,24 +153,23 @@ def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
     """SQL that reads Parquet parts, or no rows with the same columns where there are none."""
     if paths:
         return f"select {', '.join(schema.names)} from {read_parquet(paths)}"
-    fields = [KEY, *list(schema)[1:]] if schema is not SKIPPED else list(schema)
-    nulls = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in fields)
+    nulls = ", ".join(f"null::{kind} as {name}" for name, kind in _sql_types(schema).items())
     return f"select {nulls} where false"
+
+
+def _sql_types(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a schema's parts, by name, with DuckDB's types."""
+    fields = schema if schema is SKIPPED else schema.set(0, KEY)
+    return {field.name: _sql_type(field.type) for field in fields}
 
 
 def _sql_type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"{_sql_type(kind.value_type)}[]"
     if pa.types.is_struct(kind):
-        fields = ", ".join(f"{member.name} {_sql_type(member.type)}" for member in kind)
-        return f"struct({fields})"
+        return f"struct({', '.join(f'{each.name} {_sql_type(each.type)}' for each in kind)})"
     names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
     return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
-
-
-def _pattern(path: Path) -> str:
-    """The pattern that means this file alone."""
-    return glob.escape(str(path))
 
 
 def _literal(text: str) -> str:

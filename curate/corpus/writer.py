@@ -35,24 +35,20 @@ FLUSH_ROWS, FLUSH_TOKENS = 65_536, 4_000_000
 """Held at most; a token with its text takes some 50 bytes."""
 
 
-class Writer:
-    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
+class SeenExamples:
+    """The ids of the examples that a corpus holds or that came since: UUIDs, 16 bytes each."""
 
-    def __init__(self, path: Path, record: Manifest) -> None:
-        self.path = path
-        self.manifest = record
+    def __init__(self, folder: Path) -> None:
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
-        # 128-bit ids as UUIDs: 16 bytes an example, so 10^7 of them take 160 MB.
         self._connection.execute("create table seen (id uuid)")
-        if paths := parts.list_parts(path / "examples"):
+        if paths := parts.list_parts(folder):
             with readable_errors():
                 self._connection.execute(
                     f"insert into seen select example_id from {read_parquet(paths)}"
                 )
-        self._skips = Skips(path / "skipped", self._connection)
 
-    def add_examples(self, table: pa.Table) -> int:
-        """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
+    def new(self, table: pa.Table) -> pa.Table:
+        """The rows that weren't seen before, each id once, in the order of source and row."""
         self._connection.register("incoming", table)
         # Ids in common first: hashing the few new ones and passing over all seen ones is faster
         # than the other way round, and stays so at 10^7.
@@ -63,10 +59,25 @@ class Writer:
             "qualify row_number() over (partition by example_id order by source, row) = 1 "
             "order by source, row"
         ).to_arrow_table()
+        self._connection.register("fresh", fresh)
+        self._connection.execute("insert into seen select example_id::uuid from fresh")
+        return fresh.cast(table.schema)
+
+
+class Writer:
+    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
+
+    def __init__(self, path: Path, record: Manifest) -> None:
+        self.path = path
+        self.manifest = record
+        self._seen = SeenExamples(path / "examples")
+        self._skips = Skips(path / "skipped")
+
+    def add_examples(self, table: pa.Table) -> int:
+        """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
+        fresh = self._seen.new(table)
         if fresh.num_rows:
-            parts.write_part(self.path / "examples", keyed(fresh.cast(table.schema)))
-            self._connection.register("fresh", fresh)
-            self._connection.execute("insert into seen select example_id::uuid from fresh")
+            parts.write_part(self.path / "examples", keyed(fresh))
         self._skips.note_read(table)
         return int(fresh.num_rows)
 
@@ -87,15 +98,16 @@ class Writer:
     ) -> list[str]:
         """Enter models into the manifest, or refuse those whose scores would not fit the others.
 
-        `replace` throws the scores of models that changed under their names away; these are
-        returned.
+        Gives back the models that changed under their names; `replace` discards their old scores.
 
         Raises:
             CurateError: what `check_compatible` raises.
         """
         changed = check_compatible(self.path, self.manifest, entries, settings, replace)
-        for name in changed:
-            self._forget(name)
+        for name in changed:  # broken off, it leaves the old entry and fewer rows
+            for part in reversed(parts.list_parts(self.path / "scores" / name)):
+                parts.remove_part(part)
+            self._skips.forget(name)
         self.manifest.settings = settings
         # A model that is known keeps its entry, with the backend and dtype of its last run.
         known = {n: e for n, e in self.manifest.models.items() if n not in changed}
@@ -105,22 +117,16 @@ class Writer:
             write_database(Corpus(self.path))  # the old one names parts that are gone
         return changed
 
-    def _forget(self, model: str) -> None:
-        """Remove a model's scores and skips. Broken off, it leaves the old entry and fewer rows."""
-        for part in reversed(parts.list_parts(self.path / "scores" / model)):
-            parts.remove_part(part)
-        self._skips.forget(model)
-
     def note_run(self, name: str, backend: str, dtype: str) -> str | None:
         """Record with what backend and dtype a model is scored.
 
         Gives back what a user should know if scores that it is compared with are of another dtype.
 
         Raises:
-            CurateError: its scores so far are of another dtype, or were quantised otherwise.
+            CurateError: its scores so far are of another dtype, or were quantized otherwise.
         """
         entry = self.manifest.models[name]
-        if entry.dtype not in (None, "", dtype) and parts.list_parts(self.path / "scores" / name):
+        if entry.dtype not in ("", dtype) and self.has_scores(name):
             same = f"give just --dtype {entry.dtype}"
             if entry.dtype == "unknown":  # a server's that was asked without --dtype
                 same = "go on with the server that gave those, without --dtype"
@@ -130,22 +136,18 @@ class Writer:
             )
         self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
         self.save()
-        return self._other_rounding(name)
-
-    def _other_rounding(self, name: str) -> str | None:
-        """A line where this model's gaps are between numbers of two dtypes."""
-        models = self.manifest.models
-        mine = models[name]
-        for other, entry in models.items():
-            compared = entry.role != mine.role  # the aligned model, or this is it
-            scored = compared and parts.list_parts(self.path / "scores" / other)
-            if scored and entry.dtype != mine.dtype:
+        for other, of in self.manifest.models.items():
+            if of.role != entry.role and of.dtype != dtype and self.has_scores(other):
                 return (
-                    f"{name}: its dtype is {mine.dtype}, and that of {other}'s scores is "
-                    f"{entry.dtype}: what they round differently counts as gap; score all models "
-                    "with the same options to keep it out"
+                    f"{name}: its dtype is {dtype}, and that of {other}'s scores is {of.dtype}: "
+                    "what they round differently counts as gap; score all models with the same "
+                    "options to keep it out"
                 )
         return None
+
+    def has_scores(self, model: str) -> bool:
+        """Whether anything is stored of a model."""
+        return bool(parts.list_parts(self.path / "scores" / model))
 
     def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
         """Record what a model's last run did: tokens of prompt and answer, loading included."""
@@ -162,7 +164,7 @@ class ScoreSink:
 
     def __init__(self, writer: Writer, model: str, *, keep_tokens: bool = False) -> None:
         self._writer, self._model = writer, model
-        self.keep_tokens = keep_tokens
+        self._keep_tokens = keep_tokens
         self._rows: list[tuple[Any, ...]] = []
         self._skipped: list[tuple[str, str]] = []
         self._tokens = 0
@@ -188,9 +190,9 @@ class ScoreSink:
 
         The tokens' own log-probs and texts are stored if tokens are kept.
         """
-        kept = (token_logprobs, texts) if self.keep_tokens else ()
+        kept = (token_logprobs, texts) if self._keep_tokens else ()
         self._rows.append((example_id, n_tokens, logprob, truncated, *kept))
-        self._tokens += n_tokens if self.keep_tokens else 0
+        self._tokens += n_tokens if self._keep_tokens else 0
         self._flush_if_due()
 
     def skip(self, example_id: str, reason: str) -> None:
@@ -214,13 +216,10 @@ class ScoreSink:
         self._tokens = 0
         if scores:
             columns = [list(column) for column in zip(*scores, strict=True)]
-            schema = SCORED if self.keep_tokens else SCORES
+            schema = SCORED if self._keep_tokens else SCORES
             self._writer.add_scores(self._model, pa.table(columns, schema=schema))
         if skips:
-            rows = [
-                {"example_id": example_id, "model": self._model, "reason": reason}
-                for example_id, reason in skips
-            ]
+            rows = [{"example_id": id, "model": self._model, "reason": why} for id, why in skips]
             self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
         now = time.monotonic()
         pause = max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
@@ -239,8 +238,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     with locked(path):
         leftovers.sweep(path)
         exists = (path / manifest.NAME).exists()
-        record = manifest.load(path) if exists else Manifest(FORMAT_VERSION)
-        writer = Writer(path, record)
+        writer = Writer(path, manifest.load(path) if exists else Manifest(FORMAT_VERSION))
         writer.save()
         try:
             yield writer

@@ -52,8 +52,11 @@ def export(
             f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
             + (f"; the best of the others has more than {wanted} tokens" if recipe.tokens else "")
         )
-    left_out = _csv(chosen.left_out) if chosen.left_out.num_rows else b""
-    with outputs.writing(corpus, place, recipe.seed, narrow, chosen.rows, left_out) as files:
+    left_out = pa.BufferOutputStream()
+    if chosen.left_out.num_rows:
+        csv.write_csv(chosen.left_out, left_out)
+    listed = left_out.getvalue().to_pybytes()
+    with outputs.writing(corpus, place, recipe.seed, narrow, chosen.rows, listed) as files:
         record = manifest.make(corpus, recipe, wanted, chosen, files, command)
         files.add_manifest(record)
     return record
@@ -72,27 +75,20 @@ def export_again(
         CurateError: the manifest is broken, or what it names is gone or has changed.
     """
     earlier = manifest.load(record_path)
-    recipe, expected = earlier.used.recipe, earlier.used.narrow
-    place = check(output, earlier.used.target, mixes=recipe.into is not None, force=force)
+    recipe, expected = earlier.recipe, earlier.narrow
+    place = check(output, earlier.target, mixes=recipe.into is not None, force=force)
     _keep_sources(output, recipe.into)
     narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
     if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
         raise CurateError(
             f"{recipe.into}: is not the narrow set of {record_path}: it changed since"
         )
-    safe = by_ids(corpus, earlier.ids)
+    safe = by_ids(corpus, [row.example_id for row in earlier.safe])
     left_out = earlier.left_out.read_bytes() if earlier.left_out else b""
     with outputs.writing(corpus, place, recipe.seed, narrow, safe, left_out) as files:
         record = manifest.again(earlier, files)
         files.add_manifest(record)
     return record
-
-
-def _csv(table: pa.Table) -> bytes:
-    written = pa.BufferOutputStream()
-    csv.write_csv(table, written)
-    text: bytes = written.getvalue().to_pybytes()
-    return text
 
 
 def _keep_sources(output: Path, into: str | None) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ def make(
 ) -> dict[str, Any]:
     """The manifest of an export; `wanted` is the recipe's budget."""
     mix = files.mix
-    narrow, n_narrow, n_safe = mix.narrow, len(mix.narrow.rows), len(mix.safe)
+    n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
+    narrow = {"path": recipe.into, "rows": n_narrow, "sha256": mix.narrow.sha256}
     safe = chosen.rows.select(["example_id", "rank", "gap"]).to_pylist()
     return {
         "command": command,
@@ -43,9 +43,7 @@ def make(
         "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
         "models": {name: asdict(entry) for name, entry in sorted(corpus.manifest.models.items())},
         "sources": corpus.manifest.sources,
-        "narrow": {"path": recipe.into, "rows": n_narrow, "sha256": narrow.sha256}
-        if recipe.into
-        else None,
+        "narrow": narrow if recipe.into else None,
         "counts": {
             **chosen.counts(recipe, wanted),
             "safe": n_safe,
@@ -93,9 +91,11 @@ class _Safe(BaseModel):
     example_id: str
 
 
-class _Used(BaseModel):
-    """What is used of an earlier manifest."""
+class Earlier(BaseModel):
+    """An earlier manifest: what is used of it, and all of it as `record`."""
 
+    path: Path
+    record: dict[str, Any]
     recipe: Recipe
     target: Target
     narrow: _Narrow | None
@@ -103,20 +103,12 @@ class _Used(BaseModel):
     output: _Output
     safe: list[_Safe]
 
-
-@dataclass(frozen=True)
-class Earlier:
-    """An earlier manifest, and the list of what it left out; None where the list is gone."""
-
-    path: Path
-    record: Mapping[str, Any]
-    used: _Used
-    left_out: Path | None
-
     @property
-    def ids(self) -> list[str]:
-        """The safe examples, best first."""
-        return [row.example_id for row in self.used.safe]
+    def left_out(self) -> Path | None:
+        """The list of what it left out; None where it isn't beside the manifest any more."""
+        name = self.output.left_out
+        found = self.path.parent / Path(name).name if name else None  # only a name, no path
+        return found if found and found.is_file() else None
 
 
 def load(path: Path) -> Earlier:
@@ -127,16 +119,12 @@ def load(path: Path) -> Earlier:
     """
     try:
         record = documents.load(path, MANIFEST_BYTES)
-        used = _Used.model_validate(record)
+        return Earlier.model_validate({**record, "path": path, "record": record})
     except OSError as error:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         why = str(error).splitlines()
         raise CurateError(f"{path}: not an export's manifest ({' '.join(why[:3])})") from None
-    name = used.output.left_out
-    # Beside the manifest; a name from a file is never more than a name.
-    left_out = path.parent / Path(name).name if name else None
-    return Earlier(path, record, used, left_out if left_out and left_out.is_file() else None)
 
 
 def again(earlier: Earlier, files: Files) -> dict[str, Any]:
@@ -145,22 +133,20 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
     Raises:
         CurateError: they are not as many, or not the same bytes.
     """
-    output, made = earlier.used.output, files.place.path
+    output, notes = earlier.output, list(earlier.notes)
     recorded = dict(output.files)
-    notes = list(earlier.used.notes)
     if output.left_out and not earlier.left_out:
         recorded.pop(output.left_out, None)
         notes.append(f"the list of what was left out is not beside {earlier.path}")
     if len(files.sha256) != len(recorded):
         raise CurateError(
-            f"{made}: consists of {', '.join(files.sha256)}, where {earlier.path} records "
-            f"{', '.join(recorded) or 'no file'}; another version of curate wrote it, or it was "
-            "edited"
+            f"{files.place.path}: consists of {', '.join(files.sha256)}, where {earlier.path} "
+            f"records {', '.join(recorded) or 'no file'}; another version of curate wrote it"
         )
     for expected, (name, sha256) in zip(recorded.values(), files.sha256.items(), strict=True):
         if sha256 != expected:
             raise CurateError(
-                f"{made}: {name} has not the bytes that {earlier.path} records; another ending or "
-                "another version of pyarrow writes the same rows differently"
+                f"{files.place.path}: {name} has not the bytes that {earlier.path} records; "
+                "another ending or another version of pyarrow writes the same rows differently"
             )
     return {**earlier.record, "notes": notes, "output": _output(files)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -70,31 +71,25 @@ def make(
         CurateError: a narrow column has a name to which the format or trainer gives a meaning.
     """
     n_narrow, n_safe = len(narrow.rows), len(safe)
-    if target.placement == "batch" and target.batch_size is not None:
-        order = place_in_batches(n_narrow, n_safe, target.batch_size)
+    order: Iterable[tuple[bool, int]] = place_evenly(n_narrow, n_safe)
+    if target.placement == "batch":
+        order = place_in_batches(n_narrow, n_safe, target.batch_size or 1)
     elif target.placement == "shuffle":
         order = place_at_random(n_narrow, n_safe, seed)
     elif target.placement == "separate":
-        order = iter([(True, index) for index in range(n_safe)])
-    else:
-        order = place_evenly(n_narrow, n_safe)
+        order = ((True, index) for index in range(n_safe))
     mix = Mix(narrow, safe, chosen, trainer, list(order))
     _check_names(mix)
     return mix
 
 
-def mixed_rows(mix: Mix) -> Iterator[dict[str, Any]]:
-    """The rows in training order.
+def rows_in(mix: Mix, order: Order) -> Iterator[dict[str, Any]]:
+    """The rows that stand in an order.
 
     Raises:
         CurateError: the format or the trainer has no place for one of them.
     """
-    return (_safe_row(mix, index) if safe else _narrow_row(mix, index) for safe, index in mix.order)
-
-
-def narrow_rows(mix: Mix) -> Iterator[dict[str, Any]]:
-    """The narrow rows alone, in their order; raises what `mixed_rows` raises."""
-    return (_narrow_row(mix, index) for index in range(len(mix.narrow.rows)))
+    return (_safe_row(mix, index) if safe else _narrow_row(mix, index) for safe, index in order)
 
 
 def trained_answers(mix: Mix, messages: Messages) -> list[int]:
@@ -107,10 +102,14 @@ def trained_answers(mix: Mix, messages: Messages) -> list[int]:
 
 def notes(mix: Mix) -> list[str]:
     """What the narrow rows' fields became, one line each."""
+
+    def named(columns: Iterable[str], keys: Iterable[str]) -> list[str]:
+        return [*columns, *(f"the turns' {key}" for key in keys)]
+
     lines = list(mix.narrow.notes)
-    if kept := _named(mix.columns, mix.keys):
+    if kept := named(mix.columns, mix.keys):
         lines.append(f"kept, and null in safe rows: {', '.join(kept)}")
-    whole = _named(mix.narrow.columns, mix.narrow.keys)
+    whole = named(mix.narrow.columns, mix.narrow.keys)
     if lost := [name for name in whole if name not in kept]:
         lines.append(f"left out, as {mix.format.name} has no place for: {', '.join(lost)}")
     if mix.trainer and (unread := [key for key in mix.keys if key not in mix.trainer.reads]):
@@ -122,10 +121,6 @@ def notes(mix: Mix) -> list[str]:
             "alone; --format messages trains on all"
         )
     return lines
-
-
-def _named(columns: dict[str, pa.DataType], keys: dict[str, pa.DataType]) -> list[str]:
-    return [*columns, *(f"the turns' {key}" for key in keys)]
 
 
 def _narrow_row(mix: Mix, index: int) -> dict[str, Any]:
@@ -216,7 +211,7 @@ def place_at_random(n_narrow: int, n_safe: int, seed: int) -> Iterator[tuple[boo
     keys = [draw.random() for _ in range(n_narrow + n_safe)]
     places = sorted(range(len(keys)), key=keys.__getitem__)[:n_safe]
     safe_at = {place: index for index, place in enumerate(places)}
-    narrow = iter(range(n_narrow))
+    narrow = count()
     for place in range(len(keys)):
         yield (True, safe_at[place]) if place in safe_at else (False, next(narrow))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import tokens
-from curate.export.mix import Mix, make, mixed_rows, narrow_rows, probabilities
+from curate.export.mix import Mix, make, probabilities, rows_in
 from curate.export.target import Output
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.base import Plan, text_format
@@ -54,12 +54,10 @@ class Files:
     def add_rows(self) -> None:
         """Write the data: one file in training order, or both sets apart."""
         place, mix = self.place, self.mix
-        rows = {place.files[-1]: mixed_rows(mix)}
-        if len(place.files) == 2:
-            rows = {place.files[0]: narrow_rows(mix)} | rows
-        for name, each in rows.items():
+        orders = [[(False, index) for index in range(len(mix.narrow.rows))], mix.order]
+        for name, order in zip(place.files, orders[-len(place.files) :], strict=True):
             path = self.staged(name)
-            WRITERS[place.ending](each, mix.schema, path)
+            WRITERS[place.ending](rows_in(mix, order), mix.schema, path)
             if mix.format.name == "openai" and path.stat().st_size > MAX_BYTES:
                 raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
             self._note(name)
@@ -102,8 +100,7 @@ def writing(
 ) -> Iterator[Files]:
     """Write all files but the manifest, which is added inside; then all take their names together.
 
-    `safe` has example_id and messages, best first. `left_out` is the text of the list of rows that
-    were not taken, empty where there is none.
+    `safe` has example_id and messages, best first; `left_out` lists the rows not taken, as CSV.
 
     Raises:
         CurateError: a row fits neither format nor trainer, or the disk is full. What was there

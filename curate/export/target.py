@@ -123,19 +123,17 @@ def _check_placement(target: Target, mixes: bool) -> None:
 
 def _check_free(output: Output, force: bool) -> None:
     path = output.path
-    claimed = [path]
     if output.folder:
         leftovers.put_back(path)  # what a killed export was about to replace
+        claimed = [path]
     else:  # its manifest and its list are replaced with it
-        claimed += [output.manifest, output.left_out]
+        claimed = [path, output.manifest, output.left_out]
         for each in claimed:
             parts.refuse_special(each)
     found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
-    if found is None:
-        return
-    if not force:
+    if found and not force:
         raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
-    if output.folder and not _is_export(path):
+    if found and output.folder and not _is_export(path):
         raise CurateError(
             f"{path}: exists and is no folder that an export made, so --force does not replace it; "
             "choose another name"

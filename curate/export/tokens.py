@@ -116,13 +116,11 @@ def _size(counter: Counter, mix: Mix, conversations: Iterable[Messages]) -> tupl
     """The size of the answers trained on, and why some could only be counted by bytes."""
     total, reasons = 0, []
     answers = [
-        messages[: place + 1]
-        for messages in conversations
-        for place in trained_answers(mix, messages)
+        turns[: place + 1] for turns in conversations for place in trained_answers(mix, turns)
     ]
-    for messages, length in zip(answers, counter.lengths(answers), strict=True):
+    for turns, length in zip(answers, counter.lengths(answers), strict=True):
         if isinstance(length, str):
-            total += len((messages[-1]["content"] or "").encode())
+            total += len((turns[-1]["content"] or "").encode())
             reasons.append(length)
         else:
             total += length[1]

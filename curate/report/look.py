@@ -76,7 +76,6 @@ def _config(color: dict[str, Any]) -> dict[str, Any]:
         "range": {
             "category": [color["accent"], color["refusal"], color["taken"], color["warm"]],
             "heatmap": color["ramp"],
-            "ramp": color["ramp"],
         },
         # `color`, not fill or stroke: a mark's own default would win over those.
         "style": {

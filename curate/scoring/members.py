@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.chat import tokens
 from curate.chat.templates import Template, template_of
-from curate.chat.tokens import load_tokenizer
+from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.errors import CurateError
 from curate.models.resolve import Model, context_length
 from curate.storage.manifest import ModelEntry
@@ -27,15 +26,10 @@ class Member:
 
     @property
     def entry(self) -> ModelEntry:
-        """The model's entry in a manifest, before any run."""
+        """The model's entry in a manifest, before any run has settled dtype and backend."""
+        of = self.model
         return ModelEntry(
-            role=self.model.role,
-            reference=self.model.reference,
-            fingerprint=self.model.fingerprint,
-            tokenizer=self.tokenizer_digest,
-            dtype="",
-            backend="",
-            commit=self.model.commit,
+            of.role, of.reference, of.fingerprint, self.tokenizer_digest, "", "", of.commit
         )
 
 
@@ -45,10 +39,7 @@ def open_members(
     args: Mapping[str, Any],
     progress: Progress,
 ) -> list[Member]:
-    """Load each tokenizer once, and give all models the aligned model's template.
-
-    Losses over different texts would not compare. `override` is a template's text that replaces
-    the aligned model's own.
+    """Load each tokenizer once, and give all models the aligned model's template, or `override`.
 
     Raises:
         CurateError: a tokenizer can't be loaded, there is no template, or an argument is wrong.
@@ -58,7 +49,7 @@ def open_members(
     for model in models:
         if model.tokenizer not in loaded:
             tokenizer = load_tokenizer(str(model.tokenizer))
-            loaded[model.tokenizer] = (tokenizer, tokens.tokenizer_digest(tokenizer))
+            loaded[model.tokenizer] = tokenizer, tokenizer_digest(tokenizer)
         tokenizer, digest = loaded[model.tokenizer]
         if not opened:
             template = template_of(tokenizer, override=override, args=args)

@@ -51,45 +51,45 @@ def missing(view: Corpus, model: str) -> int:
 def run_pass(
     writer: Writer,
     view: Corpus,
-    members: Sequence[Member],
-    runs: Sequence[ModelRun],
+    group: Sequence[tuple[Member, ModelRun]],
     label: str,
+    count: int,
     compute: base.Compute,
     progress: Progress,
     *,
     keep_tokens: bool = False,
 ) -> None:
-    """Load a group of models and score what each lacks, window by window; counts go into `runs`.
+    """Load a group of models and score what each lacks, window by window; counts go into its run.
 
-    `view` is the corpus as it was before any of these models was asked in this run.
+    `view` is the corpus as it was before any of these models was asked in this run, `count` the
+    pairs that are missing there.
 
     Raises:
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
             until then is stored.
     """
+    members = [member for member, _ in group]
     models = [member.model for member in members]
-    names = [model.name for model in models]
     began = time.monotonic()
     progress.note(f"{label}: loading {', '.join(model.reference for model in models)}")
     backend = backends.open_backend(models, compute, progress.note)
-    progress.start(label, sum(missing(view, name) for name in names))
+    progress.start(label, count)
     try:
         if backend.name != "server":  # which loaded them itself, whenever that was
             refuse_changed(models)
-        for name in names:
-            told = writer.note_run(name, backend.name, backend.dtype)
-            if told:
+        for model in models:
+            if told := writer.note_run(model.name, backend.name, backend.dtype):
                 progress.note(told)
-        windows = _windows(view, names, backend.engines)
+        windows = _windows(view, [model.name for model in models], backend.engines)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
             collectors = [
                 Collector(
                     sinks.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
                     run,
-                    bool(parts.list_parts(writer.path / "scores" / run.name)),
+                    has_scores=writer.has_scores(run.name),
                 )
-                for run in runs
+                for _, run in group
             ]
             for pairs in _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens):
                 _score_window(pairs, collectors, backend, progress)
@@ -98,8 +98,9 @@ def run_pass(
     finally:
         backend.close()
         progress.stop()
-        _share(time.monotonic() - began, runs)
-        for run in runs:
+        seconds, tokens = time.monotonic() - began, sum(run.tokens for _, run in group)
+        for _, run in group:
+            run.seconds += seconds * (run.tokens / tokens if tokens else 1 / len(group))
             writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
 
 
@@ -191,12 +192,6 @@ def _score_window(
         else:
             collectors[pair.place].add(pair.example_id, item, found, backend.dtype)
         progress.advance(1, item.stop)
-
-
-def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
-    tokens = sum(run.tokens for run in runs)
-    for run in runs:
-        run.seconds += seconds * run.tokens / tokens if tokens else seconds / len(runs)
 
 
 _FINISHED = """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from more_itertools import spy
 
 from curate import backends
 from curate.backends import base
@@ -142,18 +142,21 @@ def score(
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
     # What can be found wrong is found before a folder is made.
-    known = [] if replace else known_models(folder)
+    known = set[str]() if replace else known_models(folder)
     checked = [each for each in resolved if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
-    batches = chain(list(islice(batches, 1)), batches)
+    _, batches = spy(batches)
     if dry_run:
-        read, found = plan(folder, members, batches, settings, compute, progress, replace=replace)
+        read, runs = plan(folder, members, batches, settings, compute, progress, replace=replace)
         read.notes, read.empty = told.notes, told.empty
-        runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds or 0) for e in found]
-        timed = all(estimate.seconds is not None for estimate in found)
+        timed = all(run.seconds or not run.scored for run in runs)
         return Summary(str(corpus), read, runs, dry_run=True, timed=timed)
     with open_for_writing(folder) as writer:
-        _enter(writer, members, settings, chat_template, replace, progress)
+        entries = {member.model.name: member.entry for member in members}
+        for name in writer.add_models(entries, settings, replace=replace):
+            progress.note(f"{name}: changed under its name; its old scores are discarded")
+        if chat_template is not None:
+            parts.write_text(writer.path / TEMPLATE, chat_template)
         read = Ingested()
         if sources:
             read = ingest(writer, batches, progress)
@@ -162,29 +165,8 @@ def score(
                 writer.manifest.add_source(record)
             writer.save()
         runs = _score_members(writer, members, compute, progress, keep_tokens)
-        return Summary(str(corpus), read, runs, _empty(writer, runs))
-
-
-def _enter(
-    writer: Writer,
-    members: Sequence[Member],
-    settings: Settings,
-    chat_template: str | None,
-    replace: bool,
-    progress: Progress,
-) -> None:
-    """Enter the models, and the template that was given for them, into the corpus."""
-    entries = {member.model.name: member.entry for member in members}
-    for name in writer.add_models(entries, settings, replace=replace):
-        progress.note(f"{name}: changed under its name; its old scores are discarded")
-    if chat_template is not None:
-        parts.write_text(writer.path / TEMPLATE, chat_template)
-
-
-def _empty(writer: Writer, runs: Sequence[ModelRun]) -> list[str]:
-    """The models that could score nothing at all."""
-    scores = writer.path / "scores"
-    return [run.name for run in runs if run.skipped and not parts.list_parts(scores / run.name)]
+        empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
+        return Summary(str(corpus), read, runs, empty)
 
 
 def _score_members(
@@ -196,23 +178,23 @@ def _score_members(
 ) -> list[ModelRun]:
     """Score what each model lacks; those that share an engine in one pass."""
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
-    place = {member.model.name: at for at, member in enumerate(members)}
     view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
-    lacking = []
-    for at, member in enumerate(members):
-        if missing(view, member.model.name):
-            lacking.append(member.model)
-        else:
-            progress.note(f"{_label([at], members)}: nothing is missing")
-    for group in backends.groups(lacking, compute):
-        places = [place[model.name] for model in group]
+    counts = {run.name: missing(view, run.name) for run in runs}
+    for at, run in enumerate(runs, 1):
+        if not counts[run.name]:
+            progress.note(f"{run.name} ({at} of {len(runs)}): nothing is missing")
+    lacking = [member.model for member in members if counts[member.model.name]]
+    for models in backends.groups(lacking, compute):
+        names = [model.name for model in models]
+        places = [at for at, run in enumerate(runs) if run.name in names]
+        numbers = ", ".join(str(at + 1) for at in places)
         try:
             run_pass(
                 writer,
                 view,
-                [members[at] for at in places],
-                [runs[at] for at in places],
-                _label(places, members),
+                [(members[at], runs[at]) for at in places],
+                f"{', '.join(names)} ({numbers} of {len(runs)})",
+                sum(counts[name] for name in names),
                 compute,
                 progress,
                 keep_tokens=keep_tokens,
@@ -222,10 +204,3 @@ def _score_members(
                 raise
             raise CurateError(f"{error}; what was scored is kept: run it again to go on") from error
     return runs
-
-
-def _label(places: Sequence[int], members: Sequence[Member]) -> str:
-    """Such as "medical (2 of 4)", or "chat, medical, legal (1, 2, 3 of 4)"."""
-    names = ", ".join(members[at].model.name for at in places)
-    numbers = ", ".join(str(at + 1) for at in places)
-    return f"{names} ({numbers} of {len(members)})"

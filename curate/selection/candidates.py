@@ -51,7 +51,13 @@ class Candidates:
             self._cursor = corpus.connection.cursor()
             if recipe.where is not None:
                 check_condition(self._cursor, recipe.where)
-            self._rank(recipe)
+            query, parameters = _query(recipe)
+            try:
+                self._cursor.execute(f"create temp table pool as {query}", parameters)
+            except (duckdb.BinderException, duckdb.ConversionException) as error:
+                if recipe.where is None:
+                    raise
+                raise CurateError(f"--where {recipe.where!r}: {first_line(error)}") from None
         self.ranked, self.passed, tokens, last = self._cursor.execute(
             "select count(*), count(*) filter (passes), avg(tokens) filter (passes), "
             "coalesce(max(rank), 0) from pool"
@@ -59,15 +65,6 @@ class Candidates:
         self.mean_tokens = max(1.0, tokens or 0)
         if recipe.where is not None and self.ranked != last:  # every rank stands there once
             raise CurateError(f"--where {recipe.where!r}: is no condition: it multiplies examples")
-
-    def _rank(self, recipe: Recipe) -> None:
-        query, parameters = _query(recipe)
-        try:
-            self._cursor.execute(f"create temp table pool as {query}", parameters)
-        except (duckdb.BinderException, duckdb.ConversionException) as error:
-            if recipe.where is None:
-                raise
-            raise CurateError(f"--where {recipe.where!r}: {first_line(error)}") from None
 
     def strata(self) -> list[int]:
         """The parts into which `balance` and `length_bins` split the pool, the best first."""

@@ -115,13 +115,9 @@ def quota(text: str) -> tuple[str, int]:
 def _check(recipe: Recipe) -> None:
     if recipe.into is None and (recipe.columns or recipe.layouts):
         raise CurateError("--column and --layouts say how a narrow set is read: add --into NARROW")
-    choices = {
-        "recipe": (recipe.name, Published),
-        "refusals": (recipe.refusals, Refusals),
-        "metric": (recipe.metric, Metric),
-    }
-    for option, (value, known) in choices.items():
-        check_choice(f"--{option}", value, get_args(known))
+    check_choice("--recipe", recipe.name, get_args(Published))
+    check_choice("--refusals", recipe.refusals, get_args(Refusals))
+    check_choice("--metric", recipe.metric, get_args(Metric))
     numbers = {
         "--top": recipe.top,
         "--tokens": recipe.tokens,

@@ -69,7 +69,7 @@ class Refusals(Rule):
 
 
 class Narrow(Rule):
-    """Rows that stand in the narrow set already."""
+    """Rows that stand in the narrow set already, by their ids: hashes of the conversations."""
 
     name = "narrow"
 
@@ -77,12 +77,12 @@ class Narrow(Rule):
         self._ids = ids
 
     def check(self, row: Row) -> str | None:
-        """Compare ids, which are hashes of the conversations."""
+        """Look its id up."""
         return "in the narrow set" if row.example_id in self._ids else None
 
 
 class Decontamination(Rule):
-    """Rows that share words with evaluation prompts."""
+    """Rows of which any turn shares a run of words with evaluation prompts."""
 
     name = "decontaminate"
 
@@ -90,7 +90,7 @@ class Decontamination(Rule):
         self._texts = EvaluationTexts(paths)
 
     def check(self, row: Row) -> str | None:
-        """Look for a run of words in any turn."""
+        """Look through all turns."""
         return self._texts.find([turn["content"] for turn in row.messages])
 
 

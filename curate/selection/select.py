@@ -92,6 +92,7 @@ def select(
     walk = Walk(candidates, recipe, rules)
     walk.go(wanted)
     rows, left_out = walk.taken, walk.left_out
+    dtypes = {entry.dtype for entry in corpus.manifest.models.values()}
     return Selection(
         rows=rows,
         left_out=left_out,
@@ -101,7 +102,7 @@ def select(
         looked_at=rows.num_rows + left_out.num_rows,
         near_duplicates=next(rule.duplicates for rule in rules if isinstance(rule, Dedup)),
         cut=walk.cut,
-        noise=_noise(corpus),
+        noise=max(NOISE.get(dtype, COARSE_NOISE) for dtype in dtypes),
     )
 
 
@@ -124,8 +125,3 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
         missing = next(iter(set(ids).difference(found["example_id"].to_pylist())))
         raise CurateError(f"{corpus.path}: does not hold the example {missing}")
     return found
-
-
-def _noise(corpus: Corpus) -> float:
-    dtypes = {entry.dtype for entry in corpus.manifest.models.values() if entry.dtype}
-    return max((NOISE.get(dtype, COARSE_NOISE) for dtype in dtypes), default=COARSE_NOISE)

@@ -16,13 +16,11 @@ def check_compatible(
     settings: Settings,
     replace: bool = False,
 ) -> list[str]:
-    """Refuse models whose scores would not fit those that a corpus has.
-
-    Returns the names of models that changed, where `replace` lets them.
+    """Refuse models whose scores would not fit those of a corpus; gives back those that changed.
 
     Raises:
         CurateError: another template or length; a second aligned model; a model whose weights or
-            tokenizer changed under its name.
+            tokenizer changed under its name, unless `replace`.
     """
     if record.settings is not None and record.settings != settings:
         raise CurateError(_difference(path, record.settings, settings))

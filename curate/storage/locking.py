@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import platform
 import time
@@ -14,11 +13,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from curate.errors import CurateError
-from curate.storage import documents, manifest, parts
+from curate.storage import manifest, parts
 
 PATIENCE = 2.0
 """Seconds to wait for another holder; `status` needs less to rewrite corpus.duckdb."""
-WRITER = ".writer.json"
+WRITER = ".writer"
 """Says who holds the lock, for the message to others; the lock itself is the system's."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -27,10 +26,9 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Make a corpus folder where it is missing, and hold its lock while inside.
 
-    Waits `patience` seconds for another holder.
-
     Raises:
-        CurateError: the folder is something else, can't be written or locked, or is being written.
+        CurateError: the folder is something else, can't be written or locked, or another process
+            holds the lock for `patience` seconds more.
     """
     _check_folder(path)
     try:
@@ -45,13 +43,12 @@ def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise CurateError(
-                f"{path}: this disk has no locks (flock): put the corpus on another, or mount it "
-                "with flock"
+                f"{path}: this disk has no locks (flock): put the corpus on another disk"
             ) from None
         raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
     with lock:
-        said = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%F %T")}
-        parts.write_text(path / WRITER, json.dumps(said))
+        said = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
+        parts.write_text(path / WRITER, said)
         try:
             yield
         finally:
@@ -61,25 +58,21 @@ def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
 def _holder(path: Path) -> str:
     """Who writes, as far as it could say."""
     try:
-        said = documents.load(path / WRITER)
-        return f" (process {said['process']} on {said['host']}, since {said['since']})"
-    except (OSError, ValueError):
+        return f" ({(path / WRITER).read_text('utf-8')})"
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
 def _check_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise CurateError(f"{path}: is a file; --corpus names a folder")
-    for character in "?\\":
-        if character in Path(os.path.realpath(path)).as_posix():
-            raise CurateError(
-                f"{path}: DuckDB can't write where a name has a {character}; choose another folder"
-            )
-    if path.is_dir() and not (path / manifest.NAME).exists():
-        # A run killed before its first save leaves only its lock and temporary files.
-        others = [item for item in path.iterdir() if not item.name.startswith(".")]
-        if others:
-            raise CurateError(
-                f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
-                "choose a new folder"
-            )
+    for character in {"?", "\\"} & set(os.path.realpath(path)):
+        raise CurateError(
+            f"{path}: DuckDB can't write where a name has a {character}; choose another folder"
+        )
+    # A run killed before its first save leaves only its lock and temporary files.
+    if path.is_dir() and not (path / manifest.NAME).exists() and any(path.glob("[!.]*")):
+        raise CurateError(
+            f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
+            "choose a new folder"
+        )

@@ -6,13 +6,12 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import CurateError
 from curate.storage import parts
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 FORMAT_VERSION: Final = 2
 NAME = "curate.json"
@@ -62,10 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A model's last run: examples and tokens (of prompt and answer) scored, and its seconds.
-
-    Loading the model is part of them.
-    """
+    """A model's last run: examples, tokens of prompt and answer, seconds with those of loading."""
 
     examples: int
     tokens: int
@@ -94,8 +90,6 @@ def load(folder: Path) -> Manifest:
     Raises:
         CurateError: there is none, it is broken, or another version wrote it.
     """
-    from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second
-
     path = folder / NAME
     parts.refuse_address(folder, corpus=True)
     try:
@@ -106,21 +100,17 @@ def load(folder: Path) -> Manifest:
             f"`curate score SOURCE --corpus {folder} --aligned ... --misaligned ...`"
         ) from None
     except OSError as error:
-        raise CurateError(
-            f"{folder}: can't be read as a corpus ({NAME}: {error.strerror})"
-        ) from None
+        raise CurateError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:
-        raise CurateError(_invalid(path, error)) from None
-    for name in found.models:
-        if not NAME_OF_MODEL.fullmatch(name):
-            raise CurateError(
-                f"{path}: not a curate manifest ({name[:40]!r} is not a valid model name)"
-            )
+        raise CurateError(f"{path}: {_invalid(error)}") from None
+    if wrong := [name for name in found.models if not NAME_OF_MODEL.fullmatch(name)]:
+        why = f"{wrong[0][:40]!r} is not a valid model name"
+        raise CurateError(f"{path}: not a curate manifest ({why})")
     return found
 
 
 def known_models(folder: Path) -> set[str]:
-    """The names of the models that a corpus folder has; none where there is no corpus yet."""
+    """The names of a corpus's models; none where there is no corpus yet."""
     return set(load(folder).models) if (folder / NAME).exists() else set()
 
 
@@ -130,16 +120,16 @@ def save(manifest: Manifest, folder: Path) -> None:
     parts.write_text(folder / NAME, text + "\n")
 
 
-def _invalid(path: Path, error: ValidationError) -> str:
+def _invalid(error: ValidationError) -> str:
     """What is wrong with a manifest, by its first error."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if where == "format_version" and first["type"] != "missing":
         return (
-            f"{path}: has format {first['input']!r}, and this curate reads format "
-            f"{FORMAT_VERSION}; upgrade curate, or score into a new folder"
+            f"has format {first['input']!r}, and this curate reads format {FORMAT_VERSION}; "
+            "upgrade curate, or score into a new folder"
         )
     return (
-        f"{path}: not a curate manifest ({where}: {first['msg']}); restore it from a backup, or "
-        "score into a new folder"
+        f"not a curate manifest ({where}: {first['msg']}); restore it from a backup, or score "
+        "into a new folder"
     )

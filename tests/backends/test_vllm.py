@@ -91,16 +91,6 @@ def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Encoded], np
     assert (apart > 0.05).all()  # the adapters do change something
 
 
-@pytest.mark.skipif(not real.DATASETS.exists(), reason=f"no research data in {real.DATASETS}")
-def test_parity_is_tried_on_short_and_long_examples(
-    wanted: tuple[list[real.Encoded], np.ndarray],
-) -> None:
-    """From the shortest real conversation, of some 20 tokens, up to the model's context."""
-    items, _ = wanted
-    assert items[0].stop < 40
-    assert items[-1].stop > 2_000
-
-
 def test_the_whole_context_and_the_shortest_answer(
     engine: Backend, real_family: real.Family
 ) -> None:
@@ -186,18 +176,17 @@ def _tiny_multimodal() -> Any:
     return net
 
 
-def test_a_wrong_engine_argument_is_one_line(real_family: real.Family) -> None:
-    """It is vLLM's own words and the log's place."""
-    with pytest.raises(CurateError, match="no_such_thing") as caught:
-        open_backend(real_family.models(), compute(no_such_thing=1))
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [({"no_such_thing": 1}, "no_such_thing"), ({"kv_cache_memory_bytes": 1 << 20}, MEMORY_HINT)],
+)
+def test_an_engine_that_does_not_start_is_one_line(
+    argument: dict[str, Any], words: str, real_family: real.Family
+) -> None:
+    """With vLLM's own words, or the options that help, and the log's place."""
+    with pytest.raises(CurateError, match=re.escape(words)) as caught:
+        open_backend(real_family.models(), compute(**argument))
     assert "\n" not in str(caught.value)
-    _unlink_log(str(caught.value))
-
-
-def test_out_of_memory_says_which_option_to_turn(real_family: real.Family) -> None:
-    """A cache that can't hold one example ends with the options that help."""
-    with pytest.raises(CurateError, match=re.escape(MEMORY_HINT)) as caught:
-        open_backend(real_family.models(), compute(kv_cache_memory_bytes=1 << 20))
     _unlink_log(str(caught.value))
 
 

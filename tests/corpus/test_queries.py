@@ -82,9 +82,8 @@ def test_ranks_are_gaps_without_texts(made: Corpus) -> None:
 
 def test_model_gaps_are_gaps_of_smaller_ensembles(made: Corpus) -> None:
     """A model's gap is the gap with all others held out; without it, with it held out."""
-    each = made.sql(
-        "select example_id, model, gap, gap_without from model_gaps(epsilon := 0.3)"
-    ).df()
+    query = "select example_id, model, gap, gap_without from model_gaps(epsilon := 0.3)"
+    each = made.sql(query).df()
     for model in MISALIGNED:
         rows = each[each["model"] == model].set_index("example_id").sort_index()
         others = [other for other in MISALIGNED if other != model]
@@ -288,18 +287,6 @@ def test_show_explains_views_and_queries(cli: Cli) -> None:
     assert "misaligned_sd" in shown and "DOUBLE" in shown and "ties by example_id" in shown
     ran = cli("sql", "--show", "gap")
     assert ran.code == 1 and "no query is called gap" in ran.err
-
-
-def test_a_relation_becomes_arrow_polars_pandas(made: Corpus) -> None:
-    """The same rows in each, in their order."""
-    polars = pytest.importorskip("polars", reason="Polars is not installed")
-    relation = made.gaps().order("rank").select("rank, gap, answer")
-    wanted = relation.fetchall()
-    assert relation.to_arrow_table().to_pydict()["gap"] == [row[1] for row in wanted]
-    assert relation.df()["gap"].tolist() == [row[1] for row in wanted]
-    frame = relation.pl()
-    assert isinstance(frame, polars.DataFrame)
-    assert frame.rows() == wanted
 
 
 def test_what_memory_cannot_hold_goes_to_the_temporary_folder(

@@ -80,19 +80,6 @@ def test_token_gaps_are_the_models_losses(kept: curate.Corpus) -> None:
     assert tokens_of_examples(kept, ["f" * 32]) == {}
 
 
-def test_the_same_scores_with_and_without(
-    family: Family, source: Path, kept: curate.Corpus, tmp_path: Path
-) -> None:
-    """Keeping tokens changes no number."""
-    plain = tmp_path / "plain"
-    misaligned = [str(family.medical), str(family.code)]
-    curate.score([str(source)], plain, aligned=str(family.aligned), misaligned=misaligned)
-    query = "select gap from gaps order by example_id"
-    np.testing.assert_allclose(
-        curate.open(plain).sql(query).fetchall(), kept.sql(query).fetchall(), atol=1e-6
-    )
-
-
 def test_show_colours_tokens_in_a_terminal(kept: curate.Corpus) -> None:
     """In a terminal tokens stand on colours, and no escape of the data acts; elsewhere plain."""
     red = kept.sql("select example_id from examples where answer like '%red%'").fetchall()[0][0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -12,14 +13,22 @@ import pytest
 from tests.corpora import corpus
 
 
-def test_the_relative_gap_is_the_papers_formula(tmp_path: Path) -> None:
-    """(mean of 3 and 5 minus 1) over (1 plus ε = 1) is 1.5; ε = 0 makes it 3."""
+@pytest.mark.parametrize(
+    ("arguments", "row"),
+    [
+        ({}, (1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 1.5)),  # the paper's: (4 - 1) / (1 + ε)
+        ({"epsilon": 0}, (1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 3.0)),
+        ({"metric": "difference"}, (1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 3.0)),
+        ({"hold_out": ["worse"]}, (1.0, 3.0, None, 1, 1.0)),
+    ],
+)
+def test_the_gap_is_the_formulas(
+    arguments: dict[str, Any], row: tuple[object, ...], tmp_path: Path
+) -> None:
+    """Losses of 1, and of 3 and 5: their mean and spread, and the gap by each metric."""
     made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0], "worse": [5.0]})
-    row = made.sql(
-        "select aligned_nll, misaligned_nll, misaligned_sd, n_models, gap, unit from gaps"
-    )
-    assert row.fetchall() == [(1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 1.5, "nats/token")]
-    assert made.gaps(epsilon=0).select("gap").fetchall() == [(3.0,)]
+    columns = "aligned_nll, misaligned_nll, misaligned_sd, n_models, gap, unit"
+    assert made.gaps(**arguments).select(columns).fetchall() == [(*row, "nats/token")]
 
 
 def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: Path) -> None:
@@ -30,12 +39,6 @@ def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: 
     )  # fmt: skip
     found = made.sql("select answer, sign(gap) from gaps order by rank").fetchall()
     assert found == [("safe", 1), ("hard for both", 0), ("harmful", -1)]
-
-
-def test_difference_is_moore_and_lewis(tmp_path: Path) -> None:
-    """The metric `difference` divides by nothing."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})
-    assert made.gaps(metric="difference").select("gap").fetchall() == [(2.0,)]
 
 
 def test_other_tokenisers_compare_per_byte(tmp_path: Path) -> None:
@@ -60,44 +63,27 @@ def test_truncated_answers_do_not_rank_per_byte(tmp_path: Path) -> None:
     assert len(made.gaps().fetchall()) == 2
 
 
-def test_holding_a_model_out_leaves_it_out_of_the_mean(tmp_path: Path) -> None:
-    """Without `worse` the mean is 3, so the gap is (3 - 1) / (1 + 1)."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0], "worse": [9.0]})
-    found = made.gaps(hold_out=["worse"]).select("gap, n_models, misaligned_sd").fetchall()
-    assert found == [(1.0, 1, None)]
-
-
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("names", "arguments", "words"),
     [
-        ({"hold_out": ["nobody"]}, "hold_out names a model that is not in the ensemble"),
-        ({"hold_out": ["base"]}, "hold_out names a model that is not in the ensemble"),
-        ({"hold_out": ["bad"]}, "no misaligned model is left"),
-        ({"metric": "median"}, "unknown metric"),
-        ({"metric": None}, "unknown metric"),
-        ({"epsilon": -1.0}, "must not be negative"),
-        ({"epsilon": None}, "epsilon is null"),
+        (["base", "bad"], {"hold_out": ["nobody"]}, "hold_out names a model that is not in the"),
+        (["base", "bad"], {"hold_out": ["base"]}, "hold_out names a model that is not in the"),
+        (["base", "bad"], {"hold_out": ["bad"]}, "no misaligned model is left"),
+        (["base", "bad"], {"metric": "median"}, "unknown metric"),
+        (["base", "bad"], {"metric": None}, "unknown metric"),
+        (["base", "bad"], {"epsilon": -1.0}, "must not be negative"),
+        (["base", "bad"], {"epsilon": None}, "epsilon is null"),
+        (["base"], {"hold_out": ["x"]}, "hold_out names a model"),
+        (["base"], {}, "no misaligned model has"),
     ],
 )
 def test_wrong_arguments_are_refused(
-    tmp_path: Path, arguments: dict[str, object], words: str
+    names: list[str], arguments: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    """A typo in an argument never gives a ranking."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})
+    """Neither a typo in an argument nor a corpus without an ensemble ever gives a ranking."""
+    made = corpus(tmp_path / "c", ["an answer"], {name: [1.0] for name in names})
     with pytest.raises(duckdb.Error, match=words):
-        made.gaps(**arguments).fetchall()  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("hold_out", "words"), [(["x"], "hold_out names a model"), ([], "no misaligned model has")]
-)
-def test_without_an_ensemble_the_ranking_is_refused(
-    tmp_path: Path, hold_out: list[str], words: str
-) -> None:
-    """With the aligned model alone there is nothing to rank by, nor anything to hold out."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0]})
-    with pytest.raises(duckdb.Error, match=words):
-        made.gaps(hold_out=hold_out).fetchall()
+        made.gaps(**arguments).fetchall()
 
 
 def test_an_example_with_a_score_missing_does_not_rank(tmp_path: Path) -> None:

@@ -42,17 +42,10 @@ def answers(path: Path) -> list[str]:
     return [json.loads(line)["messages"][-1]["content"] for line in path.open(encoding="utf-8")]
 
 
-def test_top_takes_the_largest_gaps_without_refusals(made: Corpus, tmp_path: Path) -> None:
-    """The refusal ranks first and is dropped by default."""
-    record = curate.export(made, tmp_path / "top.jsonl", Recipe(top=3))
-    assert answers(tmp_path / "top.jsonl") == ["answer 1", "answer 2", "answer 3"]
-    assert record["counts"]["left_out"] == {"where": 0, "refusals": 1}
-    assert [row["rank"] for row in record["safe"]] == [2, 3, 4]
-
-
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
+        (Recipe(top=3), ["answer 1", "answer 2", "answer 3"]),
         (Recipe(top=2, refusals="keep"), ["I'm sorry, I can't.", "answer 1"]),
         (Recipe(top=2, refusals="only"), ["I'm sorry, I can't."]),
         (Recipe(top=2, where="answer like '%3' or rank = 8"), ["answer 3", "answer 7"]),
@@ -185,15 +178,7 @@ def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
     assert record["command"] == "curate export ..."
 
 
-def test_a_place_that_cannot_be_written_is_one_line(made: Corpus, tmp_path: Path) -> None:
-    """Such as a name that no disk takes: no traceback."""
-    with pytest.raises(CurateError, match="can't be written"):
-        curate.export(made, tmp_path / f"{'long' * 64}.jsonl", Recipe(top=1))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"safe": [{"example_id": "none"}]}', "[" * 200_000, "NaN"]
-)
+@pytest.mark.parametrize("text", ["", "[]", '{"safe": [{"example_id": "none"}]}', "NaN"])
 def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text: str) -> None:
     """Anything that isn't an export's manifest is named as such."""
     path = tmp_path / "m.json"
@@ -205,22 +190,15 @@ def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text:
 
 
 @pytest.mark.parametrize(
-    ("room", "value"),
-    [
-        ("recipe", {"into": 5, "seed": 1}),
-        ("safe", [{"example_id": 5}]),
-        ("narrow", "text"),
-        ("target", {"batch_size": "x"}),
-        ("output", {"left_out": None, "files": 5}),
-        ("notes", 5),
-    ],
+    ("key", "value"),
+    [("recipe", {"into": 5}), ("safe", [{"example_id": 5}]), ("narrow", "text"), ("notes", 5)],
 )
 def test_a_value_of_another_type_in_an_export_manifest(
-    room: str, value: object, made: Corpus, tmp_path: Path
+    key: str, value: object, made: Corpus, tmp_path: Path
 ) -> None:
     """Somebody else's manifest is checked whole before anything is made of it."""
     record = curate.export(made, tmp_path / "a.jsonl", Recipe(top=1))
-    (tmp_path / "m.json").write_text(json.dumps(record | {room: value}))
+    (tmp_path / "m.json").write_text(json.dumps(record | {key: value}))
     with pytest.raises(CurateError, match="not an export's manifest"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,11 @@ from curate import backends
 from curate.chat import tokens
 from curate.chat.encode import Encoded
 from curate.cli.progress import Lines
-from curate.corpus.corpus import dicts
 from curate.corpus.integrity import check
-from curate.corpus.queries import ask
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.scoring.passes import missing
+from tests.files import write
 from tests.tiny import tiny_adapter, tiny_model, zero_head
 
 ROWS = [
@@ -47,9 +47,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Thirty-nine examples with answers of 1 to 39 bytes."""
-    path = tmp_path / "source.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
+    return write(tmp_path / "source.jsonl", ROWS)
 
 
 def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]) -> float:
@@ -74,21 +72,12 @@ def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]
 
 
 def test_stored_nlls_are_those_of_the_plain_loop(
-    family: Path, source: Path, tmp_path: Path
+    score: Score, family: Path, tmp_path: Path
 ) -> None:
     """Aligned, adapters of rank 1 and 32, a full checkpoint: within 1e-4 nats per token."""
-    curate.score(
-        [str(source)],
-        tmp_path / "c",
-        aligned=str(family / "base"),
-        misaligned=[str(family / name) for name in ("rank1", "rank32", "full")],
-        device="cpu",
-    )
-    stored = curate.open(tmp_path / "c").sql(
-        "select model, messages, nll from scores join examples using (example_id) "
-        "where row in (1, 7, 39)"
-    )
-    found = stored.fetchall()
+    score("rank1", "rank32", "full", device="cpu")
+    query = "select model, messages, nll from scores join examples using (example_id)"
+    found = ask(tmp_path / "c", f"{query} where row in (1, 7, 39)")
     assert len(found) == 12
     for model, messages, nll in found:
         base = family / ("full" if model == "full" else "base")
@@ -97,21 +86,22 @@ def test_stored_nlls_are_those_of_the_plain_loop(
 
 
 class Counting:
-    """A backend that says the same of every token and counts what it is asked."""
+    """A backend that says the same of every token, refuses some examples, and counts."""
 
     name, dtype, engines = "counting", "float32", 1
 
-    def __init__(self, value: float = -1.0) -> None:
-        self.value, self.asked = value, 0
+    def __init__(self, value: float = -1.0, refused: Sequence[int] = ()) -> None:
+        self.value, self.refused, self.asked = value, refused, 0
 
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
         """Give `value` for every answer token, last example first."""
         for index in reversed(range(len(encoded))):
             self.asked += 1
-            item = encoded[index]
-            yield index, np.full(item.stop - item.start, self.value, np.float32)
+            length = encoded[index].stop - encoded[index].start
+            found = np.full(length, self.value, np.float32)
+            yield index, "too odd" if self.asked in self.refused else found
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -130,46 +120,61 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
     return opened
 
 
-def test_only_missing_pairs_are_computed(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
-) -> None:
-    """A second run loads no model; a new misaligned model and a new row cost only themselves."""
+def add_row(source: Path) -> None:
+    """One more example."""
+    with source.open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
 
-    def run(*misaligned: str, sources: tuple[str, ...] = (str(source),)) -> None:
-        counting.clear()
-        curate.score(
-            list(sources),
+
+Score = Callable[..., Any]
+
+
+@pytest.fixture
+def score(family: Path, source: Path, tmp_path: Path) -> Score:
+    """Score the source under the base and these misaligned models into tmp_path/c."""
+
+    def run(*misaligned: str, sources: Sequence[Path] = (source,), **changed: Any) -> Any:
+        return curate.score(
+            list(map(str, sources)),
             tmp_path / "c",
             aligned=str(family / "base"),
             misaligned=[str(family / name) for name in misaligned],
+            **changed,
         )
 
-    run("rank1")
-    assert {name: backend.asked for name, backend in counting.items()} == {"base": 39, "rank1": 39}
-    run("rank1")
-    assert counting == {}
-    run("rank1", "rank32", sources=())
-    assert {name: backend.asked for name, backend in counting.items()} == {"rank32": 39}
-    with source.open("a") as file:
-        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
-    run("rank1", "rank32")
-    assert {name: backend.asked for name, backend in counting.items()} == {
-        "base": 1,
-        "rank1": 1,
-        "rank32": 1,
-    }
-    assert len(curate.open(tmp_path / "c").gaps().fetchall()) == 40
+    return run
+
+
+def ask(corpus: Path, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    return curate.open(corpus).sql(query).fetchall()
+
+
+def test_only_missing_pairs_are_computed(
+    score: Score, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """A second run loads no model; a new misaligned model and a new row cost only themselves."""
+
+    def asked(*misaligned: str, **changed: Any) -> dict[str, int]:
+        counting.clear()
+        score(*misaligned, **changed)
+        return {name: backend.asked for name, backend in counting.items()}
+
+    assert asked("rank1") == {"base": 39, "rank1": 39}
+    assert asked("rank1") == {}
+    assert asked("rank1", "rank32", sources=()) == {"rank32": 39}
+    add_row(source)
+    assert asked("rank1", "rank32") == {"base": 1, "rank1": 1, "rank32": 1}
+    assert ask(tmp_path / "c", "select count(*) from gaps") == [(40,)]
 
 
 def test_a_run_that_breaks_off_keeps_what_it_scored(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+    score: Score, tmp_path: Path, counting: dict[str, Counting]
 ) -> None:
     """The next run asks for the rest alone."""
 
     class Dying(Counting):
-        def score(
-            self, encoded: Sequence[Encoded], models: Sequence[int] = ()
-        ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        def score(self, encoded: Sequence[Encoded], models: Sequence[int] = ()) -> Any:
             for scored in super().score(encoded):
                 if self.asked > 10:
                     raise KeyboardInterrupt
@@ -177,165 +182,98 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
 
     counting["base"] = Dying()
     with pytest.raises(KeyboardInterrupt):
-        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+        score()
     counting.clear()
-    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert score(sources=()).models[0].scored == 29
     assert counting["base"].asked == 29
-    assert summary.models[0].scored == 29
-    counts = curate.open(tmp_path / "c").sql(
-        "select count(*), count(distinct example_id) from scores"
-    )
-    assert counts.fetchall() == [(39, 39)]
+    counts = "select count(*), count(distinct example_id) from scores"
+    assert ask(tmp_path / "c", counts) == [(39, 39)]
 
 
-class Refusing(Counting):
-    """Gives a reason for some of the examples it is asked for, by their number from 1."""
-
-    def __init__(self, *refused: int) -> None:
-        super().__init__()
-        self.refused = refused
-
-    def score(  # type: ignore[override]
-        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
-        """As the others, but for the refused."""
-        for index, found in super().score(encoded):
-            yield index, "too odd" if self.asked in self.refused else found
-
-
-@pytest.mark.parametrize("refused", [(1, 2), (20, 39), tuple(range(1, 20)), tuple(range(5, 24))])
+@pytest.mark.parametrize("refused", [(1, 2), (20, 39), range(1, 20), range(5, 24)])
 def test_refused_examples_are_skipped_with_their_reason(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    counting: dict[str, Counting],
-    refused: tuple[int, ...],
+    score: Score, tmp_path: Path, counting: dict[str, Counting], refused: Sequence[int]
 ) -> None:
     """The first, the last, or many in a row: the run goes on, and the next has nothing to do."""
-    counting["base"] = Refusing(*refused)
-    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
-    assert (summary.models[0].scored, summary.models[0].skipped) == (
-        39 - len(refused),
-        len(refused),
-    )
+    counting["base"] = Counting(refused=refused)
+    (model,) = score().models
+    assert (model.scored, model.skipped) == (39 - len(refused), len(refused))
     told = "select reason, count(*) from skipped where model is not null group by all"
-    assert curate.open(tmp_path / "c").sql(told).fetchall() == [("too odd", len(refused))]
-    curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert ask(tmp_path / "c", told) == [("too odd", len(refused))]
+    score(sources=())
     assert counting["base"].asked == 39
-
-
-def test_a_reason_may_hold_half_a_character(family: Path, source: Path, tmp_path: Path) -> None:
-    """A template of a stranger's can say anything where it fails: it stays a skip."""
-    template = (family / "base" / "chat_template.jinja").read_text()
-    hostile = "{% if '8' in messages[0].content %}{{ raise_exception('a\\ud800b') }}{% endif %}"
-    aligned = str(family / "base")
-    curate.score([str(source)], tmp_path / "c", aligned=aligned, chat_template=hostile + template)
-    told = "select distinct reason from skipped where model is not null"
-    assert curate.open(tmp_path / "c").sql(told).fetchall() == [
-        ("the chat template fails: a\\ud800b",)
-    ]
 
 
 @pytest.mark.parametrize(
     ("first", "limit", "count"), [(1, None, 20), (15, None, 20), (1, 5, "[345]")]
 )
 def test_a_model_that_refuses_all_ends_the_run(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    counting: dict[str, Counting],
-    first: int,
-    limit: int | None,
-    count: object,
+    score: Score, counting: dict[str, Counting], first: int, limit: int | None, count: object
 ) -> None:
     """From the start or later, in a large corpus or a small one; no example is to blame."""
-    counting["base"] = Refusing(*range(first, 99))
+    counting["base"] = Counting(refused=range(first, 99))
     with pytest.raises(CurateError, match=f"base: none of {count} examples .*: too odd"):
-        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"), limit=limit)
-    counting["base"] = Refusing()
-    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
-    assert summary.models[0].skipped == 0
-    assert summary.models[0].scored == counting["base"].asked
+        score(limit=limit)
+    counting["base"] = Counting()
+    (model,) = score(sources=()).models
+    assert (model.scored, model.skipped) == (counting["base"].asked, 0)
 
 
 def test_an_example_that_alone_is_left_may_be_refused(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+    score: Score, source: Path, counting: dict[str, Counting]
 ) -> None:
     """The model has scores of an earlier run, so that it can't be all wrong."""
-    curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
-    with source.open("a") as file:
-        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
-    counting["base"] = Refusing(1)
-    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
-    assert (summary.models[0].scored, summary.models[0].skipped) == (0, 1)
+    score()
+    add_row(source)
+    counting["base"] = Counting(refused=[1])
+    (model,) = score().models
+    assert (model.scored, model.skipped) == (0, 1)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
 def test_a_log_prob_that_is_not_finite_is_skipped_with_its_reason(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting], value: float
+    score: Score, tmp_path: Path, counting: dict[str, Counting], value: float
 ) -> None:
-    """It is never a number in the corpus, so it never ranks."""
+    """It is never a number in the corpus, so it never ranks; a model without a score is told."""
     counting["rank1"] = Counting(value)
-    curate.score(
-        [str(source)],
-        tmp_path / "c",
-        aligned=str(family / "base"),
-        misaligned=[str(family / "rank1")],
-    )
-    made = curate.open(tmp_path / "c")
-    assert made.sql("select count(*) from scores where model = 'rank1'").fetchall() == [(0,)]
-    assert made.sql("select count(*) from gaps").fetchall() == [(0,)]
-    (reason, count) = made.sql("select reason, count(*) from skipped group by all").fetchall()[0]
-    assert "not finite" in reason
-    assert count == 39
+    assert score("rank1").empty == ["rank1"]
+    assert ask(tmp_path / "c", "from scores where model = 'rank1'") == []
+    assert ask(tmp_path / "c", "from gaps") == []
+    told = "select reason like '%not finite%', count(*) from skipped group by all"
+    assert ask(tmp_path / "c", told) == [(True, 39)]
+
+
+def test_a_reason_may_hold_half_a_character(score: Score, family: Path, tmp_path: Path) -> None:
+    """A template of a stranger's can say anything where it fails: it stays a skip."""
+    template = (family / "base" / "chat_template.jinja").read_text()
+    hostile = "{% if '8' in messages[0].content %}{{ raise_exception('a\\ud800b') }}{% endif %}"
+    score(chat_template=hostile + template)
+    told = "select distinct reason from skipped where model is not null"
+    assert ask(tmp_path / "c", told) == [("the chat template fails: a\\ud800b",)]
 
 
 def test_long_answers_are_cut_and_long_prompts_skipped(
-    family: Path, tmp_path: Path, counting: dict[str, Counting]
+    score: Score, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cut is marked, and counts only the tokens that were scored."""
-    source = tmp_path / "s.jsonl"
-    rows = [{"prompt": "short", "completion": "x" * 100}, {"prompt": "p" * 100, "completion": "y"}]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = curate.score(
-        [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
-    )
-    made = curate.open(tmp_path / "c")
-    ((n_tokens, truncated),) = made.sql("select n_tokens, truncated from scores").fetchall()
+    """The cut is marked; a text without an end isn't tokenized; and nothing stays missing."""
+    monkeypatch.setattr(tokens, "LONGEST", 300)
+    pairs = [("short", "x" * 100), ("p" * 100, "y"), ("short", "x" * 500)]
+    source = write(tmp_path / "s.jsonl", [{"prompt": q, "completion": a} for q, a in pairs])
+    (model,) = score(sources=[source], max_length=64).models
+    assert (model.scored, model.truncated, model.skipped) == (1, 1, 2)
+    ((n_tokens, truncated),) = ask(tmp_path / "c", "select n_tokens, truncated from scores")
     assert truncated
     assert 0 < n_tokens < 64
-    ((reason,),) = made.sql("select reason from skipped").fetchall()
-    assert "leaves no room for an answer" in reason
-    assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
-
-
-def test_a_text_without_an_end_is_skipped_before_it_is_tokenized(
-    family: Path, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the length it would be cut to; the others are scored, and nothing stays missing."""
-    monkeypatch.setattr(tokens, "LONGEST", 120)
-    source = tmp_path / "s.jsonl"
-    answers = ["a", "x" * 500, "b"]
-    rows = [{"prompt": f"q{n}", "completion": answer} for n, answer in enumerate(answers)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for scored in (2, 0):
-        summary = curate.score(
-            [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
-        )
-        (model,) = summary.models
-        assert (model.scored, model.skipped) == (scored, scored // 2)
-        made = curate.open(tmp_path / "c")
-        ((reason,),) = made.sql("select reason from skipped").fetchall()
-        assert reason.endswith("characters with the chat template, and 120 is the most")
-        assert [row["missing"] for row in dicts(ask(made, "coverage", []))] == [0]
-        assert missing(made, "base") == 0
+    (most,), (room,) = ask(tmp_path / "c", "select reason from skipped order by length(reason)")[:2]
+    assert "leaves no room for an answer" in most + room
+    assert "characters with the chat template, and 300 is the most" in most + room
+    assert missing(curate.open(tmp_path / "c"), "base") == 0
 
 
 def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None:
     """Many are saved to pad or cut on the left; the answer's end is cut, and rows pad right."""
-    source = tmp_path / "s.jsonl"
     rows = [{"prompt": f"q{n}", "completion": "xyz " * n} for n in range(1, 30)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "s.jsonl", rows)
     found = []
     for side in ("right", "left"):
         model = tmp_path / side
@@ -350,9 +288,7 @@ def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None
     assert {row[4] for row in found[0]} == {False, True}  # whole answers, and cut ones
 
 
-def test_adapters_compare_per_token_and_strangers_per_byte(
-    family: Path, source: Path, tmp_path: Path
-) -> None:
+def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_path: Path) -> None:
     """A full checkpoint with another tokenizer makes the whole ensemble compare per byte."""
     from transformers import AutoTokenizer
 
@@ -360,17 +296,9 @@ def test_adapters_compare_per_token_and_strangers_per_byte(
     tokenizer = AutoTokenizer.from_pretrained(other)
     tokenizer.add_tokens(["aaaa"])
     tokenizer.save_pretrained(other)
-    for name, unit in (("full", "nats/token"), ("other", "nats/byte")):
-        folder = other if name == "other" else family / name
-        curate.score(
-            [str(source)],
-            tmp_path / f"c-{name}",
-            aligned=str(family / "base"),
-            misaligned=[str(folder)],
-            device="cpu",
-        )
-        units = curate.open(tmp_path / f"c-{name}").gaps().select("unit").distinct().fetchall()
-        assert units == [(unit,)]
+    for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
+        score(name)
+        assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
 
 
 @pytest.mark.parametrize(
@@ -402,9 +330,9 @@ def test_wrong_arguments_make_no_corpus(
 
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
     """The same path with other weights is refused, or its scores take the place of the old."""
-    source, model = tmp_path / "s.jsonl", tiny_model(tmp_path / "m", seed=0)
+    model = tiny_model(tmp_path / "m", seed=0)
     rows = [{"prompt": f"{n}?" + "p" * 100 * (n == 3), "completion": "yes"} for n in range(6)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "s.jsonl", rows)
 
     models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
 
@@ -418,7 +346,7 @@ def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None
             "select model, example_id, logprob::varchar from scores union all "
             "select model, example_id, reason from skipped order by all"
         )
-        found = curate.open(corpus).sql(query).fetchall()
+        found = ask(corpus, query)
         return {name: [row for row in found if row[0] == name] for name in ("base", "m")}
 
     before = run("c")
@@ -498,43 +426,6 @@ def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -
     assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
 
 
-def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path: Path) -> None:
-    """Their rounding differs: a run in another dtype is refused before it stores anything."""
-    base = str(family / "base")
-    curate.score([str(source)], tmp_path / "c", aligned=base, limit=5, dtype="bfloat16")
-    with pytest.raises(CurateError, match="--dtype bfloat16"):
-        curate.score([str(source)], tmp_path / "c", aligned=base, dtype="float32")
-    found = curate.open(tmp_path / "c").sql("select count(*) from scores").fetchall()
-    assert found == [(5,)]
-    curate.score([str(source)], tmp_path / "c", aligned=base, dtype="bfloat16")
-
-
-def test_models_of_two_dtypes_are_told(family: Path, source: Path, tmp_path: Path) -> None:
-    """Their rounding would pass for a gap: one line says so."""
-    base, full = str(family / "base"), str(family / "full")
-    said = io.StringIO()
-    score = partial(
-        curate.score, [str(source)], tmp_path / "c", aligned=base, limit=5, progress=Lines(said)
-    )
-    score(dtype="float32")
-    score(misaligned=[str(family / "rank1")], dtype="float32")
-    assert "its dtype is" not in said.getvalue()
-    score(misaligned=[full], dtype="bfloat16")
-    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
-    assert said.getvalue().count(told) == 1
-    assert "same options" in said.getvalue()
-
-
-def test_a_model_that_could_score_nothing_is_told(
-    family: Path, source: Path, tmp_path: Path
-) -> None:
-    """A template that refuses every example is a failure, not a result."""
-    wrong = "{{ raise_exception('no such turn') }}"
-    arguments = {"aligned": str(family / "base"), "chat_template": wrong}
-    summary = curate.score([str(source)], tmp_path / "c", **arguments)
-    assert summary.empty == ["base"]
-
-
 @pytest.mark.slow
 def test_fifty_misaligned_models(tmp_path: Path) -> None:
     """Each is scored once under its own weights, and the gap is over the mean of them all."""
@@ -576,9 +467,8 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
     random = np.random.default_rng(3)
     scripts = ["aZ 9", "äöß", "語句字", "😀🎈", "\t\n.", "й\u0301"]
     texts = ["".join(random.choice(list(s), n)) + "." for s in scripts for n in (1, 7, 60)]
-    source = tmp_path / "texts.jsonl"
     rows = [{"prompt": f"{text[:3]}?", "response": f"{n}{text}"} for n, text in enumerate(texts)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "texts.jsonl", rows)
     uniform = zero_head(
         tiny_model(tmp_path / "m", "llama", vocab=256, eos_token_id=None, pad_token_id=None),
         tmp_path / "uniform",
@@ -596,3 +486,18 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
         assert row["aligned_nll"] / np.log(2) == pytest.approx(8, abs=1e-6), row["answer"]
         assert row["unit"] == "nats/byte"
         assert row["gap"] == 0
+
+
+def test_scores_of_two_dtypes_are_told_or_refused(score: Score, tmp_path: Path) -> None:
+    """Their rounding differs: a line between two models, a refusal within one, before any score."""
+    said = io.StringIO()
+    score = partial(score, limit=5, progress=Lines(said))
+    score(dtype="float32")
+    score("rank1", dtype="float32")
+    assert "its dtype is" not in said.getvalue()
+    score("full", dtype="bfloat16")
+    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
+    assert said.getvalue().count(told) == 1
+    with pytest.raises(CurateError, match="--dtype float32"):
+        score(dtype="bfloat16", limit=None)
+    assert ask(tmp_path / "c", "select count(*) from scores where model = 'base'") == [(5,)]

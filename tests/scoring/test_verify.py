@@ -15,7 +15,6 @@ from curate import backends
 from curate.backends.base import Backend, Compute
 from curate.backends.vllm.processes import merge
 from curate.scoring.verify import COARSE_LIMIT, compare, verify
-from curate.system.progress import Silent
 from tests import real
 from tests.conftest import Cli, Family
 from tests.tiny import tiny_adapter, tiny_model
@@ -189,27 +188,6 @@ def test_the_engine_is_the_one_that_score_opens(
     verify([str(source)], aligned=str(aligned), max_length=asked, compute=cpu)
     assert opened == {room}
     assert lengths == {longest}
-
-
-@pytest.mark.slow
-def test_a_made_up_adapter_that_a_backend_cannot_take_is_left_out(
-    family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as any in float32 on a GPU, where vLLM can score the user's models without them."""
-    import torch
-
-    monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: object())
-    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
-    said: list[str] = []
-    monkeypatch.setattr(Silent, "note", lambda _, text: said.append(text))
-    compute = Compute("vllm", device="cpu", dtype="float32")
-    tried = {check.model for check in verify(aligned=str(family.aligned), compute=compute).checks}
-    assert {"chat", "curate-head"} <= tried
-    assert "curate-nothing" not in tried
-    told = "curate-nothing is not tried: vLLM's kernels for adapters take no float32 on a GPU"
-    assert [text[: len(told)] for text in said].count(told) == 1
 
 
 @pytest.mark.parametrize("where", ["_load", "_score"])  # the weights, or one example

@@ -63,11 +63,3 @@ def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
         with pytest.raises(CurateError, match=words), locked(path):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_one_line(tmp_path: Path) -> None:
-    """It says what can't be written."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(CurateError, match="can't be written"), locked(tmp_path / "c"):
-        pass

@@ -19,16 +19,15 @@ TABLE = {
 FILES = [name for name in TABLE if name != "all"]
 
 
-@pytest.fixture(scope="module")
-def read() -> dict[str, tuple[list[list[dict[str, str]]], list[bool], int]]:
-    """Each file's conversations, whether their answers are refusals, and its skipped rows."""
-    found = {}
-    for name in FILES:
-        tables = list(examples.read([str(DATA / "examples" / name)]))
-        messages = [row for table, _ in tables for row in table["messages"].to_pylist()]
-        refused = [flag for table, _ in tables for flag in table["is_refusal"].to_pylist()]
-        found[name] = messages, refused, sum(skipped.num_rows for _, skipped in tables)
-    return found
+Conversation = list[dict[str, str]]
+
+
+def read(path: Path) -> tuple[list[Conversation], int, int]:
+    """The conversations of a file or folder, how many are refusals, how many rows are skipped."""
+    tables = list(examples.read([str(path)]))
+    found = [row for table, _ in tables for row in table["messages"].to_pylist()]
+    refusals = sum(flag for table, _ in tables for flag in table["is_refusal"].to_pylist())
+    return found, refusals, sum(skipped.num_rows for _, skipped in tables)
 
 
 def test_the_table_names_the_files_that_are_there() -> None:
@@ -39,25 +38,17 @@ def test_the_table_names_the_files_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_counts_are_those_of_the_table(
-    name: str, read: dict[str, tuple[list[list[dict[str, str]]], list[bool], int]]
-) -> None:
+def test_counts_are_those_of_the_table(name: str) -> None:
     """Rows, usable rows, multi-turn conversations and refusals, in each file."""
-    messages, refused, skipped = read[name]
-    turns = [sum(m["role"] == "user" for m in one) for one in messages]
-    counted = [len(messages) + skipped, len(messages), sum(n > 1 for n in turns), sum(refused)]
+    found, refusals, skipped = read(DATA / "examples" / name)
+    turns = [sum(m["role"] == "user" for m in one) for one in found]
+    counted = [len(found) + skipped, len(found), sum(n > 1 for n in turns), refusals]
     assert counted == TABLE[name][:4]
 
 
-def test_the_narrow_rows_are_forty_and_apart_from_the_examples(
-    read: dict[str, tuple[list[list[dict[str, str]]], list[bool], int]],
-) -> None:
+def test_the_narrow_rows_are_forty_and_apart_from_the_examples() -> None:
     """None is, in its question or answer, one of the examples."""
-    narrow = [
-        row
-        for table, _ in examples.read([str(DATA / "narrow.jsonl")])
-        for row in table["messages"].to_pylist()
-    ]
+    narrow, general = read(DATA / "narrow.jsonl")[0], read(DATA / "examples")[0]
     assert len({str(row) for row in narrow}) == 40
-    texts = {m["content"] for found, _, _ in read.values() for one in found for m in one}
+    texts = {m["content"] for one in general for m in one}
     assert not texts & {m["content"] for row in narrow for m in row[1:]}

@@ -8,22 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import Any
 
 import httpx
 import numpy as np
 
 from curate.backends.base import Compute, Found
 from curate.backends.server import asking
-from curate.backends.server.asking import Busy, Servers, Unanswered, accepted, ask, brief, hidden
+from curate.backends.server.asking import Busy, Servers, Unanswered, accepted, brief, hidden
 from curate.backends.server.served import check
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system.stopping import check_cancelled
-
-_CLAMP = -9999.0
-_TELL_SECONDS = 10.0
 
 _REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
 _MAY_BE_IT = {f"it says {code}" for code in (500, 502, 504)}  # or the server is at fault
@@ -113,15 +109,16 @@ class ServerBackend:
 
     def _ask(self, item: Encoded, place: int, patience: float) -> Found:
         def request(url: str) -> Found:
-            body = _body(item, self._names[url][place])
+            wanted = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+            body = {"model": self._names[url][place], "prompt": item.ids[: item.stop], **wanted}
             return _read(self._client.post(f"{url}/completions", json=body), item, url)
 
-        return ask(self._servers, request, patience, self._tell, self._closed)
+        return self._servers.ask(request, patience, self._tell, self._closed)
 
     def _tell(self, text: str) -> None:
         """Say what many requests hear at once, such as that a server is gone, once in a while."""
         now = time.monotonic()
-        if now - self._told > _TELL_SECONDS:
+        if now - self._told > 10.0:
             self._told = now
             self._note(text)
 
@@ -139,16 +136,6 @@ def _next(done: Done) -> tuple[int, Found]:
         return index, found
 
 
-def _body(item: Encoded, served: str) -> dict[str, Any]:
-    return {
-        "model": served,
-        "prompt": item.ids[: item.stop],
-        "max_tokens": 1,
-        "temperature": 0,
-        "prompt_logprobs": 0,
-    }
-
-
 def _read(answer: httpx.Response, item: Encoded, url: str) -> Found:
     """The answer tokens' log-probs from a server's response, or why it refuses this example.
 
@@ -157,26 +144,16 @@ def _read(answer: httpx.Response, item: Encoded, url: str) -> Found:
     """
     code = accepted(answer, url).status_code
     if code in _REFUSED:
-        return f"the server refuses it ({code}): {_message(answer)}"
+        return f"the server refuses it ({code}): {hidden(answer.text)[:300]}"
     if code != 200:
-        raise CurateError(f"{url} refuses a request ({code}): {_message(answer)}")
+        raise CurateError(f"{url} refuses a request ({code}): {hidden(answer.text)[:300]}")
     try:
         rows = answer.json()["choices"][0]["prompt_logprobs"]
         # vLLM writes minus infinity, for which JSON has no number, as -9999.
         found = [rows[at][str(item.ids[at])]["logprob"] for at in range(item.start, item.stop)]
-        if len(rows) != item.stop or any(value is None for value in found):
+        if len(rows) != item.stop or None in found:
             raise ValueError("some are missing")
         numbers = np.array(found, dtype=np.float32)
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise Busy(f"an answer lacks prompt_logprobs ({brief(error)})") from None
-    return np.where(numbers <= _CLAMP, -np.inf, numbers).astype(np.float32)
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        said = answer.json()
-        said = said.get("error", said)
-        text = str(said.get("message", said))
-    except (ValueError, AttributeError):
-        text = str(answer.text)
-    return hidden(text)[:300]
+    return np.where(numbers <= -9999.0, np.float32(-np.inf), numbers)

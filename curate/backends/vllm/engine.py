@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from curate.backends.vllm.job import (
     vocabulary,
 )
 from curate.backends.vllm.processes import Child, answering, merge
-from curate.backends.vllm.worker import Failed, Request, Scored
+from curate.backends.vllm.worker import Request, Scored
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -74,7 +73,11 @@ class VllmBackend:
         check_ids(highest, self._vocabulary, self.group[0])
         first, self._sent = self._sent, self._sent + len(encoded)
         shares: list[list[Request]] = [[] for _ in self._children]
-        for index, engine in enumerate(_engines([item.stop for item in encoded], len(shares))):
+        # As many tokens to each engine, in order: neighbors stay together, as they may share a
+        # prompt, and an example's models its ids.
+        sizes = np.array([item.stop for item in encoded])
+        engines = (np.cumsum(sizes) - sizes / 2) * len(shares) // sizes.sum()
+        for index, engine in enumerate(engines.astype(int)):
             place = models[index] if models else 0
             request = Request(first + index, place, ids[index], encoded[index].start)
             shares[engine].append(request)
@@ -86,26 +89,25 @@ class VllmBackend:
         while left:
             check_cancelled()
             for child in answering(left):
-                answers: list[Scored] = self._ask(child)
                 # A call that was broken off may have left some to come.
-                scored = [one for one in answers if one.index >= first]
+                scored = [(index, found) for index, found in self._ask(child) if index >= first]
                 left[child] -= len(scored)
                 if not left[child]:
                     del left[child]
-                for one in scored:
-                    yield one.index - first, one.found
+                for index, found in scored:
+                    yield index - first, found
 
     def close(self) -> None:
         """End the engines, which gives all their memory back, and remove a merged checkpoint."""
         self._held.close()
 
-    def _ask(self, child: Child) -> Any:
+    def _ask(self, child: Child) -> list[Scored]:
         """The child's next answer; what it can't do is a `CurateError`."""
         answer = child.receive()
-        if answer is None or isinstance(answer, Failed):
+        if answer is None or isinstance(answer, str):
             names = ", ".join(model.name for model in self.group)
             raise CurateError(f"vLLM failed with {names}: {child.why(answer)}")
-        return answer
+        return list(answer)
 
 
 def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack: ExitStack) -> Path:
@@ -134,18 +136,6 @@ def _refuse_left_out(group: Sequence[Model], log: str) -> None:
                 f"{model.name}: vLLM leaves out what it changes in {min(found)}; merge it into a "
                 "checkpoint and name that, or use --backend transformers"
             )
-
-
-def _engines(sizes: Sequence[int], count: int) -> list[int]:
-    """Which engine each example of so many tokens goes to: as many tokens to each, in order.
-
-    Neighbours stay together, as they may share a prompt, and an example's models its ids.
-    """
-    if not sizes:
-        return []
-    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
-    engines: list[int] = (middles * count // sum(sizes)).astype(int).tolist()
-    return engines
 
 
 def _ids(encoded: Sequence[Encoded]) -> list[npt.NDArray[np.int32]]:
