@@ -55,7 +55,7 @@ def status(
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
-    """Show a corpus's models: role, reference, commit, fingerprint, last run.
+    """Show a corpus's models: reference, commit, fingerprint, last run.
 
     Example: curate models -c my-corpus
     """

@@ -21,6 +21,7 @@ from curate.selection.recipe import Recipe
 from tests.conftest import Cli
 from tests.corpora import corpus, large_corpus
 from tests.files import write
+from tests.hub import Hub
 
 LIMITED = """
 import resource, sys
@@ -182,14 +183,16 @@ def test_threads_do_not_change_a_byte(
     assert len(found[0]) == 3
 
 
-def test_the_narrow_set_may_stand_on_the_hub(made: Corpus, tmp_path: Path, cli: Cli) -> None:
-    """Its address reaches the reader whole: here that of a local folder with a data set."""
+def test_the_narrow_set_may_stand_on_the_hub(
+    made: Corpus, tmp_path: Path, cli: Cli, hub: Hub
+) -> None:
+    """Its address reaches the reader whole."""
     rows = pa.table({"prompt": [f"q{n}" for n in range(20)], "completion": ["a"] * 20})
-    (tmp_path / "set").mkdir()
-    pq.write_table(rows, tmp_path / "set" / "train.parquet")
+    pq.write_table(rows, tmp_path / "train.parquet")
+    hub.push("datasets/acme/set", {"train.parquet": (tmp_path / "train.parquet").read_bytes()})
     ran = cli(
         "export", "-c", made.path, "-o", tmp_path / "mix.jsonl", "--fraction", 0.1,
-        "--into", f"hf://{tmp_path}/set:train",
+        "--into", "hf://acme/set:train",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert "22 rows, 2 of them safe examples" in ran.out
