@@ -150,9 +150,9 @@ def print_plan(summary: Summary) -> None:
         clock = timedelta(seconds=round(run.seconds)) if known else None
         rows.append((run.name, run.role, run.scored, run.tokens, clock))
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
-    if total := round(sum(run.seconds for run in summary.models)):
+    if total := sum(run.seconds for run in summary.models):
         print(
-            f"About {timedelta(seconds=total)} in all, by a sample timed on the first model that "
+            f"About {timedelta(seconds=round(total))} in all, by a sample timed on the first model that "
             "lacks anything; the others are assumed to be as fast. To run it, drop --dry-run."
         )
     elif not summary.timed:

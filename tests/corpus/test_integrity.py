@@ -146,7 +146,7 @@ def _overwrite(column: str, part: Path) -> None:
     found = bytearray(part.read_bytes())
     group = pq.read_metadata(part).row_group(0)
     chunks = map(group.column, range(group.num_columns))
-    (chunk,) = (chunk for chunk in chunks if column in chunk.path_in_schema)
+    chunk = next(chunk for chunk in chunks if chunk.path_in_schema.endswith(column))
     start = chunk.dictionary_page_offset or chunk.data_page_offset
     found[start : start + chunk.total_compressed_size] = b"Z" * chunk.total_compressed_size
     part.write_bytes(found)

@@ -96,8 +96,7 @@ def test_no_source_and_no_corpus(cli: Cli, family: Family, tmp_path: Path) -> No
 def test_no_hub_is_asked_twice(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub id that can't be had offline is one line that says both readings of the argument."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    source = tmp_path / "rows.jsonl"
-    source.write_bytes(GOOD)
+    source = write(tmp_path / "rows.jsonl", [GOOD])
     ran = cli("score", source, "-c", tmp_path / "c", "--aligned", "nobody/no-such-model")
     fails(ran, "nobody/no-such-model", "HF_HUB_OFFLINE is set", "no such folder here either")
     assert not (tmp_path / "c").exists()

@@ -93,7 +93,7 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     "two boms.jsonl": (b"\xef\xbb\xbf\xef\xbb\xbf" + GOOD + GOOD, (1, 1)),
     "utf-16.jsonl": (GOOD.decode().encode("utf-16"), "UTF-16"),
     "utf-16 big.csv": (CSV.decode().encode("utf-16-be"), "UTF-16"),
-    "old mac.jsonl": (GOOD.replace(b"\n", b"\r") * 2, (0, 1)),
+    "old mac.jsonl": (GOOD.replace(b"\n", b"\r") * 2, "no example could be read"),
     "mixed ends.csv": (CSV + b"q,b\r\nq,c\rq,d", (4, 0)),
     # files of JSON
     "cut off.jsonl": (GOOD + GOOD[:20] + b"\n" + GOOD, (2, 1)),
@@ -126,7 +126,7 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     "cut.jsonl.zst": (pa.compress(GOOD * 1000, "zstd", asbytes=True)[:-3], "can't be read"),
     "flipped.jsonl.gz": (PACKED[:40] + b"\xff" + PACKED[41:], "can't be read"),
     "noise after.jsonl.gz": (PACKED + b"noise", "can't be read"),
-    "packed twice.jsonl.gz": (gzip.compress(PACKED), (0, 1)),
+    "packed twice.jsonl.gz": (gzip.compress(PACKED), "no example could be read"),
     # Parquet
     "beside dates far away.parquet": (
         _beside(pa.array([0, 2**31 - 1], pa.int32()).cast(pa.date32())),
@@ -134,7 +134,10 @@ INPUTS: dict[str, tuple[bytes, Verdict]] = {
     ),
     "beside decimals.parquet": (_beside(pa.array([None, 10**60], pa.decimal256(76))), (2, 0)),
     "beside bytes.parquet": (_beside(pa.array([b"\xff", b"\0"])), (2, 0)),
-    "numbers for texts.parquet": (_parquet({"prompt": [1, 2], "response": [[1.0], []]}), (0, 2)),
+    "numbers for texts.parquet": (
+        _parquet({"prompt": [1, 2], "response": [[1.0], []]}),
+        "no example could be read",
+    ),
     "no UTF-8.parquet": (
         _parquet({"prompt": pa.array([b"q", b"\xff"]).view(pa.string()), "response": ["a", "b"]}),
         (1, 1),

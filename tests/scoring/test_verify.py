@@ -40,12 +40,13 @@ def test_right_numbers_pass(cli: Cli, family: Family, sources: Path) -> None:
 
 
 def test_rows_that_cannot_be_used_are_named(cli: Cli, family: Family, tmp_path: Path) -> None:
-    """With no usable row the error is the first one's place and reason."""
+    """With no usable row the error names the file and the reasons."""
     source = tmp_path / "broken.jsonl"
     source.write_text('{"prompt": \n')
     ran = cli("verify", source, *family.arguments("code"))
     assert ran.code == 1
-    assert f"{source}:1: not valid JSON" in ran.err
+    assert f"{source}: no example could be read" in ran.err
+    assert "not valid JSON" in ran.err
 
 
 def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_path: Path) -> None:
