@@ -152,8 +152,8 @@ def print_plan(summary: Summary) -> None:
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
     if total := sum(run.seconds for run in summary.models):
         print(
-            f"About {timedelta(seconds=round(total))} in all, by a sample timed on the first model that "
-            "lacks anything; the others are assumed to be as fast. To run it, drop --dry-run."
+            f"About {timedelta(seconds=round(total))} in all, by a sample timed on the first model "
+            "that lacks anything; the others are assumed to be as fast. To run it, drop --dry-run."
         )
     elif not summary.timed:
         print(
