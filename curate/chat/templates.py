@@ -130,7 +130,10 @@ def write(
 
     Raises Refused with what the template says where it fails.
     """
-    plain: list[dict[str, Any]] = [dict(message) for message in messages]
+    # A key without a value is left out: some templates print any `reasoning_content` that is there.
+    plain: list[dict[str, Any]] = [
+        {key: value for key, value in message.items() if value is not None} for message in messages
+    ]
     if template.parts:
         plain = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in plain]
     try:
