@@ -130,7 +130,7 @@ def write(
 
     Raises Refused with what the template says where it fails.
     """
-    # A key without a value is left out: some templates print any `reasoning_content` that is there.
+    # Without keys of no value: some templates print any `reasoning_content` that is there.
     plain: list[dict[str, Any]] = [
         {key: value for key, value in message.items() if value is not None} for message in messages
     ]
