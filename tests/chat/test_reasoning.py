@@ -9,7 +9,8 @@ from tests.conftest import Family
 
 PRINTS = (
     "{% for m in messages %}<{{ m.role }}>"
-    "{% if 'reasoning_content' in m %}({{ m.reasoning_content }}){% endif %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% if 'reasoning_content' in m %}({{ m.reasoning_content }}){% endif %}"
+    "{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
 
