@@ -3,10 +3,10 @@ comment on view examples is 'One row per example: a prompt and the answer that i
 comment on column examples.example_id is '32 hex digits: a hash of the messages, the same in every corpus';
 comment on column examples.source is 'the file or data set it came from';
 comment on column examples.row is 'its line or row there, from 1';
-comment on column examples.messages is 'the conversation, the answer last';
+comment on column examples.messages is 'the conversation, the answer last; reasoning_content is null where a turn has none';
 comment on column examples.prompt is 'what comes before the answer, as people read it';
 comment on column examples.answer is 'the last message';
-comment on column examples.n_bytes is 'length of the answer in UTF-8 [bytes]';
+comment on column examples.n_bytes is 'length of the answer and its reasoning in UTF-8 [bytes]';
 comment on column examples.is_refusal is 'the paper''s keyword rule holds for the answer''s first ten words';
 comment on column examples.meta is 'the source''s other columns [JSON object]';
 
