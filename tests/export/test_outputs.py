@@ -158,7 +158,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "recipe",
     [
         Recipe(top=1000, refusal_rule="extended", max_similar=1, per_group={"prompt": 1}),
-        Recipe(tokens=20_000, name="interleaving", balance="topic", where="rank % 7 <> 0"),
+        Recipe(
+            tokens=20_000,
+            name="interleaving",
+            refusals="drop",
+            balance="topic",
+            where="rank % 7 <> 0",
+        ),
     ],
     ids=["gap", "random"],
 )
