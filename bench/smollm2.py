@@ -73,14 +73,17 @@ def train(
     chosen = torch.randperm(len(conversations))[:rows].tolist()
     examples = [encode(tokenizer, conversations[n], longest) for n in chosen]
     steps = len(examples) // batch
+    # Batches of like lengths, in an order by chance: less padding.
+    examples.sort(key=lambda example: len(example[0]))
+    order = torch.randperm(steps).tolist()
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 8, (steps - step) / steps)
     )
     began, tokens, losses = time.monotonic(), 0, []
-    for step in range(steps):
-        ids, labels = collate(examples[step * batch : (step + 1) * batch])
+    for step, first in enumerate(order):
+        ids, labels = collate(examples[first * batch : (first + 1) * batch])
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = net(
                 input_ids=ids.to(device),
