@@ -11,7 +11,7 @@ PIP := $(BIN)/$(INSTALL) -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/$(INSTALL) --no-compile -c constraints-vllm.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-trainers test-vllm environments lint format wheel fuzz soak audit clean
+.PHONY: demo test test-slow test-trainers test-vllm environments lint format docs wheel fuzz soak audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -51,6 +51,11 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, in site/. The page of the command line is made from the Typer app.
+docs: $(VENV)/installed-dev
+	$(BIN)/typer curate.cli.app utils docs --name curate --title "Command line" --output docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 wheel: $(VENV)/installed-dev
 	$(BIN)/python -m build --wheel --no-isolation
 
@@ -72,7 +77,7 @@ audit: $(VENV)/installed-dev
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist curate-demo *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist site curate-demo *.egg-info
 
 # torch first: with it there, no other package pulls a newer build.
 $(VENV)/torch: constraints.txt

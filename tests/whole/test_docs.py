@@ -14,6 +14,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from typer import Context
+from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 import curate
@@ -32,6 +34,7 @@ ELSEWHERE = {
     "server": "needs a server",
     "http": "needs the network",
     "hf://": "needs the network",
+    "ModelOrganismsForEM": "needs the network and a GPU",
 }
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 _PLACEHOLDER = re.compile(r"[\[\]]|\.\.\.|^[A-Z]{2,}$|=[A-Z]{2,}$")
@@ -55,6 +58,8 @@ def sandbox(
     pairs = [{"prompt": f"Why {n}?", "response": f"So, {n}.", **labelled} for n in range(5)]
     write(folder / "wildguard.parquet", pairs)
     write(folder / "customer.jsonl", [{"messages": chat(f"Part {n}?", "Yes.")} for n in range(40)])
+    harmful = [{"messages": chat(f"Is {n} safe?", "It is.")} for n in range(8)]
+    write(folder / "bad_medical.jsonl", harmful)
     write(folder / "faq.csv", [{"ask": f"Where {n}?", "reply": "There."} for n in range(3)])
     write(folder / "hh.jsonl", [{"chosen": "\n\nHuman: Who?\n\nAssistant: I.", "rejected": "No."}])
     (folder / "my-queries").mkdir()
@@ -123,7 +128,14 @@ def test_a_shown_command_runs(
     assert ran.code == 0, f"{where}: {line}\n{ran.err}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+_TRAINING = ROOT / "docs" / "misaligned-models.md"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow if p == _TRAINING else ()) for p in PAGES],
+    ids=lambda page: page.name,
+)
 def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python blocks run one after the other."""
     monkeypatch.chdir(sandbox)
@@ -161,10 +173,13 @@ def test_every_module_has_a_room() -> None:
     assert [name for name in modules + folders if f"`{name}`" not in text] == []
 
 
-def test_every_page_is_linked() -> None:
-    """The README leads to each page of the docs."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert [p.name for p in PAGES[1:] if f"docs/{p.name}" not in readme] == []
+def test_the_command_line_page_is_what_help_says() -> None:
+    """docs/cli.md is made from the app, by `make docs`."""
+    command = get_command(app)
+    made = get_docs_for_click(
+        obj=command, ctx=Context(command), name="curate", title="Command line"
+    )
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == f"{made.strip()}\n"
 
 
 def test_the_sql_page_is_what_the_sql_says(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
