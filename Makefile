@@ -11,7 +11,7 @@ PIP := $(BIN)/$(INSTALL) -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/$(INSTALL) --no-compile -c constraints-vllm.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-trainers test-vllm environments lint format docs wheel fuzz soak audit clean
+.PHONY: demo test test-slow test-trainers test-vllm environments lint format docs dist fuzz soak audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -56,8 +56,12 @@ docs: $(VENV)/installed-dev
 	$(BIN)/typer curate.cli.app utils docs --name curate --title "Command line" --output docs/cli.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-wheel: $(VENV)/installed-dev
-	$(BIN)/python -m build --wheel --no-isolation
+# The source distribution and the wheel made from it, as a package index would take them.
+dist: $(VENV)/installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(PIP) twine
+	$(BIN)/twine check --strict dist/*
 
 # Minutes of coverage-guided fuzzing of the readers; atheris is Linux's and not every Python's.
 fuzz: $(VENV)/installed-dev
