@@ -515,6 +515,6 @@ def test_reasoning_that_the_template_does_not_read_is_told(
     source, said = write(tmp_path / "thought.jsonl", rows), io.StringIO()
     columns = {"reasoning": "reasoning"}
     score("full", sources=[source], columns=columns, chat_template=template, progress=Lines(said))
-    note = "base: its chat template does not read reasoning; "
+    note = "examples that are scored without theirs: 1"
     assert said.getvalue().count(note) == told
     assert counting["full"].asked == 3
