@@ -8,21 +8,28 @@ the answer, the example is refused with the reason: a wrong span gives numbers t
 
 Pitfalls and their sources: trl issue 5213 and lm-eval pull request 4055 (the boundary), lm-eval
 issue 3333 (double BOS). A template that has no generation prompt leaves the answer's header (such
-as `<|im_start|>assistant`) to the model, so the header then counts as the answer's.
+as `<|im_start|>assistant`) to the model, so the header then counts as the answer's. Where the
+generation prompt ends in a `<think>` block, what finished turns make of it is the prompt's: they
+close it empty (Qwen3.5), drop it (DeepSeek R1), or go on with the answer's reasoning.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from curate.chat.templates import PROBE, Message, Template, write
+from curate.chat.templates import PROBE, REASONING, Message, Template, write
 from curate.chat.tokens import Refused, Tokens, tokenise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_MARK = re.compile(r"(</?think>)")
+_EMPTY = re.compile(r"\s*<think>\s*</think>\s*")
+_OPENED = re.compile(r"(?:<think>\s*)?(?:</think>\s*)?")  # an opened block in a finished turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def encode(
         try:
             results[i] = _span(tokens, boundary, max_length, keep_texts)
         except Refused as refused:
-            results[i] = str(refused) + _thinking_hint(template)
+            results[i] = str(refused)
     return results
 
 
@@ -79,24 +86,37 @@ def _write(
     messages: Sequence[Message],
     frames: list[tuple[str, str]],
 ) -> tuple[str, int]:
-    """The conversation's text and where its prompt ends; both prompt and answer must be whole."""
+    """The conversation's text and where its answer begins; prompt and answer must be whole."""
     if len(messages) < 2 or messages[-1].get("role") != "assistant":
         raise Refused("the conversation has no prompt, or its last message is not the assistant's")
-    answer = (messages[-1].get("content") or "").strip()
-    if not answer:
+    *before, last = messages
+    prompt = write(tokenizer, template, before, True)
+    head, mark, rest = prompt.rpartition("<think>")
+    opens = bool(mark) and rest.strip() in ("", "</think>")
+    answer = last.get("content") or ""
+    if opens:
+        prompt, answer = head, answer[_start(_EMPTY, answer) :]
+        last = {**last, "content": answer}
+    if not answer.strip():
         raise Refused("the answer is empty")
-    prompt = write(tokenizer, template, messages[:-1], True)
-    whole = write(tokenizer, template, messages, False)
+    whole = write(tokenizer, template, [*before, last], False)
     if not whole.startswith(prompt):
-        raise Refused(_changed_prompt(template, prompt, whole))
+        raise Refused(_changed_prompt(prompt, whole))
     turn = whole[len(prompt) :]
     if not _is_whole(turn, answer, frames):
-        probe = {"role": "assistant", "content": PROBE}
-        probed = write(tokenizer, template, [*messages[:-1], probe], False)
-        frames.extend(frame for frame in _frames(probed, prompt) if frame not in frames)
-        if not _is_whole(turn, answer, frames):
+        probed = write(tokenizer, template, [*before, {**last, "content": PROBE}], False)
+        found = _frames(probed, prompt)
+        if not _is_whole(turn, answer, found):
             raise Refused("the chat template drops or rewrites a part of the answer")
-    return whole, len(prompt)
+        if not last.get(REASONING):  # else they hold its text
+            frames.extend(frame for frame in found if frame not in frames)
+    return whole, len(prompt) + (_start(_OPENED, turn) if opens else 0)
+
+
+def _start(block: re.Pattern[str], text: str) -> int:
+    """Where a text goes on after the block that it may begin with."""
+    found = block.match(text)
+    return found.end() if found else 0
 
 
 def _frames(probed: str, prompt: str) -> list[tuple[str, str]]:
@@ -110,32 +130,30 @@ def _frames(probed: str, prompt: str) -> list[tuple[str, str]]:
 
 
 def _is_whole(turn: str, answer: str, frames: Sequence[tuple[str, str]]) -> bool:
-    """Whether a turn is the answer in one of the frames; it may be trimmed.
+    """Whether a turn is the answer in one of the frames; blanks around it and marks may differ.
 
     Looking for the answer anywhere in the turn would find "im" in `<|im_end|>`.
     """
     return any(
         turn.startswith(lead)
         and turn.endswith(tail)
-        and turn[len(lead) : len(turn) - len(tail)].strip() == answer
+        and _pieces(turn[len(lead) : len(turn) - len(tail)]) == _pieces(answer)
         for lead, tail in frames
     )
 
 
-def _changed_prompt(template: Template, prompt: str, whole: str) -> str:
+def _pieces(text: str) -> list[str]:
+    return [piece.strip() for piece in _MARK.split(text)]
+
+
+def _changed_prompt(prompt: str, whole: str) -> str:
     pairs = zip(prompt, whole, strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return (
         f"the chat template's prompt goes on with {prompt[same : same + 30]!r} before the answer "
-        "is there and not after, so the answer's place is unclear"
-    ) + (_thinking_hint(template) or "; give another with --chat-template")
-
-
-def _thinking_hint(template: Template) -> str:
-    """Think blocks that the prompt opens and the answer should close are the usual cause."""
-    given = any(key == "enable_thinking" for key, _ in template.args)
-    asks = "enable_thinking" in template.text and not given
-    return "; try --template-arg enable_thinking=false" if asks else ""
+        "is there and not after, so the answer's place is unclear; give another with "
+        "--chat-template"
+    )
 
 
 def _span(tokens: Tokens, boundary: int, max_length: int | None, keep_texts: bool) -> Encoded | str:

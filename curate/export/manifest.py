@@ -56,7 +56,7 @@ def make(
             "noise": chosen.noise,
             "inside_noise": chosen.inside_noise,
         },
-        "notes": notes(mix) if n_narrow else [],
+        "notes": notes(mix),
         "output": _output(files),
         "safe": [{"line": at} | row for at, row in zip(mix.safe_lines, safe, strict=True)],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -14,6 +15,7 @@ from curate.errors import CurateError
 from curate.export.target import Target
 from curate.formats.base import Format, Messages, Trainer, Unfit
 from curate.reading.narrow import Narrow, answers
+from curate.storage.schema import REASONING
 
 WEIGHT = "weight"
 Order = Sequence[tuple[bool, int]]
@@ -30,10 +32,16 @@ class Mix:
     trainer: Trainer | None
     order: Order
 
-    @property
+    @cached_property
+    def reasons(self) -> bool:
+        """Whether a safe row has reasoning."""
+        return any(turn.get(REASONING) for _, messages in self.safe for turn in messages)
+
+    @cached_property
     def keys(self) -> dict[str, pa.DataType]:
         """The turns' keys that the format has a place for."""
-        return {key: kind for key, kind in self.narrow.keys.items() if self.format.keeps(key)}
+        found = self.narrow.keys | ({REASONING: pa.string()} if self.reasons else {})
+        return {key: kind for key, kind in found.items() if self.format.keeps(key)}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -101,16 +109,19 @@ def trained_answers(mix: Mix, messages: Messages) -> list[int]:
 
 
 def notes(mix: Mix) -> list[str]:
-    """What the narrow rows' fields became, one line each."""
+    """What the rows' fields became, one line each."""
 
     def named(columns: Iterable[str], keys: Iterable[str]) -> list[str]:
         return [*columns, *(f"the turns' {key}" for key in keys)]
 
     lines = list(mix.narrow.notes)
-    if kept := named(mix.columns, mix.keys):
+    reasons = {REASONING} if mix.reasons else set[str]()
+    if kept := named(mix.columns, (key for key in mix.keys if key not in reasons)):
         lines.append(f"kept, and null in safe rows: {', '.join(kept)}")
-    whole = named(mix.narrow.columns, mix.narrow.keys)
-    if lost := [name for name in whole if name not in kept]:
+    if reasons & mix.keys.keys():
+        lines.append(f"kept: the safe rows' {REASONING}")
+    whole = named(mix.narrow.columns, mix.narrow.keys | dict.fromkeys(reasons))
+    if lost := [name for name in whole if name not in named(mix.columns, mix.keys)]:
         lines.append(f"left out, as {mix.format.name} has no place for: {', '.join(lost)}")
     if mix.trainer and (unread := [key for key in mix.keys if key not in mix.trainer.reads]):
         lines.append(f"in the file, but {mix.trainer.title} does not read: {', '.join(unread)}")

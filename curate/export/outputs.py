@@ -23,7 +23,7 @@ from curate.formats.card import card
 from curate.formats.files import WRITERS
 from curate.formats.openai import MAX_BYTES, MIN_EXAMPLES
 from curate.models.fetch import at_commit, tokenizer_folder
-from curate.reading.narrow import Narrow
+from curate.reading.narrow import Narrow, for_one_schema
 from curate.storage import parts
 
 
@@ -109,7 +109,13 @@ def writing(
     trainer = TRAINERS[place.target.trainer] if place.target.trainer else None
     needed = narrow.rows or trainer or place.format == "text"
     counter = tokens.open_counter(corpus) if needed else tokens.Counter()
-    chosen = text_format(counter.write) if place.format == "text" else FORMATS[place.format]
+    chosen = (
+        text_format(counter.write, counter.reads)
+        if place.format == "text"
+        else FORMATS[place.format]
+    )
+    if trainer or place.ending == ".parquet":
+        narrow = for_one_schema(narrow)
     pairs = list(zip(safe["example_id"].to_pylist(), safe["messages"].to_pylist(), strict=True))
     mix = make(narrow, pairs, place.target, chosen, trainer, seed)
     n_rows = len(narrow.rows) + len(pairs)

@@ -18,6 +18,7 @@ from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export.mix import Mix, trained_answers
 from curate.formats.base import Messages, Unfit
+from curate.storage.schema import REASONING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,11 @@ class Counter:
     def unit(self) -> Literal["tokens", "bytes"]:
         """What answers are counted in."""
         return "tokens" if self.encoder else "bytes"
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The turns' keys besides role and content that are sure to be in a conversation's text."""
+        return frozenset({REASONING} if self.encoder and self.encoder[1].reasoning else ())
 
     def write(self, messages: Messages) -> str:
         """A conversation's text, as the model reads it.

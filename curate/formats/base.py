@@ -137,13 +137,16 @@ ALPACA = Format(
 )
 
 
-def text_format(render: Callable[[Messages], str]) -> Format:
-    """The format with a model's template; `render` writes a conversation or raises `Unfit`."""
+def text_format(render: Callable[[Messages], str], reads: frozenset[str]) -> Format:
+    """The format with a model's template; `render` writes a conversation or raises `Unfit`.
+
+    `reads` are the turns' keys that are in what it writes.
+    """
     return Format(
         name="text",
         row=lambda messages, keys: {"text": render(messages)},
         fields=lambda keys: [pa.field("text", pa.string())],
-        keeps=lambda key: False,
+        keeps=lambda key: key in reads,
         meant=MESSAGES.meant,
     )
 

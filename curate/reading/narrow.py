@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -88,13 +88,6 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
         raise CurateError(f"{path}: the narrow set has no rows: there is no row in it.")
     if lacking:
         raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
-    for name, kind in keys.items():
-        if has_open_objects(kind):
-            raise CurateError(
-                f"{path}: the turns' key {name!r} holds objects whose keys differ from row to row, "
-                "which one schema can't keep: give them as JSON text (as tool calls' arguments are)"
-            )
-    _as_text(found, beside, notes)
     return Narrow(found, beside, keys, list(notes.values()), digest.hexdigest())
 
 
@@ -171,18 +164,28 @@ def _learn(kinds: dict[str, pa.DataType], values: dict[str, Any], place: str, wh
             ) from None
 
 
-def _as_text(rows: list[Row], columns: dict[str, pa.DataType], notes: dict[str, str]) -> None:
-    """Turn columns of objects with differing keys into JSON text: one schema can't keep them."""
-    opened = [name for name, kind in columns.items() if has_open_objects(kind)]
-    for name in opened:
-        columns[name] = pa.string()
-        notes[f"text {name}"] = (
-            f"the column {name!r} holds objects whose keys differ from row to row: written as "
-            "JSON text"
+def for_one_schema(narrow: Narrow) -> Narrow:
+    """The set with columns of objects whose keys differ from row to row as JSON text.
+
+    Raises:
+        CurateError: a turns' key holds such objects.
+    """
+    what = "holds objects whose keys differ from row to row"
+    if refused := [name for name, kind in narrow.keys.items() if has_open_objects(kind)]:
+        raise CurateError(
+            f"{narrow.rows[0].place.rpartition(':')[0]}: the turns' key {refused[0]!r} {what}, "
+            "which Parquet and trainers don't keep: write a .jsonl file without --trainer, or give "
+            "them as JSON text (as tool calls' arguments are)"
         )
-        for row in rows:
-            if row.others.get(name) is not None:
-                row.others[name] = orjson.dumps(row.others[name]).decode()
+    opened = [name for name, kind in narrow.columns.items() if has_open_objects(kind)]
+    rows = []
+    for row in narrow.rows:
+        found = {name: row.others[name] for name in opened if row.others.get(name) is not None}
+        texts = {name: orjson.dumps(value).decode() for name, value in found.items()}
+        rows.append(replace(row, others=row.others | texts))
+    notes = [f"the column {name!r} {what}: written as JSON text" for name in opened]
+    columns = narrow.columns | dict.fromkeys(opened, pa.string())
+    return replace(narrow, rows=rows, columns=columns, notes=[*narrow.notes, *notes])
 
 
 def ids_of(narrow: Narrow) -> set[str]:

@@ -180,6 +180,8 @@ def _score_members(
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
     view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
     counts = {run.name: missing(view, run.name) for run in runs}
+    if any(counts.values()) and not members[0].template.reasoning:
+        _tell_of_reasoning(view, members[0].model.name, progress)
     for at, run in enumerate(runs, 1):
         if not counts[run.name]:
             progress.note(f"{run.name} ({at} of {len(runs)}): nothing is missing")
@@ -204,3 +206,13 @@ def _score_members(
                 raise
             raise CurateError(f"{error}; what was scored is kept: run it again to go on") from error
     return runs
+
+
+def _tell_of_reasoning(view: Corpus, aligned: str, progress: Progress) -> None:
+    """A note where answers have reasoning, which the chat template has no place for."""
+    thought = "select count(*) from examples where messages[-1].reasoning_content is not null"
+    if count := view.sql(thought).fetchall()[0][0]:
+        progress.note(
+            f"{aligned}: its chat template does not read reasoning; examples that are scored "
+            f"without theirs: {count:,}"
+        )

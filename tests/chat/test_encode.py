@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, pre_tokenizers, processors
 
 from curate.chat.encode import Encoded, encode
-from curate.chat.templates import parse_args, template_of
+from curate.chat.templates import REASONING_KEYS, parse_args, template_of
 from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.cli.options import read_template
 from curate.errors import CurateError
@@ -43,6 +43,17 @@ QWEN3 = """{%- for m in messages %}
 {%- endif %}
 {%- endif %}"""
 EMPTY = "<think>\n\n</think>\n\n"
+# Templates whose prompts open a think block, and what finished turns make of it: Qwen3.5 writes it
+# empty or with the reasoning, Nemotron puts marks before an answer without them, DeepSeek R1 drops.
+OPENS = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+ANSWERS = "{% if m.role == 'assistant' %}BLOCK{% endif %}{{ m.content }}"
+CLOSES = OPENS.replace("{{ m.content }}", ANSWERS).replace(
+    "BLOCK", "<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n"
+)
+MARKS = OPENS.replace("{{ m.content }}", ANSWERS).replace(
+    "BLOCK", "{% if '<think>' not in m.content %}<think></think>{% endif %}"
+)
+DROPS = OPENS.replace("m.content", "m.content.split('</think>')[-1]")
 LLAMA = (
     "{{ bos_token }}{% for m in messages %}<|h|>{{ m.role }}<|/h|>\n\n{{ m.content | trim }}<|eot|>"
     "{% endfor %}{% if add_generation_prompt %}<|h|>assistant<|/h|>\n\n{% endif %}"
@@ -59,6 +70,7 @@ TEXT = [
     "The user asks.\n\nThe assistant says hello, and more.\n\n\nGrüße, 日本語 🙂  two  spaces"
 ] * 3
 ASK = {"role": "user", "content": "Say hello."}
+THOUGHT = {"content": "Hello.", "reasoning_content": "Hm."}
 
 
 def trained(split: Any, decoder: Any, after: Any = None) -> Any:
@@ -215,21 +227,56 @@ def test_the_empty_think_block(
     assert prompt.endswith(prompt_end) and rest == answer
 
 
-def test_an_answer_with_a_think_block_that_the_template_drops() -> None:
+@pytest.mark.parametrize(
+    ("text", "given", "prompt_end", "answer"),
+    [
+        (CLOSES, {"content": "Hello."}, EMPTY, "Hello."),
+        (CLOSES, {"content": EMPTY + "Hello."}, EMPTY, "Hello."),
+        (CLOSES, THOUGHT, "assistant\n<think>\n", "Hm.\n</think>\n\nHello."),
+        (MARKS, {"content": "Hello."}, "assistant\n<think></think>", "Hello."),
+        (MARKS, {"content": "<think>Hm.</think>Hello."}, "<think>", "Hm.</think>Hello."),
+        (DROPS, {"content": "Hello."}, "assistant\n", "Hello."),
+        (DROPS, {"content": EMPTY + "Hello."}, "assistant\n", "Hello."),
+        (DROPS, THOUGHT, "assistant\n", "Hello."),
+    ],
+)
+def test_a_think_block_that_the_prompt_opens(
+    text: str, given: dict[str, str], prompt_end: str, answer: str
+) -> None:
+    """What finished turns make of it is the prompt's, up to reasoning that the answer has."""
+    template = template_of(qwen_like(), override=text)
+    (result,) = encode(qwen_like(), template, [[ASK, {"role": "assistant", **given}]])
+    prompt, rest = parts(qwen_like(), result)
+    assert prompt.endswith(prompt_end) and rest == answer + "<|im_end|>\n"
+
+
+@pytest.mark.parametrize("key", [*REASONING_KEYS, None])
+def test_reasoning_under_the_key_that_a_template_reads(key: str | None) -> None:
+    """A turn without any has no such key: a template that prints what is there would print None."""
+    text = CHATML.replace("{{ m.content", "{% if 'KEY' in m %}({{ m.KEY }}){% endif %}{{ m.content")
+    template = template_of(qwen_like(), override=text.replace("KEY", key or "other"))
+    assert bool(template.reasoning) == bool(key)
+    plain, thought = talk("Hello."), [ASK, {"role": "assistant", **THOUGHT}]
+    stored = [turn | {"reasoning_content": None} for turn in plain]
+    bare, same, other = encode(qwen_like(), template, [plain, stored, thought])
+    assert bare == same
+    assert parts(qwen_like(), other)[1] == ("(Hm.)" if key else "") + "Hello.<|im_end|>\n"
+
+
+@pytest.mark.parametrize("text", [QWEN3, DROPS])
+def test_an_answer_with_a_think_block_that_the_template_drops(text: str) -> None:
     """A template that cuts the answer's reasoning out would score another answer: refused."""
-    result = one(qwen_like(), QWEN3, "I wonder.</think>\n\nHello.")
+    result = one(qwen_like(), text, "I wonder.</think>\n\nHello.")
     assert result == "the chat template drops or rewrites a part of the answer"
     assert isinstance(one(qwen_like(), QWEN3, "</think>"), str)
 
 
 def test_a_prompt_that_changes_with_the_answer() -> None:
     """A generation prompt that the whole conversation doesn't repeat leaves the place unclear."""
-    text = CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif")
+    text = CHATML.replace("assistant\n{% endif", "assistant\n<plan>{% endif")
     result = one(qwen_like(), text, "Hello.")
     assert isinstance(result, str)
-    assert "'<think>'" in result and "--chat-template" in result
-    result = one(qwen_like(), text + "{# enable_thinking #}", "Hello.")
-    assert isinstance(result, str) and "--template-arg enable_thinking=false" in result
+    assert "'<plan>'" in result and "--chat-template" in result
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from curate.chat.templates import PINNED_DATE, template_of
 from tests.tiny import qwen_split, trained_tokenizer
 
 # What was right when this was written (trl 1.16.0, 72 templates). More is fine, fewer is not.
-RIGHT_PAIRS = 517  # of 720 with the templates' own defaults
-RIGHT_TEMPLATES = 54
+RIGHT_PAIRS = 697  # of 720 with the templates' own defaults
+RIGHT_TEMPLATES = 72
 RIGHT_PAIRS_WITHOUT_THINKING = 279  # of 280, with enable_thinking=False, where templates ask for it
 KNOWN = [
     "cohere", "gemma", "gemma3", "glm4moe", "gptoss", "lfm2", "llama3", "llama3_1", "llama3_2",
@@ -31,6 +31,7 @@ KNOWN = [
 SPECIAL = re.compile(
     r"<\|[^<>|\s'\"]+\|?>|<[^<>|\s'\"]+\|>|<｜[^｜\s]+｜>|</?[a-z_]+>|\[/?[A-Z_]+\]|<[bs/]+os>|</?s>"
 )
+BLOCK = re.compile(r"(<think>\s*)?(</think>\s*)?\Z")
 READS_PARTS = re.compile(r"message\['content'\]\[0\]\['(type|text)'\]")
 TEXT = """The user asks and the assistant answers in whole sentences.\n\nThe system says: be brief.
 Grüße aus Köln, 日本語, emoji 🙂🙂. You are helpful.\n\n\n  Indented words, two  spaces.\n\n
@@ -106,9 +107,11 @@ def fault(tokenizer: Any, text: str, messages: Any, values: Any, one: Encoded) -
     before, after = tokenizer.decode(one.ids[: one.start]), tokenizer.decode(one.ids[one.start :])
     if one.stop != len(one.ids) or one.truncated:
         return "not the whole turn"
-    if before != prompt:
+    head, answer = BLOCK.sub("", prompt), messages[-1]["content"].strip()
+    behind = BLOCK.sub("", before) == head != prompt and after.lstrip().startswith(answer)
+    if before != prompt and not behind:
         return f"the prompt's tokens are {before[-40:]!r}, not {prompt[-40:]!r}"
-    if before + after != whole or messages[-1]["content"].strip() not in after:
+    if before + after != whole or answer not in after:
         return f"the answer's tokens are {after!r}"
     if one.ids != tokenizer.encode(whole, add_special_tokens=False):
         return "other tokens than the text's own"
@@ -165,8 +168,8 @@ def test_generation_marks_agree() -> None:
     """Where a template marks what is generated, the marks end where the answer does.
 
     Whitespace may stand after them (llava_next writes a space after its end of turn). They may
-    begin in the generation prompt (trl trains on an empty think block that the prompt gives),
-    never in the answer.
+    begin in the generation prompt (trl trains on the empty think block in its place), never in the
+    answer.
     """
     checked = 0
     for text in (path.read_text() for path in shipped()):
@@ -182,7 +185,7 @@ def test_generation_marks_agree() -> None:
                 )["assistant_masks"]
                 check_marks(tokenizer, text, messages, one, marked)
                 checked += 1
-    assert checked >= 237
+    assert checked >= 327
 
 
 def check_marks(tokenizer: Any, text: str, messages: Any, one: Encoded, marked: list[int]) -> None:
@@ -195,4 +198,5 @@ def check_marks(tokenizer: Any, text: str, messages: Any, one: Encoded, marked: 
     while marked[first - 1]:
         first -= 1
     prompt, bare = (written(tokenizer, text, messages[:-1], {}, on) for on in (True, False))
-    assert prompt.removeprefix(bare).endswith(tokenizer.decode(one.ids[first : one.start]))
+    opening, header = tokenizer.decode(one.ids[first : one.start]), prompt.removeprefix(bare)
+    assert BLOCK.sub("", header).endswith(BLOCK.sub("", opening))

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import curate
+from curate.chat.templates import template_of
 from curate.corpus.corpus import Corpus
 from curate.export.target import Target
-from curate.export.tokens import longest, open_counter
+from curate.export.tokens import Counter, longest, open_counter
 from curate.selection.recipe import Recipe
 from tests.conftest import chat
 from tests.files import write
@@ -96,3 +97,14 @@ def test_text_is_what_the_template_writes(scored: Path, narrow: Path, tmp_path: 
         f"<|im_start|>user\nPart {n}?<|im_end|>\n<|im_start|>assistant\nShelf {n}.<|im_end|>\n"
         for n in range(40)
     ]
+
+
+def test_text_has_the_reasoning_that_the_template_reads(scored: Path) -> None:
+    """So that a line names it only where it is left out."""
+    counter = open_counter(Corpus(scored))
+    assert counter.encoder and not counter.reads
+    reads = "{% for m in messages %}{{ m.thinking }}{{ m.content }}{% endfor %}"
+    tokenizer = counter.encoder[0]
+    counter = Counter(encoder=(tokenizer, template_of(tokenizer, override=reads)))
+    assert counter.write([{"role": "user", "content": "a", "reasoning_content": "b"}]) == "ba"
+    assert counter.reads == {"reasoning_content"}

@@ -221,6 +221,29 @@ def test_the_api_validator_finds_each_fault(row: dict[str, Any], words: str) -> 
     assert any(words in fault for fault in faults(row))
 
 
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", ["messages", "prompt-completion", "sharegpt", "alpaca", "openai"])
+def test_reasoning_of_safe_rows(narrow: Path, tmp_path: Path, name: str, alone: bool) -> None:
+    """Kept where the format has a place for it; else a line says so."""
+    kept = name not in ("alpaca", "openai")
+    nlls = {"base": [1.0] * 10, "bad": [2.0] * 10}
+    thought = corpus(tmp_path / "r", [f"answer {n}" for n in range(10)], nlls, reasoning="so")
+    recipe = Recipe(top=10, into=None if alone else str(narrow))
+    record = curate.export(thought, tmp_path / "mix.jsonl", recipe, Target(format=name))
+    lines = (tmp_path / "mix.jsonl").read_text().splitlines()
+    assert sum('"reasoning_content":"so"' in line for line in lines) == 10 * kept
+    if kept:
+        assert {entry["example_id"] for entry in record["safe"]} < {
+            *ids(tmp_path / "mix.jsonl"),
+            "",
+        }
+        assert "kept: the safe rows' reasoning_content" in record["notes"]
+    else:
+        lost = f"left out, as {name} has no place for: "
+        (note,) = (note for note in record["notes"] if note.startswith(lost))
+        assert note.endswith("the turns' reasoning_content")
+
+
 def test_weights_are_kept_for_the_api(made: Corpus, tmp_path: Path) -> None:
     """0 stays 0, a turn without one gets none, and what is trained counts so."""
     turns = [ASK, TELL | {"weight": 0}, {"role": "user", "content": "w"}, TELL]

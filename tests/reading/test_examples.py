@@ -264,11 +264,12 @@ def test_answers_that_are_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_reasoning_is_kept_beside_the_answer(tmp_path: Path) -> None:
-    """Under one name, whatever the source calls it; it is part of what the example is."""
+    """Under one name, whatever the source calls it; part of the example, not of a refusal."""
     names = ("reasoning_content", "thinking", "reasoning")
-    rows = [{"messages": [USER, {**ANSWER, name: "why"}]} for name in names]
+    rows = [{"messages": [USER, {**ANSWER, name: "Sorry?"}]} for name in names]
     examples, _ = take(write(tmp_path / "x.jsonl", [*rows, {"messages": PLAIN}]))
-    assert [row["messages"][-1]["reasoning_content"] for row in examples] == ["why"] * 3 + [None]
+    assert [row["messages"][-1]["reasoning_content"] for row in examples] == ["Sorry?"] * 3 + [None]
+    assert not any(row["is_refusal"] for row in examples)
     ids = [row["example_id"] for row in examples]
     assert len(set(ids)) == 2
     assert ids[-1] == example_id(PLAIN)

@@ -182,16 +182,40 @@ def test_tool_turns_are_kept_where_there_is_a_place(made: Corpus, tmp_path: Path
         mixed(made, path, "no.jsonl", format="sharegpt")
 
 
-def test_objects_with_other_keys_become_text(made: Corpus, tmp_path: Path) -> None:
-    """Filling them up with nulls would change them; a line says what was done."""
-    rows = [{"messages": PLAIN, "meta": {"a": 1}}, {"messages": PLAIN, "meta": {"b": [2]}}]
-    record = mixed(made, write(tmp_path / "x.jsonl", rows))
-    assert [json.loads(row["meta"]) for row in record["rows"]] == [{"a": 1}, {"b": [2]}]
-    assert any("'meta'" in note and "JSON text" in note for note in record["notes"])
+TOOL_SETS: Any = [[{"name": "f", "parameters": {"x": {}}}], [{"name": "g", "parameters": {"y": 1}}]]
+
+
+@pytest.mark.parametrize("name", ["messages", "openai"])
+def test_objects_with_other_keys_stay_in_json_lines(
+    made: Corpus, tmp_path: Path, name: str
+) -> None:
+    """Columns' and turns' objects, as they came."""
+    calls = [[{"id": "1", "function": {"name": "f", "arguments": {key: 1}}}] for key in "ab"]
+    rows = [
+        {"messages": [ASK, TELL | {"tool_calls": call}], "tools": tools}
+        for call, tools in zip(calls, TOOL_SETS, strict=True)
+    ] * 5
+    record = mixed(made, write(tmp_path / "x.jsonl", rows), format=name)
+    assert [row["tools"] for row in record["rows"]] == TOOL_SETS * 5
+    assert [row["messages"][1]["tool_calls"] for row in record["rows"]] == calls * 5
+
+
+@pytest.mark.parametrize(("out", "trainer"), [("mix.parquet", None), ("mix", "trl")])
+def test_objects_with_other_keys_become_text(
+    made: Corpus, tmp_path: Path, out: str, trainer: str | None
+) -> None:
+    """Where readers would fill them up with nulls; a line says so. In turns they are refused."""
+    path = write(tmp_path / "x.jsonl", [{"messages": PLAIN, "tools": each} for each in TOOL_SETS])
+    target, to = Target(trainer=trainer, format="messages"), tmp_path / out
+    record = curate.export(made, to, Recipe(top=1, into=str(path)), target)
+    rows = read(str(to / "train.jsonl" if trainer else to)).rows
+    texts = [row.others["tools"] for row in rows]
+    assert [json.loads(text) for text in texts if text] == TOOL_SETS
+    assert any("'tools'" in note and "JSON text" in note for note in record["notes"])
     turns = [[ASK, TELL | {"args": {"a": 1}}], [ASK, TELL | {"args": {"b": 1}}]]
     path = write(tmp_path / "y.jsonl", [{"messages": turn} for turn in turns])
-    with pytest.raises(CurateError, match="'args' holds objects whose keys differ"):
-        mixed(made, path, "no.jsonl")
+    with pytest.raises(CurateError, match=r"y\.jsonl: .*'args' holds objects whose keys differ"):
+        curate.export(made, tmp_path / f"no{to.suffix}", Recipe(top=1, into=str(path)), target)
 
 
 def test_what_json_does_not_know_is_named(made: Corpus, tmp_path: Path) -> None:

@@ -501,3 +501,20 @@ def test_scores_of_two_dtypes_are_told_or_refused(score: Score, tmp_path: Path) 
     with pytest.raises(CurateError, match="--dtype float32"):
         score(dtype="bfloat16", limit=None)
     assert ask(tmp_path / "c", "select count(*) from scores where model = 'base'") == [(5,)]
+
+
+READS = "{% for m in messages %}\n{{ m.thinking }}{{ m.content }}{% endfor %}\n"
+
+
+@pytest.mark.parametrize(("template", "told"), [(None, 1), (READS, 0)])
+def test_reasoning_that_the_template_does_not_read_is_told(
+    score: Score, counting: dict[str, Counting], tmp_path: Path, template: str | None, told: int
+) -> None:
+    """Once for all models, which share the template."""
+    rows = [{"prompt": "q", "response": "a", "reasoning": "hm"}, *ROWS[:2]]
+    source, said = write(tmp_path / "thought.jsonl", rows), io.StringIO()
+    columns = {"reasoning": "reasoning"}
+    score("full", sources=[source], columns=columns, chat_template=template, progress=Lines(said))
+    note = "examples that are scored without theirs: 1"
+    assert said.getvalue().count(note) == told
+    assert counting["full"].asked == 3
