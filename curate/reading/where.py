@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import orjson
 import pyarrow as pa
+from more_itertools import constrained_batches
 
 from curate.errors import CurateError
 from curate.reading.files import Raw
@@ -28,7 +29,6 @@ LOCKED = {
 
 _ABSENT = re.compile(r'Referenced (?:column|table) "(.+?)" not found')
 _NO_KEY = re.compile(r'Could not find key "(.+?)" in struct')
-MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
 CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # asked about at a time
 MAX_SHOWN = 600  # characters of their names in a message
 MAX_DEPTH, MAX_KEYS, MAX_CELLS = 16, 256, 1 << 23  # of objects as columns; beyond they are JSON
@@ -64,7 +64,10 @@ class RowFilter:
                 key, that it names: a whole file is never left out for what it can't have.
         """
         self._begin(source)
-        for chunk in _chunks(found):
+        chunks = constrained_batches(
+            found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), strict=False
+        )
+        for chunk in chunks:
             whole = [raw for raw in chunk if not isinstance(raw[1], str)]
             kept = {whole[at][0] for at in self([row for _, row in whole])}  # type: ignore[misc]
             yield from (raw for raw in chunk if isinstance(raw[1], str) or raw[0] in kept)
@@ -79,10 +82,6 @@ class RowFilter:
         """
         for row in rows:
             self._names.update(dict.fromkeys(row))
-        if len(self._names) > MAX_COLUMNS:
-            raise CurateError(
-                f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
-            )
         self._awaited = {n: said for n, said in self._awaited.items() if n not in self._names}
         while True:
             try:
@@ -141,20 +140,6 @@ class RowFilter:
         """Whether the condition may name this column; `*` and COLUMNS() name them all."""
         where = self.where.casefold()
         return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
-
-
-def _chunks(found: Iterable[Raw]) -> Iterator[list[Raw]]:
-    """Gather rows: at most `CHUNK_ROWS` of them, or as many as hold `CHUNK_BYTES`."""
-    chunk: list[Raw] = []
-    size = 0
-    for raw in found:
-        chunk.append(raw)
-        size += _size(raw[1])
-        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def _size(value: Any) -> int:
