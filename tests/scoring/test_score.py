@@ -301,33 +301,6 @@ def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_pat
         assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"max_length": 100_000}, "reads at most 512 tokens"),
-        ({"aligned": "nowhere/at/all"}, "no such folder"),
-        ({"misaligned": ["x=base", "x=full"]}, "two models are called"),
-        ({"sources": ["missing.jsonl"]}, "missing.jsonl"),
-        ({"sources": []}, "holds no examples yet"),
-        ({"backend": "gguf"}, "unknown backend"),
-    ],
-)
-def test_wrong_arguments_make_no_corpus(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: dict[str, object],
-    words: str,
-) -> None:
-    """They are found before a folder is made."""
-    monkeypatch.chdir(family)
-    call: dict[str, object] = {"sources": [str(source)], "aligned": "base"} | arguments
-    with pytest.raises(CurateError, match=words):
-        curate.score(corpus=tmp_path / "c", **call)  # type: ignore[arg-type]
-    assert not (tmp_path / "c").exists()
-
-
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
     """The same path with other weights is refused, or its scores take the place of the old."""
     model = tiny_model(tmp_path / "m", seed=0)
