@@ -150,12 +150,6 @@ def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Encode
         assert np.abs(nlls(backend, window[:32]) - wanted).max() < 1e-4
 
 
-def test_uniform_model(made: Callable[..., Model], tmp_path: Path, window: list[Encoded]) -> None:
-    """A head of zeros costs exactly log(vocabulary) nats a token."""
-    folder = tiny.zero_head(made("llama").path, tmp_path / "zero")
-    np.testing.assert_allclose(nlls(opened(model(folder)), window), math.log(tiny.VOCAB), rtol=1e-6)
-
-
 @pytest.mark.parametrize("adapter", [None, {"rank": 32}])
 def test_bfloat16(adapter: dict[str, Any] | None, made: Callable[..., Model]) -> None:
     """In bfloat16 the NLL of answers of 16 tokens and more is within 2e-2 of float32."""
