@@ -65,10 +65,7 @@ class RowFilter:
                 key, that it names: a whole file is never left out for what it can't have.
         """
         self._begin(source)
-        chunks = constrained_batches(
-            found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), strict=False
-        )
-        for chunk in chunks:
+        for chunk in _chunks(found):
             whole = [raw for raw in chunk if not isinstance(raw[1], str)]
             kept = {whole[at][0] for at in self([row for _, row in whole])}  # type: ignore[misc]
             yield from (raw for raw in chunk if isinstance(raw[1], str) or raw[0] in kept)
@@ -138,6 +135,11 @@ class RowFilter:
         """Whether the condition may name this column; `*` and COLUMNS() name them all."""
         where = self.where.casefold()
         return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
+
+
+def _chunks(found: Iterable[Raw]) -> Iterator[tuple[Raw, ...]]:
+    """Gather rows: at most `CHUNK_ROWS` of them, or as many as hold `CHUNK_BYTES`."""
+    return constrained_batches(found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), False)
 
 
 def _size(value: Any) -> int:
