@@ -138,6 +138,14 @@ def test_epsilon_sweep_counts_what_changes(made: Corpus) -> None:
     assert answers(made, "epsilon_sweep", "top=15", "epsilons=1")["overlap"].tolist() == [1]
 
 
+@pytest.mark.parametrize("given", ["epsilons=1 -0.5", "epsilons=inf", "usual=-1"])
+def test_an_epsilon_below_zero_is_refused(cli: Cli, made: Corpus, given: str) -> None:
+    """As `gaps` refuses it: the sum under the fraction could be nought."""
+    ran = cli("sql", "epsilon_sweep", "-c", made.path, "-p", given)
+    assert (ran.code, ran.out) == (1, "")
+    assert "must not be negative or infinite" in ran.err
+
+
 def test_a_default_top_leaves_something_out(made: Corpus) -> None:
     """Of sixty examples, the usual thousand would be all; one that is given is taken as it is."""
     usual = answers(made, "epsilon_sweep")
