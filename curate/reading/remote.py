@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from glob import has_magic
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from curate.errors import CurateError
 from curate.reading import folders
 from curate.reading.addresses import Source
 
+TRIES = 3  # at reading a piece of a file
 _WEB = ("http://", "https://")
 
 
@@ -57,11 +59,50 @@ def name_of(file: str) -> str:
     return file.partition("?")[0].partition("#")[0] if file.startswith(_WEB) else file
 
 
-def open_file(address: str) -> tuple[Any, int]:
-    """Open a file for reading, and tell its size in bytes (0: not known)."""
-    system, path = fsspec.url_to_fs(address)
-    file = system.open(path, "rb")
-    return file, getattr(file, "size", None) or 0
+def open_file(address: str) -> tuple[io.BufferedReader, int]:
+    """Open a file for reading, and tell its size in bytes (0: not known).
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    try:
+        system, path = fsspec.url_to_fs(address)
+        file = system.open(path, "rb")
+    except Exception as error:
+        raise OSError(_brief(error)) from error
+    return io.BufferedReader(_Steady(file)), getattr(file, "size", None) or 0
+
+
+class _Steady(io.RawIOBase):
+    """A remote file that is read again where it fails, and then fails with an OSError."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        """Say that it is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer.
+
+        Raises:
+            OSError: it failed `TRIES` times.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                at = self._file.tell()
+                count: int = self._file.readinto(buffer)
+                return count
+            except Exception as error:
+                if not left or self._file.tell() != at:
+                    raise OSError(_brief(error)) from error
+        raise AssertionError
+
+    def close(self) -> None:
+        """Close the file too."""
+        self._file.close()
+        super().close()
 
 
 def _install(address: str, error: ImportError) -> str:

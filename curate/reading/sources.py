@@ -189,12 +189,8 @@ def _file_rows(file: str, name: str) -> Iterator[Raw]:
                 yield from csv_rows(name, opened, "\t" if kind == ".tsv" else ",")
             else:
                 yield from json_rows(name, opened, lines=kind != ".json")
-    except CurateError:
-        raise
-    except Exception as error:  # each other file system has errors of its own
-        if path and not isinstance(error, _UNREADABLE):
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
+    except _UNREADABLE as error:
+        text = " ".join(str(error).split())
         raise CurateError(f"{name}: can't be read ({text}). Is the file whole?") from None
 
 
