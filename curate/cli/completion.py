@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import orjson
 import typer
+
+from curate.storage import documents
 
 
 def query_names(incomplete: str) -> list[str]:
@@ -25,7 +26,7 @@ def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
     """
     folder = Path(context.params.get("corpus") or ".")
     try:
-        models = orjson.loads((folder / "curate.json").read_bytes())["models"]
+        models = documents.load(folder / "curate.json")["models"]
         found = [name for name, entry in models.items() if entry["role"] == "misaligned"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

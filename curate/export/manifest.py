@@ -7,7 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import orjson
 from pydantic import BaseModel
 
 from curate.corpus.corpus import Corpus
@@ -15,9 +14,10 @@ from curate.errors import CurateError
 from curate.export import tokens
 from curate.export.mix import notes, probabilities
 from curate.export.outputs import Files
-from curate.export.target import Target
+from curate.export.target import MANIFEST_BYTES, Target
 from curate.selection.recipe import Recipe
 from curate.selection.select import Selection
+from curate.storage import documents
 
 
 def make(
@@ -118,7 +118,7 @@ def load(path: Path) -> Earlier:
         CurateError: it can't be read, or is none.
     """
     try:
-        record = orjson.loads(path.read_bytes())
+        record = documents.load(path, MANIFEST_BYTES)
         return Earlier.model_validate({**record, "path": path, "record": record})
     except OSError as error:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None

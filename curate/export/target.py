@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import orjson
-
 from curate.errors import CurateError
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
 from curate.selection.recipe import check_choice
-from curate.storage import leftovers, parts
+from curate.storage import documents, leftovers, parts
 
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 2 << 30
+"""A row takes some 150: more than ten million rows."""
 LEFT_OUT = "left-out.csv"
 Placement = Literal["even", "batch", "shuffle", "separate"]
 
@@ -143,7 +143,7 @@ def _check_free(output: Output, force: bool) -> None:
 def _is_export(path: Path) -> bool:
     """Whether a folder holds an export and nothing else."""
     try:
-        record = orjson.loads((path / MANIFEST).read_bytes())
+        record = documents.load(path / MANIFEST, MANIFEST_BYTES)
         known = {MANIFEST, *record["output"]["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from pydantic import TypeAdapter
 
 from curate.errors import CurateError
 from curate.selection.recipe import Recipe
 from curate.selection.select import select
+from curate.storage import documents
 
 if TYPE_CHECKING:
     from curate.corpus.corpus import Corpus
+
+_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def exported(path: Path) -> Shown:
         CurateError: it can't be read, or is none.
     """
     try:
-        record: dict[str, Any] = orjson.loads(path.read_bytes())
+        record: dict[str, Any] = documents.load(path, _BYTES)
         counts, cut = record["counts"], record["cut"]
         return Shown(
             TypeAdapter(Recipe).validate_python(record["recipe"]),
