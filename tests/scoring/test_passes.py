@@ -72,6 +72,6 @@ def test_a_model_that_changes_before_it_is_loaded_is_not_scored(
 
     models: Any = {"aligned": str(family.aligned), "misaligned": [str(adapter)]}
     with pytest.raises(CurateError, match="model medical: its files changed since this run"):
-        curate.score([str(sources)], tmp_path / "c", **models, limit=5, progress=Writing())
+        curate.score([str(sources)], tmp_path / "c", **models, limit=1, progress=Writing())
     found = curate.open(tmp_path / "c").sql("select distinct model from scores").fetchall()
     assert found == [("chat",)]
