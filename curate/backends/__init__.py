@@ -14,8 +14,7 @@ from curate.models.resolve import Model
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
     """Settle which backend is used; say what `auto` chose and why, and what GPUs are left idle.
 
-    Raises `CurateError` for an unknown backend, for options that belong to another one, and for
-    numbers below 1.
+    Raises `CurateError` for an unknown backend, and for options that belong to another one.
     """
     if compute.backend not in NAMES:
         raise CurateError(f"unknown backend {compute.backend!r}: choose {', '.join(NAMES)}")
@@ -35,21 +34,13 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
         raise CurateError(f"--server goes with --backend server, not {compute.backend}")
     if compute.backend == "server" and not compute.servers:
         raise CurateError("--backend server needs the address of one: give --server URL")
-    if compute.backend == "server" and not (find_spec("httpx") and find_spec("tenacity")):
-        raise CurateError("--backend server needs httpx and tenacity: pip install '.[server]'")
+    if compute.backend == "server" and not find_spec("httpx"):
+        raise CurateError("--backend server needs httpx: pip install '.[server]'")
     if compute.engine != Engine() and compute.backend != "vllm":
         raise CurateError(
             "--tensor-parallel, --data-parallel and --engine-arg are vLLM's: they go with "
             f"--backend vllm, not {compute.backend}"
         )
-    for option, value in (
-        ("--tensor-parallel", compute.engine.tensor_parallel),
-        ("--data-parallel", compute.engine.data_parallel),
-        ("--batch-tokens", compute.batch_tokens),
-        ("--in-flight", compute.in_flight),
-    ):
-        if value is not None and value < 1:
-            raise CurateError(f"{option} must be at least 1, not {value}")
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus
 

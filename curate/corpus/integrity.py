@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.storage import parts
-from curate.storage.schema import EXAMPLES, KEY, SCORES, SKIPPED
 from curate.system.sql import readable_errors
 
 
@@ -45,9 +40,8 @@ def check(corpus: Corpus) -> list[Damage]:
     one of examples is found if a model has scored what it held.
     """
     root = corpus.path
-    folders = {root / "examples": EXAMPLES, root / "skipped": SKIPPED}
-    folders |= dict.fromkeys(sorted((root / "scores").glob("*")), SCORES)
-    found = [damage for folder in folders for damage in _damages(root, folder, folders[folder])]
+    folders = [root / "examples", root / "skipped", *sorted((root / "scores").glob("*"))]
+    found = [damage for folder in folders for damage in _damages(root, folder)]
     if found:
         return found
     for where, query, reason in _ACROSS_PARTS:
@@ -61,36 +55,18 @@ def check(corpus: Corpus) -> list[Damage]:
     return found
 
 
-def _damages(root: Path, folder: Path, schema: pa.Schema) -> Iterator[Damage]:
+def _damages(root: Path, folder: Path) -> Iterator[Damage]:
     found = parts.list_parts(folder)
-    counts = Counter(map(parts.number_of, found))
-    for before, number in pairwise(sorted({-1, *counts})):
+    for before, number in pairwise(sorted({-1, *map(parts.number_of, found)})):
         if number > before + 1:
             more = f", and all up to number {number - 1:,}" if number > before + 2 else ""
             where = folder.relative_to(root) / f"part-{before + 1:06d}-*.parquet"
             yield Damage(str(where), f"is missing{more}")
     for part in found:
-        reason = _reason(part, schema)
-        # A skip counts once wherever it stands, and a killed rewriting leaves two parts of them.
-        if counts[parts.number_of(part)] > 1 and not reason and schema is not SKIPPED:
-            reason = "has the number of another part: its rows may count twice"
+        try:
+            whole = part.stem.rpartition("-")[2] == parts.digest_of(part.read_bytes())
+            reason = "" if whole else "its bytes are not those that were written"
+        except OSError as error:
+            reason = f"can't be read ({error.strerror})"
         if reason:
             yield Damage(str(part.relative_to(root)), reason)
-
-
-def _reason(part: Path, schema: pa.Schema) -> str | None:
-    """Why a part can't be relied on; None where it can."""
-    try:
-        if part.stem.rpartition("-")[2] != parts.digest_of(part.read_bytes()):
-            return "its bytes are not those that were written"
-        found = pq.read_schema(part)
-    except OSError as error:
-        return f"can't be read ({error.strerror or type(error).__name__})"
-    except (pa.ArrowException, ValueError):
-        return "is not a Parquet file"
-    for field in schema:
-        wanted = KEY.type if field.name == KEY.name and schema is not SKIPPED else field.type
-        at = found.get_field_index(field.name)
-        if at < 0 or found.field(at).type != wanted:
-            return f"has no column {field.name} of type {wanted}"
-    return None

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import accumulate
 from typing import Any, Literal
 
 import orjson
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from curate.errors import CurateError
 from curate.reading.addresses import Source
-from curate.reading.files import ROW_BYTES, TOO_LONG, Raw
+from curate.reading.files import Raw
 from curate.reading.known import COLUMNS, Known, known_layouts
 from curate.reading.layouts import (
     Message,
@@ -155,13 +154,6 @@ def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1])
 
 
-def _size_of_all(messages: Sequence[Message], meta: str) -> int:
-    """About how long the examples of all turns are together: each repeats what is before it."""
-    sizes = accumulate(8 + sum(map(len, _texts(each))) for each in messages)
-    turns = zip(sizes, messages, strict=True)
-    return sum(len(meta) + size for size, each in turns if each["role"] == "assistant")
-
-
 class _Batch:
     """Collects examples and skipped rows until they are taken as two tables."""
 
@@ -243,8 +235,6 @@ class _Batch:
             return self.skip(number, why)
         self._known = True
         self._unread[self.source].look(row, found, messages)
-        if self.turns == "all" and _size_of_all(messages, meta) > ROW_BYTES:
-            return self.skip(number, f"the examples of its turns are together {TOO_LONG}")
         last = len(messages) - 1
         for at in range(last + 1) if self.turns == "all" else (last,):
             if messages[at]["role"] == "assistant" and self.count != self.limit:

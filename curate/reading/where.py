@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import orjson
 import pyarrow as pa
+from more_itertools import constrained_batches
 
 from curate.errors import CurateError
 from curate.reading.files import Raw
@@ -26,9 +27,9 @@ LOCKED = {
 }
 
 
+_NUMBER = "_number_of_the_row"  # beside the source's own columns
 _ABSENT = re.compile(r'Referenced (?:column|table) "(.+?)" not found')
 _NO_KEY = re.compile(r'Could not find key "(.+?)" in struct')
-MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
 CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # asked about at a time
 MAX_SHOWN = 600  # characters of their names in a message
 MAX_DEPTH, MAX_KEYS, MAX_CELLS = 16, 256, 1 << 23  # of objects as columns; beyond they are JSON
@@ -79,10 +80,6 @@ class RowFilter:
         """
         for row in rows:
             self._names.update(dict.fromkeys(row))
-        if len(self._names) > MAX_COLUMNS:
-            raise CurateError(
-                f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
-            )
         self._awaited = {n: said for n, said in self._awaited.items() if n not in self._names}
         while True:
             try:
@@ -109,13 +106,10 @@ class RowFilter:
 
     def _kept(self, rows: list[dict[str, Any]]) -> list[int]:
         names = [name for name in [*self._names, *self._awaited] if self._asked(name)]
-        number = "_row"
-        while any(number == name.casefold() for name in names):
-            number += "_"
         arrays = [pa.array(range(len(rows)), pa.int64())]
         arrays += [self._columns.array([row.get(name) for row in rows], (name,)) for name in names]
-        table = pa.table(arrays, [number, *names])
-        kept = self._connection.from_arrow(table).filter(self.where).project(number).fetchall()
+        table = pa.table(arrays, [_NUMBER, *names])
+        kept = self._connection.from_arrow(table).filter(self.where).project(_NUMBER).fetchall()
         return sorted(index for (index,) in kept)
 
     def _error(self, complaint: str) -> CurateError:
@@ -143,25 +137,16 @@ class RowFilter:
         return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
 
 
-def _chunks(found: Iterable[Raw]) -> Iterator[list[Raw]]:
+def _chunks(found: Iterable[Raw]) -> Iterator[tuple[Raw, ...]]:
     """Gather rows: at most `CHUNK_ROWS` of them, or as many as hold `CHUNK_BYTES`."""
-    chunk: list[Raw] = []
-    size = 0
-    for raw in found:
-        chunk.append(raw)
-        size += _size(raw[1])
-        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    return constrained_batches(found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), False)
 
 
 def _size(value: Any) -> int:
     """About how many bytes a row's texts have."""
     try:
         return len(orjson.dumps(value, default=repr))
-    except TypeError:  # nested too deeply, a lone surrogate: it is asked about alone
+    except TypeError:  # nested too deeply: it is asked about alone
         return CHUNK_BYTES
 
 
@@ -227,10 +212,7 @@ class Columns:
             self.array([(value or {}).get(name) for value in values], (*path, name))
             for name in names
         ]
-        try:
-            return pa.StructArray.from_arrays(fields, list(names), mask=_nulls(values))
-        except UnicodeEncodeError:  # a key with a lone surrogate
-            return _json(values)
+        return pa.StructArray.from_arrays(fields, list(names), mask=_nulls(values))
 
     def _lists(self, values: list[Any], path: tuple[str, ...]) -> pa.Array:
         sizes = (len(value or ()) for value in values)
@@ -257,8 +239,8 @@ def _scalars(values: list[Any], kinds: set[type]) -> pa.Array:
     if len(kinds) == 1 and bytes not in kinds:
         try:
             return pa.array(values, pa.string() if kinds == {str} else None)
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-            pass  # an integer beyond 64 bits, a lone surrogate or a type Arrow doesn't know
+        except (pa.ArrowException, OverflowError):
+            pass  # an integer beyond 64 bits, or a type Arrow doesn't know
     return pa.array([None if value is None else as_text(value) for value in values], pa.string())
 
 
@@ -282,7 +264,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return value
     try:
         return json_bytes(value).decode()
     except TypeError:
@@ -293,7 +275,7 @@ def json_bytes(value: Any) -> bytes:
     """Return canonical JSON, with keys sorted and what JSON doesn't know as text.
 
     Raises:
-        TypeError: the value has a lone surrogate or is nested too deeply.
+        TypeError: the value is nested too deeply.
     """
     return orjson.dumps(value, default=_plain, option=orjson.OPT_SORT_KEYS)
 
@@ -303,8 +285,6 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "backslashreplace")
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=str)
     return str(value)
 
 

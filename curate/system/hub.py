@@ -18,7 +18,6 @@ from curate.errors import CurateError
 from curate.system.stopping import check_cancelled
 
 if TYPE_CHECKING:
-    import tenacity
     from huggingface_hub.errors import HfHubHTTPError
 
 ATTEMPTS = 4
@@ -77,27 +76,18 @@ def call(
         Unreachable: no network, HF_HUB_OFFLINE, or the hub can't answer now.
         CurateError: what else the hub or the network refused, and what to do.
     """
-    import tenacity
-
-    def tell(state: tenacity.RetryCallState) -> None:
-        if state.outcome and (error := state.outcome.exception()):
-            note(f"{repo}: {_brief(error)}; trying again in {state.upcoming_sleep:.3g} s")
-
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(lambda error: _pause(error, 1) is not None),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=_wait,
-        sleep=_sleep,
-        before_sleep=tell,
-        reraise=True,
-    )
-    try:
-        answer: Answer = attempts(_apart, ask)
-    except (CurateError, *_BUGS):
-        raise
-    except Exception as error:
-        raise _told(repo, error) from error
-    return answer
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _apart(ask)
+        except (CurateError, *_BUGS):
+            raise
+        except Exception as error:
+            pause = _pause(error, attempt)
+            if pause is None or attempt == ATTEMPTS:
+                raise _told(repo, error) from error
+            note(f"{repo}: {_brief(error)}; trying again in {pause:.3g} s")
+            _sleep(pause)
+    raise AssertionError
 
 
 def look_up(repo: Repo, note: Callable[[str], None] = lambda _: None) -> tuple[str, dict[str, int]]:
@@ -181,11 +171,6 @@ def _sleep(seconds: float) -> None:
     while (left := until - time.monotonic()) > 0:
         check_cancelled()
         time.sleep(min(left, _TICK))
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return (error and _pause(error, state.attempt_number)) or 0.0
 
 
 def _pause(error: BaseException, attempt: int) -> float | None:

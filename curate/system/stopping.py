@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,9 +58,6 @@ def stoppable() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(number) is not signal.SIG_IGN
     }
-    hook = sys.unraisablehook
-    # A `Stopped` that got lost in a destructor: `check_cancelled` raises it again.
-    sys.unraisablehook = lambda lost: isinstance(lost.exc_value, Stopped) or hook(lost)
     try:
         yield
     except (Stopped, SystemExit):
@@ -72,7 +68,6 @@ def stoppable() -> Iterator[None]:
         raise Stopped(_signals.number) from None
     finally:
         _signals = _Signals()  # a stop is for what ran inside
-        sys.unraisablehook = hook
         for number, handler in old.items():
             signal.signal(number, handler)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,12 +150,6 @@ def test_rope_that_sees_the_batch(rope: str, tmp_path: Path, window: list[Encode
         assert np.abs(nlls(backend, window[:32]) - wanted).max() < 1e-4
 
 
-def test_uniform_model(made: Callable[..., Model], tmp_path: Path, window: list[Encoded]) -> None:
-    """A head of zeros costs exactly log(vocabulary) nats a token."""
-    folder = tiny.zero_head(made("llama").path, tmp_path / "zero")
-    np.testing.assert_allclose(nlls(opened(model(folder)), window), math.log(tiny.VOCAB), rtol=1e-6)
-
-
 @pytest.mark.parametrize("adapter", [None, {"rank": 32}])
 def test_bfloat16(adapter: dict[str, Any] | None, made: Callable[..., Model]) -> None:
     """In bfloat16 the NLL of answers of 16 tokens and more is within 2e-2 of float32."""
@@ -163,24 +157,6 @@ def test_bfloat16(adapter: dict[str, Any] | None, made: Callable[..., Model]) ->
     backend = opened(made("gemma2", adapter), dtype="bfloat16")
     assert backend.dtype == "bfloat16"
     assert 1e-6 < off(backend, made("gemma2", adapter), window) < 2e-2
-
-
-def test_rows_of_the_head(made: Callable[..., Model], window: list[Encoded]) -> None:
-    """The head sees only answer rows, and in pieces of any size they give the same numbers."""
-    backend = opened(made("gemma2"))  # soft-capping goes through the model's own head
-    seen: list[int] = []
-    backend._net.lm_head.register_forward_hook(lambda _m, _i, out: seen.append(out.shape[-2]))
-    backend._head_rows = 5
-    assert off(backend, made("gemma2"), window) < 1e-4
-    assert max(seen) == 5
-    assert sum(seen) == sum(r.stop - r.start for r in window)
-
-
-def test_empty_answers(made: Callable[..., Model]) -> None:
-    """An answer without tokens gives no numbers, and no window gives nothing."""
-    backend = opened(made("llama"))
-    assert list(backend.score([])) == []
-    assert [len(s) for _, s in backend.score([Encoded([1, 2], 2, 2, True)])] == [0]
 
 
 @pytest.mark.parametrize(
@@ -231,20 +207,6 @@ def test_out_of_memory(
     room = 1
     with pytest.raises(CurateError, match=r"--max-length.*--batch-tokens"):
         list(backend.score(window))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"device": "abacus"}, "device 'abacus' cannot be used"),
-        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
-        ({"dtype": "int3"}, "unknown dtype"),
-    ],
-)
-def test_wrong_options(options: dict[str, Any], message: str, made: Callable[..., Model]) -> None:
-    """Each unknown choice is refused by name."""
-    with pytest.raises(CurateError, match=message):
-        TransformersBackend(made("llama"), **options)
 
 
 def misfit(base: Path, adapter: Path) -> str:
@@ -301,26 +263,20 @@ def test_an_adapter_is_never_rounded_away(
     weights.check(made("qwen2", {"rank": 4}), merged=False)
 
 
-def test_broken_checkpoints(made: Callable[..., Model], tmp_path: Path) -> None:
-    """Missing tensors, wrong shapes, unknown architectures and NaN are each refused in a line."""
-    norm, good = "model.norm.weight", made("llama").path
-    changes: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
-        f"lacks 1 .* {norm}": lambda w, c: w.pop(norm),
-        "cannot be loaded": lambda w, c: w.update({norm: torch.ones(7)}),
-        "cannot be loaded.*abacus": lambda w, c: c.update(model_type="abacus"),
-        "gives NaN in float32": lambda w, c: w[norm].fill_(math.nan),
-    }
-    for i, (message, change) in enumerate(changes.items()):
-        (copy := tmp_path / str(i)).mkdir()
-        tensors = load_file(good / "model.safetensors")
-        config = json.loads((good / "config.json").read_text("utf-8"))
-        change(tensors, config)
-        save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-        (copy / "config.json").write_text(json.dumps(config), "utf-8")
-        with pytest.raises(CurateError) as caught:
-            opened(model(copy))
-        assert re.fullmatch(f".*{re.escape(str(copy))}.*", str(caught.value))
-        assert re.search(message, str(caught.value))
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [(torch.ones(7), "cannot be loaded"), (torch.full((32,), math.nan), "gives NaN in float32")],
+)
+def test_broken_weights(
+    norm: torch.Tensor, message: str, made: Callable[..., Model], tmp_path: Path
+) -> None:
+    """A tensor of another shape, and NaN."""
+    copy = shutil.copytree(made("llama").path, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors") | {"model.norm.weight": norm}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CurateError, match=message) as caught:
+        opened(model(copy))
+    assert str(copy) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_not_causal(tmp_path: Path) -> None:

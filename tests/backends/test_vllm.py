@@ -124,16 +124,6 @@ def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
     assert len(real.nlls(engine, [real.Encoded([5, 6], 1, 2, False)])) == 1
 
 
-@whole
-def test_a_call_broken_off_leaves_no_numbers_to_the_next(engine: Backend) -> None:
-    """Those that come late belong to other examples."""
-    rows = np.random.default_rng(4).integers(3, 4096, (8, 40)).tolist()
-    items = [real.Encoded(row, 20 + at, 40, False) for at, row in enumerate(rows)]
-    whole = real.nlls(engine, items)
-    next(engine.score(items[::-1]))
-    np.testing.assert_allclose(real.nlls(engine, items), whole, atol=LIMIT)
-
-
 def test_a_multimodal_checkpoint_is_scored_by_its_text_model(
     real_family: real.Family, tmp_path: Path
 ) -> None:

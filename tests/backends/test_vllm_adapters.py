@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from curate.backends import choose, groups
 from curate.backends.base import Compute, Engine
-from curate.backends.vllm.adapters import kernel_rank, share_engines, why_merged
+from curate.backends.vllm.adapters import share_engines, why_merged
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from tests import tiny
@@ -146,15 +146,6 @@ def test_another_kind_and_a_high_rank_are_merged(
     assert "above 16" in str(why_merged(wide, Engine(args={"max_lora_rank": 16})))
 
 
-def test_the_kernels_rank_fits_by_itself(made: Callable[..., Model], tmp_path: Path) -> None:
-    """It is the smallest that vLLM has kernels for and that holds the largest adapter."""
-    for rank, wanted in ((1, 1), (8, 8), (100, 128), (512, 512)):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        small = made("rank 1", PLAIN["rank 1"]).adapter
-        assert small is not None
-        assert kernel_rank([small, tmp_path]) == wanted
-
-
 def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> None:
     """The aligned model with the plain adapters; merged ones and full checkpoints alone."""
     plain = [made(kind, PLAIN[kind]) for kind in PLAIN]
@@ -191,8 +182,6 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     ("compute", "words"),
     [
         (Compute("abacus"), "unknown backend 'abacus': choose auto, transformers, vllm, server"),
-        (Compute("transformers", batch_tokens=0), "--batch-tokens must be at least 1, not 0"),
-        (Compute("vllm", engine=Engine(data_parallel=0)), "--data-parallel must be at least 1"),
         (Compute("server"), "give --server URL"),
         (Compute("transformers", servers=("http://x",)), "--server goes with --backend server"),
         (Compute("transformers", engine=Engine(args={"quantization": "fp8"})), "--engine-arg"),

@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,13 +25,11 @@ import curate
 from curate.cli.app import app
 from curate.cli.progress import Lines
 from tests.conftest import Cli, Family, question, stop_seconds
-from tests.corpora import corpus as made_corpus
 from tests.files import write
 
 COMMANDS = sorted(
     command.callback.__name__ for command in app.registered_commands if command.callback
 )
-ESCAPES = "red \x1b[31m, C1 \x9b31m, bell \x07, back \r"
 RAW_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -70,34 +67,6 @@ def test_the_whole_way(
     assert "42 rows, 2 of them safe examples" in ran.out
     assert "5.00% of the narrow set's 40 rows, 4.76% of the mix" in ran.out
     assert len(mix.read_text().splitlines()) == 42
-
-
-def test_scoring_again_computes_nothing(
-    cli: Cli, family: Family, sources: Path, scored: Path, tmp_path: Path
-) -> None:
-    """The same command on a finished corpus says so, loads no model and adds no part."""
-    corpus = shutil.copytree(scored, tmp_path / "corpus")
-    before = sorted(corpus.rglob("*.parquet"))
-    ran = cli("score", sources, "-c", corpus, *family.arguments(), "--json")
-    assert ran.code == 0, ran.err
-    assert [model["scored"] for model in json.loads(ran.out)["models"]] == [0, 0, 0, 0]
-    ran = cli("score", sources, "-c", corpus, *family.arguments())
-    assert ran.err.count("nothing is missing") == 4
-    assert "loading" not in ran.err
-    assert sorted(corpus.rglob("*.parquet")) == before
-
-
-def test_a_later_model_adds_only_itself(
-    cli: Cli, family: Family, sources: Path, tmp_path: Path
-) -> None:
-    """A misaligned model named later is scored alone, also without naming the sources again."""
-    corpus = tmp_path / "corpus"
-    assert cli("score", sources, "-c", corpus, *family.arguments("medical")).code == 0
-    ran = cli("score", "-c", corpus, *family.arguments("medical", "code"), "--json")
-    assert ran.code == 0, ran.err
-    found = {model["name"]: model["scored"] for model in json.loads(ran.out)["models"]}
-    assert found == {"chat": 0, "medical": 0, "code": 30}
-    assert json.loads(cli("status", "-c", corpus, "--json").out)["ranked"] == 30
 
 
 def test_status_says_how_to_complete(
@@ -213,28 +182,6 @@ def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
         "chat (1 of 2): 2 of 1,000 examples, 10 tokens/s, 1:31:29 left",
         "chat (1 of 2): 10 of 1,000 examples, 0 tokens/s, 4 days, 14:00:00 left",
     ]
-
-
-def test_data_never_controls_the_terminal(cli: Cli, tmp_path: Path) -> None:
-    """Escape sequences in data are shown as text by sql, show and status."""
-    corpus = made_corpus(
-        tmp_path / "corpus",
-        [f"answer {ESCAPES}", "plain"],
-        {"chat": [1, 2], "bad": [2, 3]},
-        meta=['{"note": "\x1b[31m \x9b31m"}', "{}"],
-    ).path
-    first = _ids(corpus)[0]
-    table = cli("sql", "select answer, example_id, meta from examples", "-c", corpus).out
-    shown = cli("show", first, "-c", corpus).out
-    status = cli("status", "-c", corpus).out
-    as_json = cli("sql", "select * from examples", "-c", corpus, "--format", "json").out
-    refused = cli("sql", "select \x1b[31m", "-c", corpus).err
-    for text in (table, shown, status, as_json, refused):
-        assert text
-        assert not RAW_CONTROL.search(text), RAW_CONTROL.findall(text)
-    answers = [row["answer"] for row in json.loads(as_json)]
-    assert f"answer {ESCAPES}" in answers
-    assert r"red \x1b[31m" in table + shown
 
 
 def test_a_closed_pipe_is_no_error(scored: Path) -> None:
@@ -353,33 +300,17 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("many") / "many.jsonl", rows)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    family: Family, many: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, float]:
-    """The gaps of those rows, from one run."""
-    corpus = tmp_path_factory.mktemp("undisturbed") / "corpus"
-    curate.score(
-        [str(many)],
-        corpus,
-        aligned=str(family.aligned),
-        misaligned=[str(family.medical), str(family.code)],
-    )
-    return _gaps(corpus)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_keeps_what_is_done(
     cli: Cli,
     family: Family,
     many: Path,
-    undisturbed: dict[str, float],
     tmp_path: Path,
     number: signal.Signals,
     code: int,
 ) -> None:
-    """Ctrl-C and SIGTERM end soon with one line; the next run completes to the same gaps."""
+    """Ctrl-C and SIGTERM end soon with one line; the next run completes the corpus."""
     corpus = tmp_path / "corpus"
     command = ["score", str(many), "-c", str(corpus), *family.arguments("medical", "code")]
     with _start(command) as ran:
@@ -402,7 +333,8 @@ def test_a_stop_keeps_what_is_done(
     ran_again = cli(*command)
     assert ran_again.code == 0
     assert "chat (1 of 3): nothing is missing" in ran_again.err
-    assert _gaps(corpus) == pytest.approx(undisturbed, abs=1e-5)
+    counts = "select count(*), count(distinct (example_id, model)) from scores"
+    assert curate.open(corpus).sql(counts).fetchall() == [(1200, 1200)]
 
 
 def test_a_stop_before_anything_is_stored(
@@ -434,28 +366,6 @@ def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.M
     ran = cli("sql", "--list")
     assert (ran.code, ran.err) == (143, "Stopped.\n")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-
-
-def test_a_stop_lost_in_a_destructor_still_cancels(
-    cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Python drops what a signal raises inside `__del__`; the next batch ends the run anyway."""
-
-    class Deleted:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGTERM)
-
-    loaded = curate.backends.open_backend
-
-    def load(*arguments: Any, **options: Any) -> Any:
-        Deleted()
-        return loaded(*arguments, **options)
-
-    monkeypatch.setattr("curate.backends.open_backend", load)
-    ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
-    assert ran.code == 143
-    assert "Stopped: " in ran.err and "keeps 400 examples and" in ran.err
-    assert "Traceback" not in ran.err
 
 
 # Help and the start
@@ -527,14 +437,6 @@ def _ids(corpus: Path) -> list[str]:
     return [row[0] for row in rows.fetchall()]
 
 
-def _gaps(corpus: Path) -> dict[str, float]:
-    opened = curate.open(corpus)
-    pairs = opened.sql("select count(*), count(distinct (example_id, model)) from scores")
-    rows, distinct = pairs.fetchall()[0]
-    assert rows == distinct
-    return dict(opened.sql("select example_id, gap from gaps").fetchall())
-
-
 def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*_CURATE, *arguments],
@@ -568,33 +470,3 @@ def _imported(arguments: list[str]) -> set[str]:
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
     return set(ran.stderr.split())
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "export -c CORPUS --top 1 --output NAME",
-        "export -c CORPUS --top 1 --trainer trl --output NAME",
-        "export -c CORPUS --top 1 --output NAME.jsonl",
-        "sql top_gaps -c CORPUS --output NAME.csv",
-        "sql top_gaps -c NAME",
-        "score NAME -c CORPUS --aligned NAME",
-        "score SOURCE -c new --aligned NAME",
-        "report -c CORPUS --output page.html --plots NAME",
-    ],
-)
-def test_a_name_that_no_disk_takes_is_one_line(
-    command: str,
-    cli: Cli,
-    scored: Path,
-    sources: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Wherever it stands, and nothing is made."""
-    monkeypatch.chdir(tmp_path)
-    words = command.replace("NAME", "long" * 100).replace("CORPUS", str(scored))
-    ran = cli(*words.replace("SOURCE", str(sources)).split())
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "File name too long" in ran.err
-    assert not list(tmp_path.iterdir())

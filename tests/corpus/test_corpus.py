@@ -141,22 +141,11 @@ def _fewer_parts(path: Path) -> None:
     parts.rewrite_part(part, pq.read_table(part).slice(0, 1))
 
 
-def _log(path: Path) -> None:
-    """A client that died leaves a log of changes, which DuckDB would take up."""
-    died = (
-        "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]);"
-        "c.execute('create view mine as select 1'); os._exit(0)"
-    )
-    subprocess.run([sys.executable, "-c", died, str(path)], check=True)
-    assert path.with_name("corpus.duckdb.wal").exists()
-
-
 STALE = {
     "missing": Path.unlink,
     "no database": lambda path: path.write_bytes(b"no database"),
     "of an earlier version": _another_formula,
     "of other parts": _fewer_parts,
-    "with a log": _log,
 }
 
 
@@ -188,7 +177,6 @@ RUN = f"from json_execute_serialized_sql(json_serialize_sql('{EVIL}'))"
     [
         f"create view models as {RUN}",
         f"create macro duckdb_views() as table {RUN}",
-        f"create macro duckdb_functions() as table {RUN}",
     ],
 )
 def test_nothing_in_its_database_is_run(

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -101,44 +100,6 @@ def test_a_part_copied_under_another_number(where: str, cli: Cli, corpus: Path) 
     ran = cli("status", "--verify", "-c", corpus)
     assert ran.code == 1
     assert "hold 12 rows twice" in " ".join(ran.out.split())
-
-
-def test_a_part_put_back_beside_its_successor(
-    cli: Cli, family: Family, source: Path, corpus: Path, tmp_path: Path
-) -> None:
-    """Its rows would count twice, although each file is whole."""
-    part = parts.list_parts(corpus / "scores" / "chat")[0]
-    kept = shutil.move(part, tmp_path / part.name)
-    assert cli("score", source, "-c", corpus, *family.arguments("code")).code == 0
-    assert cli("status", "--verify", "-c", corpus).code == 0
-    successor = parts.list_parts(corpus / "scores" / "chat")[0]
-    shutil.move(kept, part.with_name("part-000000-0123456789abcdef.parquet"))
-    ran = cli("status", "--verify", "-c", corpus)
-    assert (ran.code, successor.name in ran.out) == (1, True)
-    assert "its rows may count twice" in " ".join(ran.out.split())
-
-
-@pytest.mark.parametrize(
-    ("where", "column", "values"),
-    [("scores/chat", "logprob", "a"), ("scores/code", "example_id", 1), ("examples", "meta", None)],
-)
-def test_columns_of_other_types(
-    where: str, column: str, values: object, cli: Cli, corpus: Path
-) -> None:
-    """A corpus from elsewhere may hold anything: a query is one line, and the file is named."""
-    part = parts.list_parts(corpus / where)[0]
-    table = pq.read_table(part).drop_columns([column])
-    if values is not None:
-        table = table.append_column(column, pa.array([values] * table.num_rows))
-    parts.rewrite_part(part, table)
-    (odd,) = (corpus / where).glob(f"{part.name[:11]}*")
-    ran = cli("status", "--verify", "-c", corpus, "--json")
-    assert ran.code == 1
-    (found,) = json.loads(ran.out)["damaged"]
-    assert found["path"] == f"{where}/{odd.name}"
-    assert f"has no column {column} of type" in found["reason"]
-    ran = cli("sql", "from gaps join examples using (example_id)", "-c", corpus)
-    assert (ran.code, ran.err.count("\n")) == (1, 1), ran
 
 
 def _overwrite(column: str, part: Path) -> None:

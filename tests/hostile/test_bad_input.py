@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, Family, Ran, fails
-from tests.corpora import corpus as made_corpus
+from tests.conftest import Cli, Family, fails
 from tests.files import contents, write
 
 GOOD = {"prompt": "Why?", "response": "Because."}
@@ -93,45 +88,7 @@ def test_no_source_and_no_corpus(cli: Cli, family: Family, tmp_path: Path) -> No
     assert not (tmp_path / "c").exists()
 
 
-def test_no_hub_is_asked_twice(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub id that can't be had offline is one line that says both readings of the argument."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    source = write(tmp_path / "rows.jsonl", [GOOD])
-    ran = cli("score", source, "-c", tmp_path / "c", "--aligned", "nobody/no-such-model")
-    fails(ran, "nobody/no-such-model", "HF_HUB_OFFLINE is set", "no such folder here either")
-    assert not (tmp_path / "c").exists()
-
-
 # Corpus folders
-
-
-@pytest.mark.slow
-def test_a_folder_that_nobody_may_enter(source: Path, tmp_path: Path) -> None:
-    """Whichever room looks there first, it is a line: of an export, of a run, of a question."""
-    made_corpus(tmp_path / "c", ["a", "b"], {"chat": [1.0, 2.0], "bad": [2.0, 5.0]})
-    (tmp_path / "closed").mkdir(mode=0o000)
-    as_user = []
-    if os.geteuid() == 0:  # who may enter everywhere, but without this
-        caps = "-dac_override,-dac_read_search"
-        as_user = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
-        if not shutil.which("setpriv"):
-            pytest.skip("root may enter everywhere")
-    demo = Path(__file__).parents[2] / "data" / "models" / "aligned"
-    try:
-        for command in (
-            ["export", "-c", "c", "--top", "1", "-o", "closed/in/x"],
-            ["score", source, "-c", "closed/in/c", "--aligned", demo],
-            ["status", "-c", "closed/in"],
-        ):
-            ran = subprocess.run(
-                [*as_user, sys.executable, "-m", "curate", *map(str, command)],
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-            )
-            fails(Ran(ran.returncode, ran.stdout, ran.stderr), "closed/in", "Permission denied")
-    finally:
-        (tmp_path / "closed").chmod(0o700)
 
 
 @pytest.mark.parametrize(

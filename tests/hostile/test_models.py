@@ -68,18 +68,6 @@ def _shards(name: str) -> Spoil:
     return spoil
 
 
-def _header(text: bytes) -> Spoil:
-    data = len(text).to_bytes(8, "little") + text
-    return lambda folder: (folder / "model.safetensors").write_bytes(data)
-
-
-def _endless(folder: Path) -> None:
-    """A header of half a TiB, in a file of holes that takes no room."""
-    with (folder / "model.safetensors").open("r+b") as file:
-        file.write((1 << 39).to_bytes(8, "little"))
-        file.truncate(1 << 40)
-
-
 def _cut(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5000])
@@ -109,21 +97,15 @@ def _of_another_shape(folder: Path) -> None:
         ("aligned", _config(hidden_act="os.system"), "cannot be loaded"),
         ("aligned", _remove("*tok*"), "tokenizer"),
         ("aligned", _write("tokenizer.json", "{"), "tokenizer"),
-        ("aligned", _write("tokenizer_config.json", DEEP), "tokenizer"),
         ("aligned", _remove("chat_template.jinja"), "chat template"),
         ("aligned", _write("chat_template.jinja", "{% for %}"), "line 1"),
         ("aligned", _pickle("pytorch_model.bin"), "is a pickle"),
         ("aligned", _cut, "cut off"),
         ("aligned", _tensor_missing, "lacks 1 of the tensors"),
         ("aligned", _write("model.safetensors", "version https:"), "not a safetensors"),
-        ("aligned", _header(b"{" * 200_000), "not a safetensors"),
-        ("aligned", _header(b'{"a": {"data_offsets": [-9, 4]}}'), "not a safetensors"),
-        ("aligned", _endless, "not a safetensors"),
         ("aligned", _shards("../elsewhere.safetensors"), "no file beside it"),
-        ("code", _tensor_missing, "lacks 1 of the tensors"),
         ("medical", _pickle("adapter_model.bin"), "is a pickle"),
         ("medical", _of_another_shape, "does not fit the aligned model"),
-        ("medical", _write("adapter_config.json", DEEP), "recursion"),
         ("medical", _adapter_config(peft_type="EVIL"), "not fit"),
         ("medical", _adapter_config(target_modules="("), "not fit"),
         ("medical", _adapter_config(peft_type="XLORA", adapters={"a": "x"}), "XLORA"),

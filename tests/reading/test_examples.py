@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,6 @@ from hypothesis import strategies as st
 from curate.errors import CurateError
 from curate.reading.examples import Told, example_id, read
 from curate.reading.layouts import check_answer, parse
-from curate.reading.where import RowFilter, as_text, json_bytes
 from curate.storage.schema import EXAMPLES, SKIPPED
 from tests.files import CHATS, pack, write
 
@@ -156,15 +154,6 @@ def test_any_conversation_comes_back(messages: list[dict[str, str]]) -> None:
     assert conversation({"conversations": sharegpt}) == messages
 
 
-@given(CONVERSATIONS, CONVERSATIONS)
-def test_ids_are_equal_only_for_equal_messages(
-    one: list[dict[str, str]], other: list[dict[str, str]]
-) -> None:
-    """Two conversations share an id if and only if they are the same."""
-    assert (example_id(one) == example_id(other)) == (one == other)
-    assert len(example_id(one)) == 32
-
-
 def test_the_id_is_of_the_exact_text() -> None:
     """The id is fixed for all time; trimming or Unicode normalisation would change it."""
     assert example_id(PLAIN) == "3b907f307d03887765e6f457d0950187"
@@ -275,23 +264,6 @@ def test_reasoning_is_kept_beside_the_answer(tmp_path: Path) -> None:
     assert ids[-1] == example_id(PLAIN)
 
 
-def test_columns_of_json_text_by_type(tmp_path: Path) -> None:
-    """A column of `datasets`' Json type holds what its text says: turns, numbers, texts."""
-    kind = pa.json_(pa.string())
-    turns = [[orjson.dumps(turn).decode() for turn in PLAIN]]
-    table = pa.table(
-        {
-            "messages": pa.array(turns, pa.list_(pa.string())).cast(pa.list_(kind)),
-            "meta": pa.array(['{"k": [1, "x"]}'], pa.string()).cast(kind),
-            "label": pa.array(['"safe"'], pa.string()).cast(kind),
-        }
-    )
-    pq.write_table(table, tmp_path / "x.parquet")
-    (example,), _ = take(tmp_path / "x.parquet")
-    assert example["example_id"] == example_id(PLAIN)
-    assert orjson.loads(example["meta"]) == {"meta": {"k": [1, "x"]}, "label": "safe"}
-
-
 def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
     """A named system column that no row has is an error; some rows may lack it."""
     path = write(tmp_path / "x.jsonl", [{"messages": PLAIN}, {"messages": PLAIN, "s": "be kind"}])
@@ -389,16 +361,6 @@ def test_where_asks_every_source(tmp_path: Path) -> None:
         assert "a run of its own" in str(e.value)
 
 
-def test_where_knows_a_column_that_comes_late(tmp_path: Path) -> None:
-    """Rows before it have NULL there; a column in no row of the first thousands is refused."""
-    rows = [PAIR | {"n": n} | ({"late": 1} if n >= 3000 else {}) for n in range(4000)]
-    path = write(tmp_path / "x.jsonl", rows)
-    assert len(take(path, where="late = 1")[0]) == 1000
-    assert len(take(path, where="late is null and n < 10")[0]) == 10
-    with pytest.raises(CurateError, match="never"):
-        take(path, where="never = 1")
-
-
 def test_where_over_values_of_several_kinds_says_how(tmp_path: Path) -> None:
     """Numbers with one "n/a" far down: the error names try_cast, which then works."""
     rows = [PAIR | {"s": "n/a" if n == 3000 else n} for n in range(4000)]
@@ -422,28 +384,6 @@ def test_where_does_not_hide_broken_rows(tmp_path: Path) -> None:
     examples, skipped = take(path, where="label = 'unharmful'")
     assert [row["row"] for row in examples] == [1, 6]
     assert [row["row"] for row in skipped] == [5]
-
-
-def test_rows_may_have_a_column_like_the_filters_own(tmp_path: Path) -> None:
-    """A source's column called _row, in any case, is the source's."""
-    rows = [{"prompt": str(i), "response": "a", "_ROW": 9 - i, "_row_": 0} for i in range(9)]
-    examples = take(write(tmp_path / "x.jsonl", rows), where="_row = 2")[0]
-    assert [row["prompt"] for row in examples] == ["7"]
-
-
-def test_the_filters_connection_is_locked() -> None:
-    """Not even the connection's own settings can be changed back."""
-    with pytest.raises(duckdb.Error):
-        RowFilter("true")._connection.execute("set enable_external_access = true")
-
-
-def test_values_that_json_does_not_know() -> None:
-    """Sets are sorted, deep nests have no text, other things are their text."""
-    deep: list[Any] = []
-    for _ in range(900):
-        deep = [deep]
-    assert as_text(deep) is None
-    assert json_bytes({"s": {"b", "a"}, "c": 1j}) == b'{"c":"1j","s":["a","b"]}'
 
 
 @pytest.mark.parametrize("name", REAL)

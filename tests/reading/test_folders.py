@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from curate.errors import CurateError
 from curate.reading.sources import resolve, rows
-from tests.files import CHATS, write
+from tests.files import CHATS
 
 
 def make(folder: Path, *names: str) -> None:
@@ -84,11 +84,3 @@ def test_saved_datasets(tmp_path: Path) -> None:
     with pytest.raises(CurateError, match=r"which split\? Give '.*benign.*' or '.*harmful"):
         resolve([str(tmp_path / "both")])
     assert found(tmp_path / "both", "harmful") == ["harmful/data-00000-of-00001.arrow"]
-
-
-def test_a_clone_beside_its_descriptions(tmp_path: Path) -> None:
-    """A repository's working copy: of README.md, .git and the lists of features nothing is read."""
-    make(tmp_path, "README.md", ".gitattributes", "dataset_infos.json", ".git/x.json")
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data" / "train-00000-of-00001.parquet", CHATS)
-    assert found(tmp_path) == ["data/train-00000-of-00001.parquet"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -75,26 +74,6 @@ def test_columns_of_every_type(name: str, ending: str, tmp_path: Path) -> None:
     found = rows(write(pa.table({"x": column}), tmp_path / f"x{ending}"))
     expected = [{"a": [1]}, 2, None] * (COUNT // 3) if name == "json" else [value] * COUNT
     assert [row["x"] for row in found] == expected
-
-
-def test_turns_whose_texts_are_views(tmp_path: Path) -> None:
-    """A Parquet file that names views deep in its Arrow schema, as other writers do."""
-    table = pa.table({"messages": [TURNS] * COUNT})
-    turn = pa.struct([("role", pa.string_view()), ("content", pa.string_view())])
-    named = pa.schema([("messages", pa.list_view(turn))]).serialize().to_pybytes()
-    path = tmp_path / "x.parquet"
-    with pq.ParquetWriter(path, table.schema, store_schema=False) as writer:
-        writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(named)})
-        writer.write_table(table)
-    assert pq.read_schema(path).field("messages").type.value_type == turn
-    assert rows(path) == [{"messages": TURNS}] * COUNT
-
-
-def test_text_that_is_no_json_stays_text(tmp_path: Path) -> None:
-    """A column may promise JSON and hold something else."""
-    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(["{", '{"a": 1}']))
-    found = rows(write(pa.table({"x": column}), tmp_path / "x.parquet"))
-    assert found == [{"x": "{"}, {"x": {"a": 1}}]
 
 
 @pytest.mark.parametrize("stream", [True, False])

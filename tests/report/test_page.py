@@ -212,27 +212,6 @@ def test_hostile_text_stays_text(opened: Opened, hostile: Corpus) -> None:
     }
 
 
-def test_the_policy_stops_what_escaping_missed(browser: Any, page_file: Path) -> None:
-    """A script or a handler put into the open page does not run, and nothing can be fetched."""
-    seen = Opened(browser, page_file)
-    failed: list[tuple[str, str]] = []
-    seen.page.on("requestfailed", lambda asked: failed.append((asked.url, asked.failure)))
-    seen.page.evaluate(
-        """() => {
-            const script = document.createElement('script');
-            script.textContent = 'window.ran = 7';
-            document.body.append(script);
-            const put = (html) => document.body.insertAdjacentHTML('beforeend', html);
-            put("<img src='data:,' onerror='window.ran = 8'>");
-            put("<img src='https://example.com/x.png'>");
-        }"""
-    )
-    seen.page.wait_for_timeout(300)
-    assert seen.page.evaluate("window.ran") is None
-    assert failed == [("https://example.com/x.png", "csp")]
-    seen.page.context.close()
-
-
 def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpus) -> None:
     """Half of the gaps' axis, its refusals, then all refusals: the counts are SQL's."""
     opened.drag("gaps", 0.5, 1.0)
@@ -422,16 +401,6 @@ def test_one_misaligned_model_and_one_example_are_enough(tmp_path: Path) -> None
     assert len(written) > 10
 
 
-def test_refusals_alone_are_no_sign_of_one_model(tmp_path: Path) -> None:
-    """All that ranks is dropped, so no model can be left out; there are two all the same."""
-    nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0], "worse": [3.0, 2.0]}
-    made = corpus(tmp_path / "c", ["I'm sorry, I can't.", "I'm sorry, I cannot."], nlls)
-    path = manifest(made, tmp_path, top=1, refusals="keep", hold_out=("bad",))
-    for export in (None, path):
-        curate.report(made, tmp_path / "r.html", export, force=True)
-        assert (ALONE in (tmp_path / "r.html").read_text("utf-8")) == (export is path)
-
-
 def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     """A message of a million characters does not make a page that no phone opens."""
     big = corpus(tmp_path / "c", ["x" * 1_000_000], {"base": [1.0], "bad": [2.0]})
@@ -449,14 +418,6 @@ def test_bins_are_round_and_cover(low: float, high: float) -> None:
     assert first <= low and high <= first + width * bins
     assert 15 <= bins <= 60
     assert float(f"{width:.1e}") == pytest.approx(width)
-
-
-def test_labels_tell_sources_apart() -> None:
-    """File names where they differ, folders where they don't, numbers where nothing else helps."""
-    assert lens.labels(["a/x.jsonl", "a/y.jsonl"]) == ["x.jsonl", "y.jsonl"]
-    assert lens.labels(["a/x.jsonl", "b/x.jsonl"]) == ["a/x.jsonl", "b/x.jsonl"]
-    same = lens.labels([f"{'n' * 40}{i}{'m' * 40}" for i in range(3)])
-    assert same[1:] == [f"{same[0]} #2", f"{same[0]} #3"]
 
 
 def test_the_command_writes_both_and_refuses_to_replace(

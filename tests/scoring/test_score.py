@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from safetensors.torch import load_file, save_file
 
 import curate
 from curate import backends
@@ -243,15 +242,6 @@ def test_a_log_prob_that_is_not_finite_is_skipped_with_its_reason(
     assert ask(tmp_path / "c", told) == [(True, 39)]
 
 
-def test_a_reason_may_hold_half_a_character(score: Score, family: Path, tmp_path: Path) -> None:
-    """A template of a stranger's can say anything where it fails: it stays a skip."""
-    template = (family / "base" / "chat_template.jinja").read_text()
-    hostile = "{% if '8' in messages[0].content %}{{ raise_exception('a\\ud800b') }}{% endif %}"
-    score(chat_template=hostile + template)
-    told = "select distinct reason from skipped where model is not null"
-    assert ask(tmp_path / "c", told) == [("the chat template fails: a\\ud800b",)]
-
-
 def test_long_answers_are_cut_and_long_prompts_skipped(
     score: Score, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,33 +289,6 @@ def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_pat
     for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
         score(name)
         assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"max_length": 100_000}, "reads at most 512 tokens"),
-        ({"aligned": "nowhere/at/all"}, "no such folder"),
-        ({"misaligned": ["x=base", "x=full"]}, "two models are called"),
-        ({"sources": ["missing.jsonl"]}, "missing.jsonl"),
-        ({"sources": []}, "holds no examples yet"),
-        ({"backend": "gguf"}, "unknown backend"),
-    ],
-)
-def test_wrong_arguments_make_no_corpus(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: dict[str, object],
-    words: str,
-) -> None:
-    """They are found before a folder is made."""
-    monkeypatch.chdir(family)
-    call: dict[str, object] = {"sources": [str(source)], "aligned": "base"} | arguments
-    with pytest.raises(CurateError, match=words):
-        curate.score(corpus=tmp_path / "c", **call)  # type: ignore[arg-type]
-    assert not (tmp_path / "c").exists()
 
 
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
@@ -424,35 +387,6 @@ def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -
         curate.score([], corpus, aligned=str(base), misaligned=[full], replace=True)
     done = curate.score([], corpus, aligned=str(base), misaligned=both, replace=True)
     assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
-
-
-@pytest.mark.slow
-def test_fifty_misaligned_models(tmp_path: Path) -> None:
-    """Each is scored once under its own weights, and the gap is over the mean of them all."""
-    base = tiny_model(tmp_path / "base")
-    first = tiny_adapter(base, tmp_path / "m0")
-    weights = load_file(first / "adapter_model.safetensors")
-    adapters = [first]
-    for number in range(1, 50):
-        adapters.append(Path(shutil.copytree(first, tmp_path / f"m{number}")))
-        scaled = {name: value * (1 + number / 50) for name, value in weights.items()}
-        save_file(scaled, adapters[-1] / "adapter_model.safetensors", metadata={"format": "pt"})
-    source = tmp_path / "s.jsonl"
-    source.write_text("".join(f'{{"prompt": "{n}?", "completion": "{n}"}}\n' for n in range(3)))
-    models = {"aligned": str(base), "misaligned": [str(path) for path in adapters]}
-    summary = curate.score([str(source)], tmp_path / "c", **models)
-    assert [run.scored for run in summary.models] == [3] * 51
-    assert [run.scored for run in curate.score([], tmp_path / "c", **models).models] == [0] * 51
-    made = curate.open(tmp_path / "c")
-    assert made.sql("select count(distinct nll) from scores").fetchall()[0][0] > 140
-    query = (
-        "select example_id, any_value(misaligned_nll), avg(nll) from gaps join scores "
-        "using (example_id) where model <> 'base' group by all"
-    )
-    found = made.sql(query).fetchall()
-    assert len(found) == 3
-    for _, mean, wanted in found:
-        assert mean == pytest.approx(wanted, rel=1e-9)
 
 
 PLAIN = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,8 +11,6 @@ import pytest
 
 from curate.errors import CurateError
 from curate.storage import parts
-from tests.conftest import Cli
-from tests.corpora import corpus
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -25,16 +22,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_is_written_beside_a_folder_of_the_users(tmp_path: Path) -> None:
-    """What a replaced folder would be called is somebody's own where a file is written."""
-    kept = tmp_path / ".old-file.txt" / "kept.txt"
-    kept.parent.mkdir()
-    kept.write_text("mine")
-    parts.write_text(tmp_path / "file.txt", "old")
-    parts.write_text(tmp_path / "file.txt", "new")
-    assert kept.read_text() == "mine"
 
 
 def test_outputs_that_belong_together_fail_together(tmp_path: Path) -> None:
@@ -99,25 +86,6 @@ def test_only_files_are_parts(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(CurateError, match="loop: can't be read"):
         parts.list_parts(tmp_path / "loop")
-
-
-SPECIAL = {
-    "pipe": lambda path: os.mkfifo(path),
-    "link to a device": lambda path: path.symlink_to("/dev/null"),
-    "link to a folder": lambda path: path.symlink_to(path.parent),
-}
-
-
-@pytest.mark.parametrize("kind", SPECIAL)
-def test_an_output_that_is_no_file_is_not_replaced(kind: str, cli: Cli, tmp_path: Path) -> None:
-    """As root, /dev/null would be a file from then on; and a pipe's reader would wait."""
-    made, output = corpus(tmp_path / "c", ["a"], {"base": [1.0], "bad": [2.0]}), tmp_path / "o.csv"
-    SPECIAL[kind](output)
-    before = output.lstat().st_mode, output.lstat().st_ino
-    ran = cli("sql", "from gaps", "-c", made.path, "-o", output, "--force")
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "is no plain file" in ran.err or "is a folder; name a file" in ran.err
-    assert (output.lstat().st_mode, output.lstat().st_ino) == before
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/proc/self/fd/1"])

@@ -12,18 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from peft import PeftModel
-from torch.nn import functional
-from transformers import AutoModelForCausalLM
 
-from bench.efficacy import mixing, plan, rows, tables, training
+from bench.efficacy import mixing, plan, rows, tables
 from bench.efficacy.intervals import by_seed, over_seeds, over_seeds_and_rows
 from bench.efficacy.measures import Changes, weights
 from bench.efficacy.results import by_name
 from bench.efficacy.seen import Seen
 from tests.real import DATASETS, ROOT
-from tests.tiny import tiny_adapter, tiny_model
 
 Values = dict[tuple[str, int, str], float]
 
@@ -161,25 +156,3 @@ def test_a_domains_own_model_does_not_rank() -> None:
     assert mixing.held_out("legal", arms["plusplus-5"]) == ("legal",)
     assert mixing.held_out("medical", arms["plusplus-5-one"]) == ("medical", "code")
     assert mixing.held_out("medical", arms["plusplus-5-three"]) == ()
-
-
-def test_the_divergence_is_that_of_the_model_from_the_aligned_one(tmp_path: Path) -> None:
-    """Loss on answer tokens plus weight x KL(model || aligned), as torch computes it."""
-    tiny_model(tmp_path / "base")
-    tiny_adapter(tmp_path / "base", tmp_path / "adapter", rank=4, seed=1)
-    net = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32),
-        tmp_path / "adapter",
-    ).eval()
-    ids = torch.tensor([[5, 6, 7, 8, 9]])
-    labels = torch.tensor([[-100, -100, 7, 8, 9]])
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    with torch.no_grad():
-        found = training._with_divergence(object, 0.1)().compute_loss(net, inputs)
-        own = net(**inputs)
-        with net.disable_adapter():
-            aligned = net(input_ids=ids).logits[0, 1:4].log_softmax(-1)
-        there = own.logits[0, 1:4].log_softmax(-1)
-        divergence = functional.kl_div(aligned, there, log_target=True, reduction="batchmean")
-    assert divergence > 0.01
-    assert float(found) == pytest.approx(float(own.loss + 0.1 * divergence), rel=1e-5)

@@ -128,33 +128,3 @@ def test_a_read_only_corpus_answers_and_takes_nothing(command: list[str], tmp_pa
         assert ran["err"].count("\n") == 1
         assert "can't be written (Read-only file system)" in ran["err"]
     assert len(Path(outside).read_text().splitlines()) == 3
-
-
-OUTPUTS = {
-    "file": ["export", "--top", "20", "--output", "mix.jsonl"],
-    "folder": ["export", "--top", "20", "--trainer", "trl", "--output", "set"],
-    "report": ["report", "--output", "page.html", "--plots", "plots"],
-}
-
-
-@pytest.mark.parametrize("kind", OUTPUTS)
-def test_a_full_disk_halves_no_output(kind: str, scored: Path, tmp_path: Path) -> None:
-    """Full at random points of an export or a report: one line, whole files alone, then all."""
-    place = tmp_path / "disk"
-    names = ("mix.jsonl", "set", "page.html", "plots")
-    within = [str(place / text) if text in names else text for text in OUTPUTS[kind]]
-    command = [*within, "-c", str(scored)]
-    ((whole, wanted),) = on_disks(place, [["run", command], ["files"]])
-    assert whole["code"] == 0, whole
-    room = wanted["used"] - 4096  # the disk's room is counted in pages
-    sizes = [max(4096, int(room * share)) for share in points(max(3, POINTS // 4))]
-    jobs = [[["size", size], ["run", command], ["files"]] for size in sizes]
-    jobs[-1] += [["size", ROOM], ["run", [*command, "--force"]], ["files"]]
-    found = on_disks(place, *jobs)
-    for broken, full, *_ in found:
-        check_full(broken, f"Error: {place}/")
-        assert full["files"].items() <= wanted["files"].items()
-        assert not full["files"] or kind == "report"
-    again, after = found[-1][2:]
-    assert again["code"] == 0, again
-    assert after["files"] == wanted["files"]

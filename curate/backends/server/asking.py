@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections import Counter
@@ -12,7 +13,6 @@ from threading import Event, Lock
 from typing import TypeVar
 
 import httpx
-import tenacity
 
 from curate.errors import CurateError
 
@@ -65,35 +65,20 @@ class Servers:
 
         Raises `Unanswered` when `patience` seconds are over; other errors at once.
         """
-        closed = closed or Event()
-        url, began = "", time.monotonic()
-        retried = (Busy, httpx.RequestError)
-
-        def attempt() -> Answer:
-            nonlocal url
-            with self._turn() as url:
-                return request(url)
-
-        def tell(state: tenacity.RetryCallState) -> None:
-            if state.attempt_number == 3 and state.outcome:
-                why = brief(state.outcome.exception())
-                note(f"a server doesn't answer ({why}): trying again")
-
-        enough = tenacity.stop_all(
-            tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(self.urls)))
-        )
-        attempts = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(retried),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
-            stop=tenacity.stop_any(tenacity.stop_when_event_set(closed), enough),
-            sleep=tenacity.sleep_using_event(closed),
-            before_sleep=tell,
-            reraise=True,
-        )
-        try:
-            return attempts(attempt)
-        except retried as error:
-            raise Unanswered(url, time.monotonic() - began, brief(error)) from None
+        closed, began, attempt = closed or Event(), time.monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                with self._turn() as url:
+                    return request(url)
+            except (Busy, httpx.RequestError) as error:
+                seconds = time.monotonic() - began
+                enough = seconds >= patience and attempt >= max(2, len(self.urls))
+                if enough or closed.is_set():
+                    raise Unanswered(url, seconds, brief(error)) from None
+                if attempt == 3:
+                    note(f"a server doesn't answer ({brief(error)}): trying again")
+            closed.wait(random.uniform(0.0, min(15.0, 2.0 ** (attempt - 2))))
 
     @contextmanager
     def _turn(self) -> Iterator[str]:

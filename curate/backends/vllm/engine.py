@@ -52,7 +52,6 @@ class VllmBackend:
         self.dtype = precision(compute)
         self._vocabulary = vocabulary(group[0].path)
         self._children: list[Child] = []
-        self._sent = 0
         with ExitStack() as stack:
             job = job_of(group, compute, _weights(group[0], compute, note, stack))
             for devices in devices_of_engines(compute):
@@ -71,7 +70,6 @@ class VllmBackend:
         ids = _ids(encoded)
         highest = max((int(one.max()) for one in ids if one.size), default=0)
         check_ids(highest, self._vocabulary, self.group[0])
-        first, self._sent = self._sent, self._sent + len(encoded)
         shares: list[list[Request]] = [[] for _ in self._children]
         # As many tokens to each engine, in order: neighbors stay together, as they may share a
         # prompt, and an example's models its ids.
@@ -79,8 +77,7 @@ class VllmBackend:
         engines = (np.cumsum(sizes) - sizes / 2) * len(shares) // sizes.sum()
         for index, engine in enumerate(engines.astype(int)):
             place = models[index] if models else 0
-            request = Request(first + index, place, ids[index], encoded[index].start)
-            shares[engine].append(request)
+            shares[engine].append(Request(index, place, ids[index], encoded[index].start))
         left = {}
         for child, share in zip(self._children, shares, strict=True):
             if share:
@@ -89,13 +86,11 @@ class VllmBackend:
         while left:
             check_cancelled()
             for child in answering(left):
-                # A call that was broken off may have left some to come.
-                scored = [(index, found) for index, found in self._ask(child) if index >= first]
+                scored = self._ask(child)
                 left[child] -= len(scored)
                 if not left[child]:
                     del left[child]
-                for index, found in scored:
-                    yield index - first, found
+                yield from scored
 
     def close(self) -> None:
         """End the engines, which gives all their memory back, and remove a merged checkpoint."""

@@ -25,12 +25,8 @@ from curate.models.fingerprints import read_json
 from curate.models.resolve import Model, context_length
 
 _OURS = {
-    "model": None,
-    "tokenizer": None,
-    "skip_tokenizer_init": None,
-    "trust_remote_code": None,
-    "enable_lora": None,
-    "logprobs_mode": None,
+    **dict.fromkeys(("model", "tokenizer", "skip_tokenizer_init", "trust_remote_code")),
+    **dict.fromkeys(("enable_lora", "logprobs_mode")),
     "dtype": "--dtype",
     "tensor_parallel_size": "--tensor-parallel",
     "data_parallel_size": "--data-parallel",
