@@ -169,6 +169,12 @@ COARSE_LIMIT = 2e-2
 COARSE_TOKENS = 16
 """In half precision a shorter answer may be off by as much in all as one of so many tokens: a token
 alone is off by more than the limit, and fewer tokens are not off by more in all."""
+RANK_LIMIT = 1e-3
+"""1 minus the rank correlation, in half precision."""
+RANK_ROWS = 200
+"""Ranks are compared from so many examples on: of 32, three swaps of neighbors, which any rounding
+makes, come to more than the limit."""
+
 Nlls = npt.NDArray[np.float64]
 """Nats per answer token of each example."""
 
@@ -224,6 +230,11 @@ def compare(
     for name in names:
         found = forward[name]
         near("equals the plain loop", plain[name])
+        if coarse and len(found) >= RANK_ROWS:
+            off = 1 - _rank_correlation(found, plain[name])
+            checks.append(
+                Check(name, "ranks like the plain loop", off, RANK_LIMIT, off <= RANK_LIMIT)
+            )
         near("same in reversed order", backward[name])
         if name == NOTHING:
             near("zeros change nothing", aligned)
@@ -231,6 +242,12 @@ def compare(
             off = float(np.abs(found - aligned).max())
             checks.append(Check(name, "differs from aligned", off, limit, off > limit))
     return checks
+
+
+def _rank_correlation(found: Nlls, wanted: Nlls) -> float:
+    """Spearman's."""
+    a, b = (np.argsort(np.argsort(nlls, kind="stable")) for nlls in (found, wanted))
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 RANK = 8
