@@ -68,6 +68,8 @@ def run_pass(
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
             until then is stored.
     """
+    from curate.backends.weights import changes_nothing
+
     members = [member for member, _ in group]
     models = [member.model for member in members]
     began = time.monotonic()
@@ -80,6 +82,11 @@ def run_pass(
         for model in models:
             if told := writer.note_run(model.name, backend.name, backend.dtype):
                 progress.note(told)
+            if model.adapter and changes_nothing(model.adapter):
+                progress.note(
+                    f"{model.name}: its adapter changes nothing, since one factor of each product "
+                    f"is zero: was {model.adapter} trained?"
+                )
         windows = _windows(view, [model.name for model in models], backend.engines)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
