@@ -178,6 +178,10 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
         ),
         ({"question": "q", "reply": "a"}, "unknown format: the columns are question, reply"),
         ({"text": "no marks"}, "unknown format: the columns are text"),
+        (
+            {"message_id": "1", "parent_id": None, "text": "q", "role": "prompter", "lang": "en"},
+            "one message, not a conversation: join the rows",
+        ),
         ({"prompt": "q", "response": ["a", "b"]}, "2 texts in a list"),
         ({"prompt": "q", "response": {"text": ["a"]}}, "non-text content (dict)"),
         (
