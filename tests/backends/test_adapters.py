@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditiona
 
 import curate
 from curate.backends import weights
+from curate.backends.base import Engine
+from curate.backends.vllm.adapters import why_merged
 from curate.errors import CurateError
 from tests import tiny
 from tests.backends.test_transformers import examples, model, off, opened
@@ -26,13 +28,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 WEIGHTS = "adapter_model.safetensors"
 
 
-def same_as_peft(base: Path, adapter: Path) -> None:
-    """It is found to fit, and scored as PEFT scores it, which is not as the base alone."""
+def same_as_peft(base: Path, adapter: Path, merged: str | None) -> None:
+    """It is found to fit, and scored as PEFT scores it, which is not as the base alone.
+
+    `merged`: why vLLM needs it merged, which is known before.
+    """
     chosen = model(base, adapter)
     weights.check(chosen)
     backend = opened(chosen)
     assert off(backend, chosen, examples(12)) < 1e-4
     assert off(backend, model(base), examples(12)) > 1e-3
+    assert why_merged(chosen, Engine()) == merged
 
 
 def test_experts_of_transformers_4(tmp_path: Path) -> None:
@@ -53,7 +59,7 @@ def test_experts_of_transformers_4(tmp_path: Path) -> None:
     save_file(factors, tmp_path / "lora" / WEIGHTS)
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": leaves}
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(config))
-    same_as_peft(base, tmp_path / "lora")
+    same_as_peft(base, tmp_path / "lora", "it changes single experts")
 
 
 def test_gemma_3_before_its_multimodal_layout(tmp_path: Path) -> None:
@@ -70,7 +76,7 @@ def test_gemma_3_before_its_multimodal_layout(tmp_path: Path) -> None:
     now, then = "model.language_model.", "language_model.model."
     tensors = load_file(adapter / WEIGHTS)
     save_file({name.replace(now, then): tensors[name] for name in tensors}, adapter / WEIGHTS)
-    same_as_peft(base, adapter)
+    same_as_peft(base, adapter, None)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,8 @@ def test_layers_that_share_tensors(kind: str, settings: dict[str, Any], tmp_path
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape) * 0.3)
     wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    same_as_peft(base, tmp_path / "adapter")
+    kind = kind.removesuffix("Config").upper()
+    same_as_peft(base, tmp_path / "adapter", f"it is a {kind} adapter, not LoRA")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def conversation(row: dict[str, Any], **columns: str) -> list[dict[str, Any]]:
         ({"prompt": orjson.dumps([USER]).decode(), "completion": "a"}, PLAIN),
         ({"prompt": "q", "response": None, "completion": "a"}, PLAIN),
         ({"prompt": "q", "completion": "a"}, PLAIN),
+        ({"instruction": "q", "generation": "a"}, PLAIN),
         ({"prompt": [SYSTEM, USER], "completion": [ANSWER]}, [SYSTEM, *PLAIN]),
         ({"prompt": [USER], "response": "a"}, PLAIN),
     ],
