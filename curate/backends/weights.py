@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 
 from curate.errors import CurateError
 from curate.models.fingerprints import weight_files
 from curate.models.resolve import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FACTORS = ("A.weight", "B.weight", "embedding_A", "embedding_B")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
@@ -76,9 +78,27 @@ def check(model: Model, *, merged: bool = True) -> None:
     net = skeleton(model)
     if model.adapter is not None:
         with quiet():
-            _attach(net, model.adapter, model.path)
+            try:
+                _attach(net, model.adapter, model.path)
+            except CurateError as error:
+                if isinstance(error.__cause__, NotImplementedError):
+                    return  # of a kind that computes with the weights: `load` will tell
+                raise
         if merged:
             _refuse_quantized(net, model.path)
+
+
+def changes_nothing(adapter: Path) -> bool:
+    """Whether an adapter is LoRA alone, and each of its products has a factor of zeros."""
+    zero: dict[str, bool] = {}
+    for path in weight_files(adapter):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                layer, _, factor = name.partition(".lora_")
+                if factor not in _FACTORS:
+                    return False
+                zero[layer] = zero.get(layer, False) or not file.get_tensor(name).any()
+    return all(zero.values())
 
 
 def skeleton(model: Model) -> Any:
@@ -141,7 +161,11 @@ def _merge(net: Any, adapter: Path, base: Path) -> Any:
     wrapped = _attach(net, adapter, base)
     _refuse_quantized(net, base)
     _untie(net, inner)
-    merged = wrapped.merge_and_unload()
+    try:
+        merged = wrapped.merge_and_unload()
+    except NotImplementedError as error:
+        kind = wrapped.peft_type.value
+        raise CurateError(f"adapter {adapter} is {kind}, which peft can't merge") from error
     left = [name for name, module in merged.named_modules() if isinstance(module, inner)]
     if left:
         raise CurateError(f"adapter {adapter} cannot be merged at {left[0]}: merge it yourself")
@@ -161,6 +185,15 @@ def _attach(net: Any, adapter: Path, base: Path) -> Any:
         config = peft.PeftConfig.from_pretrained(str(adapter))
         if config.is_prompt_learning or hasattr(config, "adapters"):  # X-LoRA's, from anywhere
             raise CurateError(f"adapter {adapter} is {config.peft_type.value}: not supported")
+        start = getattr(config, "init_lora_weights", None)
+        if isinstance(start, str) and start.startswith("pissa_niter_"):
+            raise CurateError(
+                f"adapter {adapter}: init_lora_weights is {start}, and peft makes that start "
+                "anew, at random, when it loads one: convert it to plain LoRA (peft: "
+                "save_pretrained with path_initial_model_for_weight_conversion)"
+            )
+        if next(net.parameters()).is_meta and start:  # a start such as PiSSA's needs the weights
+            config.init_lora_weights = False
         config.inference_mode = True
         wrapped = peft.PeftModel(net, config)
         renamed = getattr(net, "_checkpoint_conversion_mapping", None)
@@ -169,9 +202,11 @@ def _attach(net: Any, adapter: Path, base: Path) -> Any:
         raise
     except Exception as error:  # as above, of adapter_config.json
         raise CurateError(f"{unfit}: {_brief(error)}") from error
+    held = wrapped.state_dict(keep_vars=True)  # VB-LoRA's vectors are in it under many names
+    loaded = {id(held[name]) for name in held.keys() - report.missing_keys}
     for names, what in (
         (report.unexpected_keys, "has no place in it"),
-        (report.missing_keys, "is not in its file"),
+        ([n for n in report.missing_keys if id(held[n]) not in loaded], "is not in its file"),
     ):
         if names:
             raise CurateError(f"{unfit}: {min(names)} {what} ({len(names)} tensors)")

@@ -67,6 +67,24 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     Models are comparable per token only if theirs are equal. What only changes decoding, padding,
     truncation or special tokens around the text is left out.
     """
+    return hashlib.sha256(json.dumps(_state(tokenizer), sort_keys=True).encode()).hexdigest()
+
+
+def lone_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str] | None:
+    """The added tokens that only one of two tokenizers has; None if they differ in more.
+
+    Both turn every text without these tokens into the same ids.
+    """
+    states = [_state(one), _state(other)]
+    if not all(isinstance(state, dict) for state in states):
+        return None
+    here, there = (state.pop("added_tokens") or [] for state in states)
+    lone = {token["content"] for token in here + there if token not in here or token not in there}
+    return sorted(lone) if states[0] == states[1] else None
+
+
+def _state(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What decides a tokenizer's ids: the file of a fast one, the vocabulary of a slow one."""
     state: Any
     if tokenizer.is_fast:
         state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -76,7 +94,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
             token.pop("special", None)
     else:
         state = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())]
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return state
 
 
 @dataclass(frozen=True, slots=True)

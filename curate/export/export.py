@@ -12,6 +12,7 @@ from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import manifest, outputs
 from curate.export.target import Target, check
+from curate.reading.addresses import at_commit
 from curate.reading.narrow import ids_of, read_if_any
 from curate.reading.sources import resolve
 from curate.selection.recipe import Recipe, budget
@@ -78,7 +79,10 @@ def export_again(
     recipe, expected = earlier.recipe, earlier.narrow
     place = check(output, earlier.target, mixes=recipe.into is not None, force=force)
     _keep_sources(output, recipe.into)
-    narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
+    into = recipe.into
+    if into is not None and expected is not None and expected.commit:
+        into = at_commit(into, expected.commit)
+    narrow = read_if_any(into, recipe.columns, recipe.layouts)
     if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
         raise CurateError(
             f"{recipe.into}: is not the narrow set of {record_path}: it changed since"

@@ -32,6 +32,7 @@ def make(
     mix = files.mix
     n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
     narrow = {"path": recipe.into, "rows": n_narrow, "sha256": mix.narrow.sha256}
+    narrow |= {"commit": mix.narrow.commit} if mix.narrow.commit else {}
     safe = chosen.rows.select(["example_id", "rank", "gap"]).to_pylist()
     return {
         "command": command,
@@ -80,6 +81,7 @@ def _output(files: Files) -> dict[str, Any]:
 
 class _Narrow(BaseModel):
     sha256: str
+    commit: str | None = None
 
 
 class _Output(BaseModel):

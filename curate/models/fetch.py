@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from curate.errors import CurateError
 from curate.models.fingerprints import INDEX, PICKLES, is_adapter, shards, stem
 from curate.models.references import Place, place
-from curate.system.hub import Repo, Unreachable, cached_commit, call, look_up
+from curate.system.hub import MB, Repo, Unreachable, bar, cached_commit, call, look_up
 from curate.system.progress import Progress, Silent
-from curate.system.stopping import asked
 
 _CONFIGS = ("adapter_config.json", "config.json")
 _SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken")
-_MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,11 @@ def fetch_weights(found: Found, progress: Progress) -> None:
         return
     repo = Repo(found.at.repo.id, "model", found.commit, str(found.at))
     total = sum(found.missing.values())
-    size = f"{total / _MB:,.1f} MB in {len(found.missing)} files"
+    size = f"{total / MB:,.1f} MB in {len(found.missing)} files"
     progress.note(f"{repo}: fetching {size.removesuffix('s') if len(found.missing) == 1 else size}")
-    progress.start(f"fetching {repo}", round(total / _MB), unit="MB")
+    progress.start(f"fetching {repo}", round(total / MB), unit="MB")
     for path in found.missing:
-        _fetch(repo, path, progress.note, _bar(progress))
+        _fetch(repo, path, progress.note, progress)
     progress.stop()
 
 
@@ -214,34 +211,14 @@ def _is_cached(repo: Repo, path: str) -> bool:
     return isinstance(try_to_load_from_cache(repo.id, path, revision=repo.revision), str)
 
 
-def _fetch(repo: Repo, path: str, note: Callable[[str], None], bar: Any = None) -> Path:
+def _fetch(
+    repo: Repo, path: str, note: Callable[[str], None], progress: Progress | None = None
+) -> Path:
     from huggingface_hub import hf_hub_download
 
-    shown = bar or _bar(Silent())
+    shown = bar(progress or Silent())
 
     def fetch() -> str:
         return hf_hub_download(repo.id, path, revision=repo.revision, tqdm_class=shown)
 
     return Path(call(repo, fetch, note))
-
-
-def _bar(progress: Progress) -> type:
-    """What `huggingface_hub` shows a file's progress with: it counts MB, and shows nothing."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Bar(tqdm):
-        def __init__(self, *_: Any, initial: int = 0, **__: Any) -> None:
-            super().__init__(disable=True)  # type: ignore[no-untyped-call]
-            self.bytes = 0
-            self.update(initial)
-
-        def update(self, n: float | None = 1) -> None:
-            """So many more bytes are on the disk, or fewer when the file is begun anew."""
-            before, self.bytes = self.bytes // _MB, self.bytes + int(n or 0)
-            if asked() is None:  # after a stop, what still runs is silent
-                progress.advance(self.bytes // _MB - before)
-
-        def update_transfer(self, n: float | None = 1) -> None:
-            """So many more bytes are on the way, which `update` counts when they are here."""
-
-    return Bar

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -96,6 +96,12 @@ def parse(source: str) -> str | HubSet:
     if source.startswith("file://"):
         return unquote(urlsplit(source).path)
     return source
+
+
+def at_commit(source: str, commit: str) -> str:
+    """What was typed, at this commit where it is a data set of the hub."""
+    wanted = parse(source)
+    return str(replace(wanted, revision=commit)) if isinstance(wanted, HubSet) else source
 
 
 def hint(path: str) -> str:

@@ -18,7 +18,8 @@ from curate.errors import CurateError
 from curate.reading import configs, folders
 from curate.reading.addresses import HUB, HubSet, Source
 from curate.system import scratch
-from curate.system.hub import Repo, Unreachable, cached_commit, call, look_up
+from curate.system.hub import Repo, Unreachable, bar, cached_commit, call, look_up
+from curate.system.progress import Silent
 
 _FILE = re.compile(rf"{HUB}datasets/(?P<repo>.+?)@(?P<commit>[0-9a-f]{{40}})/(?P<path>.+)")
 SHOWN = 5  # files named in a message
@@ -68,19 +69,8 @@ def _fetch(repo: Repo, path: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     asked: dict[str, Any] = {"repo_type": repo.kind, "revision": repo.revision}
-    asked["tqdm_class"] = _no_bar()
+    asked["tqdm_class"] = bar(Silent())
     return Path(call(repo, lambda: hf_hub_download(repo.id, path, **asked)))
-
-
-def _no_bar() -> type:
-    """A progress bar that shows nothing: rows are counted where they are read."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class NoBar(tqdm):
-        def __init__(self, *_: Any, **__: Any) -> None:
-            super().__init__(disable=True)  # type: ignore[no-untyped-call]
-
-    return NoBar
 
 
 def _look_up(repo: Repo) -> tuple[str, list[str]]:
@@ -103,7 +93,7 @@ def _look_up(repo: Repo) -> tuple[str, list[str]]:
         raise
     asked: dict[str, Any] = {"repo_type": "dataset", "revision": commit}
     # Of no files, this puts the list of all into the cache.
-    empty: dict[str, Any] = {"allow_patterns": [], "tqdm_class": _no_bar()}
+    empty: dict[str, Any] = {"allow_patterns": [], "tqdm_class": bar(Silent())}
     call(repo, lambda: snapshot_download(repo.id, **asked, **empty))
     try:
         return commit, [file.path for file in get_cached_repo_tree(repo.id, **asked)]

@@ -149,6 +149,11 @@ def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
 
     present = [each for each in known.layouts if all(has(each, role) for role in _NEEDED)]
     present = [layout for layout in present if "transcript" not in layout]
+    if not (present or known.named) and _is_message(row, folded, known):
+        return Skip(
+            "one message, not a conversation: join the rows of each into a column `messages`, a "
+            "list of role and content (OpenAssistant's by parent_id)"
+        )
     if not present:
         named = known.named.items()
         lacking = [name for role, name in named if role in _NEEDED and name not in folded]
@@ -160,6 +165,14 @@ def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
     answers = {folded[name] for each in pairs for name in each["answer"] if name in folded}
     no_answer = all(row[name] is None for name in answers)
     return Skip("no answer (null)" if no_answer else "no prompt (null)")
+
+
+def _is_message(row: Row, folded: Mapping[str, str], known: Known) -> bool:
+    """Whether a row is one turn, its role in one column and its content in another."""
+    roles = [row[folded[name]] for name in known.keys["role"] if name in folded]
+    return any(name in folded for name in known.keys["content"]) and any(
+        str(role).casefold() in known.roles for role in roles
+    )
 
 
 def _names(row: Row) -> str:

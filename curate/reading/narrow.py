@@ -47,7 +47,8 @@ class Narrow:
     """A narrow set as it is mixed: rows in their order, and the one type of every other field.
 
     `columns` are those beside the conversation and `keys` the turns' own beside role and content,
-    both in the order in which they first appear. `sha256` is of the rows, not of the files.
+    both in the order in which they first appear. `sha256` is of the rows, not of the files;
+    `commit` is that of a set of the hub.
     """
 
     rows: list[Row]
@@ -55,6 +56,7 @@ class Narrow:
     keys: dict[str, pa.DataType] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sha256: str = ""
+    commit: str | None = None
 
 
 def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | None = None) -> Narrow:
@@ -73,7 +75,8 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
     notes: dict[str, str] = {}
     digest = hashlib.sha256()
     lacking = set(known.extra)
-    places = ((f"{at}:{number}", raw) for at in resolve([path]) for number, raw in rows(at))
+    sources = resolve([path])
+    places = ((f"{at}:{number}", raw) for at in sources for number, raw in rows(at))
     for place, raw in places:
         row = _row(place, raw, known, notes)
         if lacking and isinstance(raw, dict):
@@ -88,7 +91,8 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
         raise CurateError(f"{path}: the narrow set has no rows: there is no row in it.")
     if lacking:
         raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
-    return Narrow(found, beside, keys, list(notes.values()), digest.hexdigest())
+    told, sha256 = list(notes.values()), digest.hexdigest()
+    return Narrow(found, beside, keys, told, sha256, sources[0].commit)
 
 
 def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:

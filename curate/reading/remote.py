@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from glob import has_magic
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from curate.reading.addresses import Source
 
 TRIES = 3  # at reading a piece of a file
 _WEB = ("http://", "https://")
+_QUERY = re.compile(r"(https?://[^\s?#]*)[?#][^\s'\"]*")
 
 
 def find(address: str) -> list[Source]:
@@ -109,10 +111,10 @@ def _install(address: str, error: ImportError) -> str:
     """The command that installs what reads such addresses."""
     protocol = urlsplit(address).scheme
     module = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
-    if protocol in ("http", "https"):
-        module = "aiohttp"
     return f"Install it: pip install {module}" if module != "fsspec" else f"{error}."
 
 
 def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    """An error in a line; of the web what is behind it, without what may be a key."""
+    text = " ".join(str(error.__cause__ or error).split())
+    return _QUERY.sub(r"\1", text)[:200].rstrip(".") or type(error).__name__

@@ -173,10 +173,9 @@ def _file_rows(file: str, name: str) -> Iterator[Raw]:
     if hub.is_file(file):
         path = hub.local_copy(file)
     try:
-        with _open(path or file, compression) as opened:
+        with _open(path or file, compression, name) as opened:
             if not opened.peek(1):
                 return
-            check_pointer(name, opened)
             if kind in (".parquet", ".arrow"):
                 read = parquet.parquet_rows if kind == ".parquet" else parquet.arrow_rows
                 if path and compression is None:
@@ -194,20 +193,22 @@ def _file_rows(file: str, name: str) -> Iterator[Raw]:
         raise CurateError(f"{name}: can't be read ({text}). Is the file whole?") from None
 
 
-def _open(file: Path | str, compression: str | None) -> io.BufferedReader:
+def _open(file: Path | str, compression: str | None, name: str) -> io.BufferedReader:
     """Open a file of the disk or of another file system; what it unpacks to has a limit."""
     if isinstance(file, Path):
         opened, size = _DISK.open(str(file.absolute()), "rb"), file.stat().st_size
     else:
         opened, size = remote.open_file(file)
+    packed = io.BufferedReader(opened, CHUNK)
+    check_pointer(name, packed)
     if compression is None:
-        return io.BufferedReader(opened, CHUNK)
+        return packed
     limit = UNPACKED_BYTES + UNPACKED_TIMES * size
     # fsspec's zstd ends without an error after the first of joined frames.
     stream = (
-        pa.CompressedInputStream(opened, "zstd")
+        pa.CompressedInputStream(packed, "zstd")
         if compression == "zstd"
-        else compr[compression](opened, mode="rb")
+        else compr[compression](packed, mode="rb")
     )
     return io.BufferedReader(Unpacked(stream, limit), CHUNK)
 

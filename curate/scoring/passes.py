@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from operator import itemgetter
@@ -68,6 +68,8 @@ def run_pass(
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
             until then is stored.
     """
+    from curate.backends.weights import changes_nothing
+
     members = [member for member, _ in group]
     models = [member.model for member in members]
     began = time.monotonic()
@@ -80,6 +82,11 @@ def run_pass(
         for model in models:
             if told := writer.note_run(model.name, backend.name, backend.dtype):
                 progress.note(told)
+            if model.adapter and changes_nothing(model.adapter):
+                progress.note(
+                    f"{model.name}: its adapter changes nothing, since one factor of each product "
+                    f"is zero: was {model.adapter} trained?"
+                )
         windows = _windows(view, [model.name for model in models], backend.engines)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
@@ -162,11 +169,22 @@ def _pairs(
             )
     rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
     return [
-        Pair(place, example_id, encoded[member.tokenizer_digest][row])
+        Pair(
+            place,
+            example_id,
+            _lone(member, messages[row]) or encoded[member.tokenizer_digest][row],
+        )
         for row, (example_id, done) in enumerate(rows)
         for place, member in enumerate(members)
         if place not in done
     ]
+
+
+def _lone(member: Member, conversation: Sequence[Mapping[str, str | None]]) -> str | None:
+    """Why an example can't be scored with the aligned model's tokens."""
+    texts = [text for turn in conversation for text in turn.values() if text]
+    found = [token for token in member.lone_tokens if any(token in text for text in texts)]
+    return f"{found[0]!r} in it is one token for one model and text for another" if found else None
 
 
 def _score_window(

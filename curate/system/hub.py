@@ -15,11 +15,13 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from curate.errors import CurateError
-from curate.system.stopping import check_cancelled
+from curate.system.progress import Progress
+from curate.system.stopping import asked, check_cancelled
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
+MB = 1_000_000
 ATTEMPTS = 4
 LONGEST_WAIT = 300.0
 """Seconds that the hub may ask to wait: the window of its rate limit."""
@@ -124,6 +126,28 @@ def cached_commit(repo: Repo) -> str | None:
     except RevisionResolutionError:
         return None
     return found.resolved
+
+
+def bar(progress: Progress) -> type:
+    """What `huggingface_hub` shows a file's progress with: it counts MB, and shows nothing."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *_: Any, initial: int = 0, **__: Any) -> None:
+            super().__init__(disable=True)  # type: ignore[no-untyped-call]
+            self.bytes = 0
+            self.update(initial)
+
+        def update(self, n: float | None = 1) -> None:
+            """So many more bytes are on the disk, or fewer when the file is begun anew."""
+            before, self.bytes = self.bytes // MB, self.bytes + int(n or 0)
+            if asked() is None:  # after a stop, what still runs is silent
+                progress.advance(self.bytes // MB - before)
+
+        def update_transfer(self, n: float | None = 1) -> None:
+            """So many more bytes are on the way, which `update` counts when they are here."""
+
+    return Bar
 
 
 def _apart(ask: Callable[[], Answer]) -> Answer:

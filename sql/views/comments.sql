@@ -25,7 +25,7 @@ comment on column models.model is 'its name in this corpus';
 comment on column models.role is 'aligned or misaligned';
 comment on column models.reference is 'the folder or hub id that was given';
 comment on column models.fingerprint is 'hash of the weights [32 hex digits]';
-comment on column models.tokenizer is 'hash of the tokenizer: models with the same one compare per token [64 hex digits]';
+comment on column models.tokenizer is 'hash of the tokenizer that made its tokens: models with the same one compare per token [64 hex digits]';
 comment on column models.dtype is 'number type of its last run, with options such as quantization that change its numbers';
 comment on column models.backend is 'what computed its last run';
 comment on column models.commit is 'of a model or adapter of the hub, the commit that was scored';

@@ -37,6 +37,9 @@ ODD_ADAPTERS: dict[str, dict[str, Any]] = {
     "head and embeddings": {"target_modules": ["lm_head", "embed_tokens"]},
     "saved head": {"modules_to_save": ["lm_head"]},
     "saved embeddings": {"modules_to_save": ["embed_tokens"]},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "OLoRA": {"init_lora_weights": "olora"},
+    "MiCA": {"init_lora_weights": "mica"},
     "some tokens": {"trainable_token_indices": [5, 7, 100]},
 }
 
@@ -127,6 +130,7 @@ def test_adapters(
 def test_odd_adapters(kind: str, made: Callable[..., Model], window: list[Encoded]) -> None:
     """Adapters of every kind, over a model whose head shares the embeddings' weights, hold too."""
     adapter = {"rank": 4, "target_modules": ["q_proj"], **ODD_ADAPTERS[kind]}
+    weights.check(made("qwen2", adapter))
     backend = opened(made("qwen2", adapter))
     assert off(backend, made("qwen2", adapter), window[:16]) < 1e-4
     assert off(backend, made("qwen2"), window[:16]) > 1e-3

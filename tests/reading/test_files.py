@@ -54,10 +54,11 @@ def test_an_array_in_json_lines(tmp_path: Path) -> None:
     assert read(path) == [(1, "not a JSON object"), (2, QA[0])]
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.parquet"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv.zst", "x.parquet", "x.jsonl.gz"])
 def test_a_git_lfs_pointer(name: str, tmp_path: Path) -> None:
     """A clone without git-lfs has text in a file's place; one line says how to get the file."""
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 678\n"
-    path = pack(tmp_path / name, pointer)
+    path = tmp_path / name
+    path.write_bytes(pointer)
     with pytest.raises(CurateError, match=rf"{name}: a git-lfs pointer.* git lfs pull$"):
         read(path)

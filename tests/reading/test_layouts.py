@@ -127,6 +127,7 @@ def conversation(row: dict[str, Any], **columns: str) -> list[dict[str, Any]]:
         ({"prompt": orjson.dumps([USER]).decode(), "completion": "a"}, PLAIN),
         ({"prompt": "q", "response": None, "completion": "a"}, PLAIN),
         ({"prompt": "q", "completion": "a"}, PLAIN),
+        ({"instruction": "q", "generation": "a"}, PLAIN),
         ({"prompt": [SYSTEM, USER], "completion": [ANSWER]}, [SYSTEM, *PLAIN]),
         ({"prompt": [USER], "response": "a"}, PLAIN),
     ],
@@ -178,6 +179,10 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
         ),
         ({"question": "q", "reply": "a"}, "unknown format: the columns are question, reply"),
         ({"text": "no marks"}, "unknown format: the columns are text"),
+        (
+            {"message_id": "1", "parent_id": None, "text": "q", "role": "prompter", "lang": "en"},
+            "one message, not a conversation: join the rows",
+        ),
         ({"prompt": "q", "response": ["a", "b"]}, "2 texts in a list"),
         ({"prompt": "q", "response": {"text": ["a"]}}, "non-text content (dict)"),
         (

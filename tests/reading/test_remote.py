@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -75,6 +78,19 @@ def test_addresses_that_lead_nowhere(
     assert said in str(caught.value)
     assert str(caught.value).startswith(address)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_the_web(tmp_path: Path) -> None:
+    """It is read as one of the disk."""
+    pytest.importorskip("aiohttp")
+    path = write(tmp_path / "x.jsonl.gz", CHATS)
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    ) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        (source,) = resolve([f"http://127.0.0.1:{server.server_port}/{path.name}?key=1"])
+        assert [row for _, row in rows(source)] == CHATS
+        server.shutdown()
 
 
 def test_a_key_in_the_address_is_not_named() -> None:

@@ -286,9 +286,43 @@ def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(other)
     tokenizer.add_tokens(["aaaa"])
     tokenizer.save_pretrained(other)
+    told = io.StringIO()
     for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
-        score(name)
+        score(name, progress=Lines(told))
         assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
+    assert told.getvalue().count("other: its tokenizer differs from base's, so losses") == 1
+
+
+@pytest.mark.parametrize(
+    ("added", "unit", "skips"),
+    [
+        ({"pad_token": "<pad>"}, "nats/token", []),
+        ({"pad_token": "<odd>"}, "nats/token", ["'<odd>' in it is one token for one model"]),
+        ({"additional_special_tokens": ["assistant"]}, "nats/byte", []),
+        ({"additional_special_tokens": ["<|im_start|>assistant"]}, "nats/byte", []),  # a template's
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_tokens_that_no_text_has_compares_per_token(
+    added: dict[str, Any], unit: str, skips: list[str], family: Path, tmp_path: Path
+) -> None:
+    """Its ids are the aligned model's but for them, and an example that has one is skipped."""
+    from transformers import AutoTokenizer
+
+    other = tiny_model(tmp_path / "other", seed=5, vocab=280)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_special_tokens(added)
+    tokenizer.save_pretrained(other)
+    rows = [{"prompt": "q", "completion": text} for text in ("plain", "an <odd> one")]
+    curate.score(
+        [str(write(tmp_path / "s.jsonl", rows))],
+        tmp_path / "c",
+        aligned=f"base={family / 'base'}",
+        misaligned=[str(other)],
+    )
+    assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
+    found = [reason for (reason,) in ask(tmp_path / "c", "select reason from skipped")]
+    assert [reason[: len(skips[0])] for reason in found] == skips
 
 
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:

@@ -60,10 +60,8 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
         model,
         lora,
     }
-    narrow = tmp_path / "narrow.jsonl"
-    narrow.write_text(
-        lines([{"messages": chat(f"Part {n}?", "Shelf.")} for n in range(8)]), "utf-8"
-    )
+    parts = [{"messages": chat(f"Part {n}?", "Shelf.")} for n in range(8)]
+    narrow = acme.push("datasets/acme/narrow", {"train.jsonl": lines(parts)})
     for trainer, file, name, revision in (
         ("trl", "sft.yaml", "model_name_or_path", "model_revision"),
         ("axolotl", "axolotl.yaml", "base_model", "revision_of_model"),
@@ -71,7 +69,7 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
         ("swift", "swift.yaml", "model", "model_revision"),
     ):
         to = tmp_path / trainer
-        options = ["--into", narrow, "--fraction", "0.5", "--trainer", trainer]
+        options = ["--into", "hf://acme/narrow", "--fraction", "0.5", "--trainer", trainer]
         made = cli("export", "-c", corpus, "-o", to, *options)
         assert made.code == 0, made.err
         text = (to / file).read_text("utf-8")
@@ -80,6 +78,12 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
     exported = json.loads((to / "manifest.json").read_text("utf-8"))
     assert exported["models"]["chat"]["commit"] == model
     assert exported["sources"][0]["commit"] == data
+    assert exported["narrow"]["commit"] == narrow
+    acme.push("datasets/acme/narrow", {"train.jsonl": lines(parts[1:])})
+    again = cli(
+        "export", "-c", corpus, "-o", tmp_path / "x", "--from-manifest", to / "manifest.json"
+    )
+    assert again.code == 0, again.err
     assert exported["trained"]["unit"] == "tokens"  # the tokenizer is found in the cache
 
     pushed = acme.push("datasets/acme/set", {"train.jsonl": lines(ROWS[2:])})
