@@ -91,7 +91,7 @@ def export(
     ] = None,
     refusal_rule: Annotated[
         str,
-        option("A refusal is: paper, extended, or the path of your rule file.", "RULE", _REFUSALS),
+        option("A refusal is: paper (keywords), extended (declines), or your rule file.", "RULE", _REFUSALS),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
