@@ -48,12 +48,13 @@ def best_tenth(corpus: Corpus, ranked: int) -> Shown:
 
 
 def exported(path: Path) -> Shown:
-    """The export of a manifest.
+    """The export of a manifest, or of its folder.
 
     Raises:
         CurateError: it can't be read, or is none.
     """
     try:
+        path = path / "manifest.json" if path.is_dir() else path
         record: dict[str, Any] = documents.load(path, _BYTES)
         counts, cut = record["counts"], record["cut"]
         return Shown(
