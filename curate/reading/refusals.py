@@ -18,7 +18,9 @@ from curate.errors import CurateError
 SHIPPED = ("paper", "extended")
 """The rules that come with curate, by name; any other name is a file's path."""
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u02b9\u2032\uff07\u00b4`", "'"))
+APOSTROPHES = "\u2018\u2019\u02bc\u02b9\u2032\uff07\u00b4`"
+"""What counts as a plain one."""
+_PLAIN = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Rule:
     def _find(self, answers: Sequence[str], ignores: str | None) -> list[bool]:
         found = pa.array([False] * len(answers), pa.bool_())
         for texts, patterns in self._seen(answers, ignores):
-            found = pc.or_(found, pc.match_substring_regex(texts, _either(patterns)))
+            found = pc.or_(found, pc.match_substring_regex(texts, either(patterns)))
         verdicts: list[bool] = found.to_pylist()
         return verdicts
 
@@ -77,7 +79,7 @@ def opening(answer: str, words: int) -> str:
     They are those behind a `</think>`, where there is one.
     """
     head = " ".join(answer.rpartition("</think>")[2].split(None, words)[:words])
-    return head.casefold().translate(_APOSTROPHES)
+    return head.casefold().translate(_PLAIN)
 
 
 def _first(text: str, words: int) -> str:
@@ -115,12 +117,17 @@ def _parse(name: str, raw: dict[str, Any]) -> Rule:
     if not refuses:
         raise ValueError("it has no [[refuses]] with patterns")
     ignored = [pattern for each in raw.get("ignores", []) for pattern in each["patterns"]]
-    rule = Rule(name, refuses, _either(ignored) if ignored else None)
+    rule = Rule(name, refuses, either(ignored) if ignored else None)
     rule.matches(["a text"])  # a pattern that RE2 refuses is found now, not after the ranking
     return rule
 
 
-def _either(patterns: Sequence[str]) -> str:
+def either(patterns: Sequence[str]) -> str:
+    """One pattern that matches where any of these does.
+
+    Raises:
+        ValueError: there is none, or one is no text.
+    """
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise ValueError("patterns must be texts")
     return "|".join(f"(?:{pattern})" for pattern in patterns)
