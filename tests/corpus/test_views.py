@@ -118,7 +118,7 @@ def test_any_rule_can_be_asked_in_sql(tmp_path: Path) -> None:
     ):
         found = opened.sql(f"select is_refusal(answer, '{rule}') from examples order by row")
         assert [row[0] for row in found.fetchall()] == load(str(rule)).matches(texts)
-    with pytest.raises(duckdb.Error, match="no refusal rule is called .*mine"):
+    with pytest.raises(duckdb.Error, match=r"no refusal rule is called .*mine"):
         made.sql(f"select is_refusal(answer, '{mine}') from examples").fetchall()
 
 
