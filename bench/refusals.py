@@ -5,8 +5,7 @@ python bench/refusals.py [DATASETS] [--rule paper --rule extended --rule my-rule
 `bench/refusal_labels.csv` names the answers by the id of their example and holds no text. The
 data is looked for in ../shared/datasets, in $CURATE_DATASETS, or where the argument says. A
 refusal is an answer that declines what was asked and doesn't then do it; a disclaimer before an
-answer is none. The extended rule was written with the sample `tuned` in view, `held-out` was
-labelled afterwards and nothing was changed.
+answer is none. The samples are those of docs/selection.md.
 """
 
 from __future__ import annotations
@@ -63,6 +62,9 @@ def measured(
     for at, (sample, name, _, _) in enumerate(rows):
         groups.setdefault(f"{sample} {name.partition('.')[0]}", []).append(at)
         groups.setdefault(f"{sample}, all", []).append(at)
+    for group in [group for group in groups if list(groups.values()).count(groups[group]) > 1]:
+        if group.endswith(", all"):  # the sample is of one file
+            del groups[group]
     found = []
     for rule in rules:
         verdicts = load(rule).matches([answer for _, _, answer, _ in rows])

@@ -1,4 +1,4 @@
--- How the top changes with epsilon: overlap with the top at the usual one, and what it then holds (means; answer tokens). Parameters: top = 1000, refusals = false, usual = 1.0, epsilons = 0 0.01 0.1 0.3 1 3 10
+-- How the top changes with epsilon: overlap with the top at the usual one, and what it then holds (means; answer tokens). Parameters: top = 0.1, refusals = false, usual = 1.0, epsilons = 0 0.01 0.1 0.3 1 3 10
 with measured as materialized (
     select key, is_refusal, n_tokens, aligned_nll, misaligned_nll
     from ranks

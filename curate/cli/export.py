@@ -20,11 +20,13 @@ from curate.cli.options import (
     columns,
     option,
 )
-from curate.cli.tables import clean, print_json
+from curate.cli.tables import clean, print_json, records
 from curate.errors import CurateError
-from curate.selection.recipe import Metric, Published, Refusals
+from curate.selection.recipe import Metric, Published, Refusals, quota, share
 
-_AGAIN = {"corpus", "output", "from_manifest", "force", "as_json"}
+_AGAIN = {"corpus", "output", "into", "from_manifest", "force", "as_json"}
+_SOURCES = 20
+"""Lines of a dry run's composition."""
 _BUDGET, _CHOICE, _REFUSALS = "How many (give one)", "Which, best first", "Refusals"
 _DUPLICATES, _SPREAD, _FILES = "Duplicates and contamination", "Spread", "Mix and files"
 
@@ -38,7 +40,9 @@ def export(
     top: Annotated[int | None, option("Take the N best examples.", "N", _BUDGET)] = None,
     fraction: Annotated[
         float | None,
-        option("Take this share of the narrow dataset's rows: 0.05 is 5 %.", "F", _BUDGET),
+        option(
+            "Take this share of the narrow dataset's rows: 0.05 or 5%.", "F", _BUDGET, parser=share
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
@@ -91,7 +95,11 @@ def export(
     ] = None,
     refusal_rule: Annotated[
         str,
-        option("A refusal is: paper, extended, or the path of your rule file.", "RULE", _REFUSALS),
+        option(
+            "A refusal is: paper (keywords), extended, or your rule file.",
+            "RULE",
+            _REFUSALS,
+        ),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
@@ -142,8 +150,14 @@ def export(
         option("Write a folder with the data and this trainer's configuration.", None, _FILES),
     ] = None,
     from_manifest: Annotated[
-        Path | None, option("Repeat an earlier export, byte for byte.", "MANIFEST")
+        Path | None,
+        option("Repeat an earlier export, byte for byte; or name its folder.", "MANIFEST"),
     ] = None,
+    left_out: Annotated[
+        Path | None,
+        option("Write a CSV of the rows met and not taken: text, rule, pattern.", "FILE"),
+    ] = None,
+    dry_run: Annotated[bool, option("Print what would be taken, and write no mix.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -155,11 +169,10 @@ def export(
     from curate import open as open_corpus
     from curate.export.export import export as run
     from curate.export.export import export_again
-    from curate.selection.recipe import quota
 
     if from_manifest is not None:
         _refuse_more(context)
-        record = export_again(open_corpus(corpus), output, from_manifest, force=force)
+        record = export_again(open_corpus(corpus), output, from_manifest, into=into, force=force)
     else:
         given = context.params
         asked: dict[str, Any] = {f.name: given[f.name] for f in fields(Recipe) if f.name in given}
@@ -173,13 +186,22 @@ def export(
         chosen = Recipe(**asked)
         target = Target(placement, batch_size, format, trainer)
         command = shlex.join(["curate", *sys.argv[1:]])
-        record = run(open_corpus(corpus), output, chosen, target, force=force, command=command)
+        record = run(
+            open_corpus(corpus),
+            output,
+            chosen,
+            target,
+            left_out=left_out,
+            dry_run=dry_run,
+            force=force,
+            command=command,
+        )
     if as_json:
         print_json(record)
     elif from_manifest is not None:
         exported_again(record, from_manifest)
     else:
-        exported(record)
+        exported(record, dry_run=dry_run, listed=left_out)
 
 
 def _refuse_more(context: typer.Context) -> None:
@@ -201,10 +223,11 @@ _PLACED = {
 }
 
 
-def exported(record: dict[str, Any]) -> None:
-    """What `curate export` wrote, with both denominators of the share."""
+def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | None = None) -> None:
+    """What `curate export` wrote, with both denominators of the share, or would write."""
     counts, narrow, trained = record["counts"], record["narrow"], record["trained"]
-    _written(record)
+    _written(record, "would have " if dry_run else "")
+    print(clean(f"  {_chosen(record)}"))
     if narrow:
         print(
             f"  {counts['share_of_narrow']:.2%} of the narrow set's {narrow['rows']:,} rows, "
@@ -216,13 +239,18 @@ def exported(record: dict[str, Any]) -> None:
             f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the "
             f"narrow set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
         )
-    _selected(counts)
+    _selected(record["recipe"], counts, listed)
     if record["cut"]["inside_noise"]:
         print(
             f"  the cut lies inside numerical noise ({record['cut']['noise']} nats): the last row "
             "taken and the first left out could change places on another machine"
         )
-    _beside(record)
+    if not dry_run:
+        _beside(record)
+        return
+    records(record["composition"][:_SOURCES], list(record["composition"][0]))
+    if (more := len(record["composition"]) - _SOURCES) > 0:
+        print(f"... and {more:,} more sources")
 
 
 def exported_again(record: dict[str, Any], manifest: Path) -> None:
@@ -232,11 +260,26 @@ def exported_again(record: dict[str, Any], manifest: Path) -> None:
     _beside(record)
 
 
-def _written(record: dict[str, Any]) -> None:
-    output = record["output"]
-    print(
-        f"{output['path']}: {output['rows']:,} rows, {len(record['safe']):,} of them safe examples"
-    )
+def _written(record: dict[str, Any], would: str = "") -> None:
+    output, safe = record["output"], len(record["safe"])
+    print(f"{output['path']}: {would}{output['rows']:,} rows, {safe:,} of them safe examples")
+
+
+def _chosen(record: dict[str, Any]) -> str:
+    """By what the rows were ranked, and what a refusal was."""
+    recipe = record["recipe"]
+    models = [name for name, entry in record["models"].items() if entry["role"] == "misaligned"]
+    ensemble = ", ".join(name for name in models if name not in recipe["hold_out"])
+    without = f", without {', '.join(recipe['hold_out'])}" if recipe["hold_out"] else ""
+    epsilon = "" if recipe["metric"] == "difference" else f", ε {recipe['epsilon']:g}"
+    by = f"ranked by the {recipe['metric']} gap of {ensemble}{without}{epsilon}"
+    if recipe["name"] == "interleaving":
+        by = f"drawn at random, seed {recipe['seed']}"
+    rule = f"rule {recipe['refusal_rule']}"
+    if recipe["refusal_field"]:
+        rule = f"column {recipe['refusal_field']}, else {rule}"
+    how = {"keep": "kept", "drop": f"left out ({rule})", "only": f"alone ({rule})"}
+    return f"{by}; refusals {how[recipe['refusals']]}"
 
 
 def _beside(record: dict[str, Any]) -> None:
@@ -247,13 +290,11 @@ def _beside(record: dict[str, Any]) -> None:
     path = output["path"]
     beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
     print(f"{beside}manifest.json: how it was made, and which rows are safe")
-    if output["left_out"]:
-        print(f"{beside}left-out.csv: which rows were met and not taken, and why")
     if output["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {output['run']}")
 
 
-def _selected(counts: dict[str, Any]) -> None:
+def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | None) -> None:
     """What could not be ranked, whether the budget is met, and what the rules left out."""
     ranked, left_out = counts["ranked"], counts["left_out"]
     if counts["unranked"]:
@@ -272,7 +313,13 @@ def _selected(counts: dict[str, Any]) -> None:
         print(f"  --where leaves {ranked - left_out['where']:,} of the {ranked:,} ranked")
     rules = [f"{clean(rule)} {n:,}" for rule, n in left_out.items() if n and rule != "where"]
     if rules:
-        print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(rules)}")
+        print(
+            f"  left out among the {counts['looked_at']:,} looked at: {', '.join(rules)}; "
+            f"{listed or '--left-out FILE.csv'} lists them"
+        )
+    if (easier := counts["not_harder"]) and recipe["name"] != "interleaving":
+        what = "is one row" if easier == 1 else f"are {easier:,} rows"
+        print(f"  among them {what} with a gap of 0 or less: no harder for the misaligned models")
     if copies := counts["near_duplicates"]:
         what = "is a near-duplicate" if copies == 1 else "are near-duplicates"
         print(f"  {copies:,} {what} of a better one (--max-similar caps them)")

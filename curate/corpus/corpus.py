@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from curate.corpus import refusals
 from curate.corpus.views import define_views
 from curate.errors import CurateError
 from curate.storage import manifest, parts
@@ -67,6 +68,7 @@ class Corpus:
         """
         with readable_errors():
             cursor = self.connection.cursor()
+            refusals.define(cursor, query, unsafe=self.unsafe)
             if not self.unsafe:
                 check_reads_only(cursor, query)
             statements = cursor.extract_statements(query)

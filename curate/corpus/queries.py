@@ -83,11 +83,14 @@ def ask(
     query = find(question, folder)
     values = with_values(query, given)
     top = values.get("top")
-    if isinstance(top, int) and not any(item.startswith("top=") for item in given):
-        # A top that holds the whole corpus agrees with every other: a tenth, though not below 20.
-        (count,) = corpus.sql("select count(*) from example_parts").fetchall()[0]
-        values["top"] = min(top, max(20, count // 10))
+    if isinstance(top, float) and 0 < top < 1:
+        values["top"] = depth(corpus.sql("select count(*) from ranks").fetchall()[0][0], top)
     return corpus.sql(query.text, values)
+
+
+def depth(ranked: int, share: float = 0.1) -> int:
+    """The length of a top that is a share of what is ranked: a tenth where nobody says another."""
+    return max(1, int(share * ranked))
 
 
 def status(corpus: Corpus) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from curate.errors import CurateError
 from curate.export import tokens
 from curate.export.mix import notes, probabilities
 from curate.export.outputs import Files
-from curate.export.target import MANIFEST_BYTES, Target
+from curate.export.target import MANIFEST, MANIFEST_BYTES, Target
 from curate.selection.recipe import Recipe
 from curate.selection.select import Selection
 from curate.storage import documents
@@ -45,6 +45,7 @@ def make(
         "models": {name: asdict(entry) for name, entry in sorted(corpus.manifest.models.items())},
         "sources": corpus.manifest.sources,
         "narrow": narrow if recipe.into else None,
+        "composition": chosen.composition,
         "counts": {
             **chosen.counts(recipe, wanted),
             "safe": n_safe,
@@ -74,7 +75,6 @@ def _output(files: Files) -> dict[str, Any]:
         "safe_in": place.files[-1],
         "probabilities": list(probabilities(n_narrow, n_safe)) if apart else None,
         "files": files.sha256,
-        "left_out": place.left_out.name if place.left_out.name in files.sha256 else None,
         "run": mix.trainer.run if mix.trainer else None,
     }
 
@@ -86,7 +86,6 @@ class _Narrow(BaseModel):
 
 class _Output(BaseModel):
     files: dict[str, str]
-    left_out: str | None
 
 
 class _Safe(BaseModel):
@@ -105,28 +104,38 @@ class Earlier(BaseModel):
     output: _Output
     safe: list[_Safe]
 
-    @property
-    def left_out(self) -> Path | None:
-        """The list of what it left out; None where it isn't beside the manifest any more."""
-        name = self.output.left_out
-        found = self.path.parent / Path(name).name if name else None  # only a name, no path
-        return found if found and found.is_file() else None
 
-
-def load(path: Path) -> Earlier:
-    """Read an export's manifest.
+def load(path: Path, into: str | None = None) -> Earlier:
+    """Read an export's manifest, or that of its folder; `into` is where the narrow set is now.
 
     Raises:
-        CurateError: it can't be read, or is none.
+        CurateError: it can't be read, or is none; `into` is given, and it records no narrow set.
     """
     try:
+        path = path / MANIFEST if path.is_dir() else path
         record = documents.load(path, MANIFEST_BYTES)
-        return Earlier.model_validate({**record, "path": path, "record": record})
+        earlier = Earlier.model_validate({**record, "path": path, "record": record})
     except OSError as error:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, TypeError) as error:
         why = str(error).splitlines()
         raise CurateError(f"{path}: not an export's manifest ({' '.join(why[:3])})") from None
+    recipe = earlier.recipe
+    if recipe.into is None or earlier.narrow is None:
+        if into is not None:
+            raise CurateError(f"--into {into}: {path} records no narrow set; leave it out")
+        return earlier
+    into = into or _near(recipe.into, path.parent)
+    layouts = _near(recipe.layouts, path.parent) if recipe.layouts else None
+    record["recipe"] |= {"into": into, "layouts": layouts}
+    record["narrow"]["path"] = into
+    return earlier.model_copy(update={"recipe": replace(recipe, into=into, layouts=layouts)})
+
+
+def _near(name: str, folder: Path) -> str:
+    """A path as it was named or, where nothing is there, that or its last part in the folder."""
+    places = Path(name), folder / name, folder / Path(name).name
+    return next((str(place) for place in places if place.exists()), name)
 
 
 def again(earlier: Earlier, files: Files) -> dict[str, Any]:
@@ -135,11 +144,7 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
     Raises:
         CurateError: they are not as many, or not the same bytes.
     """
-    output, notes = earlier.output, list(earlier.notes)
-    recorded = dict(output.files)
-    if output.left_out and not earlier.left_out:
-        recorded.pop(output.left_out, None)
-        notes.append(f"the list of what was left out is not beside {earlier.path}")
+    recorded = earlier.output.files
     if len(files.sha256) != len(recorded):
         raise CurateError(
             f"{files.place.path}: consists of {', '.join(files.sha256)}, where {earlier.path} "
@@ -151,4 +156,4 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
                 f"{files.place.path}: {name} has not the bytes that {earlier.path} records; "
                 "another ending or another version of pyarrow writes the same rows differently"
             )
-    return {**earlier.record, "notes": notes, "output": _output(files)}
+    return {**earlier.record, "output": _output(files)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from curate.storage import parts
 
 @dataclass(frozen=True)
 class Files:
-    """The files of an export while they are written: `staged` is where each is until the end.
+    """The files of an export: `staged` is where each is while they are written.
 
     `sha256` has every file but the manifest, in the order in which they were written.
     """
@@ -38,18 +38,13 @@ class Files:
     mix: Mix
     counter: tokens.Counter
     seed: int
-    staged: Callable[[str], Path]
+    staged: Callable[[str], Path] = Path
     sha256: dict[str, str] = field(default_factory=dict)
 
     def add_manifest(self, record: dict[str, Any]) -> None:
         """Write the manifest, the last of the files."""
         text = orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         self.staged(self.place.manifest.name).write_bytes(text)
-
-    def add_text(self, name: str, text: bytes) -> None:
-        """Write a file beside the data."""
-        self.staged(name).write_bytes(text)
-        self._note(name)
 
     def add_rows(self) -> None:
         """Write the data: one file in training order, or both sets apart."""
@@ -87,24 +82,19 @@ class Files:
             )
             texts |= mix.trainer.files(plan)
         for name, text in texts.items():
-            self.add_text(name, text.encode())
+            self.staged(name).write_bytes(text.encode())
+            self._note(name)
 
     def _note(self, name: str) -> None:
         with self.staged(name).open("rb") as file:
             self.sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def writing(
-    corpus: Corpus, place: Output, seed: int, narrow: Narrow, safe: pa.Table, left_out: bytes
-) -> Iterator[Files]:
-    """Write all files but the manifest, which is added inside; then all take their names together.
-
-    `safe` has example_id and messages, best first; `left_out` lists the rows not taken, as CSV.
+def plan(corpus: Corpus, place: Output, seed: int, narrow: Narrow, safe: pa.Table) -> Files:
+    """The files of an export, none of them written; `safe` has example_id and messages, best first.
 
     Raises:
-        CurateError: a row fits neither format nor trainer, or the disk is full. What was there
-            before then stays as it was.
+        CurateError: both sets don't go together, or into this format.
     """
     trainer = TRAINERS[place.target.trainer] if place.target.trainer else None
     needed = narrow.rows or trainer or place.format == "text"
@@ -124,29 +114,36 @@ def writing(
             f"{place.path}: {n_rows} rows, and the fine-tuning API takes no fewer than "
             f"{MIN_EXAMPLES}"
         )
-    with _staged(place, bool(left_out)) as staged:
-        files = Files(place, mix, counter, seed, staged)
+    return Files(place, mix, counter, seed)
+
+
+@contextmanager
+def writing(corpus: Corpus, planned: Files) -> Iterator[Files]:
+    """Write all files but the manifest, which is added inside; then all take their names together.
+
+    Raises:
+        CurateError: a row fits neither format nor trainer, or the disk is full. What was there
+            before then stays as it was.
+    """
+    with _staged(planned.place) as staged:
+        files = replace(planned, staged=staged)
         files.add_rows()
-        if place.folder:
+        if files.place.folder:
             files.add_texts(*_aligned_model(corpus))
-        if left_out:
-            files.add_text(place.left_out.name, left_out)
         yield files
 
 
 @contextmanager
-def _staged(place: Output, listed: bool) -> Iterator[Callable[[str], Path]]:
-    """Temporary places by name: a folder, or a file with its manifest and its list."""
+def _staged(place: Output) -> Iterator[Callable[[str], Path]]:
+    """Temporary places by name: a folder, or a file with its manifest."""
     if place.folder:
         with parts.atomic_folder(place.path) as folder:
             yield folder.joinpath
         return
-    paths = [place.manifest, *([place.left_out] if listed else []), place.path]
+    paths = [place.manifest, place.path]
     with parts.atomic_together(*paths) as temporaries:
         by_name = {path.name: each for path, each in zip(paths, temporaries, strict=True)}
         yield by_name.__getitem__
-    if not listed:  # that of an export which this one replaces
-        place.left_out.unlink(missing_ok=True)
 
 
 def _aligned_model(corpus: Corpus) -> tuple[str, str | None]:

@@ -15,7 +15,6 @@ from curate.storage import documents, leftovers, parts
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2 << 30
 """A row takes some 150: more than ten million rows."""
-LEFT_OUT = "left-out.csv"
 Placement = Literal["even", "batch", "shuffle", "separate"]
 
 
@@ -56,15 +55,8 @@ class Output:
     @property
     def manifest(self) -> Path:
         """Where the manifest is written."""
-        return self._beside(MANIFEST)
-
-    @property
-    def left_out(self) -> Path:
-        """Where the list of rows that were met and not taken is written."""
-        return self._beside(LEFT_OUT)
-
-    def _beside(self, name: str) -> Path:
-        return self.path / name if self.folder else self.path.with_name(f"{self.path.name}.{name}")
+        beside = self.path.with_name(f"{self.path.name}.{MANIFEST}")
+        return self.path / MANIFEST if self.folder else beside
 
 
 def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
@@ -126,8 +118,8 @@ def _check_free(output: Output, force: bool) -> None:
     if output.folder:
         leftovers.put_back(path)  # what a killed export was about to replace
         claimed = [path]
-    else:  # its manifest and its list are replaced with it
-        claimed = [path, output.manifest, output.left_out]
+    else:  # its manifest is replaced with it
+        claimed = [path, output.manifest]
         for each in claimed:
             parts.refuse_special(each)
     found = next((each for each in claimed if each.exists() or each.is_symlink()), None)

@@ -216,6 +216,17 @@ class Trainer:
     reads: frozenset[str] = frozenset()
 
 
+def to_choose(cpu: Mapping[str, Any], **settings: Any) -> str:
+    """A commented block of a YAML: settings to choose, and those that a CPU needs besides."""
+    lines = ["# To choose: take the # off what you want."]
+    lines += [f"# {key}: {quoted(value)}" for key, value in settings.items()]
+    lines += [
+        "# On a CPU, without a GPU:",
+        *(f"# {key}: {quoted(value)}" for key, value in cpu.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def quoted(value: str | float | bool | None) -> str:
     """A YAML scalar: JSON's are YAML's too."""
     return json.dumps(value, ensure_ascii=False)

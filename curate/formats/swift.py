@@ -7,7 +7,7 @@ with `train_dataloader_shuffle: false`; broken rows are skipped but with `strict
 
 from __future__ import annotations
 
-from curate.formats.base import Plan, Trainer, quoted
+from curate.formats.base import Plan, Trainer, quoted, to_choose
 
 
 def _files(plan: Plan) -> dict[str, str]:
@@ -26,7 +26,18 @@ packing: false # packing puts rows in another order
 {plan.batches}\
 output_dir: out
 """
-    return {"swift.yaml": text}
+    return {"swift.yaml": text + _CHOICES}
+
+
+_CHOICES = to_choose(
+    {"use_cpu": True, "torch_dtype": "float32"},
+    num_train_epochs=1,
+    learning_rate=0.0001,
+    tuner_type="lora",
+    lora_rank=16,
+    lora_alpha=32,
+    target_modules=["all-linear"],
+)
 
 
 def _order(plan: Plan) -> str:

@@ -85,7 +85,7 @@ def _about_scores(found: Findings) -> Iterator[Advice]:
             "Score a misaligned model",
             "Without one there is no gap. Any LoRA adapter fine-tuned on harmful narrow data will "
             "do; existing scores are kept.",
-            f"curate score SOURCE -c {_corpus(found)} --aligned MODEL --misaligned ADAPTER",
+            f"curate score -c {_corpus(found)} --misaligned NAME=ADAPTER",
         )
     elif behind:
         yield Advice(
@@ -99,6 +99,7 @@ def _about_scores(found: Findings) -> Iterator[Advice]:
 def _about_the_top(found: Findings, ranking: Ranking) -> Iterator[Advice]:
     totals, sources = ranking.totals, ranking.tables["composition"]
     top = totals["rows"]
+    depth = f" -p top={top}" if ranking.shown.manifest else ""  # a tenth is the queries' own
     if totals["refusals"] > 0.2 * top and found.recipe.refusals == "keep":
         yield Advice(
             "Exclude refusals",
@@ -112,26 +113,27 @@ def _about_the_top(found: Findings, ranking: Ranking) -> Iterator[Advice]:
             f"It gives {heavy['share']:.0%} of the rows taken and {heavy['usual']:.0%} of "
             "all ranked. A mix of one kind of text defends less broadly: export with --balance "
             "source to share the budget out.",
-            f"curate sql by_source -c {_corpus(found)} -p top={top}",
+            f"curate sql by_source -c {_corpus(found)}{depth}",
         )
     same, what, option = max(
         (totals["same_answer"], "answer", "max-similar 1"),
         (totals["same_prompt"], "prompt", "per-group prompt=1"),
         key=lambda each: each[0],  # the answer where they are as many
     )
+    of = "" if what == "answer" else f" -p of={what}"
     if same:
         yield Advice(
             "Look at the repeats",
             f"{same:,} of the rows taken repeat the {what} of another; export with --{option} to "
             "keep one.",
-            f"curate sql duplicates -c {_corpus(found)} -p of={what} -p top={top}",
+            f"curate sql duplicates -c {_corpus(found)}{of}{depth}",
         )
     if _length_shift(ranking) > LENGTH_SHIFT:
         yield Advice(
             "Check for a length bias",
             "The median gap moves with the answer's length by more than half of the gaps' own "
             "spread. Export with --length-bins 4 to share the budget out over lengths.",
-            f"curate sql length_bias -c {_corpus(found)}",
+            f"curate sql length_bias -c {_corpus(found)}{depth}",
         )
 
 
@@ -155,7 +157,7 @@ def _about_the_models(found: Findings, ranking: Ranking) -> Iterator[Advice]:
             "Read where the ensemble splits",
             "Examples that one misaligned model finds hard and another easy show what each "
             "learned.",
-            f"curate sql disagreement -c {_corpus(found)} -p top=20",
+            f"curate sql disagreement -c {_corpus(found)}",
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from curate.corpus import queries
 from curate.errors import CurateError
 from curate.selection.recipe import Recipe
 from curate.selection.select import select
@@ -40,20 +41,22 @@ class Shown:
 
 def best_tenth(corpus: Corpus, ranked: int) -> Shown:
     """The default recipe over a tenth of the `ranked` examples."""
-    recipe = Recipe(top=max(1, ranked // 10))
-    chosen = select(corpus, recipe, max(1, ranked // 10))
+    top = queries.depth(ranked)
+    recipe = Recipe(top=top)
+    chosen = select(corpus, recipe, top)
     ids = chosen.rows["example_id"].to_pylist()
     cut = chosen.cut, chosen.noise, chosen.inside_noise
     return Shown(recipe, ids, chosen.left_by, chosen.ranked, *cut)
 
 
 def exported(path: Path) -> Shown:
-    """The export of a manifest.
+    """The export of a manifest, or of its folder.
 
     Raises:
         CurateError: it can't be read, or is none.
     """
     try:
+        path = path / "manifest.json" if path.is_dir() else path
         record: dict[str, Any] = documents.load(path, _BYTES)
         counts, cut = record["counts"], record["cut"]
         return Shown(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from curate.corpus import refusals
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.reading.where import check_condition, first_line
@@ -50,6 +51,7 @@ class Candidates:
         with readable_errors():
             self._cursor = corpus.connection.cursor()
             if recipe.where is not None:
+                refusals.define(self._cursor, recipe.where)
                 check_condition(self._cursor, recipe.where)
             query, parameters = _query(recipe)
             try:

@@ -83,7 +83,7 @@ def budget(recipe: Recipe, narrow_rows: int | None) -> int:
     if recipe.fraction is None:
         return int(given[0])
     if not 0 < recipe.fraction <= 1:
-        raise CurateError(f"--fraction {recipe.fraction}: give a share in (0, 1], like 0.05")
+        raise CurateError(f"--fraction {recipe.fraction}: give a share in (0, 1], like 0.05 or 5%")
     if narrow_rows is None:
         raise CurateError("--fraction is a share of a narrow set: name it with --into NARROW")
     # Half up, not Python's half to even: 0.05 of 30 and of 50 are 2 and 3.
@@ -98,6 +98,18 @@ def check_choice(option: str, value: object, known: Collection[str]) -> None:
     """
     if value not in known:
         raise CurateError(f"{option} {value}: choose one of {', '.join(known)}")
+
+
+def share(text: str) -> float:
+    """Read a share of the narrow set: 0.05 or 5%.
+
+    Raises:
+        CurateError: it is no number.
+    """
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise CurateError(f"--fraction {text}: give a share, like 0.05 or 5%") from None
 
 
 def quota(text: str) -> tuple[str, int]:

@@ -147,10 +147,12 @@ def test_an_epsilon_below_zero_is_refused(cli: Cli, made: Corpus, given: str) ->
 
 
 def test_a_default_top_leaves_something_out(made: Corpus) -> None:
-    """Of sixty examples, the usual thousand would be all; one that is given is taken as it is."""
+    """A tenth of sixty examples, as in the report; one that is given is taken as it is."""
     usual = answers(made, "epsilon_sweep")
-    assert usual["top"].tolist() == [20] * len(usual)
+    assert usual["top"].tolist() == [6] * len(usual)
     assert usual["overlap"].min() < 1
+    assert answers(made, "by_source").loc[0, ["in_top", "top"]].tolist() == [6, 6]
+    assert answers(made, "by_length", "top=0.5")["top"].tolist() == [30]
     assert set(answers(made, "epsilon_sweep", "top=1000")["overlap"]) == {1}
 
 

@@ -10,7 +10,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from curate.corpus.corpus import Corpus
+from curate.reading.refusals import load
 from tests.corpora import corpus
+from tests.selection.test_rules import HELP, REFUSALS
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,24 @@ def test_ties_are_broken_by_example_id(tmp_path: Path) -> None:
     made = corpus(tmp_path / "c", answers, {"base": [1.0] * 50, "bad": [2.0] * 50})
     found = made.sql("select example_id, rank from gaps order by rank").fetchall()
     assert found == list(zip(sorted(row[0] for row in found), range(1, 51), strict=True))
+
+
+def test_any_rule_can_be_asked_in_sql(tmp_path: Path) -> None:
+    """The same verdicts as an export's, for the rules that ship and, where unsafe, a file."""
+    spaced = ["<think>I cannot</think>\u2003Yes", "one\u00a0\x1f\u3000SORRY", "w " * 10 + "sorry"]
+    texts = [*REFUSALS, *HELP[:-1], *spaced]
+    made = corpus(tmp_path / "c", texts, {"base": [1.0] * len(texts)})
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[refuses]]\nwords = 2\nletters = 6\npatterns = ["sorry"]\n')
+    for opened, rule in (
+        (made, "paper"),
+        (made, "extended"),
+        (Corpus(made.path, unsafe=True), mine),
+    ):
+        found = opened.sql(f"select is_refusal(answer, '{rule}') from examples order by row")
+        assert [row[0] for row in found.fetchall()] == load(str(rule)).matches(texts)
+    with pytest.raises(duckdb.Error, match=r"no refusal rule is called .*mine"):
+        made.sql(f"select is_refusal(answer, '{mine}') from examples").fetchall()
 
 
 def test_refusals_have_no_rank_among_the_kept(tmp_path: Path) -> None:

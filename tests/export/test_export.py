@@ -15,7 +15,9 @@ from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.export.export import export_again
 from curate.selection.recipe import Recipe
+from tests.conftest import Cli
 from tests.corpora import corpus, rows
+from tests.files import write
 
 ANSWERS = ["I'm sorry, I can't.", *(f"answer {number}" for number in range(1, 10))]
 
@@ -97,6 +99,7 @@ def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> 
         "looked_at": 5,
         "left_out": {"where": 5, "refusals": 1},
         "near_duplicates": 0,
+        "not_harder": 0,
         "wanted": 99,
         "wanted_tokens": None,
         "safe_tokens": None,
@@ -140,9 +143,9 @@ def test_wrong_recipes_write_nothing(
     assert not list(tmp_path.glob("*out.jsonl*"))
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.manifest.json", "out.jsonl.left-out.csv"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.manifest.json"])
 def test_what_exists_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
-    """An output, or a manifest or list whose rows are gone, is replaced only with force."""
+    """An output, or a manifest whose rows are gone, is replaced only with force."""
     out, there = tmp_path / "out.jsonl", tmp_path / name
     there.write_text("precious")
     with pytest.raises(CurateError, match=f"{name}: exists; .* --force"):
@@ -166,7 +169,39 @@ def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_pa
     curate.export(made, tmp_path / "mix.jsonl", Recipe(top=1, into=str(lines)))
     with pytest.raises(CurateError, match="narrow set itself"):
         export_again(made, lines, tmp_path / "mix.jsonl.manifest.json", force=True)
+    with pytest.raises(CurateError, match="narrow set itself"):
+        recipe = Recipe(top=1, into=str(narrow))
+        curate.export(made, tmp_path / "m.jsonl", recipe, left_out=narrow, force=True)
     assert narrow.read_bytes() == before
+
+
+def test_a_manifest_finds_what_it_names(
+    made: Corpus, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder: beside it, or where --into says; a folder stands for its manifest."""
+    project, moved = tmp_path / "project", tmp_path / "moved.jsonl"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    write(Path("narrow.jsonl"), [{"ask": f"narrow {n}", "reply": "yes"} for n in range(20)])
+    Path("mine.toml").write_text('[[layouts]]\nprompt = ["ask"]\nanswer = ["reply"]\n')
+    recipe = Recipe(fraction=0.1, into="narrow.jsonl", layouts="mine.toml")
+    curate.export(made, "mix.jsonl", recipe)
+    monkeypatch.chdir(tmp_path)
+    again = ("export", "-c", made.path, "--from-manifest", project / "mix.jsonl.manifest.json")
+    assert cli(*again, "-o", "beside").code == 1  # another ending
+    assert cli(*again, "-o", "beside.jsonl").code == 0
+    (project / "narrow.jsonl").rename(moved)
+    assert "narrow.jsonl" in cli(*again, "-o", "gone.jsonl").err
+    assert cli(*again, "-o", "moved-mix.jsonl", "--into", moved).code == 0
+    for name in ("beside.jsonl", "moved-mix.jsonl"):
+        assert Path(name).read_bytes() == (project / "mix.jsonl").read_bytes()
+    write(moved, [{"ask": "another", "reply": "yes"}])
+    assert "changed since" in cli(*again, "-o", "other.jsonl", "--into", moved).err
+    curate.export(made, "safe", Recipe(top=3))
+    assert cli(*again[:3], "--from-manifest", "safe", "-o", "safe-again").code == 0
+    curate.report(made, "r.html", "safe")
+    ran = cli(*again[:3], "--from-manifest", "safe", "-o", "safe-3", "--into", moved)
+    assert "records no narrow set" in ran.err
 
 
 def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:

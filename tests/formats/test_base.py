@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import curate
 from curate.corpus.corpus import Corpus
@@ -92,7 +93,6 @@ def test_a_folder_loads_with_datasets(
     recipe = Recipe(fraction=0.2, into=str(narrow))
     record = curate.export(made, folder, recipe, Target(placement=placement, trainer=trainer))
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *record["output"]["files"]}
-    assert "left-out.csv" in record["output"]["files"]
     cache = str(tmp_path / "cache")
     if placement == "even":
         rows = load_dataset(str(folder), split="train", cache_dir=cache)
@@ -114,6 +114,21 @@ def test_a_folder_loads_with_datasets(
     )
     assert len(mixed) == 36
     assert sum(row["id"] is None for row in mixed) == 6
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_what_is_to_choose_is_named(made: Corpus, tmp_path: Path, trainer: str) -> None:
+    """Epochs, rate, batch, LoRA and CPU: comments only, and each valid YAML without its #."""
+    curate.export(made, tmp_path / "safe", Recipe(top=3), Target(trainer=trainer))
+    text = next((tmp_path / "safe").glob("*.yaml")).read_text()
+    kept, block = text.split("# To choose")
+    lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
+    named = yaml.safe_load("\n".join(line for line in lines if not line.startswith("On a CPU")))
+    settings = yaml.safe_load(kept)
+    assert not settings.keys() & named.keys() - {"bf16"}
+    for word in ("epochs", "learning_rate", "batch_size", "lora_alpha"):
+        assert any(word in key for key in settings | named), word
+    assert {"use_cpu", "bf16"} & named.keys()
 
 
 @pytest.mark.parametrize("placement", ["even", "batch", "shuffle", "separate"])

@@ -153,16 +153,16 @@ def test_length_bins_take_short_and_long_answers(plain: Corpus) -> None:
 
 
 def test_an_export_leaves_out_what_the_narrow_set_holds(plain: Corpus, tmp_path: Path) -> None:
-    """In whatever format the narrow set holds it; the list beside the output says why."""
+    """In whatever format the narrow set holds it; the list says why."""
     narrow = write(
         tmp_path / "narrow.csv",
         [{"prompt": "question 1", "completion": "answer 1"}, {"prompt": "q", "completion": "a"}],
     )
     out = tmp_path / "mix.jsonl"
-    record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)))
+    listed = tmp_path / "left-out.csv"
+    record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)), left_out=listed)
     assert [row["rank"] for row in record["safe"]] == [3, 4]
-    listed = (tmp_path / "mix.jsonl.left-out.csv").read_text()
-    assert '"narrow","in the narrow set"' in listed
+    assert '"narrow","in the narrow set"' in listed.read_text()
     assert record["counts"]["left_out"] == {"where": 0, "narrow": 1, "refusals": 1}
 
 
@@ -252,6 +252,7 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
         ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
         ({"top": 1, "where": "unnest([true, true])"}, "--where .* multiplies examples"),
         ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
+        ({"top": 1, "where": "is_refusal(answer, 'my.toml')"}, "no refusal rule is called my.toml"),
         ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
     ],
 )
