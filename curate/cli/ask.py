@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ import typer
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
 from curate.cli.tables import clean, coloured, print_json, records, table
+from curate.errors import CurateError
 
 
 def status(
@@ -82,7 +84,8 @@ def sql(
     query: Annotated[
         str | None,
         typer.Argument(
-            help="A SELECT, or the name of a query (see --list).", autocompletion=query_names
+            help="A SELECT, a .sql file, - for standard input, or a query's name (see --list).",
+            autocompletion=query_names,
         ),
     ] = None,
     kind: Annotated[
@@ -95,7 +98,11 @@ def sql(
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        option("For a named query; repeatable.", "KEY=VALUE", names=["--param", "-p"]),
+        option(
+            "For a named query, such as epsilon=0.5; repeatable.",
+            "KEY=VALUE",
+            names=["--param", "-p"],
+        ),
     ] = None,
     list_queries: Annotated[bool, option("List the named queries.", names=["--list"])] = False,
     show_query: Annotated[
@@ -136,12 +143,25 @@ def sql(
         from curate.cli import results
 
         how = results.kind_of(output, kind)
-        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), query, parameter or [], folder)
+        question = _text_of(query)
+        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
         if output is None:
             results.show(answer, how)
         else:
             rows = results.save(answer, output, how, force=force)
             print(f"{output}: {rows:,} rows")
+
+
+def _text_of(query: str) -> str:
+    """The question itself, where a file of it or standard input is named."""
+    if query == "-":
+        return sys.stdin.read()
+    if not query.endswith(".sql") or (len(query.split()) > 1 and not Path(query).exists()):
+        return query
+    try:
+        return Path(query).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CurateError(f"{query}: can't be read ({error})") from None
 
 
 def show(
@@ -197,11 +217,14 @@ def _again(report: dict[str, Any]) -> list[str]:
 
 def print_queries(folder: Path | None) -> None:
     """The named queries, a line each."""
-    from curate.corpus.queries import named, typed
+    from curate.corpus.queries import RANKING, named, typed
 
     rows = []
     for query in named(folder).values():
-        parameters = (f"{key}={typed(value)}" for key, value in query.defaults.items())
+        parameters = (
+            key if key in RANKING else f"{key}={typed(value)}"
+            for key, value in query.defaults.items()
+        )
         rows.append([query.name, query.about, ", ".join(parameters)])
     table(["query", "what it answers", "parameters"], rows, wrap=True)
 

@@ -54,19 +54,20 @@ class Corpus:
         return connection
 
     def sql(
-        self, query: str, params: Mapping[str, object] | None = None
+        self, query: str, params: Mapping[str, object] | None = None, *, before: str = ""
     ) -> duckdb.DuckDBPyRelation:
         """Ask one question: a SELECT over the views that docs/sql.md lists.
 
         The relation gives its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
         tuples (`fetchall`). An unsafe corpus takes several statements of any kind; the last one
-        answers.
+        answers. `before` is trusted SQL that runs first, and is not checked.
 
         Raises:
             CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
         """
         with readable_errors():
             cursor = self.connection.cursor()
+            cursor.execute(before)
             if not self.unsafe:
                 check_reads_only(cursor, query)
             statements = cursor.extract_statements(query)
@@ -76,6 +77,16 @@ class Corpus:
                 cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             return cursor.sql("select true as done") if relation is None else relation
+
+    def query(self, name: str, **values: object) -> duckdb.DuckDBPyRelation:
+        """Ask a named query (`curate sql --list`), such as `query("agreement", epsilon=0.5)`.
+
+        Raises:
+            CurateError: no query has this name, or this parameter.
+        """
+        from curate.corpus import queries
+
+        return queries.run(self, queries.find(name), values)
 
     def gaps(
         self, epsilon: float = 1.0, hold_out: Sequence[str] = (), metric: str = "relative"

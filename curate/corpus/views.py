@@ -16,6 +16,7 @@ import pyarrow as pa
 from curate.storage import parts
 from curate.storage.manifest import ModelEntry
 from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
+from curate.system.sql import literal
 
 _SHIPPED = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
 _KEYED = "example_id as key, * exclude (example_id)"
@@ -35,7 +36,7 @@ def define_views(
     scored = {name: parts.list_parts(root / "scores" / name) for name in models}
     # Constants a model: a filter on them leaves the other models' parts unread.
     known = {
-        f"{_literal(name)} as model, {_literal(entry.role)} as role": scored[name]
+        f"{literal(name)} as model, {literal(entry.role)} as role": scored[name]
         for name, entry in models.items()
     } or {"''::varchar as model, ''::varchar as role": []}
     numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
@@ -96,7 +97,7 @@ def read_parquet(paths: Sequence[Path], *options: str) -> str:
 
     DuckDB takes a name for a pattern, and a folder such as `source=web` for a column's value.
     """
-    files = ", ".join(_literal(glob.escape(str(path))) for path in paths)
+    files = ", ".join(literal(glob.escape(str(path))) for path in paths)
     return f"read_parquet({', '.join([f'[{files}]', 'hive_partitioning = false', *options])})"
 
 
@@ -120,14 +121,14 @@ def _losses(ensemble: Mapping[str, Sequence[Path]]) -> str:
     loss_of = "loss_of(logprob, n_tokens, truncated, per_byte) as loss"
     joins = [
         f"left join (select example_id as key, {loss_of} from ({_read_parts(paths, SCORES)}) "
-        f"where not list_contains(hold_out::varchar[], {_literal(name)})) as m{i} using (key)"
+        f"where not list_contains(hold_out::varchar[], {literal(name)})) as m{i} using (key)"
         for i, (name, paths) in enumerate(ensemble.items())
     ]
     losses = ", ".join(f"m{i}.loss" for i in range(len(ensemble)))
     return (
         "create macro losses(hold_out, per_byte) as table "
         "select key, n_tokens, aligned.loss as aligned_loss, "
-        f"[{', '.join(map(_literal, ensemble))}]::varchar[] as models, "
+        f"[{', '.join(map(literal, ensemble))}]::varchar[] as models, "
         f"[{losses}]::double[] as losses "
         f"from (select key, n_tokens, {loss_of} from score_parts where role = 'aligned') "
         f"as aligned {' '.join(joins)} where aligned.loss is not null"
@@ -170,8 +171,3 @@ def _sql_type(kind: pa.DataType) -> str:
         return f"struct({', '.join(f'{each.name} {_sql_type(each.type)}' for each in kind)})"
     names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
     return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
-
-
-def _literal(text: str) -> str:
-    """An SQL string literal: model names and paths never become SQL."""
-    return "'" + text.replace("'", "''") + "'"

@@ -114,7 +114,7 @@ def _ranking(cursor: duckdb.DuckDBPyConnection, chosen: Shown) -> Ranking:
     if recipe.metric != "difference":  # that has no ε
         usual = str(queries.find("epsilon_sweep").defaults["epsilons"])
         epsilons = " ".join(map(str, sorted({recipe.epsilon, *map(float, usual.split())})))
-        asked = top | {"usual": recipe.epsilon, "epsilons": epsilons}
+        asked = top | {"epsilon": recipe.epsilon, "epsilons": epsilons}
         tables["epsilon"] = ask_named(cursor, "epsilon_sweep", **asked)
     return Ranking(
         shown=chosen,

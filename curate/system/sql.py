@@ -89,6 +89,11 @@ def _checked(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
+def literal(text: str) -> str:
+    """An SQL string literal: model names and paths never become SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 @contextmanager
 def readable_errors() -> Iterator[None]:
     """Turn DuckDB's errors about a query into one line for the user, its hint kept."""
