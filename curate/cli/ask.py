@@ -99,7 +99,7 @@ def sql(
     parameter: Annotated[
         list[str] | None,
         option(
-            "For a named query, such as epsilon=0.5; repeatable.",
+            "For a named query; repeatable.",
             "KEY=VALUE",
             names=["--param", "-p"],
         ),

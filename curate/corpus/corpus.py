@@ -6,6 +6,7 @@ adds to it. Parts are removed only by `curate score --replace`, and when a skipp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from curate.corpus.views import define_views
+from curate.corpus.views import define_views, own_columns
 from curate.errors import CurateError
 from curate.storage import manifest, parts
 from curate.storage.locking import locked
@@ -44,7 +45,8 @@ class Corpus:
     def connection(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the corpus's views: unless unsafe, it opens the parts alone."""
         connection = duckdb.connect(config=_CLOSED | {"temp_directory": spill_folder()})
-        files = define_views(connection, self.path, self.manifest.models)
+        record = self.manifest
+        files = define_views(connection, self.path, record.models, record.columns)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")
         if not self.unsafe:
@@ -65,7 +67,7 @@ class Corpus:
         Raises:
             CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
         """
-        with readable_errors():
+        with readable_errors(self._hint):
             cursor = self.connection.cursor()
             cursor.execute(before)
             if not self.unsafe:
@@ -77,6 +79,15 @@ class Corpus:
                 cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             return cursor.sql("select true as done") if relation is None else relation
+
+    def _hint(self, complaint: str) -> str:
+        """Where a column is that a query sought in another view."""
+        sought = re.search(r'Referenced column "(.+?)" not found', complaint)
+        if sought is None or sought[1] not in self.manifest.columns:
+            return ""
+        bare = sought[1] in own_columns(self.manifest.columns)
+        how = "examples has it" if bare else f"a view has that name: write meta ->> '{sought[1]}'"
+        return f". It is a column of the sources: {how} (join examples using (example_id))"
 
     def query(self, name: str, **values: object) -> duckdb.DuckDBPyRelation:
         """Ask a named query (`curate sql --list`), such as `query("agreement", epsilon=0.5)`.
@@ -124,7 +135,8 @@ def write_database(corpus: Corpus) -> Path:
         try:
             with duckdb.connect(temporary) as connection:
                 connection.begin()  # else each statement waits for the disk
-                define_views(connection, corpus.path, corpus.manifest.models)
+                record = corpus.manifest
+                define_views(connection, corpus.path, record.models, record.columns)
                 connection.commit()
                 connection.execute("checkpoint")  # closing does it too, and hides a full disk
             # What a client that died, or a stranger, left there would be played over the new file.

@@ -103,9 +103,9 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
     views = ""
     if any(values.get(name, default) != default for name, default in RANKING.items()):
         held_out = ", ".join(literal(name) for name in str(values["hold_out"]).split(",") if name)
+        epsilon, metric = (literal(str(values[name])) for name in ("epsilon", "metric"))
         arguments = (
-            f"epsilon := {literal(str(values['epsilon']))}::double, hold_out := [{held_out}]::varchar[], "
-            f"metric := {literal(str(values['metric']))}"
+            f"epsilon := {epsilon}::double, hold_out := [{held_out}]::varchar[], metric := {metric}"
         )
         views = "".join(
             f"create temp view {view} as from main.{view}({arguments}); "

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.corpus.corpus import Corpus, write_database
 from curate.corpus.skips import Skips
-from curate.corpus.views import read_parquet
+from curate.corpus.views import MOST_COLUMNS, read_parquet
 from curate.errors import CurateError
 from curate.storage import leftovers, manifest, parts
 from curate.storage.compatibility import check_compatible
@@ -63,6 +63,26 @@ class SeenExamples:
         self._connection.execute("insert into seen select example_id::uuid from fresh")
         return fresh.cast(table.schema)
 
+    def kinds(self, examples: pa.Table) -> list[tuple[str, set[str]]]:
+        """The keys of `meta`, each with the kinds of JSON that its values are."""
+        self._connection.register("described", examples)
+        found = self._connection.execute(
+            "select each.key, list(distinct each.type) from described, json_each(meta) as each "
+            "group by each.key order by each.key"
+        ).fetchall()
+        return [(name, set(kinds)) for name, kinds in found]
+
+
+def _common(kinds: set[str]) -> str:
+    """The SQL type of a column whose values have these types."""
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "JSON" if "JSON" in kinds else "DOUBLE" if kinds == {"BIGINT", "DOUBLE"} else "VARCHAR"
+
+
+_TYPES = {name: name for name in ("VARCHAR", "BOOLEAN", "DOUBLE", "BIGINT")} | {"UBIGINT": "BIGINT"}
+"""DuckDB's names for kinds of JSON, and the types of columns; an object or a list stays JSON."""
+
 
 class Writer:
     """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
@@ -77,9 +97,22 @@ class Writer:
         """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
         fresh = self._seen.new(table)
         if fresh.num_rows:
+            self._note_columns(fresh)
             parts.write_part(self.path / "examples", keyed(fresh))
         self._skips.note_read(table)
         return int(fresh.num_rows)
+
+    def _note_columns(self, examples: pa.Table) -> None:
+        """Enter the sources' own columns into the manifest, with types that fit all values."""
+        columns = dict(self.manifest.columns)
+        for name, kinds in self._seen.kinds(examples):
+            kinds = {_TYPES.get(kind, "JSON") for kind in kinds if kind != "NULL"}
+            kinds |= {columns[name]} if name in columns else set()
+            if kinds:
+                columns[name] = _common(kinds)
+        if len(columns) <= MOST_COLUMNS and columns != self.manifest.columns:
+            self.manifest.columns = columns
+            self.save()
 
     def add_skipped(self, table: pa.Table) -> int:
         """Record rows that can't be used, each reason once; gives back how many are new."""

@@ -62,10 +62,10 @@ def read(
 
     `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to the
     names of a source's columns, if its layout is not a known one; `layouts` is a file of further
-    layouts. `where` is an SQL condition over a source's own columns; `limit` counts examples after
-    it and after the skips; `turns="all"` makes every assistant turn an answer of its own. `told`
-    is filled when all is read. Nothing is dropped as a duplicate here. Memory does not grow with
-    the number of rows.
+    layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
+    counts examples after it and after the skips; `turns="all"` makes every assistant turn an answer
+    of its own. `told` is filled when all is read. Nothing is dropped as a duplicate here. Memory
+    does not grow with the number of rows.
 
     Raises:
         CurateError: a source can't be read or has no known layout; there is no row, or none that
@@ -73,7 +73,7 @@ def read(
             can't be used (`path:line: ...`).
     """
     batch = _Batch(known_layouts(columns, layouts), turns, strict, limit)
-    keep = None if where is None else RowFilter(where)
+    keep = None if where is None else RowFilter(where, batch.texts)
     return _batches(resolve(sources), keep, batch, told or Told(), batch_rows)
 
 
@@ -250,6 +250,16 @@ class _Batch:
             if messages[at]["role"] == "assistant" and self.count != self.limit:
                 self._example(number, messages[: at + 1], meta)
         return None
+
+    def texts(self, row: dict[str, Any]) -> dict[str, str | None] | None:
+        """A row's prompt and last answer, as `examples` has them; None for an unknown layout."""
+        try:
+            messages = messages_of(conversation(row, self._layouts).turns, self._layouts)
+        except UnknownFormat:
+            return None
+        except (Skip, TypeError):
+            return {"prompt": None, "answer": None}
+        return {"prompt": prompt_text(messages), "answer": messages[-1]["content"]}
 
     def skip(self, number: int | None, reason: str) -> None:
         """Record a row (or a whole source, without a number) that gives no example.

@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A model's last run: examples, tokens of prompt and answer, seconds with those of loading."""
+    """A model's last run: examples, tokens of prompt and answer, seconds after loading."""
 
     examples: int
     tokens: int
@@ -70,13 +70,21 @@ class Run:
 
 @dataclass
 class Manifest:
-    """All that `curate.json` holds."""
+    """All that `curate.json` holds.
+
+    `keep_tokens`: every score gets its tokens' log-probs. `columns` are the sources' own, by name
+    with their SQL types. `dropping` holds models and sources that are being taken out: a kill
+    leaves it, and whoever writes next finishes.
+    """
 
     format_version: Literal[2]  # without a default: JSON that is not ours must not pass
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
+    keep_tokens: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+    dropping: dict[str, list[str]] = field(default_factory=dict)
 
     def add_source(self, record: dict[str, Any]) -> None:
         """Note a source as it was asked for; asking for the same again changes nothing."""
