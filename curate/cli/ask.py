@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import typer
 
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
+from curate.cli.score import next_models
 from curate.cli.tables import clean, coloured, print_json, records, table
 from curate.errors import CurateError
 
@@ -31,7 +31,7 @@ def status(
     from curate import open as open_corpus
     from curate.corpus import integrity
     from curate.corpus.corpus import renew_database
-    from curate.corpus.queries import status as look
+    from curate.corpus.show import status as look
 
     opened = open_corpus(corpus)
     if verify and (found := [asdict(damage) for damage in integrity.check(opened)]):
@@ -181,6 +181,10 @@ def show(
         print_json(found)
     else:
         print_example(found)
+        if found["without_tokens"] and found["tokens"]:
+            lacking = ", ".join(found["without_tokens"])
+            how = f"curate score -c {shlex.quote(str(corpus))} --keep-tokens"
+            print(clean(f"token gaps are without {lacking}; to add its tokens: {how}"))
 
 
 def print_status(report: dict[str, Any]) -> None:
@@ -191,28 +195,13 @@ def print_status(report: dict[str, Any]) -> None:
     if report["skipped"]:
         print("Skipped (the ten most frequent reasons; all: curate sql skips):")
         records(report["skipped"], ["skipped", "reason", "model", "source", "first_row"])
-    if any(model["missing"] for model in models):
+    if not any(model["role"] == "misaligned" for model in models):
+        print(f"Nothing ranks yet: add misaligned models:  {next_models(report['corpus'])}")
+    elif any(model["missing"] for model in models):
         print("To score what is missing, from the folder where you scored:")
-        command = ["curate", "score", "-c", report["corpus"], *_again(report)]
-        print(clean(f"  {shlex.join(command)}"))
+        print(clean(f"  {shlex.join(['curate', 'score', '-c', report['corpus']])}"))
     if "damaged" in report:
         print("Every file is as it was written")
-
-
-def _again(report: dict[str, Any]) -> list[str]:
-    """The options with which the corpus was scored."""
-    options = []
-    for model in report["models"]:
-        name = model["model"]
-        options += [f"--{model['role']}", f"{name}={report['references'][name]}"]
-    settings = report["settings"] or {}
-    if settings.get("max_length") is not None:
-        options += ["--max-length", str(settings["max_length"])]
-    if report["chat_template"]:
-        options += ["--chat-template", report["chat_template"]]
-    for key, value in settings.get("template_args", {}).items():
-        options += ["--template-arg", f"{key}={json.dumps(value)}"]
-    return options
 
 
 def print_queries(folder: Path | None) -> None:

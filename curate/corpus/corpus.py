@@ -1,12 +1,14 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
 Parts are immutable, so a connection sees the corpus as it was when it was made, also while a run
-adds to it. Parts are removed only by `curate score --replace`, and when a skipped row was fixed.
+adds to it. Parts are removed only by `curate drop`, by `curate score` with --replace or to add
+tokens, and when a skipped row was fixed.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +42,16 @@ class Corpus:
         self.path = path
         self.unsafe = unsafe
         self.manifest = manifest.load(path)
+        if self.manifest.dropping:
+            raise CurateError(
+                f"{path}: something is being taken out of it, or that was interrupted; "
+                f"`curate drop -c {shlex.quote(str(path))}` finishes it"
+            )
+
+    def __repr__(self) -> str:
+        models = sorted(f"{e.role} {name}" for name, e in self.manifest.models.items())
+        asks = '.sql("..."), .gaps(), .query("top_gaps")'
+        return f"<Corpus {self.path}: {', '.join(models) or 'no models'}; ask with {asks}>"
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:

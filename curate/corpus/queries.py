@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.corpus.corpus import dicts, has_ensemble
 from curate.errors import CurateError
-from curate.storage.manifest import TEMPLATE
 from curate.system.sql import literal
 
 if TYPE_CHECKING:
@@ -119,24 +117,6 @@ def bound(query: Query, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if re.search(rf"\${name}\b", query.text)}
 
 
-def status(corpus: Corpus) -> dict[str, Any]:
-    """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
-    coverage = dicts(ask(corpus, "coverage", []))
-    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
-    counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
-    reasons = dicts(ask(corpus, "skips", []).limit(10))
-    return {
-        "corpus": str(corpus.path),
-        "examples": counts["n"],
-        "ranked": counts["m"],
-        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
-        "skipped": reasons,
-        "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
-        "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
-        "chat_template": str(template) if (template := corpus.path / TEMPLATE).exists() else None,
-    }
-
-
 def read_values(query: Query, given: Iterable[str]) -> dict[str, Any]:
     """Parameters that were typed as `key=value`.
 
@@ -190,12 +170,6 @@ def _parse(name: str, text: str) -> Query:
         key: _value(value.strip()) for key, value in re.findall(r"(\w+) = ([^,]+)", parameters)
     }
     return Query(name, about.strip(), text, defaults | (RANKING if _RANKS.search(text) else {}))
-
-
-def _speed(corpus: Corpus, model: str) -> int | None:
-    """Tokens of prompt and answer a second in a model's last run, its loading included."""
-    run = corpus.manifest.runs.get(model)
-    return round(run.tokens / run.seconds) if run and run.seconds else None
 
 
 def _value(text: str) -> Any:

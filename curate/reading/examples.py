@@ -63,9 +63,9 @@ def read(
     `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to the
     names of a source's columns, if its layout is not a known one; `layouts` is a file of further
     layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
-    counts examples after it and after the skips; `turns="all"` makes every assistant turn an answer
-    of its own. `told` is filled when all is read. Nothing is dropped as a duplicate here. Memory
-    does not grow with the number of rows.
+    counts each source's examples after it and after the skips; `turns="all"` makes every assistant
+    turn an answer of its own. `told` is filled when all is read. Nothing is dropped as a duplicate
+    here. Memory does not grow with the number of rows.
 
     Raises:
         CurateError: a source can't be read or has no known layout; there is no row, or none that
@@ -94,7 +94,7 @@ def _batches(
         before, found = seen, counted(source)
         for number, row in keep.rows(source.name, found) if keep else found:
             kept += 1
-            if batch.count == batch.limit:
+            if batch.is_done():
                 break
             batch.add(number, row)
             if batch.is_full(batch_rows):
@@ -102,8 +102,6 @@ def _batches(
         if seen == before:
             batch.skip(None, "the file is empty")
         batch.end()
-        if batch.count == batch.limit:
-            break
         told.empty += batch.empty()
     if seen == 0:
         raise CurateError(f"{', '.join(map(str, sources[:3]))}: there is no row to read.")
@@ -182,6 +180,10 @@ class _Batch:
         self._added = 0
         self._lacking = set(self._layouts.extra)
 
+    def is_done(self) -> bool:
+        """Tell whether the source has given as many examples as are wanted of each."""
+        return self.count - self._before == self.limit
+
     def end(self) -> None:
         """Finish a source, or its first rows.
 
@@ -247,7 +249,7 @@ class _Batch:
             return self.skip(number, f"the examples of its turns are together {TOO_LONG}")
         last = len(messages) - 1
         for at in range(last + 1) if self.turns == "all" else (last,):
-            if messages[at]["role"] == "assistant" and self.count != self.limit:
+            if messages[at]["role"] == "assistant" and not self.is_done():
                 self._example(number, messages[: at + 1], meta)
         return None
 

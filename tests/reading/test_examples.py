@@ -301,11 +301,11 @@ def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_limit_and_batches(tmp_path: Path) -> None:
-    """The limit counts examples over all sources; tables have about batch_rows rows."""
+    """The limit counts the examples of each source; tables have about batch_rows rows."""
     rows = [{"prompt": f"{i}", "response": "a" if i % 2 else None} for i in range(100)]
     for name in ("a.jsonl", "b.jsonl"):
         write(tmp_path / name, rows)
-    for limit, expected in ((0, 0), (1, 1), (50, 50), (51, 51), (1000, 100)):
+    for limit, expected in ((0, 0), (1, 2), (49, 98), (50, 100), (1000, 100)):
         examples, skipped = take(tmp_path, limit=limit)
         assert len(examples) == expected
         assert len(skipped) <= expected
