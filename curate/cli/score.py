@@ -163,7 +163,9 @@ def print_read(summary: Summary) -> None:
     """What each of several sources gave, and what they hold beside their conversations."""
     sources = summary.read.sources
     if len(sources) > 1:
-        rows = [(name, *counts.values()) for name, counts in list(sources.items())[:SOURCES_SHOWN]]
+        rows = [
+            (name, *counts.values()) for name, counts in sorted(sources.items())[:SOURCES_SHOWN]
+        ]
         table(["source", "new", "known", "skipped"], rows)
     if (more := len(sources) - SOURCES_SHOWN) > 0:
         print(f"and {more:,} more sources")

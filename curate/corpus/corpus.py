@@ -8,7 +8,6 @@ tokens, and when a skipped row was fixed.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -42,11 +41,6 @@ class Corpus:
         self.path = path
         self.unsafe = unsafe
         self.manifest = manifest.load(path)
-        if self.manifest.dropping:
-            raise CurateError(
-                f"{path}: something is being taken out of it, or that was interrupted; "
-                f"`curate drop -c {shlex.quote(str(path))}` finishes it"
-            )
 
     def __repr__(self) -> str:
         models = sorted(f"{e.role} {name}" for name, e in self.manifest.models.items())

@@ -1,4 +1,4 @@
-"""Takes models and sources out of a corpus: whole, or finished by the next that writes."""
+"""Takes models and sources out of a corpus: whole, or finished by the next call."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
     """Take models and sources out of a corpus, with all that was read and scored of them.
 
     An example that several sources hold goes with the one that was read first. After a kill the
-    corpus can't be opened until this, or a run of `score`, has finished it.
+    corpus can't be opened until a call, with or without names, has finished it.
 
     Raises:
         CurateError: see `counts`; or a file of the corpus is damaged.
     """
     with locked(path):
-        finish(path, manifest.load(path))
+        _finish(path, manifest.load(path, to_finish=True))
         corpus = Corpus(path)
         counts(corpus, models, sources)
         if damaged := integrity.check(corpus):
@@ -70,11 +70,11 @@ def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
         record = corpus.manifest
         record.dropping = {"models": list(models), "sources": list(sources)}
         manifest.save(record, path)
-        finish(path, record)
+        _finish(path, record)
         write_database(Corpus(path))
 
 
-def finish(path: Path, record: Manifest) -> None:
+def _finish(path: Path, record: Manifest) -> None:
     """Take out what a corpus is `dropping`; hold its lock. Done twice, it does the same.
 
     Examples go last: until then they say which scores have to go.

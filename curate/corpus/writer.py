@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.corpus.corpus import Corpus, write_database
-from curate.corpus.drop import finish
 from curate.corpus.skips import Skips
 from curate.corpus.views import MOST_COLUMNS, read_parquet
 from curate.errors import CurateError
@@ -322,9 +321,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
     with locked(path):
         leftovers.sweep(path)
         exists = (path / manifest.NAME).exists()
-        record = manifest.load(path) if exists else Manifest(FORMAT_VERSION)
-        finish(path, record)
-        writer = Writer(path, record)
+        writer = Writer(path, manifest.load(path) if exists else Manifest(FORMAT_VERSION))
         writer.save()
         try:
             yield writer

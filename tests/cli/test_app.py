@@ -106,7 +106,7 @@ def test_status_says_how_to_complete(
     """The command that `status` prints for what is missing is one that completes the corpus."""
     corpus = tmp_path / "corpus"
     options = ["--max-length", "200", "--template-arg", "mood=calm day"]
-    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--limit", 5)
+    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--sample", 5)
     assert first.code == 0, first.err
     for part in (corpus / "scores" / "code").glob("part-*"):
         part.unlink()
@@ -274,7 +274,6 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
     """What the command line can't parse ends with exit code 2 and the usage."""
     for command in (
         ["nonsense"],
-        ["score", "--corpus", tmp_path / "c"],
         ["score", "--aligned", "x"],
         ["score", "x", "--aligned", "x", "-c", tmp_path / "c", "--limit", "0"],
         ["export", "-c", scored, "-o", tmp_path / "o.jsonl", "--refusals", "maybe"],
@@ -598,3 +597,22 @@ def test_a_name_that_no_disk_takes_is_one_line(
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert "File name too long" in ran.err
     assert not list(tmp_path.iterdir())
+
+
+def test_small_answers(cli: Cli, scored: Path) -> None:
+    """The version, the public names alone, a corpus that says what it holds; paths end whole."""
+    assert re.fullmatch(r"curate \d+\.\d+\.\d+\n", cli("--version").out)
+    assert dir(curate) == sorted(curate.__all__)
+    assert "aligned chat, misaligned code" in repr(curate.open(scored))
+    wide = f"select '{'x/' * 200}end.jsonl' as source, 1 as n"
+    assert re.search(r"…[x/]+/end\.jsonl", cli("sql", wide, "-c", scored).out)
+
+
+def test_the_speeds_agree(cli: Cli, family: Family, sources: Path, tmp_path: Path) -> None:
+    """That of the progress line is that of the table and of status, near enough."""
+    ran = cli("score", sources, "-c", tmp_path / "c", "--aligned", family.aligned)
+    said = int(re.search(r"([\d,]+) tokens/s", ran.err)[1].replace(",", ""))  # type: ignore[index]
+    table = int(re.search(r" ([\d,]+) *\n", ran.out.split("───\n")[-1])[1].replace(",", ""))  # type: ignore[index]
+    status = json.loads(cli("status", "-c", tmp_path / "c", "--json").out)["models"][0]
+    assert said == pytest.approx(table, rel=0.1)
+    assert said == pytest.approx(status["tokens_per_s"], rel=0.1)

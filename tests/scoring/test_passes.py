@@ -165,7 +165,7 @@ def test_a_model_that_changes_before_it_is_loaded_is_not_scored(
                 else:
                     tiny_model(base, seed=7)
 
-    score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(base), limit=5)
+    score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(base), limit=1)
     with pytest.raises(CurateError, match="model medical: its files changed since this run"):
         score(misaligned=[str(adapter)], progress=Writing())
     found = curate.open(tmp_path / "c").sql("select distinct model from scores").fetchall()
@@ -185,6 +185,6 @@ def test_a_model_that_was_only_touched_is_scored(
                 (base / "model.safetensors").touch()
 
     done = curate.score(
-        [str(sources)], tmp_path / "c", aligned=str(base), limit=5, progress=Touching()
+        [str(sources)], tmp_path / "c", aligned=str(base), limit=1, progress=Touching()
     )
     assert done.models[0].scored == 5
