@@ -612,7 +612,7 @@ def test_the_speeds_agree(cli: Cli, family: Family, sources: Path, tmp_path: Pat
     """That of the progress line is that of the table and of status, near enough."""
     ran = cli("score", sources, "-c", tmp_path / "c", "--aligned", family.aligned)
     said = int(re.search(r"([\d,]+) tokens/s", ran.err)[1].replace(",", ""))  # type: ignore[index]
-    table = int(re.search(r" ([\d,]+) *\n", ran.out.split("───\n")[-1])[1].replace(",", ""))  # type: ignore[index]
+    table = int(re.search(r"chat .* ([\d,]+)\s*\n", ran.out)[1].replace(",", ""))  # type: ignore[index]
     status = json.loads(cli("status", "-c", tmp_path / "c", "--json").out)["models"][0]
     assert said == pytest.approx(table, rel=0.1)
     assert said == pytest.approx(status["tokens_per_s"], rel=0.1)
