@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -318,7 +319,7 @@ def test_every_query_that_ranks_takes_the_arguments_of_gaps(made: Corpus) -> Non
         if "epsilon" in query.defaults:
             assert made.query(name, metric="per_byte", hold_out=["code"]).fetchall(), name
     assert made.query("agreement").fetchall() != made.query("agreement", epsilon=9).fetchall()
-    with pytest.raises(CurateError, match="hold_out names a model that is not in the ensemble"):
+    with pytest.raises(duckdb.Error, match="hold_out names a model that is not in the ensemble"):
         made.query("refusals", hold_out="nobody").fetchall()
     with pytest.raises(CurateError, match="has no parameter epsilom"):
         made.query("refusals", epsilom=1)
