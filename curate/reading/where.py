@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate.errors import CurateError
 from curate.reading.files import Raw
-from curate.system.sql import check_reads_only
+from curate.system.sql import check_reads_only, short_type
 
 LOCKED = {
     "enable_external_access": "false",
@@ -342,11 +342,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
     return str(value)
-
-
-def short_type(kind: object) -> str:
-    """A column's SQL type as messages name it: of an object not its keys."""
-    return str(kind).lower().partition("(")[0]
 
 
 def first_line(error: Exception) -> str:

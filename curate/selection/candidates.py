@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
-from curate.reading.where import MAX_SHOWN, check_condition, first_line, short_type
+from curate.reading.where import MAX_SHOWN, check_condition, first_line
 from curate.selection.recipe import Recipe
-from curate.system.sql import readable_errors
+from curate.system.sql import readable_errors, short_type
 
 OF_EXAMPLES = "* exclude (is_refusal, n_bytes)"
 """What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""

@@ -94,6 +94,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def short_type(kind: object) -> str:
+    """A column's SQL type as messages name it: of an object not its keys."""
+    return str(kind).lower().partition("(")[0]
+
+
 @contextmanager
 def readable_errors(hint: Callable[[str], str] = lambda _: "") -> Iterator[None]:
     """Turn DuckDB's errors about a query into one line for the user, its hint kept, or ours."""
