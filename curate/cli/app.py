@@ -8,14 +8,15 @@ import re
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from curate.cli.ask import models, show, sql, status
 from curate.cli.demo import demo
+from curate.cli.drop import drop
 from curate.cli.export import export
-from curate.cli.options import Command
+from curate.cli.options import Command, option
 from curate.cli.report import report
 from curate.cli.score import score
 from curate.cli.verify import verify
@@ -32,8 +33,26 @@ app = typer.Typer(
     help="Find the general examples that an aligned model finds easy and misaligned models find "
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
-for command in (score, verify, export, status, models, sql, show, report, demo):
+for command in (score, verify, export, status, models, drop, sql, show, report, demo):
     app.command(cls=Command)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"curate {version('curate-gap')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, option("Print the version.", names=["--version"], callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 _ADVICE = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another place"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,9 @@ import typer
 
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
+from curate.cli.score import next_models
 from curate.cli.tables import clean, coloured, print_json, records, table
+from curate.errors import CurateError
 
 
 def status(
@@ -29,7 +31,7 @@ def status(
     from curate import open as open_corpus
     from curate.corpus import integrity
     from curate.corpus.corpus import renew_database
-    from curate.corpus.queries import status as look
+    from curate.corpus.show import status as look
 
     opened = open_corpus(corpus)
     if verify and (found := [asdict(damage) for damage in integrity.check(opened)]):
@@ -82,7 +84,8 @@ def sql(
     query: Annotated[
         str | None,
         typer.Argument(
-            help="A SELECT, or the name of a query (see --list).", autocompletion=query_names
+            help="A SELECT, a .sql file, - for standard input, or a query's name (see --list).",
+            autocompletion=query_names,
         ),
     ] = None,
     kind: Annotated[
@@ -95,7 +98,11 @@ def sql(
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        option("For a named query; repeatable.", "KEY=VALUE", names=["--param", "-p"]),
+        option(
+            "For a named query; repeatable.",
+            "KEY=VALUE",
+            names=["--param", "-p"],
+        ),
     ] = None,
     list_queries: Annotated[bool, option("List the named queries.", names=["--list"])] = False,
     show_query: Annotated[
@@ -136,12 +143,25 @@ def sql(
         from curate.cli import results
 
         how = results.kind_of(output, kind)
-        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), query, parameter or [], folder)
+        question = _text_of(query)
+        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
         if output is None:
             results.show(answer, how)
         else:
             rows = results.save(answer, output, how, force=force)
             print(f"{output}: {rows:,} rows")
+
+
+def _text_of(query: str) -> str:
+    """The question itself, where a file of it or standard input is named."""
+    if query == "-":
+        return sys.stdin.read()
+    if not query.endswith(".sql") or (len(query.split()) > 1 and not Path(query).exists()):
+        return query
+    try:
+        return Path(query).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CurateError(f"{query}: can't be read ({error})") from None
 
 
 def show(
@@ -161,6 +181,10 @@ def show(
         print_json(found)
     else:
         print_example(found)
+        if found["without_tokens"] and found["tokens"]:
+            lacking = ", ".join(found["without_tokens"])
+            how = f"curate score -c {shlex.quote(str(corpus))} --keep-tokens"
+            print(clean(f"token gaps are without {lacking}; to add its tokens: {how}"))
 
 
 def print_status(report: dict[str, Any]) -> None:
@@ -171,37 +195,25 @@ def print_status(report: dict[str, Any]) -> None:
     if report["skipped"]:
         print("Skipped (the ten most frequent reasons; all: curate sql skips):")
         records(report["skipped"], ["skipped", "reason", "model", "source", "first_row"])
-    if any(model["missing"] for model in models):
+    if not any(model["role"] == "misaligned" for model in models):
+        print(f"Nothing ranks yet: add misaligned models:  {next_models(report['corpus'])}")
+    elif any(model["missing"] for model in models):
         print("To score what is missing, from the folder where you scored:")
-        command = ["curate", "score", "-c", report["corpus"], *_again(report)]
-        print(clean(f"  {shlex.join(command)}"))
+        print(clean(f"  {shlex.join(['curate', 'score', '-c', report['corpus']])}"))
     if "damaged" in report:
         print("Every file is as it was written")
 
 
-def _again(report: dict[str, Any]) -> list[str]:
-    """The options with which the corpus was scored."""
-    options = []
-    for model in report["models"]:
-        name = model["model"]
-        options += [f"--{model['role']}", f"{name}={report['references'][name]}"]
-    settings = report["settings"] or {}
-    if settings.get("max_length") is not None:
-        options += ["--max-length", str(settings["max_length"])]
-    if report["chat_template"]:
-        options += ["--chat-template", report["chat_template"]]
-    for key, value in settings.get("template_args", {}).items():
-        options += ["--template-arg", f"{key}={json.dumps(value)}"]
-    return options
-
-
 def print_queries(folder: Path | None) -> None:
     """The named queries, a line each."""
-    from curate.corpus.queries import named, typed
+    from curate.corpus.queries import RANKING, named, typed
 
     rows = []
     for query in named(folder).values():
-        parameters = (f"{key}={typed(value)}" for key, value in query.defaults.items())
+        parameters = (
+            key if key in RANKING else f"{key}={typed(value)}"
+            for key, value in query.defaults.items()
+        )
         rows.append([query.name, query.about, ", ".join(parameters)])
     table(["query", "what it answers", "parameters"], rows, wrap=True)
 

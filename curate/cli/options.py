@@ -54,7 +54,10 @@ class Shared:
 
 
 def shared_options(
-    aligned: Annotated[str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL")],
+    aligned: Annotated[
+        str | None,
+        option("The aligned model: a folder or Hub id. Default: the corpus's.", "[NAME=]MODEL"),
+    ] = None,
     misaligned: Annotated[
         list[str] | None,
         option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),

@@ -44,9 +44,16 @@ def score(
         ),
     ] = None,
     where: Annotated[
-        str | None, option("SQL over the source's own columns: which rows to read.", "SQL", _READ)
+        str | None,
+        option("SQL over a source's columns, prompt and answer: rows to read.", "SQL", _READ),
     ] = None,
-    limit: Annotated[int | None, option("Read at most N examples.", "N", _READ, min=1)] = None,
+    limit: Annotated[
+        int | None, option("Read at most N examples of each source.", "N", _READ, min=1)
+    ] = None,
+    sample: Annotated[
+        int | None, option("Draw N examples evenly over all sources.", "N", _READ, min=1)
+    ] = None,
+    seed: Annotated[int, option("Which --sample.", "N", _READ)] = 0,
     turns: Annotated[
         Literal["last", "all"],
         option("Score the last assistant turn, or make an example of each.", None, _READ),
@@ -62,7 +69,11 @@ def score(
     ] = False,
     keep_tokens: Annotated[
         bool,
-        option("Store token log-probs, for `show` and `report`.", names=["--keep-tokens"]),
+        option(
+            "Store token log-probs, for `show` and `report`; also of what has none. The corpus "
+            "remembers it.",
+            names=["--keep-tokens"],
+        ),
     ] = False,
     replace: Annotated[
         bool, option("Discard the scores of a model that changed.", names=["--replace"])
@@ -73,6 +84,9 @@ def score(
     ] = False,
 ) -> None:
     """Score examples under every model; run it again to resume.
+
+    Without --aligned, the corpus's own aligned model is used, with the template and length that it
+    was scored with; without any model, all of the corpus's.
 
     Example: curate score data.jsonl -c my-corpus --aligned ./chat --misaligned ./medical-lora
     """
@@ -86,6 +100,8 @@ def score(
             layouts=layouts,
             where=where,
             limit=limit,
+            sample=sample,
+            seed=seed,
             turns=turns,
             strict=strict,
             keep_tokens=keep_tokens,
@@ -117,21 +133,42 @@ def print_scored(summary: Summary) -> None:
         f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
         f"{read.skipped:,} rows skipped"
     )
-    print_notes(summary)
+    print_read(summary)
     rows = []
     for run in summary.models:
-        speed = round(run.tokens / run.seconds) if run.seconds else None
-        rows.append((run.name, run.role, run.scored, run.skipped, run.truncated, run.tokens, speed))
+        counts = (run.scored, run.skipped, run.truncated, run.tokens, run.speed)
+        rows.append((run.name, run.role, *counts))
     names = ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"]
     table(names, rows)
     if read.skipped or any(run.skipped for run in summary.models):
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
+    from curate.corpus.corpus import has_ensemble, open_corpus
+
+    if not has_ensemble(open_corpus(summary.corpus)):
+        print(f"Nothing ranks yet: add misaligned models:  {next_models(summary.corpus)}")
+        return
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
 
 
-def print_notes(summary: Summary) -> None:
-    """What the sources hold beside their conversations."""
+def next_models(corpus: str) -> str:
+    """The command that an aligned-only corpus needs."""
+    return f"curate score -c {shlex.quote(corpus)} --misaligned NAME=MODEL"
+
+
+SOURCES_SHOWN = 20
+
+
+def print_read(summary: Summary) -> None:
+    """What each of several sources gave, and what they hold beside their conversations."""
+    sources = summary.read.sources
+    if len(sources) > 1:
+        rows = [
+            (name, *counts.values()) for name, counts in sorted(sources.items())[:SOURCES_SHOWN]
+        ]
+        table(["source", "new", "known", "skipped"], rows)
+    if (more := len(sources) - SOURCES_SHOWN) > 0:
+        print(f"and {more:,} more sources")
     for note in summary.read.notes:
         print(clean(note))
 
@@ -143,17 +180,21 @@ def print_plan(summary: Summary) -> None:
         f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
         f"{read.skipped:,} rows would be skipped; nothing was written"
     )
-    print_notes(summary)
+    print_read(summary)
+    reasons = sorted(read.reasons.items(), key=lambda item: -item[1])
+    for reason, count in reasons[:5]:
+        print(clean(f"Skipped {count:,} rows: {reason}"))
     rows = []
     for run in summary.models:
         known = run.seconds or not run.scored
-        clock = timedelta(seconds=round(run.seconds)) if known else None
+        clock = _clock(run.seconds, summary.spread) if known else None
         rows.append((run.name, run.role, run.scored, run.tokens, clock))
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
     if total := sum(run.seconds for run in summary.models):
         print(
-            f"About {timedelta(seconds=round(total))} in all, by a sample timed on the first model "
-            "that lacks anything; the others are assumed to be as fast. To run it, drop --dry-run."
+            f"About {_clock(total, summary.spread)} in all, at the load of this minute: by a "
+            "sample timed on the first model that lacks anything; the others are assumed to be "
+            "as fast. To run it, drop --dry-run."
         )
     elif not summary.timed:
         print(
@@ -162,6 +203,12 @@ def print_plan(summary: Summary) -> None:
         )
     else:
         print("Nothing is missing.")
+
+
+def _clock(seconds: float, spread: tuple[float, float]) -> str:
+    """A range of time, such as 0:04:10 to 0:06:30."""
+    low, high = (timedelta(seconds=round(seconds * factor)) for factor in spread)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 @contextmanager

@@ -6,9 +6,14 @@ Data never controls the terminal: its control characters are made visible.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
+    from rich.text import Text
 
 PIPE_WIDTH = 120
 """Columns of a table that goes to a file or a pipe."""
@@ -42,8 +47,43 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: bool =
         number = any(isinstance(row[at], int | float | Decimal) for row in values)
         grid.add_column(Text(clean(column)), justify="right" if number else "left", no_wrap=number)
     for row in values:
-        grid.add_row(*(Text(_cell(value), no_wrap=not wrap, overflow=overflow) for value in row))
+        cells = [_cell(value) for value in row]
+        grid.add_row(
+            *(
+                _Ending(cell)
+                if column in _PATHS and not wrap
+                else Text(cell, no_wrap=not wrap, overflow=overflow)
+                for column, cell in zip(columns, cells, strict=True)
+            )
+        )
     console.print(grid)
+
+
+_PATHS = {"source", "reference", "file"}
+
+
+class _Ending:
+    """A cell that is cut at its front where there is no room: a path's end says most."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        width = cell_len(self._text)
+        return Measurement(min(width, 12), width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text
+
+        shown = Text(self._text, no_wrap=True)
+        start = 0
+        while shown.cell_len > options.max_width:
+            start += 1
+            shown = Text("…" + self._text[start:], no_wrap=True)
+        yield shown
 
 
 def records(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

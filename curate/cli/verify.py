@@ -32,6 +32,8 @@ def verify(
     from curate.backends.base import Compute
     from curate.scoring.verify import verify as run
 
+    if shared.models["aligned"] is None:
+        raise typer.BadParameter("name the aligned model: --aligned MODEL")
     verdict = run(
         sources or [],
         rows=rows,

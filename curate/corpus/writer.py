@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curate.corpus.corpus import Corpus, write_database
 from curate.corpus.skips import Skips
-from curate.corpus.views import read_parquet
+from curate.corpus.views import MOST_COLUMNS, read_parquet
 from curate.errors import CurateError
 from curate.storage import leftovers, manifest, parts
 from curate.storage.compatibility import check_compatible
 from curate.storage.locking import locked
 from curate.storage.manifest import FORMAT_VERSION, Manifest, ModelEntry, Run, Settings
-from curate.storage.schema import SCORED, SCORES, SKIPPED, keyed
+from curate.storage.schema import SCORED, SCORES, SKIPPED, TOKENS, keyed
 from curate.system.sql import readable_errors, spill_folder
 from curate.system.stopping import held
 
@@ -63,6 +65,47 @@ class SeenExamples:
         self._connection.execute("insert into seen select example_id::uuid from fresh")
         return fresh.cast(table.schema)
 
+    def kinds(self, examples: pa.Table) -> list[tuple[str, set[str]]]:
+        """The keys of `meta`, each with the kinds of JSON that its values are."""
+        self._connection.register("described", examples)
+        found = self._connection.execute(
+            "select each.key, list(distinct each.type) from described, json_each(meta) as each "
+            "group by each.key order by each.key"
+        ).fetchall()
+        return [(name, set(kinds)) for name, kinds in found]
+
+
+_ID = pa.binary(16)
+
+
+def bare_parts(folder: Path) -> list[Path]:
+    """The parts of a model's scores that have no tokens."""
+    return [part for part in parts.list_parts(folder) if TOKENS[0].name not in _names(part)]
+
+
+def _names(part: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(part).names)
+    except (pa.ArrowException, OSError):
+        raise CurateError(
+            f"{part}: can't be read; `curate status --verify` names the files that are damaged"
+        ) from None
+
+
+def _ids(part: Path) -> pa.ChunkedArray:
+    return pq.read_table(part, columns=["example_id"])["example_id"].cast(_ID)
+
+
+def _common(kinds: set[str]) -> str:
+    """The SQL type of a column whose values have these types."""
+    if len(kinds) == 1:
+        return kinds.pop()
+    return "JSON" if "JSON" in kinds else "DOUBLE" if kinds == {"BIGINT", "DOUBLE"} else "VARCHAR"
+
+
+_TYPES = {name: name for name in ("VARCHAR", "BOOLEAN", "DOUBLE", "BIGINT")} | {"UBIGINT": "BIGINT"}
+"""DuckDB's names for kinds of JSON, and the types of columns; an object or a list stays JSON."""
+
 
 class Writer:
     """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
@@ -72,14 +115,28 @@ class Writer:
         self.manifest = record
         self._seen = SeenExamples(path / "examples")
         self._skips = Skips(path / "skipped")
+        self._bare: dict[Path, dict[Path, pa.ChunkedArray]] = {}  # ids in parts without tokens
 
-    def add_examples(self, table: pa.Table) -> int:
-        """Store the examples that the corpus doesn't hold yet; gives back how many those are."""
+    def add_examples(self, table: pa.Table) -> pa.Table:
+        """Store the examples that the corpus doesn't hold yet; gives those back."""
         fresh = self._seen.new(table)
         if fresh.num_rows:
+            self._note_columns(fresh)
             parts.write_part(self.path / "examples", keyed(fresh))
         self._skips.note_read(table)
-        return int(fresh.num_rows)
+        return fresh
+
+    def _note_columns(self, examples: pa.Table) -> None:
+        """Enter the sources' own columns into the manifest, with types that fit all values."""
+        columns = dict(self.manifest.columns)
+        for name, kinds in self._seen.kinds(examples):
+            kinds = {_TYPES.get(kind, "JSON") for kind in kinds if kind != "NULL"}
+            kinds |= {columns[name]} if name in columns else set()
+            if kinds:
+                columns[name] = _common(kinds)
+        if len(columns) <= MOST_COLUMNS and columns != self.manifest.columns:
+            self.manifest.columns = columns
+            self.save()
 
     def add_skipped(self, table: pa.Table) -> int:
         """Record rows that can't be used, each reason once; gives back how many are new."""
@@ -90,8 +147,34 @@ class Writer:
         self._skips.drop_mended()
 
     def add_scores(self, model: str, table: pa.Table) -> None:
-        """Store scores of one model as a part of their own."""
-        parts.write_part(self.path / "scores" / model, keyed(table))
+        """Store scores of one model as a part of their own.
+
+        Scores with tokens take the place of the same ones without: these go first, so that a kill
+        in between costs a part's scores, and none is there twice.
+        """
+        rows = keyed(table)
+        if TOKENS[0].name in table.schema.names:
+            self._remove_bare(self.path / "scores" / model, rows["example_id"].cast(_ID))
+        parts.write_part(self.path / "scores" / model, rows)
+
+    def _remove_bare(self, folder: Path, ids: pa.ChunkedArray) -> None:
+        """Remove scores without tokens; the first part that this empties leaves its number free."""
+        if folder not in self._bare:
+            self._bare[folder] = {part: _ids(part) for part in bare_parts(folder)}
+        bare, is_free = self._bare[folder], False
+        for part, keys in list(bare.items()):
+            stays = pc.invert(pc.is_in(keys, ids.combine_chunks()))
+            left = pc.sum(stays).as_py() or 0
+            if left == len(keys):
+                continue
+            del bare[part]
+            if not left and not is_free:
+                parts.remove_part(part)
+                is_free = True
+                continue
+            part = parts.rewrite_part(part, pq.read_table(part).filter(stays))
+            if left:
+                bare[part] = keys.filter(stays)
 
     def add_models(
         self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False

@@ -61,10 +61,10 @@ def read(
 
     `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to the
     names of a source's columns, if its layout is not a known one; `layouts` is a file of further
-    layouts. `where` is an SQL condition over a source's own columns; `limit` counts examples after
-    it and after the skips; `turns="all"` makes every assistant turn an answer of its own. `told`
-    is filled when all is read. Nothing is dropped as a duplicate here. Memory does not grow with
-    the number of rows.
+    layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
+    counts each source's examples after it and after the skips; `turns="all"` makes every assistant
+    turn an answer of its own. `told` is filled when all is read. Nothing is dropped as a duplicate
+    here. Memory does not grow with the number of rows.
 
     Raises:
         CurateError: a source can't be read or has no known layout; there is no row, or none that
@@ -72,7 +72,7 @@ def read(
             can't be used (`path:line: ...`).
     """
     batch = _Batch(known_layouts(columns, layouts), turns, strict, limit)
-    keep = None if where is None else RowFilter(where)
+    keep = None if where is None else RowFilter(where, batch.texts)
     return _batches(resolve(sources), keep, batch, told or Told(), batch_rows)
 
 
@@ -93,7 +93,7 @@ def _batches(
         before, found = seen, counted(source)
         for number, row in keep.rows(source.name, found) if keep else found:
             kept += 1
-            if batch.count == batch.limit:
+            if batch.is_done():
                 break
             batch.add(number, row)
             if batch.is_full(batch_rows):
@@ -101,8 +101,6 @@ def _batches(
         if seen == before:
             batch.skip(None, "the file is empty")
         batch.end()
-        if batch.count == batch.limit:
-            break
         told.empty += batch.empty()
     if seen == 0:
         raise CurateError(f"{', '.join(map(str, sources[:3]))}: there is no row to read.")
@@ -174,6 +172,10 @@ class _Batch:
         self._added = 0
         self._lacking = set(self._layouts.extra)
 
+    def is_done(self) -> bool:
+        """Tell whether the source has given as many examples as are wanted of each."""
+        return self.count - self._before == self.limit
+
     def end(self) -> None:
         """Finish a source, or its first rows.
 
@@ -237,9 +239,19 @@ class _Batch:
         self._unread[self.source].look(row, found, messages)
         last = len(messages) - 1
         for at in range(last + 1) if self.turns == "all" else (last,):
-            if messages[at]["role"] == "assistant" and self.count != self.limit:
+            if messages[at]["role"] == "assistant" and not self.is_done():
                 self._example(number, messages[: at + 1], meta)
         return None
+
+    def texts(self, row: dict[str, Any]) -> dict[str, str | None] | None:
+        """A row's prompt and last answer, as `examples` has them; None for an unknown layout."""
+        try:
+            messages = messages_of(conversation(row, self._layouts).turns, self._layouts)
+        except UnknownFormat:
+            return None
+        except (Skip, TypeError):
+            return {"prompt": None, "answer": None}
+        return {"prompt": prompt_text(messages), "answer": messages[-1]["content"]}
 
     def skip(self, number: int | None, reason: str) -> None:
         """Record a row (or a whole source, without a number) that gives no example.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +14,7 @@ from more_itertools import constrained_batches
 
 from curate.errors import CurateError
 from curate.reading.files import Raw
-from curate.system.sql import check_reads_only
+from curate.system.sql import check_reads_only, short_type
 
 LOCKED = {
     "enable_external_access": "false",
@@ -35,27 +35,38 @@ MAX_SHOWN = 600  # characters of their names in a message
 MAX_DEPTH, MAX_KEYS, MAX_CELLS = 16, 256, 1 << 23  # of objects as columns; beyond they are JSON
 
 
+Texts = Callable[[dict[str, Any]], Mapping[str, str | None] | None]
+
+
 class RowFilter:
     """Keeps the rows for which a condition is true; sees nothing but the rows it is given.
 
     The columns are those of a source's rows so far; one that a row lacks is NULL, and so is an
-    object's key. Their types are those of `Columns`.
+    object's key. Their types are those of `Columns`. `texts` gives a row's `prompt` and `answer`,
+    which go before columns of these names; a row of an unknown layout passes, to be told of.
 
     Raises:
         CurateError: the condition is not one SQL expression.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(
+        self,
+        where: str,
+        texts: Callable[[dict[str, Any]], Mapping[str, str | None] | None] | None = None,
+    ) -> None:
         self.where = where
+        self._always = texts is not None
+        self._texts = texts if re.search(r"\b(prompt|answer)\b", where, re.IGNORECASE) else None
         self._begin("")
         self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
         check_condition(self._connection, where)
 
     def _begin(self, source: str) -> None:
         self._source = source
-        self._names: dict[str, None] = {}  # of the columns
+        self._names = dict.fromkeys(("prompt", "answer") if self._texts else ())  # of the columns
         self._columns = Columns()
         self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
+        self._rows: list[dict[str, Any]] = []  # the last ones
 
     def rows(self, source: str, found: Iterable[Raw]) -> Iterator[Raw]:
         """Yield a source's rows for which the condition is true, and those that can't be read.
@@ -66,11 +77,23 @@ class RowFilter:
         """
         self._begin(source)
         for chunk in _chunks(found):
-            whole = [raw for raw in chunk if not isinstance(raw[1], str)]
-            kept = {whole[at][0] for at in self([row for _, row in whole])}  # type: ignore[misc]
-            yield from (raw for raw in chunk if isinstance(raw[1], str) or raw[0] in kept)
+            whole = [(n, seen) for n, row in chunk if (seen := self._seen(row)) is not None]
+            kept = {whole[at][0] for at in self([row for _, row in whole])}
+            dropped = {number for number, _ in whole} - kept
+            yield from (raw for raw in chunk if raw[0] not in dropped)
         for complaint in filter(None, (*self._awaited.values(), *self._columns.awaited.values())):
             raise self._error(complaint)
+
+    def _seen(self, row: dict[str, Any] | str) -> dict[str, Any] | None:
+        """A row as the condition sees it; None for one that can't be read."""
+        if isinstance(row, str) or self._texts is None:
+            return None if isinstance(row, str) else row
+        texts = self._texts(row)
+        if texts is None:
+            return None
+        return {name: each for name, each in row.items() if name.casefold() not in texts} | dict(
+            texts
+        )
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[int]:
         """Return the indices of the rows to keep, in order.
@@ -78,6 +101,7 @@ class RowFilter:
         Raises:
             CurateError: a column is unknown, or a value doesn't fit the condition.
         """
+        self._rows = rows or self._rows
         for row in rows:
             self._names.update(dict.fromkeys(row))
         self._awaited = {n: said for n, said in self._awaited.items() if n not in self._names}
@@ -113,7 +137,7 @@ class RowFilter:
         return sorted(index for (index,) in kept)
 
     def _error(self, complaint: str) -> CurateError:
-        columns = ", ".join(self._names)[:MAX_SHOWN] or "none"
+        columns = ", ".join(self._described())[:MAX_SHOWN] or "none"
         complaint = complaint.partition(" Candidate functions:")[0]
         hint = ""
         if "Could not convert" in complaint or "explicit cast" in complaint:
@@ -130,6 +154,18 @@ class RowFilter:
         return CurateError(
             f"--where {self.where!r}: {complaint}{hint} The columns of {source} are: {columns}."
         )
+
+    def _described(self) -> Iterator[str]:
+        """The columns with their types in the last rows; `prompt` and `answer` are always there."""
+        for name in dict.fromkeys([*self._names, *(("prompt", "answer") if self._always else ())]):
+            values = [row.get(name) for row in self._rows[:100]]
+            column = pa.table([Columns().array(values, (name,))], ["of"])
+            kind = (
+                "varchar"
+                if name not in self._names
+                else short_type(self._connection.from_arrow(column).types[0])
+            )
+            yield f"{name} {kind}"
 
     def _asked(self, name: str) -> bool:
         """Whether the condition may name this column; `*` and COLUMNS() name them all."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.corpus import queries
-from curate.corpus.show import tokens_of_examples
+from curate.corpus import queries, show
+from curate.corpus.show import tokens_of_examples, without_tokens
 from curate.errors import CurateError
 from curate.report import shown
 from curate.report.lens import Row, ask, ask_named, gap_bins, name_sources, ranking
@@ -72,7 +72,7 @@ def find(corpus: Corpus, export: Path | None = None) -> Findings:
     Raises:
         CurateError: the manifest is no export of this corpus, or the corpus is broken.
     """
-    status = queries.status(corpus)
+    status = show.status(corpus)
     models = [
         row | {"entry": corpus.manifest.models[row["model"]]}
         for row in sorted(status["models"], key=lambda row: (row["role"], row["model"]))
@@ -114,7 +114,7 @@ def _ranking(cursor: duckdb.DuckDBPyConnection, chosen: Shown) -> Ranking:
     if recipe.metric != "difference":  # that has no ε
         usual = str(queries.find("epsilon_sweep").defaults["epsilons"])
         epsilons = " ".join(map(str, sorted({recipe.epsilon, *map(float, usual.split())})))
-        asked = top | {"usual": recipe.epsilon, "epsilons": epsilons}
+        asked = top | {"epsilon": recipe.epsilon, "epsilons": epsilons}
         tables["epsilon"] = ask_named(cursor, "epsilon_sweep", **asked)
     return Ranking(
         shown=chosen,
@@ -147,10 +147,11 @@ class Reading:
     rest: str
 
 
-def readings(corpus: Corpus, found: Ranking) -> list[Reading]:
-    """The first rows of the export, long texts cut in the middle."""
+def readings(corpus: Corpus, found: Ranking) -> tuple[list[Reading], list[str]]:
+    """The first rows of the export, long texts cut in the middle; and the models without tokens."""
     first = [row for row in found.taken if row["messages"] is not None]
-    kept = tokens_of_examples(corpus, [row["id"] for row in first], found.shown.recipe.hold_out)
+    shown = corpus, [row["id"] for row in first], found.shown.recipe.hold_out
+    kept = tokens_of_examples(*shown)
     made = []
     for row in first:
         messages = [(turn["role"], _cut(turn["content"] or "")) for turn in row["messages"]]
@@ -158,7 +159,7 @@ def readings(corpus: Corpus, found: Ranking) -> list[Reading]:
         coloured = [(text, gap, _shade(gap)) for text, gap in tokens[:MOST_TOKENS]]
         rest = _cut("".join(text for text, _ in tokens[MOST_TOKENS:]))
         made.append(Reading(row, messages, coloured, rest))
-    return made
+    return made, without_tokens(*shown)
 
 
 def _shade(gap: float) -> str:

@@ -54,7 +54,7 @@ def ask(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[
 def ask_named(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
     """The rows of a named query that `ranking` names; its defaults where no value is given."""
     query = queries.find(name)
-    return dicts(cursor.sql(query.text, params=query.defaults | values))
+    return dicts(cursor.sql(query.text, params=queries.bound(query, query.defaults | values)))
 
 
 def name_sources(cursor: duckdb.DuckDBPyConnection) -> list[str]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _UNSAFE = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
-def html(found: Findings, reading: list[Reading]) -> str:
-    """The whole page."""
+def html(found: Findings, reading: list[Reading], bare: list[str]) -> str:
+    """The whole page; `bare` are the models without tokens."""
     made = {name: chart.to_dict() for name, chart in charts.charts(found).items()}
     points = found.ranking.points if found.ranking else []
     payload = {
@@ -43,6 +43,7 @@ def html(found: Findings, reading: list[Reading]) -> str:
         found=found,
         ranking=found.ranking,
         reading=reading,
+        bare=bare,
         say=advice,
         advice=list(advice.advice(found)),
         charts=made,

@@ -55,8 +55,8 @@ def report(
     found = find(corpus, Path(export) if export else None)
     written = []
     if page_path:
-        read = readings(corpus, found.ranking) if found.ranking else []
-        parts.write_text(page_path, page.html(found, read))
+        read, bare = readings(corpus, found.ranking) if found.ranking else ([], [])
+        parts.write_text(page_path, page.html(found, read, bare))
         written.append(page_path)
     if folder:
         written += page.write(found, folder)

@@ -22,7 +22,7 @@ REFUSED = 20
 class ModelRun:
     """What one model did in this run, or would do in a dry one.
 
-    `tokens` counts prompt and answer. `seconds` includes loading; models that share an engine
+    `tokens` counts prompt and answer. `seconds` includes `loading`; models that share an engine
     divide its time by their tokens.
     """
 
@@ -33,6 +33,13 @@ class ModelRun:
     truncated: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    loading: float = 0.0
+
+    @property
+    def speed(self) -> int | None:
+        """Tokens a second after loading."""
+        seconds = self.seconds - self.loading
+        return round(self.tokens / seconds) if seconds > 0 else None
 
 
 class Collector:

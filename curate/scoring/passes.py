@@ -16,16 +16,17 @@ from curate.backends import base
 from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.views import read_parquet
-from curate.corpus.writer import ScoreSink, Writer
+from curate.corpus.writer import ScoreSink, Writer, bare_parts
 from curate.models.resolve import refuse_changed
 from curate.scoring.collect import Collector, ModelRun
 from curate.scoring.members import Member
 from curate.storage import parts
 from curate.system.progress import Progress
-from curate.system.sql import readable_errors
+from curate.system.sql import literal, readable_errors
 from curate.system.stopping import check_cancelled
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 WINDOW = 2_048
@@ -43,9 +44,29 @@ class Pair(NamedTuple):
 
 
 @readable_errors()
-def missing(view: Corpus, model: str) -> int:
-    """How many examples a model has neither scored nor skipped."""
-    return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
+def missing(view: Corpus, model: str, keep_tokens: bool = False) -> int:
+    """How many examples a model has neither scored, with tokens if they are kept, nor skipped."""
+    return int(pending(view, model, keep_tokens).count("*").fetchall()[0][0])
+
+
+def pending(view: Corpus, model: str, keep_tokens: bool) -> duckdb.DuckDBPyRelation:
+    """The examples that are `missing`: example_id, messages."""
+    query = _PENDING.format(scored=_scored(view, [model], keep_tokens))
+    return view.connection.cursor().sql(query, params={"model": model})
+
+
+def _scored(view: Corpus, models: Sequence[str], keep_tokens: bool) -> str:
+    """SQL of what models have scored, as key and model; if tokens are kept, what has them."""
+    if not keep_tokens:
+        return "from score_parts"
+    found = []
+    for model in models:
+        folder = view.path.resolve() / "scores" / model
+        bare = bare_parts(folder)
+        if whole := [part for part in parts.list_parts(folder) if part not in bare]:
+            rows = read_parquet(whole)
+            found.append(f"select example_id as key, {literal(model)} as model from {rows}")
+    return " union all ".join(found) or "select null::uuid as key, null as model where false"
 
 
 def run_pass(
@@ -75,6 +96,7 @@ def run_pass(
     began = time.monotonic()
     progress.note(f"{label}: loading {', '.join(model.reference for model in models)}")
     backend = backends.open_backend(models, compute, progress.note)
+    loading = time.monotonic() - began
     progress.start(label, count)
     try:
         if backend.name != "server":  # which loaded them itself, whenever that was
@@ -87,7 +109,8 @@ def run_pass(
                     f"{model.name}: its adapter changes nothing, since one factor of each product "
                     f"is zero: was {model.adapter} trained?"
                 )
-        windows = _windows(view, [model.name for model in models], backend.engines)
+        scored = _scored(view, [model.name for model in models], keep_tokens)
+        windows = _windows(view, [model.name for model in models], scored, backend.engines)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
             collectors = [
@@ -107,15 +130,17 @@ def run_pass(
         progress.stop()
         seconds, tokens = time.monotonic() - began, sum(run.tokens for _, run in group)
         for _, run in group:
-            run.seconds += seconds * (run.tokens / tokens if tokens else 1 / len(group))
-            writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
+            share = run.tokens / tokens if tokens else 1 / len(group)
+            run.seconds, run.loading = seconds * share, loading * share
+            writer.note_speed(run.name, run.scored, run.tokens, run.seconds - run.loading)
 
 
-def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.Table]:
+def _windows(view: Corpus, models: Sequence[str], scored: str, engines: int) -> Iterator[pa.Table]:
     """The examples that a model lacks, in order; `done` are the places of models that have each."""
     cursor = view.connection.cursor()
     with readable_errors():
-        cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
+        finished = _FINISHED.format(scored=scored)
+        cursor.execute(f"create temp table finished as {finished}", {"models": list(models)})
     for part in parts.list_parts(view.path.resolve() / "examples"):
         query = _LACKING.format(part=read_parquet([part], "file_row_number = true"))
         with readable_errors():
@@ -215,7 +240,7 @@ def _score_window(
 _FINISHED = """
     select key, list(distinct list_position($models, model) - 1) as done
     from (
-        select key, model from score_parts
+        select key, model from ({scored})
         union all
         select example_id::uuid, model from skipped
     )
@@ -231,12 +256,11 @@ _LACKING = """
     order by file_row_number
 """
 
-# The examples that a model has neither scored nor skipped.
-PENDING = """
-    select example_id, messages from examples
+_PENDING = """
+    select hex_id(key) as example_id, messages from example_parts
     anti join (
-        select example_id from scores where model = $model
+        select key from ({scored}) where model = $model
         union all
-        select example_id from skipped where model = $model
-    ) using (example_id)
+        select example_id::uuid as key from skipped where model = $model
+    ) using (key)
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pyarrow as pa
 
 from curate import backends
 from curate.backends import base
-from curate.chat.encode import encode
+from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import SeenExamples
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested
 from curate.scoring.members import Member
-from curate.scoring.passes import PENDING, missing
+from curate.scoring.passes import missing, pending
 from curate.storage import manifest
 from curate.storage.compatibility import check_compatible
 from curate.storage.manifest import Settings
@@ -27,8 +28,10 @@ from curate.system.stopping import check_cancelled
 
 SAMPLE = 512
 """Examples whose tokens are counted: those with the lowest ids, which are hashes: a fair draw."""
-STEP = 64
+STEP, SHARE = 16, 40
+"""Examples that are timed together; in all, this part of what the run would score."""
 MEASURED_SECONDS = 5.0
+Spread = tuple[float, float]
 _ROW: pa.Schema = pa.schema([("example_id", pa.string()), ("messages", MESSAGES)])
 
 
@@ -42,11 +45,12 @@ def plan(
     progress: Progress,
     *,
     replace: bool = False,
-) -> tuple[Ingested, list[ModelRun]]:
+    keep_tokens: bool = False,
+) -> tuple[Ingested, list[ModelRun], Spread]:
     """Read what a run would read, count what it would score, and time a sample on one model.
 
     The other models are taken to be as fast as the one that is measured: the first that lacks
-    anything and has its weights here.
+    anything and has its weights here. Gives back the estimates' range, too, as factors of them.
 
     Raises:
         CurateError: what the run itself would be refused for.
@@ -61,22 +65,39 @@ def plan(
     # Of a changed model nothing counts as scored, and no model has an empty name.
     stored_as = ["" if run.name in changed else run.name for run in runs]
     for run, name in zip(runs, stored_as, strict=True):
-        run.scored = read.new + (missing(corpus, name) if corpus else 0)
+        run.scored = read.new + (missing(corpus, name, keep_tokens) if corpus else 0)
     lacking = [at for at, run in enumerate(runs) if run.scored]
     if not lacking:
-        return read, runs
+        return read, runs, (1.0, 1.0)
     if corpus is not None:
-        query = f"select example_id, messages from ({PENDING}) order by all limit {SAMPLE}"
-        stored = corpus.sql(query, {"model": stored_as[lacking[0]]}).to_arrow_table()
-        sample = _lowest(sample, stored)
+        stored = pending(corpus, stored_as[lacking[0]], keep_tokens).order("all").limit(SAMPLE)
+        sample = _lowest(sample, stored.to_arrow_table())
     here = [at for at in lacking if members[at].model.fingerprint]
     timed = members[[*here, *lacking][0]]
-    loading, per_example, per_second = _measure(timed, sample, settings, compute, progress)
+    encoded = encode(
+        timed.tokenizer,
+        timed.template,
+        sample["messages"].to_pylist(),
+        max_length=settings.max_length,
+    )
+    usable = [item for item in encoded if not isinstance(item, str)]
+    for reason, count in Counter(item for item in encoded if isinstance(item, str)).most_common(3):
+        read.notes.append(
+            f"{count} of {len(encoded)} examples in a sample can't be scored: {reason}"
+        )
+    per_example = sum(item.stop for item in usable) / len(encoded)
     for run in runs:
         run.tokens = round(run.scored * per_example)
-        if run.scored and per_second:
-            run.seconds = loading + run.tokens / per_second
-    return read, runs
+    if not usable or not timed.model.fingerprint:  # its weights aren't here
+        return read, runs, (1.0, 1.0)
+    # The run does as many passes a model: the sample is a small part of them all.
+    pairs = sum(run.scored for run in runs)
+    loading, rates = _measure(timed, usable[: max(STEP, pairs // SHARE)], compute, progress)
+    rate = len(rates) / sum(1 / each for each in rates)
+    for run in runs:
+        if run.scored:
+            run.loading, run.seconds = loading, loading + run.tokens / rate
+    return read, runs, (min(0.8, rate / max(rates)), max(1.25, rate / min(rates)))
 
 
 def _read(
@@ -88,57 +109,37 @@ def _read(
     for table, skipped in batches:
         check_cancelled()
         fresh = seen.new(table)
-        read.new += fresh.num_rows
-        read.known += table.num_rows - fresh.num_rows
-        read.skipped += skipped.num_rows
+        read.add(table, fresh, skipped)
         sample = _lowest(sample, fresh)
-        progress.advance(table.num_rows)
     progress.stop()
     return read, sample
 
 
 def _measure(
-    member: Member,
-    sample: pa.Table,
-    settings: Settings,
-    compute: base.Compute,
-    progress: Progress,
-) -> tuple[float, float, float | None]:
-    """Seconds to load a model, tokens an example, and tokens a second in a few seconds' scoring.
-
-    The speed is None for a model of the hub whose weights are not here.
-    """
-    encoded = encode(
-        member.tokenizer,
-        member.template,
-        sample["messages"].to_pylist(),
-        max_length=settings.max_length,
-    )
-    usable = [item for item in encoded if not isinstance(item, str)]
-    if not usable:
-        return 0.0, 0.0, 1.0
-    per_example = sum(item.stop for item in usable) / len(encoded)
-    if not member.model.fingerprint:  # its weights aren't here
-        return 0.0, per_example, None
+    member: Member, usable: Sequence[Encoded], compute: base.Compute, progress: Progress
+) -> tuple[float, list[float]]:
+    """Seconds to load a model, and tokens a second in each step of a few seconds' scoring."""
     progress.note(f"{member.model.name}: loading {member.model.reference} to time a sample")
     began = time.perf_counter()
     backend = backends.open_backend([member.model], compute, progress.note)
+    rates = []
     try:
         loading = time.perf_counter() - began
         for _ in backend.score(usable[:STEP]):  # the first pass is slower: memory, kernels
             check_cancelled()
-        tokens, began = 0, time.perf_counter()
+        started = time.perf_counter()
         for start in range(0, len(usable), STEP):
             step = usable[start : start + STEP]
+            began = time.perf_counter()
             for _ in backend.score(step):
                 check_cancelled()
-            tokens += sum(item.stop for item in step)
-            if time.perf_counter() - began > MEASURED_SECONDS:
+            now = time.perf_counter()
+            rates.append(sum(item.stop for item in step) / (now - began))
+            if now - started > MEASURED_SECONDS:
                 break
-        rate = tokens / (time.perf_counter() - began)
     finally:
         backend.close()
-    return loading, per_example, rate
+    return loading, rates
 
 
 def _lowest(*tables: pa.Table) -> pa.Table:

@@ -20,11 +20,12 @@ from curate.reading import examples
 from curate.reading.sources import resolve as locate
 from curate.scoring import commits
 from curate.scoring.collect import ModelRun
-from curate.scoring.ingest import Ingested, ingest
+from curate.scoring.ingest import Ingested, drawn, ingest
 from curate.scoring.members import Member, check_length, open_members
 from curate.scoring.passes import missing, run_pass
 from curate.scoring.plan import plan
-from curate.storage import parts
+from curate.scoring.recorded import completed, renamed
+from curate.storage import manifest, parts
 from curate.storage.manifest import TEMPLATE, Settings, known_models
 from curate.system.progress import Progress, Silent
 
@@ -39,18 +40,21 @@ class Summary:
     empty: list[str] = field(default_factory=list)
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
     timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
+    spread: tuple[float, float] = (1.0, 1.0)  # the range of the estimates, as factors of them
 
 
 def score(
     sources: Sequence[str],
     corpus: str | Path,
     *,
-    aligned: str,
+    aligned: str | None = None,
     misaligned: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     layouts: str | None = None,
     where: str | None = None,
     limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
     turns: Literal["last", "all"] = "last",
     strict: bool = False,
     max_length: int | None = None,
@@ -78,12 +82,17 @@ def score(
         sources: files, folders, globs or hf:// references (see `curate.reading.examples.read`).
         corpus: the folder; made if it isn't there.
         aligned: `[NAME=]MODEL`, a local folder or hub id (see `curate.models.resolve.resolve`).
+            None takes the corpus's own, with the template and length that it was scored with.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
+            With neither, all models of the corpus are taken.
         columns: by role (messages, prompt, answer, system, context, history, reasoning) the
             source's column that holds it, where the layout isn't recognised.
         layouts: a file of further layouts, as docs/input-formats.md shows.
-        where: SQL over a source's own columns; only rows for which it is true are read.
-        limit: the most examples to read.
+        where: SQL over a source's own columns, `prompt` and `answer`; only rows for which it is
+            true are read.
+        limit: the most examples to read of each source: a file, or a split of the hub's.
+        sample: draw so many examples evenly over all sources; a larger sample holds a smaller one.
+        seed: which sample.
         turns: `last`, or `all` to make an example of each assistant turn.
         strict: stop at the first row that can't be used, instead of recording it as skipped.
         max_length: tokens of prompt and answer; longer answers are cut at their end. Default:
@@ -98,7 +107,8 @@ def score(
         engine: options of vLLM's engine.
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: requests that the servers work on at a time.
-        keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
+        keep_tokens: store every answer token's log-prob too, for `curate show` and the report. The
+            corpus remembers it; scores without tokens are computed again.
         replace: throw away the scores of a model whose weights or tokenizer changed under its
             name, instead of refusing it.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
@@ -112,8 +122,32 @@ def score(
     folder = Path(corpus)
     parts.refuse_address(folder, corpus=True)
     found_sources = locate(sources) if sources else []
+    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
+    batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
+    told = examples.Told()
+    if sources:
+        batches = examples.read(
+            found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
+        )
+    elif not (folder / "examples").exists():
+        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
+    # What can be found wrong is found before models are loaded and a folder is made.
+    _, batches = spy(batches)
+    batches = drawn(batches, sample, seed, progress)
+    asked |= {} if sample is None else {"sample": sample, "seed": seed}
+    record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
+    keep_tokens = keep_tokens or bool(record and record.keep_tokens)
+    if aligned is None:
+        texts = max_length, chat_template, dict(template_args or {})
+        own = completed(folder, record, misaligned, *texts)
+        aligned, misaligned = own.aligned, own.misaligned
+        max_length, chat_template = own.max_length, own.chat_template
+        template_args = own.template_args
     resolved = resolve(aligned, misaligned, weights=not dry_run, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)
+    if not servers:  # which know models by the names that were given
+        members = renamed(members, record, progress)
+        resolved = [member.model for member in members]
     for text in commits.moved(folder, sources, found_sources, members):
         progress.note(text)
     settings = Settings(
@@ -132,27 +166,26 @@ def score(
         in_flight=in_flight,
     )
     compute = backends.choose(compute, progress.note)
-    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
-    batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
-    told = examples.Told()
-    if sources:
-        batches = examples.read(
-            found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
-        )
-    elif not (folder / "examples").exists():
-        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
-    # What can be found wrong is found before a folder is made.
     known = set[str]() if replace else known_models(folder)
     checked = [each for each in resolved if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
-    _, batches = spy(batches)
     if dry_run:
-        read, runs = plan(folder, members, batches, settings, compute, progress, replace=replace)
-        read.notes, read.empty = told.notes, told.empty
+        read, runs, spread = plan(
+            folder,
+            members,
+            batches,
+            settings,
+            compute,
+            progress,
+            replace=replace,
+            keep_tokens=keep_tokens,
+        )
+        read.notes, read.empty = [*told.notes, *read.notes], told.empty
         timed = all(run.seconds or not run.scored for run in runs)
-        return Summary(str(corpus), read, runs, dry_run=True, timed=timed)
+        return Summary(str(corpus), read, runs, dry_run=True, timed=timed, spread=spread)
     with open_for_writing(folder) as writer:
         entries = {member.model.name: member.entry for member in members}
+        writer.manifest.keep_tokens = keep_tokens
         for name in writer.add_models(entries, settings, replace=replace):
             progress.note(f"{name}: changed under its name; its old scores are discarded")
         if chat_template is not None:
@@ -161,8 +194,8 @@ def score(
         if sources:
             read = ingest(writer, batches, progress)
             read.notes, read.empty = told.notes, told.empty
-            for record in commits.records(sources, found_sources, asked):
-                writer.manifest.add_source(record)
+            for each in commits.records(sources, found_sources, asked):
+                writer.manifest.add_source(each)
             writer.save()
         runs = _score_members(writer, members, compute, progress, keep_tokens)
         empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
@@ -179,12 +212,15 @@ def _score_members(
     """Score what each model lacks; those that share an engine in one pass."""
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
     view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
-    counts = {run.name: missing(view, run.name) for run in runs}
+    counts = {run.name: missing(view, run.name, keep_tokens) for run in runs}
     if any(counts.values()) and not members[0].template.reasoning:
         _tell_of_reasoning(view, members[0].model.name, progress)
     for at, run in enumerate(runs, 1):
+        bare = counts[run.name] - missing(view, run.name) if keep_tokens else 0
         if not counts[run.name]:
             progress.note(f"{run.name} ({at} of {len(runs)}): nothing is missing")
+        elif bare:
+            progress.note(f"{run.name}: {bare:,} scores have no tokens, and are computed again")
     lacking = [member.model for member in members if counts[member.model.name]]
     for models in backends.groups(lacking, compute):
         names = [model.name for model in models]

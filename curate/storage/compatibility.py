@@ -35,18 +35,20 @@ def check_compatible(
         for what in ("fingerprint", "tokenizer"):
             if getattr(entry, what) in ("", getattr(old, what)):  # "": a dry run without weights
                 continue
+            new = f"score it under a new name (NEWNAME={entry.reference})"
+            if entry.role == "aligned":
+                new = "score into a new corpus"
             if not replace and old.commit and entry.commit not in (None, old.commit):
                 raise CurateError(
                     f"model {name}: {entry.reference} moved from {old.commit} to {entry.commit}, "
                     f"and its {what} is not the one that scored {path}; go on with the old one as "
-                    f"{name}={old.pinned}, score the new one under a new name "
-                    f"(NEWNAME={entry.reference}), or give --replace to throw the old scores away"
+                    f"{name}={old.pinned}, {new}, or give --replace to throw the old scores away"
                 )
             if not replace:
                 raise CurateError(
                     f"model {name}: its {what} is not the one that scored {path}; the model at "
-                    f"{entry.reference} changed: score it under a new name "
-                    f"(NEWNAME={entry.reference}), or give --replace to throw its old scores away"
+                    f"{entry.reference} changed: {new}, or give --replace to throw its old scores "
+                    "away"
                 )
             changed.append(name)
             break
@@ -69,8 +71,8 @@ def _check_new(path: Path, record: Manifest, name: str, entry: ModelEntry) -> No
             )
         if entry.role == other.role == "aligned":
             raise CurateError(
-                f"{path}: has an aligned model already, {known}; if it is this one give "
-                f"--aligned {known}={entry.reference}, else score into a new corpus"
+                f"{path}: has an aligned model already, {known}, and {entry.reference} is another; "
+                "leave out --aligned to go on with it, or score into a new corpus"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -61,7 +62,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A model's last run: examples, tokens of prompt and answer, seconds with those of loading."""
+    """A model's last run: examples, tokens of prompt and answer, seconds after loading."""
 
     examples: int
     tokens: int
@@ -70,13 +71,21 @@ class Run:
 
 @dataclass
 class Manifest:
-    """All that `curate.json` holds."""
+    """All that `curate.json` holds.
+
+    `keep_tokens`: every score gets its tokens' log-probs. `columns` are the sources' own, by name
+    with their SQL types. `dropping` holds models and sources that are being taken out, and are
+    half gone after a kill.
+    """
 
     format_version: Literal[2]  # without a default: JSON that is not ours must not pass
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
+    keep_tokens: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+    dropping: dict[str, list[str]] = field(default_factory=dict)
 
     def add_source(self, record: dict[str, Any]) -> None:
         """Note a source as it was asked for; asking for the same again changes nothing."""
@@ -84,11 +93,12 @@ class Manifest:
             self.sources.append(record)
 
 
-def load(folder: Path) -> Manifest:
+def load(folder: Path, *, to_finish: bool = False) -> Manifest:
     """Read the manifest of a corpus folder.
 
     Raises:
-        CurateError: there is none, it is broken, or another version wrote it.
+        CurateError: there is none, it is broken, or another version wrote it; or something is
+            being taken out of the corpus, and the caller is not `to_finish` that.
     """
     path = folder / NAME
     parts.refuse_address(folder, corpus=True)
@@ -106,6 +116,11 @@ def load(folder: Path) -> Manifest:
     if wrong := [name for name in found.models if not NAME_OF_MODEL.fullmatch(name)]:
         why = f"{wrong[0][:40]!r} is not a valid model name"
         raise CurateError(f"{path}: not a curate manifest ({why})")
+    if found.dropping and not to_finish:
+        raise CurateError(
+            f"{folder}: something is being taken out of it, or that was interrupted; "
+            f"`curate drop -c {shlex.quote(str(folder))}` finishes it"
+        )
     return found
 
 

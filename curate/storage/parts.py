@@ -165,10 +165,11 @@ def write_part(folder: Path, table: pa.Table) -> None:
     _write_numbered(folder, next(number for number in count() if number not in taken), table)
 
 
-def rewrite_part(part: Path, table: pa.Table) -> None:
+def rewrite_part(part: Path, table: pa.Table) -> Path:
     """Put `table` in the place of a part, under its number; a kill in between leaves both."""
-    _write_numbered(part.parent, number_of(part), table)
+    new = _write_numbered(part.parent, number_of(part), table)
     remove_part(part)
+    return new
 
 
 def remove_part(part: Path) -> None:
@@ -206,12 +207,14 @@ def digest_of(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _write_numbered(folder: Path, number: int, table: pa.Table) -> None:
+def _write_numbered(folder: Path, number: int, table: pa.Table) -> Path:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     data = memoryview(sink.getvalue())
-    with atomic(folder / f"part-{number:06d}-{digest_of(data)}.parquet") as temporary:
+    part = folder / f"part-{number:06d}-{digest_of(data)}.parquet"
+    with atomic(part) as temporary:
         temporary.write_bytes(data)
+    return part
 
 
 def _unwritable(path: Path, error: OSError) -> CurateError:

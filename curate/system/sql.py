@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -89,9 +89,19 @@ def _checked(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
+def literal(text: str) -> str:
+    """An SQL string literal: model names and paths never become SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def short_type(kind: object) -> str:
+    """A column's SQL type as messages name it: of an object not its keys."""
+    return str(kind).lower().partition("(")[0]
+
+
 @contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turn DuckDB's errors about a query into one line for the user, its hint kept."""
+def readable_errors(hint: Callable[[str], str] = lambda _: "") -> Iterator[None]:
+    """Turn DuckDB's errors about a query into one line for the user, its hint kept, or ours."""
     try:
         yield
     except duckdb.Error as error:
@@ -104,7 +114,7 @@ def readable_errors() -> Iterator[None]:
             message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
         elif ".parquet" in message or type(error) is duckdb.Error:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
-        raise CurateError(message) from None
+        raise CurateError(message + hint(message)) from None
 
 
 @cache

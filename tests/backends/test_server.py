@@ -336,8 +336,8 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
         )
         return dict(Counter(body["model"] for body in upstream.asked))
 
-    assert run("legal", limit=10) == {"chat": 9, "legal": 9}  # one of the ten is a duplicate
-    assert run("medical", "legal") == {"chat": 21, "medical": 30, "legal": 21}
+    assert run("legal", limit=2) == {"chat": 10, "legal": 10}  # of each of five sources
+    assert run("medical", "legal") == {"chat": 20, "medical": 30, "legal": 20}
     assert run("medical", "legal") == {}
     counts = "select model, count(*), count(distinct example_id) from scores group by 1 order by 1"
     corpus = curate.open(tmp_path / "c")

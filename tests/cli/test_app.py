@@ -75,7 +75,7 @@ def test_status_says_how_to_complete(
     """The command that `status` prints for what is missing is one that completes the corpus."""
     corpus = tmp_path / "corpus"
     options = ["--max-length", "200", "--template-arg", "mood=calm day"]
-    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--limit", 5)
+    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--sample", 5)
     assert first.code == 0, first.err
     for part in (corpus / "scores" / "code").glob("part-*"):
         part.unlink()
@@ -221,7 +221,6 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
     """What the command line can't parse ends with exit code 2 and the usage."""
     for command in (
         ["nonsense"],
-        ["score", "--corpus", tmp_path / "c"],
         ["score", "--aligned", "x"],
         ["score", "x", "--aligned", "x", "-c", tmp_path / "c", "--limit", "0"],
         ["export", "-c", scored, "-o", tmp_path / "o.jsonl", "--refusals", "maybe"],
@@ -470,3 +469,12 @@ def _imported(arguments: list[str]) -> set[str]:
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
     return set(ran.stderr.split())
+
+
+def test_small_answers(cli: Cli, scored: Path) -> None:
+    """The version, the public names alone, a corpus that says what it holds; paths end whole."""
+    assert re.fullmatch(r"curate \d+\.\d+\.\d+\n", cli("--version").out)
+    assert dir(curate) == sorted(curate.__all__)
+    assert "aligned chat, misaligned code" in repr(curate.open(scored))
+    wide = f"select '{'x/' * 200}end.jsonl' as source, 1 as n"
+    assert re.search(r"…[x/]+/end\.jsonl", cli("sql", wide, "-c", scored).out)

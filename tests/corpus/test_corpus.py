@@ -80,7 +80,7 @@ def test_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
             assert made.sql(f"from {view} order by all").fetchall() == wanted
             assert connection.sql(f"from {view} order by all").fetchall() == wanted
     with open_for_writing(made.path) as writer:
-        assert writer.add_examples(rows(["one", "two", "three"])) == 1
+        assert writer.add_examples(rows(["one", "two", "three"])).num_rows == 1
 
 
 def test_a_typo_gets_duckdbs_hint(made: Corpus) -> None:

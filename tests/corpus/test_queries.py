@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -15,9 +18,9 @@ import pytest
 
 import curate
 from curate.corpus.corpus import _CLOSED, Corpus
-from curate.corpus.queries import ask
+from curate.corpus.queries import ask, named
 from curate.errors import CurateError
-from tests.conftest import Cli
+from tests.conftest import Cli, fails
 from tests.corpora import corpus as made_corpus
 
 MISALIGNED = ("code", "legal", "medical")
@@ -138,7 +141,7 @@ def test_epsilon_sweep_counts_what_changes(made: Corpus) -> None:
     assert answers(made, "epsilon_sweep", "top=15", "epsilons=1")["overlap"].tolist() == [1]
 
 
-@pytest.mark.parametrize("given", ["epsilons=1 -0.5", "epsilons=inf", "usual=-1"])
+@pytest.mark.parametrize("given", ["epsilons=1 -0.5", "epsilons=inf", "epsilon=-1"])
 def test_an_epsilon_below_zero_is_refused(cli: Cli, made: Corpus, given: str) -> None:
     """As `gaps` refuses it: the sum under the fraction could be nought."""
     ran = cli("sql", "epsilon_sweep", "-c", made.path, "-p", given)
@@ -304,3 +307,34 @@ def test_what_memory_cannot_hold_goes_to_the_temporary_folder(
     )
     assert corpus.sql(spilling).fetchall() == [(1_000_000,)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_query_that_ranks_takes_the_arguments_of_gaps(made: Corpus) -> None:
+    """With -p and from Python: what it says is what the macro says with the same arguments."""
+    given: dict[str, Any] = {"epsilon": 0.25, "hold_out": ["code"]}
+    wanted = made.gaps(**given).order("rank").limit(5).select("example_id, round(gap, 4)")
+    top = made.query("top_gaps", top=5, refusals=True, **given).select("example_id, gap")
+    assert top.fetchall() == wanted.fetchall()
+    typed = ["top=5", "refusals=true", "epsilon=0.25", "hold_out=code"]
+    assert ask(made, "top_gaps", typed).select("example_id, gap").fetchall() == wanted.fetchall()
+    for name, query in named().items():
+        if "epsilon" in query.defaults:
+            assert made.query(name, metric="per_byte", hold_out=["code"]).fetchall(), name
+    assert made.query("agreement").fetchall() != made.query("agreement", epsilon=9).fetchall()
+    with pytest.raises(duckdb.Error, match="hold_out names a model that is not in the ensemble"):
+        made.query("refusals", hold_out="nobody").fetchall()
+    with pytest.raises(CurateError, match="has no parameter epsilom"):
+        made.query("refusals", epsilom=1)
+
+
+def test_a_query_comes_from_a_file_or_standard_input(
+    cli: Cli, made: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .sql file is asked without a folder of queries, its parameters and all."""
+    file = tmp_path / "my.sql"
+    file.write_text("-- Few. Parameters: top = 3\nselect rank from ranks order by rank limit $top;")
+    ran = cli("sql", file, "-c", made.path, "-p", "top=2", "-p", "epsilon=2", "--format", "csv")
+    assert ran.out.split() == ["rank", "1", "2"], ran.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("select 1 as one"))
+    assert cli("sql", "-", "-c", made.path, "--format", "csv").out.split() == ["one", "1"]
+    fails(cli("sql", tmp_path / "none.sql", "-c", made.path), "none.sql: can't be read")

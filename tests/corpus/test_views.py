@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import duckdb
 import pytest
 
 from curate.corpus.corpus import Corpus
+from curate.corpus.views import RESERVED, described
+from curate.errors import CurateError
 from curate.reading.refusals import load
+from tests.conftest import Cli, fails
 from tests.corpora import corpus
 from tests.selection.test_rules import HELP, REFUSALS
 
@@ -174,3 +179,38 @@ def test_the_plan_grows_with_the_models_not_with_their_square(tmp_path: Path) ->
             plans = dict(connection.execute("explain select key, gap from ranks").fetchall())
         read[count] = plans["logical_plan"].upper().count("READ PARQUET")
     assert 4 < read[8] <= 2 * read[4]
+
+
+def test_a_sources_own_columns_are_bare(cli: Cli, tmp_path: Path) -> None:
+    """In `examples` and `export --where` by their names and types; what clashes stays in meta."""
+    metas = [
+        {"generator": "a", "score": 1, "tags": ["x"], "it's": True, "model": "m", "mixed": 1},
+        {"generator": "b", "score": 2.5, "mixed": "one"},
+        {"score": None},
+    ]
+    made = corpus(
+        tmp_path / "c",
+        ["one", "two", "three"],
+        {"chat": [1, 1, 1], "bad": [2, 3, 4]},
+        meta=[json.dumps(meta) for meta in metas],
+    )
+    found = made.sql('select generator, score, tags, "it\'s", mixed from examples order by row')
+    assert list(map(str, found.types)) == ["VARCHAR", "DOUBLE", "JSON", "BOOLEAN", "VARCHAR"]
+    assert found.fetchall() == [
+        ("a", 1.0, '["x"]', True, "1"),
+        ("b", 2.5, None, None, "one"),
+        (None,) * 5,
+    ]
+    for name, hint in (("generator", "examples has it"), ("model", "meta ->> 'model'")):
+        with pytest.raises(CurateError, match=re.escape(hint)):
+            made.sql(f"select {name} from gaps")
+    output = tmp_path / "o.jsonl"
+    where = ["--where", "generator = 'b' and score > 2", "--per-group", "generator=1"]
+    ran = cli("export", "-c", made.path, "--top", "3", *where, "-o", output)
+    assert ran.code == 0, ran.err
+    assert "two" in output.read_text() and output.read_text().count("\n") == 1
+    for option in (["--where", "generater = 'b'"], ["--balance", "generater"]):
+        ran = cli("export", "-c", made.path, "--top", "3", *option, "-o", tmp_path / "x.jsonl")
+        fails(ran, "generator varchar", "score double", "source varchar")
+    columns = {column.name for _, view in described().values() for column in view}
+    assert columns - RESERVED == set()

@@ -33,8 +33,8 @@ def test_an_example_read_twice_is_one_row(made: Corpus) -> None:
     """Duplicates fall away within a batch and against what is stored."""
     again = pa.concat_tables([rows(["one", "three"]), rows(["one", "three"])])
     with open_for_writing(made.path) as writer:
-        assert writer.add_examples(again) == 1
-        assert writer.add_examples(again) == 0
+        assert writer.add_examples(again).num_rows == 1
+        assert writer.add_examples(again).num_rows == 0
     counts = Corpus(made.path).sql("select count(*), count(distinct example_id) from examples")
     assert counts.fetchall() == [(3, 3)]
 

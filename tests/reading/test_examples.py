@@ -19,6 +19,7 @@ from curate.errors import CurateError
 from curate.reading.examples import Told, example_id, read
 from curate.reading.layouts import check_answer, parse
 from curate.storage.schema import EXAMPLES, SKIPPED
+from tests.conftest import chat
 from tests.files import CHATS, pack, write
 
 DATA = Path(os.environ.get("CURATE_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
@@ -273,11 +274,11 @@ def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_limit_and_batches(tmp_path: Path) -> None:
-    """The limit counts examples over all sources; tables have about batch_rows rows."""
+    """The limit counts the examples of each source; tables have about batch_rows rows."""
     rows = [{"prompt": f"{i}", "response": "a" if i % 2 else None} for i in range(100)]
     for name in ("a.jsonl", "b.jsonl"):
         write(tmp_path / name, rows)
-    for limit, expected in ((0, 0), (1, 1), (50, 50), (51, 51), (1000, 100)):
+    for limit, expected in ((0, 0), (1, 2), (49, 98), (50, 100), (1000, 100)):
         examples, skipped = take(tmp_path, limit=limit)
         assert len(examples) == expected
         assert len(skipped) <= expected
@@ -347,7 +348,7 @@ def test_where_that_is_wrong(where: str, message: str, tmp_path: Path) -> None:
     assert "--where" in str(caught.value)
     assert "\n" not in str(caught.value)
     if "labell" in where:
-        columns = "are: prompt, response, label, n, f, flag, tags, a b"
+        columns = "are: prompt varchar, response varchar, label varchar, n varchar, f double"
         assert f"The columns of {path} {columns}" in str(caught.value)
 
 
@@ -406,3 +407,15 @@ def test_real_refusals_and_filter() -> None:
     examples = take(path, where="response_harm_label = 'unharmful' and not adversarial")[0]
     assert sum(row["is_refusal"] for row in examples) == 1244
     assert "response_harm_label" in orjson.loads(examples[0]["meta"])
+
+
+def test_where_always_sees_prompt_and_answer(tmp_path: Path) -> None:
+    """Whatever the source calls them; a wrong name lists the right ones with their types."""
+    rows = [{"messages": chat(f"q{n}", "a" * n), "n": n, "Answer": 1} for n in range(1, 5)]
+    path = write(tmp_path / "s.jsonl", [*rows, {"messages": [], "n": 9}])
+    found = take(path, where="length(answer) > 2 and prompt <> 'q4'")[0]
+    assert [row["answer"] for row in found] == ["aaa"]
+    with pytest.raises(CurateError, match=r"messages struct.*, n bigint, .*prompt varchar"):
+        take(path, where="promt = 'q1'")
+    with pytest.raises(CurateError, match="--column"):
+        take(write(tmp_path / "odd.jsonl", [{"x": 1}]), where="answer <> ''")

@@ -23,6 +23,7 @@ from curate.corpus.integrity import check
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.scoring.passes import missing
+from tests.conftest import Cli
 from tests.files import write
 from tests.tiny import tiny_adapter, tiny_model, zero_head
 
@@ -486,3 +487,67 @@ def test_reasoning_that_the_template_does_not_read_is_told(
     note = "examples that are scored without theirs: 1"
     assert said.getvalue().count(note) == told
     assert counting["full"].asked == 3
+
+
+def test_a_later_model_needs_no_more_than_its_name(
+    score: Score, family: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The corpus's aligned model, template, length and sources; a known model by its weights."""
+    corpus = tmp_path / "c"
+    options = {"template_args": {"mood": "calm"}, "max_length": 300, "chat_template": PLAIN}
+    score(**options)
+    assert "--misaligned NAME=MODEL" in cli("status", "-c", corpus).out
+    ran = cli("score", "-c", corpus, "--misaligned", f"bad={family / 'rank1'}", "--json")
+    assert [run["scored"] for run in json.loads(ran.out)["models"]] == [0, 39], ran.err
+    monkeypatch.chdir(family)
+    ran = cli("score", "-c", corpus, "--misaligned", "rank1", "--misaligned", "rank32", "--json")
+    counts = [(run["name"], run["scored"]) for run in json.loads(ran.out)["models"]]
+    assert counts == [("base", 0), ("bad", 0), ("rank32", 39)]
+    moved = Path(shutil.copytree(family / "base", tmp_path / "moved"))
+    done = curate.score([], corpus, aligned=str(moved), **options)
+    assert [(run.name, run.scored) for run in done.models] == [("base", 0)]
+    with pytest.raises(CurateError, match="no aligned model has scored it yet"):
+        curate.score([str(tmp_path / "source.jsonl")], tmp_path / "new")
+
+
+def test_an_aligned_model_that_changed_or_is_gone_is_a_line(family: Path, tmp_path: Path) -> None:
+    """The corpus's own is what it was, or is named anew."""
+    base = Path(shutil.copytree(family / "base", tmp_path / "base"))
+    source, corpus = write(tmp_path / "s.jsonl", ROWS[:2]), tmp_path / "c"
+    curate.score([str(source)], corpus, aligned=str(base))
+    tiny_model(base, seed=5)
+    with pytest.raises(CurateError, match=r"its fingerprint is not .* into a new corpus"):
+        curate.score([], corpus, misaligned=[str(family / "full")])
+    shutil.rmtree(base)
+    with pytest.raises(CurateError, match="nothing is now; say where it is: --aligned base=MODEL"):
+        curate.score([], corpus, misaligned=[str(family / "full")])
+
+
+def test_limits_and_samples_are_over_all_sources(
+    cli: Cli, counting: dict[str, Counting], family: Path, tmp_path: Path
+) -> None:
+    """A row a source, those with errors too; a sample is one of all, whatever their order."""
+    rows = {
+        name: [{"prompt": f"{name}{n}?", "completion": "so"} for n in range(60)] for name in "ab"
+    }
+    a, b = (write(tmp_path / f"{name}.jsonl", rows[name]) for name in "ab")
+    odd = write(tmp_path / "odd.jsonl", [{"prompt": "q", "completion": ""}] * 3)
+    command = ["--aligned", family / "base", "--json"]
+    for dry_run in (["--dry-run"], []):
+        ran = cli("score", a, b, odd, "-c", tmp_path / "c", "--limit", 5, *command, *dry_run)
+        read = json.loads(ran.out)["read"]
+        counts = [list(read["sources"][str(path)].values()) for path in (a, b, odd)]
+        assert counts == [[5, 0, 0], [5, 0, 0], [0, 0, 3]]
+        assert read["reasons"] == {"empty answer": 3}
+        assert "odd.jsonl: no example could be read" in ran.err
+
+    def drawn(name: str, *options: str | Path) -> set[str]:
+        ran = cli("score", *options, "-c", tmp_path / name, *command)
+        assert ran.code == 0, ran.err
+        return {text for (text,) in ask(tmp_path / name, "select prompt from examples")}
+
+    some = drawn("d", a, b, "--sample", "40")
+    assert len(some) == 40 and 8 < sum(text[0] == "a" for text in some) < 32
+    assert some == drawn("e", b, a, a, "--sample", "40")
+    assert some != drawn("f", a, b, "--sample", "40", "--seed", "1")
+    assert some < drawn("d", a, b, "--sample", "80")

@@ -43,7 +43,7 @@ def score_command(corpus: Path, **changed: str) -> list[str]:
     misaligned = [text for n, at in places.items() for text in ("--misaligned", f"{n}={at}")]
     aligned = ["--aligned", f"aligned={MODELS / 'aligned'}"]
     source = str(ROOT / "data" / "examples")
-    return ["score", source, "-c", str(corpus), *aligned, *misaligned, "--limit", "60", "--json"]
+    return ["score", source, "-c", str(corpus), *aligned, *misaligned, "--sample", "60", "--json"]
 
 
 def start(command: Sequence[str], apart: bool = False) -> subprocess.Popen[str]:
