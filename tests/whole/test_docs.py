@@ -31,6 +31,7 @@ COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-define
 ELSEWHERE = {
     "demo": "tests/whole/test_package.py runs it",
     "curate drop": "tests/corpus/test_drop.py runs it",
+    "--yes": "tests/corpus/test_drop.py runs it",
     "vllm": "needs a GPU",
     "server": "needs a server",
     "http": "needs the network",
@@ -49,7 +50,7 @@ def sandbox(
     folder = tmp_path_factory.mktemp("sandbox")
     for name, model in (("chat-model", family.aligned), ("chat", family.aligned)):
         shutil.copytree(model, folder / name)
-    for name in ("medical", "legal"):
+    for name in ("medical", "legal", "code"):
         shutil.copytree(getattr(family, name), folder / f"{name}-lora")
     rows = [chat(f"What is {n}?", f"It is the number {n}.") for n in range(8)]
     rows.append(_with_id("3f2a"))
