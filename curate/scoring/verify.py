@@ -93,7 +93,7 @@ def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) 
 
 
 def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
-    """The first examples of the sources, or of the demo's."""
+    """Examples from the beginnings of all sources, or of the demo's."""
     with resources.as_file(resources.files("curate.data")) as data:
         read = list(examples.read(list(sources) or [str(data / "examples")], limit=rows))
     found = [row for table, _ in read for row in table["messages"].to_pylist()]
@@ -103,7 +103,7 @@ def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
             f"{first['source']}:{first['row']}: {first['reason']}; no row can be used to try the "
             "models on"
         )
-    return found
+    return found[:: max(1, len(found) // rows)][:rows]
 
 
 def _encode(
