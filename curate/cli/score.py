@@ -15,7 +15,9 @@ import typer
 from curate.cli.options import (
     COLUMN,
     LAYOUTS,
+    AlignedOption,
     CorpusOption,
+    MisalignedOption,
     Shared,
     columns,
     option,
@@ -35,6 +37,8 @@ _READ = "What is read"
 def score(
     shared: Shared,
     corpus: CorpusOption,
+    aligned: AlignedOption,
+    misaligned: MisalignedOption = None,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -82,6 +86,8 @@ def score(
         summary = run(
             sources or [],
             corpus,
+            aligned=aligned,
+            misaligned=misaligned or [],
             columns=columns(column),
             layouts=layouts,
             where=where,
@@ -91,7 +97,7 @@ def score(
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,
-            **shared.models,
+            **shared.encoding,
             **shared.compute,
             progress=shared.progress,
         )
