@@ -112,7 +112,8 @@ class TransformersBackend:
                 check_ids(max(prompt.ids), self._vocabulary, self.model)
                 yield prompt
 
-        return write(self._net, checked(), sampling, self._write_tokens, alone)
+        at_once = torch.get_num_threads() if self._pool else 1
+        return write(self._net, checked(), sampling, self._write_tokens, alone, self._map, at_once)
 
     def close(self) -> None:
         """Give the model's memory back."""

@@ -7,7 +7,8 @@ stretch is twice as long. Few tokens are then written for nothing, and few are r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from curate.backends.base import Prompt, Sampling
 from curate.backends.batching import batches
-from curate.backends.weights import is_out_of_memory, quiet
+from curate.backends.weights import is_out_of_memory
 from curate.errors import CurateError
+from curate.system.stopping import check_cancelled
 
 WINDOW = 512
 """Prompts that are sorted into batches at a time."""
@@ -31,11 +33,14 @@ def write(
     sampling: Sampling,
     budget: int,
     alone_above: int | None = None,
+    run: Callable[..., Iterable[Any]] = map,
+    at_once: int = 1,
 ) -> Iterator[tuple[int, list[int]]]:
     """Answer prompts; see `Backend.generate`.
 
-    `budget`: tokens of keys and values in a batch, halved while they don't fit. Of the model's
-    own generation settings none is used: they are for chats, not for its distribution.
+    `budget`: tokens of keys and values in a batch, halved while they don't fit; `run` maps a
+    function over batches, `at_once` of them side by side. Of the model's own generation settings
+    none is used: they are for chats, not for its distribution.
 
     Raises `CurateError` if a single prompt doesn't fit into the device's memory.
     """
@@ -47,9 +52,11 @@ def write(
         while waiting:
             lengths = {n: _next_length(waiting[n], written[n], stretch) for n in waiting}
             while lengths:
-                for batch in batches(lengths, budget, alone_above):
-                    rows = [(waiting[n], written[n]) for n in batch]
-                    found = _attempt(net, rows, sampling, stretch)
+                share = max(max(lengths.values()), -(-sum(lengths.values()) // at_once))
+                plan = batches(lengths, min(budget, share), alone_above)
+                rows = ([(waiting[n], written[n]) for n in batch] for batch in plan)
+                tried = run(partial(_attempt, net, sampling, stretch), rows)
+                for batch, found in zip(plan, tried, strict=True):
                     if found is None:
                         budget = _smaller([lengths[n] for n in batch], net.device)
                         break
@@ -68,11 +75,11 @@ def _next_length(prompt: Prompt, written: Sequence[int], stretch: int) -> int:
 
 
 def _attempt(
-    net: Any, rows: Sequence[tuple[Prompt, list[int]]], sampling: Sampling, stretch: int
+    net: Any, sampling: Sampling, stretch: int, rows: Sequence[tuple[Prompt, list[int]]]
 ) -> list[list[int]] | None:
     """The next tokens of each row; None if the device ran out of memory."""
     try:
-        return _write(net, rows, sampling, stretch)
+        return _write(net, sampling, stretch, rows)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -93,7 +100,7 @@ def _smaller(lengths: Sequence[int], device: torch.device) -> int:
 
 @torch.inference_mode()
 def _write(
-    net: Any, rows: Sequence[tuple[Prompt, list[int]]], sampling: Sampling, stretch: int
+    net: Any, sampling: Sampling, stretch: int, rows: Sequence[tuple[Prompt, list[int]]]
 ) -> list[list[int]]:
     texts = [prompt.ids + so_far for prompt, so_far in rows]
     rooms = [min(stretch, prompt.room - len(so_far)) for prompt, so_far in rows]
@@ -108,16 +115,15 @@ def _write(
         eos_token_id=list(sampling.ends),
         pad_token_id=sampling.ends[0],
     )
-    drawn = LogitsProcessorList()
+    drawn = LogitsProcessorList([_watch])
     if sampling.temperature:
         drawn.append(_Draw(rows, max(rooms), sampling.temperature, net.device))
-    with quiet():
-        output = net.generate(
-            input_ids=torch.from_numpy(ids).to(net.device),
-            attention_mask=torch.from_numpy(mask).to(net.device),
-            generation_config=config,
-            logits_processor=drawn,
-        )
+    output = net.generate(
+        input_ids=torch.from_numpy(ids).to(net.device),
+        attention_mask=torch.from_numpy(mask).to(net.device),
+        generation_config=config,
+        logits_processor=drawn,
+    )
     new = output[:, width:].tolist()
     return [_until_end(row[:room], sampling.ends) for row, room in zip(new, rooms, strict=True)]
 
@@ -125,6 +131,12 @@ def _write(
 def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
     """The ids up to the first that ends an answer, it included."""
     return next((ids[: at + 1] for at, one in enumerate(ids) if one in ends), ids)
+
+
+def _watch(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Let a stop end a batch at its next token."""
+    check_cancelled()
+    return scores
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]

@@ -114,9 +114,7 @@ def _print_done(done: Summary) -> None:
     if done.refused:
         print(clean(f"Without an answer: {_reasons(done)}"))
     if done.answers and done.marks["cut"] + done.marks["repeats"] == done.answers:
-        print(
-            "No answer ended by itself: give more --max-tokens, or look for the end-of-turn token"
-        )
+        print("No answer ended by itself: give more --max-tokens, or check the end-of-turn token")
     print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
 
 
