@@ -47,7 +47,7 @@ def locked(
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise CurateError(
-                f"{path}: this disk has no locks (flock): put it on another disk"
+                f"{path}: this disk has no locks (flock): put the folder on another disk"
             ) from None
         raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
     with lock:

@@ -45,7 +45,7 @@ def test_a_disk_without_locks(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refused)
-    with pytest.raises(CurateError, match=r"has no locks \(flock\): put the corpus on another"):
+    with pytest.raises(CurateError, match=r"has no locks \(flock\): put the folder on another"):
         locked(tmp_path / "c").__enter__()
     assert not list(recwarn)
 
