@@ -175,7 +175,7 @@ def write_file(folder: Path, output: Path) -> None:
     """Write all parts of a folder into one .jsonl or .parquet file, whole or not at all."""
     kind = {".jsonl": "json", ".parquet": "parquet, compression zstd"}[output.suffix]
     rows = read_parquet(parts.list_parts(folder), "union_by_name = true")
-    spill = {"temp_directory": spill_folder()}
+    spill: dict[str, Any] = {"temp_directory": spill_folder()}
     with (
         readable_errors(),
         parts.atomic(output) as temporary,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -170,10 +169,10 @@ def test_a_stopped_run_is_resumed_and_nothing_is_answered_twice(
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     """By SIGKILL, once a part is there: the rows are those of an undisturbed run."""
     command = [sys.executable, "-m", "curate", "answer", str(real.ROOT / "data" / "examples")]
-    command += ["--model", str(real.MODELS / "aligned"), "--limit", "60", "--max-tokens", "300"]
-    command += [*real.OPTIONS, "--batch-tokens", "1", "-o"]
+    command += ["--model", str(real.MODELS / "aligned"), "--limit", "60", "--max-tokens", "60"]
+    command += [*real.OPTIONS, "-o"]
     out, whole = tmp_path / "out", tmp_path / "whole"
-    with subprocess.Popen([*command, str(out)], env=os.environ) as ran:
+    with subprocess.Popen([*command, str(out), "--batch-tokens", "1"]) as ran:
         while ran.poll() is None and not list(out.glob("part-*")):
             time.sleep(0.01)
         ran.kill()
