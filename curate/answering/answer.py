@@ -168,6 +168,7 @@ def answer(
         return done
     with locked(folder, command="answer", record=ANSWERS):
         leftovers.sweep(folder)
+        leftovers.remove(folder / _WAITING)  # of a killed run: its prompts are read again
         if record.load(folder) is None:
             record.save(asked, folder)
         try:
