@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curate.backends.base import check_ids
+from curate.backends.base import Prompt, Sampling, check_ids
 from curate.backends.batching import batches, rope_limit
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
+from curate.backends.writing import write
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -22,6 +23,9 @@ from curate.models.resolve import Model
 # Measured on two AVX2 cores with 4M and 100M parameters: 512 to 1024 tokens are best, since the
 # states stay in cache; 4096 are a third slower. A head's product is slow below 128 rows.
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
+# Decoding reads all weights for each token of a batch, so that more rows are nearly free: keys and
+# values are what fills the memory.
+_WRITE_TOKENS = {"cpu": 16384, "mps": 16384, "cuda": 131072}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
 _BATCHES = 16  # at least, in a window on a CPU: or cores would wait for the one with the last batch
@@ -55,6 +59,7 @@ class TransformersBackend:
         kind = choose_dtype(dtype, self.device)
         self.dtype = str(kind).removeprefix("torch.")
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 1024)
+        self._write_tokens = batch_tokens or _WRITE_TOKENS.get(self.device.type, 16384)
         self._net: Any = load(model, self.device, kind)
         ends = (self._net.get_input_embeddings(), self._net.get_output_embeddings())
         self._vocabulary = min(int(end.weight.shape[0]) for end in ends if end is not None)
@@ -93,6 +98,22 @@ class TransformersBackend:
                 for index, logprobs in zip(batch, scores, strict=True):
                     del lengths[index]
                     yield index, logprobs
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Answer prompts in batches, by transformers' own `generate`; see `Backend.generate`."""
+        setattr(self._net, self._net.base_model_prefix, self._body)  # which `_probe` may have taken
+        self._rows = None
+        alone = 1 if self._net.config.model_type == _REMEMBERS else self._alone_above
+
+        def checked() -> Iterator[Prompt]:
+            for prompt in prompts:
+                check_ids(max(prompt.ids), self._vocabulary, self.model)
+                yield prompt
+
+        at_once = torch.get_num_threads() if self._pool else 1
+        return write(self._net, checked(), sampling, self._write_tokens, alone, self._map, at_once)
 
     def close(self) -> None:
         """Give the model's memory back."""

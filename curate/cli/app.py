@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from curate.cli.answer import answer
 from curate.cli.ask import models, show, sql, status
 from curate.cli.demo import demo
 from curate.cli.drop import drop
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="Find the general examples that an aligned model finds easy and misaligned models find "
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
-for command in (score, verify, export, status, models, drop, sql, show, report, demo):
+for command in (score, verify, export, status, models, drop, sql, show, report, answer, demo):
     app.command(cls=Command)(command)
 
 

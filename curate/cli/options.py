@@ -45,23 +45,28 @@ _SCORED, _COMPUTED = "What is scored", "What computes it"
 
 @dataclass(frozen=True)
 class Shared:
-    """What the shared options of `score` and `verify` give: arguments of the library's calls."""
+    """What the options that commands with models share give: arguments of the library's calls."""
 
-    models: dict[str, Any]
+    encoding: dict[str, Any]
     compute: dict[str, Any]
     progress: Progress
     as_json: bool
 
 
+AlignedOption = Annotated[
+    str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL", names=["--aligned"])
+]
+MisalignedOption = Annotated[
+    list[str] | None,
+    option(
+        "A misaligned model, full or a PEFT adapter; repeatable.",
+        "[NAME=]MODEL",
+        names=["--misaligned"],
+    ),
+]
+
+
 def shared_options(
-    aligned: Annotated[
-        str | None,
-        option("The aligned model: a folder or Hub id. Default: the corpus's.", "[NAME=]MODEL"),
-    ] = None,
-    misaligned: Annotated[
-        list[str] | None,
-        option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),
-    ] = None,
     max_length: Annotated[
         int | None,
         option("Most tokens of prompt and answer; longer answers are cut.", "N", _SCORED, min=2),
@@ -115,14 +120,12 @@ def shared_options(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> Shared:
-    """Gather the options that `score` and `verify` share."""
+    """Gather the options that `score`, `verify` and `answer` share."""
     from curate.backends.base import Engine
     from curate.chat.templates import parse_args
 
     return Shared(
-        models={
-            "aligned": aligned,
-            "misaligned": misaligned or [],
+        encoding={
             "max_length": max_length,
             "chat_template": read_template(chat_template),
             "template_args": parse_args(template_arg or []),

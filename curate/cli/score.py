@@ -16,6 +16,7 @@ from curate.cli.options import (
     COLUMN,
     LAYOUTS,
     CorpusOption,
+    MisalignedOption,
     Shared,
     columns,
     option,
@@ -35,6 +36,11 @@ _READ = "What is read"
 def score(
     shared: Shared,
     corpus: CorpusOption,
+    aligned: Annotated[
+        str | None,
+        option("The aligned model: a folder or Hub id. Default: the corpus's.", "[NAME=]MODEL"),
+    ] = None,
+    misaligned: MisalignedOption = None,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -96,6 +102,8 @@ def score(
         summary = run(
             sources or [],
             corpus,
+            aligned=aligned,
+            misaligned=misaligned or [],
             columns=columns(column),
             layouts=layouts,
             where=where,
@@ -107,7 +115,7 @@ def score(
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,
-            **shared.models,
+            **shared.encoding,
             **shared.compute,
             progress=shared.progress,
         )

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.cli.options import Shared, option, with_shared_options
+from curate.cli.options import (
+    AlignedOption,
+    MisalignedOption,
+    Shared,
+    option,
+    with_shared_options,
+)
 from curate.cli.tables import print_json, table
 
 if TYPE_CHECKING:
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 @with_shared_options
 def verify(
     shared: Shared,
+    aligned: AlignedOption,
+    misaligned: MisalignedOption = None,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -32,12 +40,12 @@ def verify(
     from curate.backends.base import Compute
     from curate.scoring.verify import verify as run
 
-    if shared.models["aligned"] is None:
-        raise typer.BadParameter("name the aligned model: --aligned MODEL")
     verdict = run(
         sources or [],
         rows=rows,
-        **shared.models,
+        aligned=aligned,
+        misaligned=misaligned or [],
+        **shared.encoding,
         compute=Compute(**shared.compute),
         progress=shared.progress,
     )

@@ -38,15 +38,18 @@ FLUSH_ROWS, FLUSH_TOKENS = 65_536, 4_000_000
 
 
 class SeenExamples:
-    """The ids of the examples that a corpus holds or that came since: UUIDs, 16 bytes each."""
+    """The ids of the examples that a corpus holds or that came since: UUIDs, 16 bytes each.
 
-    def __init__(self, folder: Path) -> None:
+    `column` of the parts in the folder holds them.
+    """
+
+    def __init__(self, folder: Path, column: str = "example_id") -> None:
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
         self._connection.execute("create table seen (id uuid)")
         if paths := parts.list_parts(folder):
             with readable_errors():
                 self._connection.execute(
-                    f"insert into seen select example_id from {read_parquet(paths)}"
+                    f"insert into seen select distinct {column} from {read_parquet(paths)}"
                 )
 
     def new(self, table: pa.Table) -> pa.Table:

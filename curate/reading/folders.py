@@ -18,6 +18,8 @@ DESCRIBING = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "s
 """Written by `datasets` beside its files; the first is also LLaMA-Factory's list of data sets."""
 MANIFEST = ".manifest.json"
 """The ending of what an export writes beside its file."""
+ANSWERS = f"answers{MANIFEST}"
+"""Says what is in a folder of `curate answer`, whose parts are one source."""
 _MADE = re.compile(r"cache-\w+\.arrow")  # what `datasets` keeps of a map or a filter
 _SPLIT = re.compile(
     r"(?:^|[-._ 0-9/])(?:(?P<train>train(?:ing)?)|(?P<validation>validation|valid|val|dev)"

@@ -102,6 +102,8 @@ def _find(source: str) -> list[Source]:
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise CurateError(f"{source}: {why}. Check the path.") from None
+    if (Path(wanted) / folders.ANSWERS).is_file():
+        return [Source(source, tuple(names))]
     return [Source(name, (name,)) for name in names]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from curate.reading.known import Known
 from curate.reading.layouts import Conversation, Message, Row
 from curate.reading.turns import Turn, is_blank
+from curate.storage.schema import OLD_ANSWER
 
 ROWS, WORDS = 1000, 10
 """In a source's first rows, text of so many words is looked at whatever its column is called."""
@@ -46,6 +47,8 @@ class Unread:
 
     def _role(self, name: str, value: Any) -> str | None:
         """The role that a column or key may have; None if it says nothing, or is another thing."""
+        if name == OLD_ANSWER:
+            return None
         role = self._known.hints.get(str(name).casefold())
         if role is not None:
             return None if role in self._known.named or is_blank(value) else role

@@ -39,8 +39,8 @@ def clear(path: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove the unfinished parts of a corpus. Hold its lock."""
-    for folder in ("examples", "skipped", "scores/*"):
+    """Remove the unfinished parts of a corpus, or of answers. Hold its lock."""
+    for folder in (".", "examples", "skipped", "scores/*"):
         for left in root.glob(f"{folder}/{TEMPORARY}part-*"):
             remove(left)
 

@@ -23,27 +23,31 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def locked(path: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Make a corpus folder where it is missing, and hold its lock while inside.
+def locked(
+    path: Path, patience: float = PATIENCE, *, command: str = "score", record: str = manifest.NAME
+) -> Iterator[None]:
+    """Make a folder that a command fills where it is missing, and hold its lock while inside.
+
+    `record`: the file that says what a folder of this kind holds.
 
     Raises:
         CurateError: the folder is something else, can't be written or locked, or another process
             holds the lock for `patience` seconds more.
     """
-    _check_folder(path)
+    _check_folder(path, record)
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Its other kind of lock is a file, which stays when the process that wrote it is killed.
         lock = FileLock(path / ".lock", timeout=patience, fallback_to_soft=False).acquire()
     except Timeout:
         raise CurateError(
-            f"{path}: another `curate score`{_holder(path)} is writing to this corpus; wait until "
-            "it has ended"
+            f"{path}: another `curate {command}`{_holder(path)} is writing to this folder; wait "
+            "until it has ended"
         ) from None
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise CurateError(
-                f"{path}: this disk has no locks (flock): put the corpus on another disk"
+                f"{path}: this disk has no locks (flock): put the folder on another disk"
             ) from None
         raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
     with lock:
@@ -63,16 +67,17 @@ def _holder(path: Path) -> str:
         return ""
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(path: Path, record: str) -> None:
     if path.exists() and not path.is_dir():
-        raise CurateError(f"{path}: is a file; --corpus names a folder")
+        option = "--corpus" if record == manifest.NAME else "--output"
+        raise CurateError(f"{path}: is a file; {option} names a folder")
     for character in {"?", "\\"} & set(os.path.realpath(path)):
         raise CurateError(
             f"{path}: DuckDB can't write where a name has a {character}; choose another folder"
         )
     # A run killed before its first save leaves only its lock and temporary files.
-    if path.is_dir() and not (path / manifest.NAME).exists() and any(path.glob("[!.]*")):
+    if path.is_dir() and not (path / record).exists() and any(path.glob("[!.]*")):
+        what = "not a corpus" if record == manifest.NAME else "no answers are in it"
         raise CurateError(
-            f"{path}: is not empty and not a corpus ({manifest.NAME} is missing); "
-            "choose a new folder"
+            f"{path}: is not empty and {what} ({record} is missing); choose a new folder"
         )

@@ -7,6 +7,9 @@ import pyarrow as pa
 REASONING = "reasoning_content"
 """What a turn was preceded by in thought, kept apart from its content; null in most turns."""
 
+OLD_ANSWER = "old_answer"
+"""The column of `curate answer`'s rows that holds what was answered before."""
+
 MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content", REASONING)]))
 
 EXAMPLES: pa.Schema = pa.schema(

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from curate.backends.vllm.worker import Job, Request, Scorer, suited
+from curate.backends.base import Prompt, Sampling
+from curate.backends.vllm.worker import Job, Request, Scorer, WriteRequest, suited
 
 REQUEST = Request(7, 1, np.array([5, 6, 7, 8], np.int32), 2)
 TRUTH = [-0.7, -0.8]  # nats of the answer, tokens 7 and 8
@@ -55,6 +56,7 @@ class Engine:
         """A request in the making, which has no scores yet, and one that is done."""
         scores = self.answer(len(self.asked))
         made = {"prompt_logprobs": scores, "prompt_token_id_logprobs": scores}
+        made["outputs"] = [SimpleNamespace(token_ids=(9, 2))]
         done = SimpleNamespace(request_id=self.waiting.pop(), finished=True, **made)
         return [SimpleNamespace(request_id="other", finished=False), done]
 
@@ -108,6 +110,19 @@ def test_what_suits_an_engine(
     pretend(v2=v2, known=known)
     job = Job({}, {"max_num_batched_tokens": 256}, {})
     assert suited(job) == (token_ids, arguments)
+
+
+def test_a_new_answer_is_drawn_with_its_own_seed(pretend: Any) -> None:
+    """By temperature and seed alone, up to a token that ends it; no logits of prompts are made."""
+    engine = Engine(lambda _: None)
+    pretend(v2=False, known=True, engine=engine)
+    scorer = Scorer(Job({}, None, {1: "path"}))  # type: ignore[dict-item]
+    for temperature in (0.0, 0.5):
+        prompt = Prompt(REQUEST.ids.tolist(), 9, seed=3)
+        scorer.add(WriteRequest(7, 1, prompt, Sampling((2,), temperature)))
+        assert scorer.step() == [(7, [9, 2])] and not scorer.open
+    asked = [(a.max_tokens, a.temperature, a.seed, a.stop_token_ids) for a in engine.asked]
+    assert asked == [(9, 0.0, None, [2]), (9, 0.5, 3, [2])]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import curate
 from curate.cli.app import app
 from curate.corpus.views import described
 from curate.reading.examples import example_id
+from curate.storage import leftovers
 from tests.conftest import Cli, Family, chat
 from tests.files import write
 
@@ -152,7 +153,7 @@ def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.Monkey
 def _clear(output: Path) -> None:
     """Remove a file that an earlier command wrote, with what an export writes beside it."""
     for path in (output, *output.parent.glob(f"{output.name}.*")):
-        path.unlink(missing_ok=True)
+        leftovers.remove(path)
 
 
 def test_every_command_is_documented() -> None:

@@ -47,8 +47,8 @@ def check(
                         f"{url} serves no model called {model.name}, but "
                         f"{', '.join(sorted(there))}: write SERVED={model.reference}"
                     )
-                # It takes one token less than its context: it wants room for one of its own.
-                longest = (there[name].get("max_model_len") or math.inf) - 1
+                # To score it takes one token less than its context: it writes one of its own.
+                longest = (there[name].get("max_model_len") or math.inf) - (not compute.writes)
                 if longest < (compute.max_length or math.inf):
                     raise CurateError(
                         f"{url} reads at most {longest} tokens: give --max-length {longest} or "

@@ -8,14 +8,16 @@ An engine doesn't give its memory back reliably inside a process, so each lives 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends.base import Compute, Found, check_ids
+from curate.backends.base import Compute, Found, Prompt, Sampling, Written, check_ids
 from curate.backends.vllm.adapters import layers, why_merged
 from curate.backends.vllm.job import (
     check,
@@ -27,7 +29,7 @@ from curate.backends.vllm.job import (
     vocabulary,
 )
 from curate.backends.vllm.processes import Child, answering, merge
-from curate.backends.vllm.worker import Request, Scored
+from curate.backends.vllm.worker import Request, WriteRequest
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -35,6 +37,8 @@ from curate.system import scratch
 from curate.system.stopping import check_cancelled
 
 WORKER = "curate.backends.vllm.worker"
+AHEAD, SHARE = 2_048, 128
+"""Prompts that an engine holds, twice as many as it answers at a time, and how many it is sent."""
 # All that vLLM says of a layer whose adapters it leaves out (vllm/lora/model_manager.py, 0.32).
 _LEFT_OUT = re.compile(r"LoRA target module (?:\S+\.)?(?P<layer>[^\s.]+) .*could not be wrapped")
 
@@ -92,11 +96,37 @@ class VllmBackend:
                     del left[child]
                 yield from scored
 
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Written]]:
+        """Answer prompts, each engine sent more whenever it has room; see `Backend.generate`."""
+        waiting = enumerate(prompts)
+        open_ = dict.fromkeys(self._children, 0)
+        while True:
+            for child in sorted(open_, key=lambda child: open_[child]):
+                if open_[child] > AHEAD - SHARE:
+                    continue
+                share = []
+                for index, prompt in islice(waiting, SHARE):
+                    check_ids(max(prompt.ids), self._vocabulary, self.group[0])
+                    share.append(WriteRequest(index, 0, prompt, sampling))
+                if share:
+                    child.send(share)
+                    open_[child] += len(share)
+            busy = [child for child in open_ if open_[child]]
+            if not busy:
+                return
+            check_cancelled()
+            for child in answering(busy):
+                written = self._ask(child)
+                open_[child] -= len(written)
+                yield from written
+
     def close(self) -> None:
         """End the engines, which gives all their memory back, and remove a merged checkpoint."""
         self._held.close()
 
-    def _ask(self, child: Child) -> list[Scored]:
+    def _ask(self, child: Child) -> list[tuple[int, Any]]:
         """The child's next answer; what it can't do is a `CurateError`."""
         answer = child.receive()
         if answer is None or isinstance(answer, str):

@@ -101,6 +101,8 @@ def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -
         **_adapter_arguments(list(adapters.values()), compute),
         **compute.engine.args,
     }
+    if compute.writes:
+        return Job(arguments, None, adapters)
     tokens = max(256, min(2048, _LOGITS // vocabulary(model.path)))
     # On a GPU the tokens of one prompt alone are bounded: large batches are what makes it fast.
     whole_logits = {"long_prefill_token_threshold": tokens}

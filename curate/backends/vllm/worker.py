@@ -1,4 +1,4 @@
-"""The process in which one vLLM engine lives: requests in over a pipe, log-probs out.
+"""The process in which one vLLM engine lives: requests in over a pipe, log-probs or answers out.
 
 `curate.backends.vllm.engine` starts it as a `Child`. It reads a `Job`, and sends an empty list once
 the engine runs. Then it reads lists of `Request` and sends lists of `Scored` as they finish, or a
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends.base import Found
+from curate.backends.base import Found, Prompt, Sampling, Written
 from curate.backends.vllm.processes import end_with_parent
 
 ATTEMPTS = 3
@@ -37,11 +37,11 @@ class Job:
     """What to load: vLLM's own arguments, and the adapters by their place in the group.
 
     `whole_logits` are defaults for vLLM's V1 runner, which makes the logits of all of a prompt's
-    tokens in one piece; the V2 runner makes them in chunks.
+    tokens in one piece; the V2 runner makes them in chunks. None: no prompt's are wanted.
     """
 
     arguments: Mapping[str, Any]
-    whole_logits: Mapping[str, Any]
+    whole_logits: Mapping[str, Any] | None
     adapters: Mapping[int, Path]
 
 
@@ -55,8 +55,19 @@ class Request:
     start: int
 
 
-Scored = tuple[int, Found]
-"""A request's index, and its answer tokens' log-probs in nats, float32 [answer tokens], or why not.
+@dataclass(frozen=True)
+class WriteRequest:
+    """Answer a prompt under the model at this place of the group."""
+
+    index: int
+    place: int
+    prompt: Prompt
+    sampling: Sampling
+
+
+Scored = tuple[int, Found | Written]
+"""A request's index, and its answer tokens' log-probs in nats, float32 [answer tokens], or the ids
+that were written for it, or why not.
 """
 
 
@@ -73,15 +84,21 @@ class Scorer:
             place: LoRARequest(f"adapter-{place}", place + 1, str(path))
             for place, path in job.adapters.items()
         }
-        self.open: dict[str, tuple[Request, int]] = {}  # requests under way, and their attempts
+        self.open: dict[
+            str, tuple[Request | WriteRequest, int]
+        ] = {}  # requests under way, and their attempts
 
-    def add(self, request: Request, attempt: int = 1) -> None:
+    def add(self, request: Request | WriteRequest, attempt: int = 1) -> None:
         """Hand a request to the engine; a second attempt reads no cached prefix."""
         key = f"{request.index}-{attempt}"
+        if isinstance(request, WriteRequest):
+            ids, wanted = request.prompt.ids, writing(request)
+        else:
+            ids, wanted = request.ids.tolist(), sampling(request, self._token_ids, attempt)
         self.engine.add_request(
             key,
-            {"prompt_token_ids": request.ids.tolist()},
-            sampling(request, self._token_ids, attempt),
+            {"prompt_token_ids": ids},
+            wanted,
             lora_request=self._lora.get(request.place),
         )
         self.open[key] = request, attempt
@@ -93,6 +110,9 @@ class Scorer:
             if not output.finished:
                 continue
             request, attempt = self.open.pop(output.request_id)
+            if isinstance(request, WriteRequest):
+                done.append((request.index, list(output.outputs[0].token_ids)))
+                continue
             logprobs = read_logprobs(output, request, self._token_ids)
             if logprobs is not None:
                 done.append((request.index, logprobs))
@@ -121,6 +141,20 @@ def sampling(request: Request, token_ids: bool, attempt: int = 1) -> Any:
     )
 
 
+def writing(request: WriteRequest) -> Any:
+    """What vLLM is asked for with a prompt: all else in the sampling is off, as in its defaults."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        max_tokens=request.prompt.room,
+        temperature=request.sampling.temperature,
+        seed=request.prompt.seed if request.sampling.temperature else None,
+        stop_token_ids=list(request.sampling.ends),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
 def read_logprobs(output: Any, request: Request, token_ids: bool) -> npt.NDArray[np.float32] | None:
     """The answer's log-probs; None where vLLM gave none, or fewer than it should."""
     if token_ids:
@@ -146,6 +180,8 @@ def suited(job: Job) -> tuple[bool, dict[str, Any]]:
     vLLM's V2 runner does in later versions (0.32, not 0.26). Elsewhere it gives the log-probs of
     whole prompts, and reads no cached prefix meanwhile.
     """
+    if job.whole_logits is None:
+        return False, {}
     from vllm import EngineArgs, SamplingParams
 
     config = EngineArgs(**job.arguments).create_engine_config()
@@ -163,7 +199,7 @@ def serve(connection: Connection) -> None:
     connection.send([])
     while True:
         while connection.poll(0 if scorer.open else None):
-            message: Sequence[Request] | None = connection.recv()
+            message: Sequence[Request | WriteRequest] | None = connection.recv()
             if message is None:
                 scorer.engine.engine_core.shutdown()
                 return
