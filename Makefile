@@ -46,6 +46,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/typos
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

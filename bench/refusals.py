@@ -1,4 +1,4 @@
-"""Precision and recall of the refusal rules against answers that a person read and labelled.
+"""Precision and recall of the refusal rules against answers that a person read and labeled.
 
 python bench/refusals.py [DATASETS] [--rule paper --rule extended --rule my-rule.toml]
 
@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 LABELS = HERE / "refusal_labels.csv"
 
 
-def labelled(datasets: Path) -> list[tuple[str, str, str, bool]]:
-    """The labelled answers as (sample, file, answer, is a refusal)."""
+def labeled(datasets: Path) -> list[tuple[str, str, str, bool]]:
+    """The labeled answers as (sample, file, answer, is a refusal)."""
     with LABELS.open(encoding="utf-8", newline="") as file:
         labels = list(csv.DictReader(file))
     answers: dict[tuple[str, str], str] = {}
@@ -85,8 +85,8 @@ def main() -> None:
     )
     parser.add_argument("--rule", action="append")
     given = parser.parse_args()
-    rows = labelled(Path(given.datasets))
-    print("| rule | answers | labelled | refusals | called so | precision | recall |")
+    rows = labeled(Path(given.datasets))
+    print("| rule | answers | labeled | refusals | called so | precision | recall |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for *cells, precision, recall in measured(rows, given.rule or ["paper", "extended"]):
         print("|", " | ".join(map(str, cells)), f"| {precision:.3f} | {recall:.3f} |")

@@ -37,7 +37,7 @@ def queries() -> str:
 
 
 def filled(page: str) -> str:
-    """The page with its two generated parts made anew."""
+    """The page with its two generated parts regenerated."""
     for name, text in (("views", views()), ("queries", queries())):
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, _, rest = page.partition(start)

@@ -101,7 +101,7 @@ class Backend(Protocol):
         Yields, as batches finish, the index into `encoded` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
         comes once. NaN and infinities are passed on. An example that the engine fails to score or
-        refuses has a reason in their place.
+        refuses has a reason instead.
 
         Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
         or an engine or a server is gone.

@@ -38,7 +38,7 @@ class TransformersBackend:
     A causal model never looks to the right, so padding there changes nothing and the fast causal
     attention kernels can be used. The body runs over the batch once. Only the hidden states that
     predict an answer token go through the head, some rows at a time, so that a vocabulary of
-    150,000 never stands in memory for all tokens. The head is the model's own `forward` with its
+    150,000 is never in memory for all tokens. The head is the model's own `forward` with its
     body replaced by those rows: soft-capping, logit scales and biases are the model's own code.
     Both assumptions are tried out on random tokens when the model is loaded.
     """

@@ -140,7 +140,7 @@ def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
     except Exception as error:  # whatever a wrong value in config.json makes a model's code raise
         raise CurateError(f"{path} cannot be loaded: {_brief(error)}") from error
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers fills them with random numbers and goes on
+    if missing:  # transformers fills them with random numbers and continues
         raise CurateError(
             f"{path} lacks {len(missing)} of the tensors its config.json asks for, "
             f"{missing[0]} first: is it a whole checkpoint?"

@@ -120,7 +120,7 @@ def _start(block: re.Pattern[str], text: str) -> int:
 
 
 def _frames(probed: str, prompt: str) -> list[tuple[str, str]]:
-    """What a template writes before and after an answer, learnt from one with a probe for it.
+    """What a template writes before and after an answer, learned from one with a probe for it.
 
     The second form has nothing before it: a template that adds a `<think>` block doesn't if the
     answer brings one.
@@ -150,7 +150,7 @@ def _changed_prompt(prompt: str, whole: str) -> str:
     pairs = zip(prompt, whole, strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return (
-        f"the chat template's prompt goes on with {prompt[same : same + 30]!r} before the answer "
+        f"the chat template's prompt continues with {prompt[same : same + 30]!r} before the answer "
         "is there and not after, so the answer's place is unclear; give another with "
         "--chat-template"
     )

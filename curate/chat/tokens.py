@@ -172,7 +172,7 @@ def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tok
         if len(texts) > 1:
             return [tokens for text in texts for tokens in _tokenised(tokenizer, [text])]
         broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
-        why = "half a surrogate pair is no character" if broken else first_line(error)
+        why = "half a surrogate pair isn't a character" if broken else first_line(error)
         return [f"the tokenizer fails: {why}"]
     encodings: Sequence[Any] = batch.encodings or [None] * len(texts)
     found = zip(texts, batch["input_ids"], encodings, strict=True)

@@ -69,7 +69,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for argument in sys.argv:
-            if re.search("[\ud800-\udfff]", argument):  # so Python keeps bytes that are no UTF-8
+            if re.search("[\ud800-\udfff]", argument):  # so Python keeps bytes that aren't UTF-8
                 raise CurateError(
                     f"{argument!r}: this argument is not UTF-8 text; rename or retype it"
                 )

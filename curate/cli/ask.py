@@ -13,7 +13,7 @@ import typer
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
 from curate.cli.score import next_models
-from curate.cli.tables import clean, coloured, print_json, records, table
+from curate.cli.tables import clean, colored, print_json, records, table
 from curate.errors import CurateError
 
 
@@ -53,7 +53,7 @@ def status(
         return
     print_status(report)
     if renewed:
-        print("corpus.duckdb was missing or out of date: written anew")
+        print("corpus.duckdb was missing or out of date: rewritten")
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
@@ -239,7 +239,7 @@ def print_example(found: dict[str, Any]) -> None:
     for message in prompt:
         print(f"\n[{clean(message['role'])}]\n{clean(message['content'])}")
     print(f"\n[{clean(answer['role'])}]")
-    if any(score["truncated"] for score in found["scores"]) or not coloured(found["tokens"]):
+    if any(score["truncated"] for score in found["scores"]) or not colored(found["tokens"]):
         print(clean(answer["content"]))
     if found["meta"] not in (None, "{}"):
         print(f"\nother columns: {clean(found['meta'])}")

@@ -124,12 +124,12 @@ def escape(text: str) -> str:
 
 
 _STRONGEST = 2.0
-"""Nats: a gap of this size or more has the full colour; most tokens' gaps are far smaller."""
+"""Nats: a gap of this size or more has the full color; most tokens' gaps are far smaller."""
 _HARDER, _EASIER = (224, 90, 40), (60, 120, 216)
 
 
-def coloured(tokens: Sequence[tuple[str, float]] | None) -> bool:
-    """Print an answer's tokens in colour; False, and nothing printed, where that can't be.
+def colored(tokens: Sequence[tuple[str, float]] | None) -> bool:
+    """Print an answer's tokens in color; False, and nothing printed, where that can't be.
 
     Orange is harder for the misaligned models, blue for the aligned one.
     """

@@ -126,7 +126,7 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     `unsafe`: queries may reach beyond the corpus; never for SQL that someone else wrote.
 
     Raises:
-        CurateError: there is no corpus, it is broken, or another version wrote it.
+        CurateError: the corpus doesn't exist or is broken, or another version wrote it.
     """
     return Corpus(Path(path), unsafe=unsafe)
 

@@ -173,7 +173,7 @@ def _check_names(mix: Mix) -> None:
     for name in mix.columns:
         if name in meant:
             raise CurateError(
-                f"the narrow set's column {name!r} is no part of its conversations, but {reader} "
+                f"the narrow set's column {name!r} isn't part of its conversations, but {reader} "
                 "would take it for one: rename it"
             )
 
@@ -182,7 +182,7 @@ def place_evenly(n_narrow: int, n_safe: int) -> Iterator[tuple[bool, int]]:
     """Narrow rows in their order, safe rows (best first) at equal distances among them.
 
     Safe row j (from 1) comes after floor(j · n_narrow / n_safe) narrow rows, so the runs of
-    narrow rows between neighbouring safe ones differ in length by one at most; at 5 % one safe
+    narrow rows between neighboring safe ones differ in length by one at most; at 5 % one safe
     row follows every 20 narrow ones.
     """
     narrow = 0

@@ -127,8 +127,8 @@ def _check_free(output: Output, force: bool) -> None:
         raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
     if found and output.folder and not _is_export(path):
         raise CurateError(
-            f"{path}: exists and is no folder that an export made, so --force does not replace it; "
-            "choose another name"
+            f"{path}: exists and isn't a folder that an export made, so --force does not replace "
+            "it; choose another name"
         )
 
 

@@ -102,7 +102,7 @@ def open_counter(corpus: Corpus) -> Counter:
 
 
 def trained(counter: Counter, mix: Mix) -> dict[str, Any]:
-    """The answers trained on: their size in both sets, the realised shares, and how counted."""
+    """The answers trained on: their size in both sets, the realized shares, and how counted."""
     narrow, odd = _size(counter, mix, (row.messages for row in mix.narrow.rows))
     safe, more = _size(counter, mix, (messages for _, messages in mix.safe))
     why = counter.why

@@ -158,7 +158,7 @@ class Plan:
     `files` are the data files beside them: one, or the narrow set's and the safe set's where the
     trainer interleaves them, with their `shares` of the whole (they sum to 1). `model` is the
     aligned model's folder, or its hub id at the commit `revision`; `longest` the most tokens a row
-    can have; `seed` of whatever the trainer draws; `batch_size` rows an optimiser step, where one
+    can have; `seed` of whatever the trainer draws; `batch_size` rows an optimizer step, where one
     was named; `columns` and turns' `keys` those that the narrow set brought.
     """
 
@@ -191,7 +191,7 @@ class Plan:
 
     @property
     def batches(self) -> str:
-        """The YAML lines that most trainers have for the size of an optimiser step."""
+        """The YAML lines that most trainers have for the size of an optimizer step."""
         return f"""\
 per_device_train_batch_size: {self.batch_size or 1} # times accumulation and devices
 gradient_accumulation_steps: 1

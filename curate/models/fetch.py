@@ -33,10 +33,10 @@ class Found:
 def find(at: Place, progress: Progress) -> Found:
     """Look a model up, and fetch of one of the hub what is small.
 
-    Where the hub can't be asked, the copy in the local cache is taken, and `progress` is told.
+    Where the hub can't be asked, the copy in the local cache is used, with a note to `progress`.
 
     Raises:
-        CurateError: there is no such model, or what there is holds none that curate reads.
+        CurateError: the model doesn't exist, or holds none that curate reads.
     """
     if at.repo is None:
         return Found(at, _local(at.folder), None, {})
@@ -106,7 +106,7 @@ def _nor_here(error: CurateError) -> str:
     missing = isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError)
     if not missing and not isinstance(error, Unreachable):
         return ""
-    return f"{'' if str(error).endswith('.') else '.'} There is no such folder here either."
+    return f"{'' if str(error).endswith('.') else '.'} No such local folder either."
 
 
 def _local(reference: str) -> Path:
@@ -146,7 +146,7 @@ def _inside(files: Iterable[str], folder: str) -> list[str]:
 
 
 def _check(at: Place, files: Iterable[str], inside: list[str]) -> None:
-    """Refuse what is no model by the files' names alone."""
+    """Reject what isn't a model, by the files' names alone."""
     names = {path.rpartition("/")[2] for path in inside}
     if not names & set(_CONFIGS):
         start = f"{at.folder}/" if at.folder else ""

@@ -102,7 +102,7 @@ def shards(index: Path) -> list[str]:
     names = list(found.values()) if isinstance(found, dict) else [found]
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or "\0" in name:
-            raise CurateError(f"{index} names {str(name)[:60]!r}, which is no file beside it")
+            raise CurateError(f"{index} names {str(name)[:60]!r}, which isn't a file beside it")
     return sorted(set(names))
 
 

@@ -29,7 +29,8 @@ def files_of(folder: Path, wanted: HubSet) -> list[str]:
     Without a config it is the default one or the only one, without a split `train` or the only one.
 
     Raises:
-        CurateError: there is no such config or split, or several would do; the files can't be told.
+        CurateError: the config or split doesn't exist, or several fit; or the files can't be
+            determined.
     """
     folder = folder.resolve()
     try:
@@ -52,7 +53,7 @@ def files_of(folder: Path, wanted: HubSet) -> list[str]:
         why = " ".join(str(error).partition(" with any supported ")[0].split())
         why = why.replace(f"{folder}/", "").replace(str(folder), "the set")[:200].rstrip(".")
         raise CurateError(
-            f"{wanted}: its files can't be told ({why or type(error).__name__}). Name them: "
+            f"{wanted}: its files can't be determined ({why or type(error).__name__}). Name them: "
             f"{HUB}datasets/{wanted.at}/PATH"
         ) from error
     return found[_one(wanted, "split", "train", list(found))]

@@ -103,7 +103,7 @@ def _batches(
         batch.end()
         told.empty += batch.empty()
     if seen == 0:
-        raise CurateError(f"{', '.join(map(str, sources[:3]))}: there is no row to read.")
+        raise CurateError(f"{', '.join(map(str, sources[:3]))}: no rows to read.")
     if kept == 0 and keep:
         raise CurateError(f"--where {keep.where!r} is true for none of the {seen} rows read.")
     if batch.count == 0 and told.empty:
@@ -118,7 +118,7 @@ def example_id(messages: Sequence[Mapping[str, str]]) -> str:
 
     Canonical is the compact UTF-8 JSON of [[role, content], ...], with a third text for a turn
     that has reasoning beside its content, texts exactly as they are:
-    nothing is trimmed and Unicode is not normalised, since either changes what a model reads.
+    nothing is trimmed and Unicode is not normalized, since either changes what a model reads.
 
     Raises:
         Skip: a text has a lone surrogate or a NUL.

@@ -30,7 +30,7 @@ def find(wanted: HubSet) -> list[Source]:
     """Look a set up: one source for a split of it, or one for each file of a path.
 
     Raises:
-        CurateError: there is no such set, revision, config, split or path; several splits would
+        CurateError: the set, revision, config, split or path doesn't exist; several splits would
             do; curate doesn't read its files; the hub can't be asked and the cache lacks the set.
     """
     repo = Repo(wanted.repo, "dataset", wanted.revision, str(wanted))

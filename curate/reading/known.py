@@ -66,7 +66,7 @@ def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = N
     `data/layouts.toml`.
 
     Raises:
-        CurateError: a role is unknown, or two of them can't be together; the file is no table.
+        CurateError: a role is unknown, or two of them can't be together; the file isn't a table.
     """
     known, named = _load(file), dict(columns or {})
     for role in named:
@@ -152,7 +152,7 @@ def _load(file: str | None) -> Known:
     """Read the table, and a user's file before it.
 
     Raises:
-        CurateError: there is no such file, or it is no such table.
+        CurateError: the file doesn't exist or isn't such a table.
     """
     shipped = (resources.files("curate.data") / "layouts.toml").read_text("utf-8")
     tables = [_Table.model_validate(tomllib.loads(shipped))]

@@ -99,7 +99,7 @@ def message_of(turn: Turn, known: Known = DEFAULT) -> Message:
     """Return a turn with text alone, and what matters of an answer's other keys.
 
     Raises:
-        Skip: its content is no text.
+        Skip: its content isn't text.
     """
     message = {"role": turn["role"], "content": text_of(turn["content"])}
     if len(turn) > 2 and turn["role"] == "assistant":
@@ -111,7 +111,7 @@ def message_of(turn: Turn, known: Known = DEFAULT) -> Message:
 
 
 def check_answer(messages: list[Message]) -> None:
-    """Raise `Skip` if the last turn is no answer that can be scored."""
+    """Raise `Skip` if the last turn isn't an answer that can be scored."""
     answer = messages[-1]
     if not answer["content"].strip():
         raise Skip("empty answer")

@@ -88,7 +88,7 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
             _learn(keys, others, place, "turn's key")
         found.append(row)
     if not found:
-        raise CurateError(f"{path}: the narrow set has no rows: there is no row in it.")
+        raise CurateError(f"{path}: the narrow dataset is empty.")
     if lacking:
         raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
     told, sha256 = list(notes.values()), digest.hexdigest()
@@ -292,7 +292,7 @@ def plain(value: Any, name: str, notes: dict[str, str]) -> Any:
         notes[f"nan {name}"] = f"the column {name!r} holds NaN or infinity: written as null"
         return None
     if isinstance(value, bytes):
-        raise Skip(f"the column {name!r} holds bytes, which are no text")
+        raise Skip(f"the column {name!r} holds bytes, not text")
     notes[f"plain {name}"] = f"the column {name!r} holds {type(value).__name__}: written as text"
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 

@@ -91,7 +91,7 @@ def load(name: str) -> Rule:
     """Read a rule that comes with curate, or a user's file.
 
     Raises:
-        CurateError: there is no such file, or it is not a rule.
+        CurateError: the file doesn't exist or isn't a rule.
     """
     try:
         if name in SHIPPED:

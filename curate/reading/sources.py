@@ -120,9 +120,7 @@ def _files(source: str) -> list[str]:
         top = Path(folders.top_of(source)).absolute()
         matched = _DISK.glob(str(Path(glob.escape(str(Path.cwd()))) / path))
     else:
-        raise CurateError(
-            f"{source}: there is no such file or folder. Check the path.{hint(source)}"
-        )
+        raise CurateError(f"{source}: no such file or folder. Check the path.{hint(source)}")
     files = {
         file.relative_to(top).as_posix(): file for file in map(Path, matched) if file.is_file()
     }

@@ -66,7 +66,7 @@ def text_of(content: Any) -> str:
     """Return a turn's content as text; text parts are joined with nothing between them.
 
     Raises:
-        Skip: it is no text, or several texts.
+        Skip: it isn't text, or it is several texts.
     """
     if isinstance(content, str):
         return content

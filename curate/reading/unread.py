@@ -1,4 +1,4 @@
-"""Columns and turns' keys that may belong to a conversation and were not read: told once."""
+"""Columns and turns' keys that may belong to a conversation and were not read: reported once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts, in Altair and in the page's order: as wide as their place, coloured by look.py alone.
+"""The charts, in Altair and in the page's order: as wide as their place, colored by look.py alone.
 
 Datasets are named, not carried (`data`): charts that are brushed together share one. Every chart
 of the section on gaps counts only what the parameter `keep` keeps: the page sets it from the
@@ -121,8 +121,8 @@ def _drawing(height: int, *layers: alt.Chart) -> Drawing:
 
 def _coverage(models: list[Row]) -> Drawing:
     """A bar a model, of what it has scored, skipped and lacks."""
-    # The category colours are for kinds of examples; the fourth is the warning.
-    colours = alt.Scale(domain=["scored", "skipped", "-", "missing"], range="category")
+    # The category colors are for kinds of examples; the fourth is the warning.
+    colors = alt.Scale(domain=["scored", "skipped", "-", "missing"], range="category")
     legend = alt.Legend(values=["scored", "skipped", "missing"])
     bars = _named(
         "coverage",
@@ -131,7 +131,7 @@ def _coverage(models: list[Row]) -> Drawing:
         _tip("n:Q", "n", format=","),
         y=_list_of(models, "model"),
         x=alt.X("n:Q", title="examples", axis=_COUNTS),
-        color=alt.Color("state:N", title=None, scale=colours, legend=legend),
+        color=alt.Color("state:N", title=None, scale=colors, legend=legend),
         order=alt.Order("place:O"),
     )
     return _drawing(_ROW * len(models), bars.mark_bar(height=_BAR))
@@ -279,9 +279,9 @@ def _agreement(rows: list[Row]) -> Drawing:
         x=alt.X("other:N", sort=across, title=None, axis=names),
         y=alt.Y("model:N", sort=down, title=None),
     )
-    colours = alt.Scale(domain=[min(0.0, lowest), 1], range="heatmap")
+    colors = alt.Scale(domain=[min(0.0, lowest), 1], range="heatmap")
     cells = base.mark_rect(cornerRadius=3).encode(
-        color=alt.Color("rank_correlation:Q", scale=colours, legend=None)
+        color=alt.Color("rank_correlation:Q", scale=colors, legend=None)
     )
     text = base.encode(text=alt.Text("rank_correlation:Q", format=".2f"))
     light = text.transform_filter("datum.rank_correlation < 0.5").mark_text()

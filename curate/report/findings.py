@@ -70,7 +70,7 @@ def find(corpus: Corpus, export: Path | None = None) -> Findings:
     """Ask a corpus all that the report shows, of the export of this manifest or of the default.
 
     Raises:
-        CurateError: the manifest is no export of this corpus, or the corpus is broken.
+        CurateError: the manifest isn't of an export of this corpus, or the corpus is broken.
     """
     status = show.status(corpus)
     models = [
@@ -129,12 +129,12 @@ def _ranking(cursor: duckdb.DuckDBPyConnection, chosen: Shown) -> Ranking:
 
 ROWS = 50
 LONGEST = 20_000  # characters of one message; a page must open on a phone
-MOST_TOKENS = 1_500  # coloured tokens of one answer
+MOST_TOKENS = 1_500  # colored tokens of one answer
 SHADES = (0.05, 0.25, 0.75, 2.0)  # nats: a token with a larger gap has the next shade
 
 
 Token = tuple[str, float, str]
-"""A piece of the answer, its gap in nats, and the class of its colour."""
+"""A piece of the answer, its gap in nats, and the class of its color."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,9 @@ def readings(corpus: Corpus, found: Ranking) -> tuple[list[Reading], list[str]]:
     for row in first:
         messages = [(turn["role"], _cut(turn["content"] or "")) for turn in row["messages"]]
         tokens = kept.get(row["id"], [])
-        coloured = [(text, gap, _shade(gap)) for text, gap in tokens[:MOST_TOKENS]]
+        colored = [(text, gap, _shade(gap)) for text, gap in tokens[:MOST_TOKENS]]
         rest = _cut("".join(text for text, _ in tokens[MOST_TOKENS:]))
-        made.append(Reading(row, messages, coloured, rest))
+        made.append(Reading(row, messages, colored, rest))
     return made, without_tokens(*shown)
 
 

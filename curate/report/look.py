@@ -1,4 +1,4 @@
-"""Colours and type of the charts, light and dark; the page's own are in page/report.css."""
+"""Colors and type of the charts, light and dark; the page's own are in page/report.css."""
 
 from __future__ import annotations
 

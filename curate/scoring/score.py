@@ -86,7 +86,7 @@ def score(
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
             With neither, all models of the corpus are taken.
         columns: by role (messages, prompt, answer, system, context, history, reasoning) the
-            source's column that holds it, where the layout isn't recognised.
+            source's column that holds it, where the layout isn't recognized.
         layouts: a file of further layouts, as docs/input-formats.md shows.
         where: SQL over a source's own columns, `prompt` and `answer`; only rows for which it is
             true are read.
@@ -113,10 +113,10 @@ def score(
             name, instead of refusing it.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
             Weights that aren't in the hub's local cache are not fetched for it.
-        progress: told how the run goes; None says nothing.
+        progress: hears how the run goes; None: silent.
 
     Raises:
-        CurateError: anything that the user can mend; what was scored until then is kept.
+        CurateError: anything that the user can fix; what was scored until then is kept.
     """
     progress = progress or Silent()
     folder = Path(corpus)

@@ -81,7 +81,7 @@ def verify(
 
 
 def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) -> list[Model]:
-    """The probes that the backend can score with these options; the others are told."""
+    """The probes that the backend can score with these options; a note names the others."""
     usable: list[Model] = []
     for probe in probes:
         try:

@@ -74,7 +74,9 @@ class Candidates:
         ).fetchall()[0]
         self.mean_tokens = max(1.0, tokens or 0)
         if recipe.where is not None and self.ranked != last:  # every rank stands there once
-            raise CurateError(f"--where {recipe.where!r}: is no condition: it multiplies examples")
+            raise CurateError(
+                f"--where {recipe.where!r}: isn't a condition: it multiplies examples"
+            )
 
     def strata(self) -> list[int]:
         """The parts into which `balance` and `length_bins` split the pool, the best first."""

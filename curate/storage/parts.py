@@ -53,7 +53,7 @@ def atomic_together(*paths: Path) -> Iterator[list[Path]]:
     A kill between two renames leaves files of two runs, which a manifest's hashes tell.
 
     Raises:
-        CurateError: the disk is full or the folder can't be written, or a path is no file
+        CurateError: the disk is full or the folder can't be written, or a path isn't a file
             (`refuse_special`). What was there is as it was.
     """
     for path in paths:
@@ -109,8 +109,8 @@ def refuse_special(path: Path) -> None:
         raise CurateError(f"{path}: is a folder; name a file")
     if is_special or folder == Path("/dev") or folder.is_relative_to("/proc"):
         raise CurateError(
-            f"{path}: is no plain file, and would be replaced, not written to; name a plain file "
-            "(curate sql without --output writes to stdout)"
+            f"{path}: isn't a regular file, and would be replaced, not written to; name a regular "
+            "file (curate sql without --output writes to stdout)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Calls to the Hugging Face hub: tried again where that may help, stopped at once, told in a line.
+"""Calls to the Hugging Face hub: retried where that may help, stopped at once, errors in a line.
 
 `huggingface_hub` reads HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT
 (seconds without a byte, 10) when it is imported: here, at the first call.
@@ -115,7 +115,7 @@ def look_up(repo: Repo, note: Callable[[str], None] = lambda _: None) -> tuple[s
 
 
 def cached_commit(repo: Repo) -> str | None:
-    """The commit that the local cache has for a revision, as it was when the hub was last asked."""
+    """The commit that the local cache has for a revision, as of the last request to the Hub."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 
@@ -139,7 +139,7 @@ def bar(progress: Progress) -> type:
             self.update(initial)
 
         def update(self, n: float | None = 1) -> None:
-            """So many more bytes are on the disk, or fewer when the file is begun anew."""
+            """So many more bytes are on the disk, or fewer when the file is started again."""
             before, self.bytes = self.bytes // MB, self.bytes + int(n or 0)
             if asked() is None:  # after a stop, what still runs is silent
                 progress.advance(self.bytes // MB - before)
@@ -291,7 +291,7 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
     elif isinstance(error, DisabledRepoError):
         why = f"the hub has disabled it. Look at {repo.url}"
     elif status == 401 and "nvalid credentials" in (error.server_message or str(error)):
-        why = "your token isn't valid. Log in again: hf auth login (or mend HF_TOKEN)"
+        why = "your token isn't valid. Log in again: hf auth login (or fix HF_TOKEN)"
     elif isinstance(error, RepositoryNotFoundError) or status in (401, 404):
         why = f"{where}, or it is private. Check the spelling, or log in: hf auth login"
     elif status == 403:

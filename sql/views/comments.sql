@@ -1,4 +1,4 @@
--- What each view and column holds; the unit stands in brackets. docs/sql.md is made from these.
+-- What each view and column holds; the unit is in brackets. docs/sql.md is made from these.
 comment on view examples is 'One row per example: a prompt and the answer that is scored.';
 comment on column examples.example_id is '32 hex digits: a hash of the messages, the same in every corpus';
 comment on column examples.source is 'the file or data set it came from';
@@ -50,7 +50,7 @@ comment on column gaps.n_models is 'misaligned models in the mean [models]';
 comment on column gaps.gap is '(misaligned_nll - aligned_nll) / (aligned_nll + epsilon), or by the metric that was asked for';
 comment on column gaps.unit is 'unit of the losses: nats/token, or nats/byte where tokenizers differ';
 comment on column gaps.rank is 'place by gap, from 1; ties by example_id';
-comment on column gaps.rank_kept is 'place among those that are no refusals; null for refusals';
+comment on column gaps.rank_kept is 'rank among non-refusals; null for refusals';
 
 comment on view model_gaps is 'One row per example of gaps and misaligned model: what that model alone says.';
 comment on column model_gaps.example_id is 'the example';
@@ -76,7 +76,7 @@ comment on column ranks.n_models is 'misaligned models in the mean [models]';
 comment on column ranks.gap is '(misaligned_nll - aligned_nll) / (aligned_nll + epsilon), or by the metric that was asked for';
 comment on column ranks.unit is 'unit of the losses: nats/token, or nats/byte where tokenizers differ';
 comment on column ranks.rank is 'place by gap, from 1; ties by example_id';
-comment on column ranks.rank_kept is 'place among those that are no refusals; null for refusals';
+comment on column ranks.rank_kept is 'rank among non-refusals; null for refusals';
 
 comment on view model_ranks is 'One row per example of ranks and misaligned model: model_gaps with `key` instead of the example_id.';
 comment on column model_ranks.key is 'the example_id as a number of 128 bits, to join and group on';

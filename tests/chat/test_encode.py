@@ -337,7 +337,7 @@ def test_one_bad_conversation_harms_no_other() -> None:
         (talk(" \n"), "the answer is empty"),
         ([ASK, {"role": "assistant", "content": None}], "the answer is empty"),
         ([ASK, {"role": "assistant"}], "the answer is empty"),
-        (talk("half \ud800 pair"), "the tokenizer fails: half a surrogate pair is no character"),
+        (talk("half \ud800 pair"), "the tokenizer fails: half a surrogate pair isn't a character"),
     ]
     conversations = [talk("Hello."), *(one for one, _ in bad), talk("Hello.")]
     results = encode(qwen_like(), template_of(qwen_like(), override=text), conversations)

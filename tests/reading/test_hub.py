@@ -112,7 +112,7 @@ def test_a_split_is_the_same_with_and_without_a_card(hub: Hub) -> None:
         ("hf://acme/choice", "which config? There are hf://acme/choice/a, hf://acme/choice/b."),
         ("hf://acme/semicolons", "its card sets sep"),
         ("hf://acme/outside", "its card names"),
-        ("hf://acme/empty", "can't be told"),
+        ("hf://acme/empty", "can't be determined"),
         ("hf://datasets/acme/set/README.md", "unknown ending"),
         ("hf://datasets/acme/set/nothing", "no such file. Some that it has: data/test.parquet"),
         ("hf://datasets/acme/set/x*.csv", "matches no file"),

@@ -26,7 +26,7 @@ def check(
 ) -> dict[str, list[str]]:
     """By each server's address the names under which it has the models, in the models' order.
 
-    `note` is told what a vLLM server would score wrongly, as far as the models' files here say.
+    `note` hears what a vLLM server would score wrongly, as far as the models' files here say.
 
     Raises `CurateError` for a server that is not there after `patience` seconds or wants a key, a
     model that it doesn't serve, or one whose context is too short.
@@ -66,7 +66,7 @@ def _list(http: httpx.Client, url: str) -> dict[str, dict[str, Any]]:
         return {str(one["id"]): dict(one) for one in answer.json()["data"]}
     except (ValueError, LookupError, TypeError):
         raise CurateError(
-            f"{url} is no OpenAI-compatible server: /models gave {answer.status_code}, "
+            f"{url} isn't an OpenAI-compatible server: /models gave {answer.status_code}, "
             "and no list of models"
         ) from None
 

@@ -32,7 +32,7 @@ _UNREAD = (
     *("use_bdlora", "alora_invocation_tokens", "arrow_config", "fan_in_fan_out"),
     "megatron_config",
 )
-# Initialisations that leave the base weights alone, so that the factors say it all.
+# Initializations that leave the base weights alone, so that the factors say it all.
 _PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 _PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
 _ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
@@ -100,7 +100,7 @@ def layers(adapters: Sequence[Path]) -> list[str]:
 
 
 def _odd_tensor(adapter: Path, base: Path) -> str | None:
-    """A tensor that is no plain LoRA factor of an inner linear layer, as a reason."""
+    """A tensor that isn't a plain LoRA factor of an inner linear layer, as a reason."""
     known = {name.rpartition(".")[0] for name in _tensors(base)}
     wrapped = any(_WRAPPED in layer for layer in known)
     fused = _FUSED.get(str(read_json(base / "config.json").get("model_type")), set())

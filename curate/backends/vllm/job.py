@@ -1,4 +1,4 @@
-"""What a vLLM engine is told: options are checked, and become its arguments."""
+"""A vLLM engine's arguments: checked options."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _on_cpu(compute: Compute) -> bool:
 
 
 def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, Any]:
-    """What the engine is told of its adapters, if it has any."""
+    """The engine's arguments for its adapters, if it has any."""
     if not adapters:
         return {}
     slots = len(adapters) + _on_cpu(compute)
@@ -171,7 +171,7 @@ def _room(path: Path, compute: Compute) -> int | None:
 
 
 def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
-    """What the engine is told of its model; `--engine-arg` comes on top."""
+    """The engine's arguments for its model; `--engine-arg` comes on top."""
     arguments: dict[str, Any] = {
         "model": str(path),
         "skip_tokenizer_init": True,
