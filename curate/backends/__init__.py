@@ -41,6 +41,14 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
             "--tensor-parallel, --data-parallel and --engine-arg are vLLM's: they go with "
             f"--backend vllm, not {compute.backend}"
         )
+    if compute.backend == "transformers" and compute.dtype in (None, "auto"):
+        from curate.backends.weights import choose_device, has_bfloat16
+
+        if has_bfloat16(choose_device(compute.device)):
+            note(
+                "this CPU computes bfloat16 natively: --dtype bfloat16 may be half as fast again, "
+                "and its rounding may swap close ranks (`curate verify --dtype bfloat16 --rows 200`)"
+            )
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus
 

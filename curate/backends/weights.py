@@ -53,6 +53,14 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether this is a CPU that multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    cpu = torch.cpu
+    return device.type == "cpu" and (
+        cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()
+    )
+
+
 def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
     """Load a model's full weights, merge its adapter if it has one, and set it to evaluation.
 
