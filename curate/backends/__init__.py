@@ -46,8 +46,8 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
 
         if has_bfloat16(choose_device(compute.device)):
             note(
-                "this CPU computes bfloat16 natively: --dtype bfloat16 may be half as fast again, "
-                "and its rounding may swap close ranks (`curate verify --dtype bfloat16 --rows 200`)"
+                "this CPU computes bfloat16 natively: --dtype bfloat16 may be half as fast again; "
+                "its rounding may swap close ranks (curate verify --dtype bfloat16 --rows 200)"
             )
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus
