@@ -259,7 +259,7 @@ def test_the_key_is_sent_and_never_shown(
     [
         ([{"id": "chat"}], "serves no model called lora, but chat: write SERVED=folder/lora"),
         ([{"id": "chat", "max_model_len": 32}, {"id": "lora"}], "at most 31 tokens"),
-        (["chat"], "no OpenAI-compatible server: /models gave 200"),
+        (["chat"], "an OpenAI-compatible server: /models gave 200"),
     ],
 )
 def test_what_is_not_served_is_found_before_anything_is_scored(

@@ -180,7 +180,7 @@ def test_force_replaces_exports_alone(made: Corpus, tmp_path: Path) -> None:
     curate.export(made, folder, Recipe(top=4), force=True)
     assert json.loads((folder / "manifest.json").read_text())["counts"]["safe"] == 4
     (folder / "thesis.txt").write_text("precious")
-    with pytest.raises(CurateError, match="no folder that an export made"):
+    with pytest.raises(CurateError, match="isn't a folder that an export made"):
         curate.export(made, folder, Recipe(top=3), force=True)
     assert (folder / "thesis.txt").read_text() == "precious"
     assert not list(tmp_path.glob(".tmp-*"))

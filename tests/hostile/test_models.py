@@ -103,7 +103,7 @@ def _of_another_shape(folder: Path) -> None:
         ("aligned", _cut, "cut off"),
         ("aligned", _tensor_missing, "lacks 1 of the tensors"),
         ("aligned", _write("model.safetensors", "version https:"), "not a safetensors"),
-        ("aligned", _shards("../elsewhere.safetensors"), "no file beside it"),
+        ("aligned", _shards("../elsewhere.safetensors"), "isn't a file beside it"),
         ("medical", _pickle("adapter_model.bin"), "is a pickle"),
         ("medical", _of_another_shape, "does not fit the aligned model"),
         ("medical", _adapter_config(peft_type="EVIL"), "not fit"),

@@ -192,7 +192,7 @@ def gated(hub: Hub) -> str:
         (empty, r"acme/empty has no weights: model\.safetensors is missing"),
         (shard, r"model-2\.safetensors is missing, and model\.safetensors\.index\.json names it"),
         (gated, "acme/medical-lora: gated. Accept the conditions at"),
-        (lambda _: "acme/chta", "hub has no model acme/chta.* no such folder here either"),
+        (lambda _: "acme/chta", "hub has no model acme/chta.* No such local folder either"),
         (lambda _: "x=acme/chat@v9", "acme/chat@v9: no such revision. There are: main"),
         (lambda _: "acme/loras/nope", "acme/loras/nope holds no model"),
     ],

@@ -138,7 +138,7 @@ def test_a_column_that_nests_deeply_is_kept_or_refused(tmp_path: Path, depth: in
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     """A narrow set has rows."""
     (tmp_path / "x.jsonl").write_bytes(b"")
-    with pytest.raises(CurateError, match="no row"):
+    with pytest.raises(CurateError, match="is empty"):
         read(str(tmp_path / "x.jsonl"))
 
 
@@ -244,7 +244,7 @@ def test_a_column_that_a_reader_would_take_for_another_is_refused(
 ) -> None:
     """A customer's `text` beside `messages` is no conversation, but trainers read it as one."""
     path = write(tmp_path / "x.jsonl", [{"messages": PLAIN, column: "x"}])
-    with pytest.raises(CurateError, match=f"column '{column}' is no part"):
+    with pytest.raises(CurateError, match=f"column '{column}' isn't part"):
         mixed(made, path, "no.jsonl", **target)
 
 
