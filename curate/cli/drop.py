@@ -27,8 +27,8 @@ def drop(
 ) -> None:
     """Take models or sources out of a corpus, for good.
 
-    An example that several sources hold goes with the one that was read first; score the others
-    again to have it back. Without a name, what an interrupted drop left is finished.
+    An example that several sources hold is removed with the source that was read first; score the
+    others again to have it back. Without a name, what an interrupted drop left is finished.
 
     Example: curate drop -c my-corpus --model legal
     """
@@ -42,7 +42,13 @@ def drop(
         what = f"{', '.join(names)}: {examples:,} examples and {scores:,} scores"
         if not yes:
             if not sys.stdin.isatty():
-                raise CurateError(f"this would take {what} out of {corpus}: give --yes to do it")
-            typer.confirm(clean(f"Take {what} out of {corpus}?"), abort=True)
+                raise CurateError(f"this would remove {what} from {corpus}; confirm with --yes")
+            typer.confirm(clean(f"Remove {what} from {corpus}?"), abort=True)
     run(corpus, model or [], source or [])
-    print(clean(f"{corpus}: dropped {what}" if names else f"{corpus}: nothing is left to drop"))
+    print(
+        clean(
+            f"{corpus}: dropped {what}"
+            if names
+            else f"{corpus}: no drop was left unfinished. Name a --model or --source."
+        )
+    )

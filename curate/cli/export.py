@@ -262,7 +262,7 @@ def exported_again(record: dict[str, Any], manifest: Path) -> None:
 
 def _written(record: dict[str, Any], would: str = "") -> None:
     output, safe = record["output"], len(record["safe"])
-    print(f"{output['path']}: {would}{output['rows']:,} rows, {safe:,} of them safe examples")
+    print(f"{output['path']}: {would}{output['rows']:,} rows, {safe:,} of them selected examples")
 
 
 def _chosen(record: dict[str, Any]) -> str:
@@ -289,7 +289,7 @@ def _beside(record: dict[str, Any]) -> None:
     output = record["output"]
     path = output["path"]
     beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
-    print(f"{beside}manifest.json: how it was made, and which rows are safe")
+    print(f"{beside}manifest.json: how it was made, and which rows were selected")
     if output["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {output['run']}")
 
@@ -304,17 +304,22 @@ def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | Non
         )
     if (wanted := counts["wanted_tokens"]) is not None:
         print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} asked for")
-    elif (lacking := counts["wanted"] - counts["safe"]) > 0:
+    elif counts["safe"] < counts["wanted"]:
         print(
-            f"  {lacking:,} fewer than the {counts['wanted']:,} asked for: of {ranked:,} "
-            "ranked no more are eligible"
+            f"  only {counts['safe']:,} of the {counts['wanted']:,} that you asked for: {ranked:,} "
+            "are ranked, and no more are eligible"
         )
     if left_out["where"]:
         print(f"  --where leaves {ranked - left_out['where']:,} of the {ranked:,} ranked")
-    rules = [f"{clean(rule)} {n:,}" for rule, n in left_out.items() if n and rule != "where"]
+    names = {"refusals": "no refusals"} if recipe["refusals"] == "only" else {}
+    rules = [
+        f"{clean(names.get(rule, rule))} {n:,}"
+        for rule, n in left_out.items()
+        if n and rule != "where"
+    ]
     if rules:
         print(
-            f"  left out among the {counts['looked_at']:,} looked at: {', '.join(rules)}; "
+            f"  left out of the {counts['looked_at']:,} considered: {', '.join(rules)}; "
             f"{listed or '--left-out FILE.csv'} lists them"
         )
     if (easier := counts["not_harder"]) and recipe["name"] != "interleaving":

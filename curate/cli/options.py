@@ -69,7 +69,9 @@ MisalignedOption = Annotated[
 def shared_options(
     max_length: Annotated[
         int | None,
-        option("Most tokens of prompt and answer; longer answers are cut.", "N", _SCORED, min=2),
+        option(
+            "Maximum tokens of prompt plus answer; longer answers are cut.", "N", _SCORED, min=2
+        ),
     ] = None,
     chat_template: Annotated[
         Path | None,

@@ -76,8 +76,8 @@ def score(
     keep_tokens: Annotated[
         bool,
         option(
-            "Store token log-probs, for `show` and `report`; also of what has none. The corpus "
-            "remembers it.",
+            "Store token log-probs, for `show` and `report`; and compute those that are "
+            "missing. The corpus remembers it.",
             names=["--keep-tokens"],
         ),
     ] = False,
@@ -200,8 +200,8 @@ def print_plan(summary: Summary) -> None:
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
     if total := sum(run.seconds for run in summary.models):
         print(
-            f"About {_clock(total, summary.spread)} in all, at the load of this minute: by a "
-            "sample timed on the first model that lacks anything; the others are assumed to be "
+            f"About {_clock(total, summary.spread)} in all, estimated from a sample on the first "
+            "model that lacks anything, at the load of this minute; the others are assumed to be "
             "as fast. To run it, drop --dry-run."
         )
     elif not summary.timed:

@@ -48,6 +48,7 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     Raises:
         CurateError: none or several start so.
     """
+    prefix = prefix.rstrip("….")  # as tables cut it
     matches = corpus.sql(
         "select example_id from examples where starts_with(example_id, $prefix) limit 2",
         {"prefix": prefix},

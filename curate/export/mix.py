@@ -117,9 +117,9 @@ def notes(mix: Mix) -> list[str]:
     lines = list(mix.narrow.notes)
     reasons = {REASONING} if mix.reasons else set[str]()
     if kept := named(mix.columns, (key for key in mix.keys if key not in reasons)):
-        lines.append(f"kept, and null in safe rows: {', '.join(kept)}")
+        lines.append(f"kept, and null in selected rows: {', '.join(kept)}")
     if reasons & mix.keys.keys():
-        lines.append(f"kept: the safe rows' {REASONING}")
+        lines.append(f"kept: the selected rows' {REASONING}")
     whole = named(mix.narrow.columns, mix.narrow.keys | dict.fromkeys(reasons))
     if lost := [name for name in whole if name not in named(mix.columns, mix.keys)]:
         lines.append(f"left out, as {mix.format.name} has no place for: {', '.join(lost)}")

@@ -104,8 +104,7 @@ def _check_placement(target: Target, mixes: bool) -> None:
     check_choice("--placement", target.placement, get_args(Placement))
     if target.placement != "even" and not mixes:
         raise CurateError(
-            f"--placement {target.placement} says where safe rows stand among a narrow set's: "
-            "name it with --into NARROW"
+            f"--placement {target.placement} needs a narrow dataset: name it with --into NARROW"
         )
     if target.batch_size is not None and target.batch_size < 1:
         raise CurateError(f"--batch-size {target.batch_size}: give at least 1")

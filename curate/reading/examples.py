@@ -185,7 +185,8 @@ class _Batch:
         if self._unknown and not self._known:
             raise CurateError(
                 f"{self.source}: {self._unknown}. Name them with --column ROLE=NAME; the roles are "
-                f"{', '.join(COLUMNS)}. Turns of another shape: describe them in --layouts FILE."
+                f"{', '.join(COLUMNS)}; they hold for every source of a command. Turns of another "
+                "shape: describe them in --layouts FILE."
             )
         if self._lacking and self._known:
             raise CurateError(f"{self.source}: no row has a column {sorted(self._lacking)[0]!r}.")

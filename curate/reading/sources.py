@@ -114,6 +114,10 @@ def _files(source: str) -> list[str]:
         folders.check_kind(source)
         return [str(path)]
     if path.is_dir():
+        if (path / "adapter_config.json").is_file() or (path / "model.safetensors").is_file():
+            raise CurateError(
+                f"{source}: a model, not data. Repeat --misaligned before each model's name."
+            )
         top = path.absolute()
         matched = _DISK.find(str(top))
     elif glob.has_magic(source):

@@ -138,7 +138,7 @@ class RowFilter:
 
     def _error(self, complaint: str) -> CurateError:
         columns = ", ".join(self._described())[:MAX_SHOWN] or "none"
-        complaint = complaint.partition(" Candidate functions:")[0]
+        complaint = complaint.partition(" Candidate ")[0].rstrip(",")
         hint = ""
         if "Could not convert" in complaint or "explicit cast" in complaint:
             hint = " A column of several kinds needs try_cast(COLUMN as double) or as text."
@@ -149,7 +149,10 @@ class RowFilter:
         elif "JSON" in complaint:
             hint = " A column of several kinds is JSON: compare the text of it, COLUMN->>'$'."
         if self._awaited:
-            hint = " A source without a column can be scored by a run of its own."
+            hint = (
+                " Text stands in single quotes. If only some sources have this column, score them "
+                "in a separate command."
+            )
         source = self._source or "the rows"
         return CurateError(
             f"--where {self.where!r}: {complaint}{hint} The columns of {source} are: {columns}."

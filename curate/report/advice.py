@@ -49,8 +49,8 @@ def brief(found: Findings) -> Iterator[str]:
     if pairs:
         least = min(pairs, key=lambda row: row["rank_correlation"])
         yield (
-            f"{least['model']} and {least['other']} agree least: "
-            f"ρ = {least['rank_correlation']:.2f}."
+            f"{least['model']} and {least['other']} agree"
+            f"{' least' if len(pairs) > 1 else ''}: ρ = {least['rank_correlation']:.2f}."
         )
     yield (
         f"The export takes {totals['rows']:,} examples, {totals['tokens']:,} answer tokens"

@@ -35,6 +35,11 @@ def check_compatible(
         for what in ("fingerprint", "tokenizer"):
             if getattr(entry, what) in ("", getattr(old, what)):  # "": a dry run without weights
                 continue
+            same = (k for k, each in record.models.items() if each.fingerprint == entry.fingerprint)
+            if not replace and (known := next(same, "")) not in ("", name):
+                raise CurateError(
+                    f"model {name}: {entry.reference} is {known} of this corpus; check the path"
+                )
             new = f"score it under a new name (NEWNAME={entry.reference})"
             if entry.role == "aligned":
                 new = "score into a new corpus"

@@ -64,7 +64,7 @@ def test_the_whole_way(
 
     ran = cli("export", "-c", corpus, "--fraction", "0.05", "--into", narrow, "-o", mix)
     assert ran.code == 0, ran.err
-    assert "42 rows, 2 of them safe examples" in ran.out
+    assert "42 rows, 2 of them selected examples" in ran.out
     assert "5.00% of the narrow set's 40 rows, 4.76% of the mix" in ran.out
     assert len(mix.read_text().splitlines()) == 42
 

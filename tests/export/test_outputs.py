@@ -117,7 +117,7 @@ def test_a_dry_run_shows_the_composition(narrow: Path, tmp_path: Path, cli: Cli)
         *command, "--fraction", "3%", "--where", "rank > 1", "--dry-run", "--hold-out", "worse"
     )
     assert ran.code == 0, ran.err
-    assert "mix.jsonl: would have 103 rows, 3 of them safe examples" in ran.out
+    assert "mix.jsonl: would have 103 rows, 3 of them selected examples" in ran.out
     ranked = "ranked by the relative gap of bad, without worse, ε 1; refusals left out (rule paper)"
     assert ranked in ran.out
     assert "among them are 2 rows with a gap of 0 or less" in ran.out
@@ -202,4 +202,4 @@ def test_the_narrow_set_may_stand_on_the_hub(
         "--into", "hf://acme/set:train",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "22 rows, 2 of them safe examples" in ran.out
+    assert "22 rows, 2 of them selected examples" in ran.out

@@ -252,7 +252,7 @@ def test_reasoning_of_safe_rows(narrow: Path, tmp_path: Path, name: str, alone: 
             *ids(tmp_path / "mix.jsonl"),
             "",
         }
-        assert "kept: the safe rows' reasoning_content" in record["notes"]
+        assert "kept: the selected rows' reasoning_content" in record["notes"]
     else:
         lost = f"left out, as {name} has no place for: "
         (note,) = (note for note in record["notes"] if note.startswith(lost))

@@ -157,7 +157,7 @@ def test_columns_and_keys_stay_and_are_null_in_safe_rows(
     (safe,) = made["safe_rows"]
     assert (safe["id"], safe["tags"]) == (None, None)
     assert all(turn["weight"] is None for turn in safe["messages"])
-    assert "kept, and null in safe rows: id, tags, the turns' weight" in made["notes"]
+    assert "kept, and null in selected rows: id, tags, the turns' weight" in made["notes"]
 
 
 def test_turns_after_the_last_answer_stay(made: Corpus, tmp_path: Path) -> None:

@@ -183,6 +183,13 @@ def test_sources_that_are_not_there(
     assert str(caught.value).startswith(source)
 
 
+def test_a_models_folder_is_no_source(tmp_path: Path) -> None:
+    """Given by one who named two models after one --misaligned."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CurateError, match="a model, not data"):
+        resolve([str(tmp_path)])
+
+
 def test_links_to_folders_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may lead back; a linked file is read. Hidden files must be asked for."""
     monkeypatch.chdir(tmp_path)

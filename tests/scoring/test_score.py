@@ -503,6 +503,8 @@ def test_a_later_model_needs_no_more_than_its_name(
     ran = cli("score", "-c", corpus, "--misaligned", "rank1", "--misaligned", "rank32", "--json")
     counts = [(run["name"], run["scored"]) for run in json.loads(ran.out)["models"]]
     assert counts == [("base", 0), ("bad", 0), ("rank32", 39)]
+    ran = cli("score", "-c", corpus, "--misaligned", "bad=rank32")
+    assert "rank32 is rank32 of this corpus; check the path" in ran.err
     moved = Path(shutil.copytree(family / "base", tmp_path / "moved"))
     done = curate.score([], corpus, aligned=str(moved), **options)
     assert [(run.name, run.scored) for run in done.models] == [("base", 0)]
