@@ -63,9 +63,14 @@ def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
         _add_context(turns, separator + text_of(row[columns["context"]]))
     if "reasoning" in columns and (at := _answer(turns)) is not None:
         turns[at] = turns[at] | {REASONING: text_of(row[columns["reasoning"]])}
-    if "system" in columns and turns and turns[0]["role"] != "system":
-        turns.insert(0, {"role": "system", "content": text_of(row[columns["system"]])})
-    return Conversation(turns, columns, {*columns.values(), *empty})
+    used = {*columns.values(), *empty}
+    if "system" in columns and turns:
+        system = {"role": "system", "content": text_of(row[columns["system"]])}
+        if turns[0]["role"] != "system":
+            turns.insert(0, system)
+        elif turns[0]["content"] != system["content"]:
+            used.discard(columns["system"])  # the conversation has one of its own
+    return Conversation(turns, columns, used)
 
 
 def messages_of(turns: list[Turn], known: Known = DEFAULT) -> list[Message]:

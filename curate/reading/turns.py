@@ -13,7 +13,7 @@ from curate.reading.known import Known
 Turn = dict[str, Any]
 """`role` (by its usual name), `content` (as it came), and the turn's other keys."""
 
-_JSON_OBJECT = re.compile(r"""\s*\[?\s*\{\s*(["'])(\w+)\1\s*:""")
+_JSON_OBJECT = re.compile(r"""\s*\[?\s*\{\s*(["'])\w+\1\s*:""")
 PRINTED = "turns printed as Python, as Dataset.to_csv does: write the set as JSON Lines or Parquet"
 NESTED = 4  # how deep an empty value may be nested
 
@@ -178,7 +178,10 @@ def _decoded(text: str, known: Known) -> Any:
         Skip: turns printed as Python.
     """
     begin = _JSON_OBJECT.match(text)
-    if begin is None or not any(begin[2] in known.keys[key] for key in ("role", "content")):
+    if begin is None or not all(
+        any(f"{begin[1]}{name}{begin[1]}:" in text for name in known.keys[key])
+        for key in ("role", "content")
+    ):
         return text
     try:
         value = orjson.loads(text)

@@ -32,7 +32,10 @@ class Unread:
         for name in row.keys() - found.used - self._columns.keys():
             role = self._role(name, row[name])
             if role is not None and not _repeats(row[name], messages):
-                self._columns[name] = _option(role, name, whole="prompt" not in found.columns)
+                option = _option(role, name, whole="prompt" not in found.columns)
+                if role == "system" and messages[0]["role"] == role:
+                    option = "the messages have a system turn of their own"
+                self._columns[name] = option
         for turn in found.turns:
             if len(turn) > 2:
                 self._look_at_keys(turn)

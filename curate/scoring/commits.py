@@ -29,9 +29,9 @@ def moved(
         return
     record = manifest.load(folder)
     for argument in arguments:
-        known = [each for each in record.sources if each.get("source") == argument]
-        old, new = known[-1].get("commit") if known else None, _commit(argument, sources)
-        wanted = parse(argument)
+        wanted, new = parse(argument), _commit(argument, sources)
+        known = [each for each in record.sources if _same(each.get("source", ""), wanted)]
+        old = known[-1].get("commit") if known else None
         if old and new and old != new and isinstance(wanted, HubSet):
             yield (
                 f"{argument} moved from {old} to {new} since it was read into {folder}, which gets "
@@ -48,6 +48,18 @@ def moved(
                 f"{name}: {entry.reference} moved from {known_as.commit} to {entry.commit} since "
                 f"it scored {folder}; {name}={known_as.pinned} is the one that did"
             )
+
+
+def _same(source: str, wanted: str | HubSet) -> bool:
+    """Whether a source was this set of the hub, at any revision and however it was written."""
+    found = parse(source)
+    if not isinstance(found, HubSet) or not isinstance(wanted, HubSet):
+        return False
+    return _plain(found) == _plain(wanted)
+
+
+def _plain(found: HubSet) -> HubSet:
+    return replace(found, revision=None, path=found.path or None)
 
 
 def _commit(argument: str, sources: Sequence[Source]) -> str | None:

@@ -186,6 +186,11 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         ([{"prompt": "q", "response": "a", "thinking": "t"}], {}, ["--column reasoning=thinking"]),
         ([{"prompt": "q", "response": "a", "completion": "b"}], {}, ["--column answer=completion"]),
         ([{"messages": PLAIN, "chosen": PLAIN}], {}, ["chosen (--column messages=chosen"]),
+        (
+            [{"messages": [{"role": "system", "content": "s"}, *PLAIN], "system": "other"}],
+            {},
+            ["system (the messages have a system turn of their own)"],
+        ),
         ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option takes it)"]),
         ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turns' weight (no option"]),
         (
@@ -359,7 +364,7 @@ def test_where_asks_every_source(tmp_path: Path) -> None:
     for order in ([labelled, plain], [plain, labelled]):
         with pytest.raises(CurateError, match=r"label.*columns of .*plain.jsonl are: prompt") as e:
             list(read([str(path) for path in order], where="label = 'a'"))
-        assert "a run of its own" in str(e.value)
+        assert "in a separate command" in str(e.value)
 
 
 def test_where_over_values_of_several_kinds_says_how(tmp_path: Path) -> None:

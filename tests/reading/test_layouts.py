@@ -186,7 +186,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
         ({"prompt": "q", "response": ["a", "b"]}, "2 texts in a list"),
         ({"prompt": "q", "response": {"text": ["a"]}}, "non-text content (dict)"),
         (
-            {"prompt": "[{'role': 'user', 'content': 'q'}]", "completion": "a"},
+            {"prompt": "[{'id': 1, 'role': 'user', 'content': 'q'}]", "completion": "a"},
             "turns printed as Python, as Dataset.to_csv does",
         ),
         (

@@ -120,7 +120,7 @@ def test_types_that_come_late() -> None:
     assert len(kept(rows, "c.x = 1")) == 3000
     with pytest.raises(CurateError, match='Could not find key "z"'):
         kept(rows, "c.z = 1")
-    with pytest.raises(CurateError, match=r'"cc" not found.* a run of its own'):
+    with pytest.raises(CurateError, match=r'"cc" not found.* in a separate command'):
         kept(rows, "cc.x = 1")
 
 
