@@ -76,7 +76,10 @@ def refuse_address(path: Path, *, corpus: bool = False) -> None:
         return
     kind, rest = found.groups()
     name, address = shlex.quote(path.name), shlex.quote(f"{kind}://{rest}")
-    copy = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r"}.get(kind, "rclone copy")
+    copies = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r"}
+    if path.suffix:  # one file
+        copies = {"s3": "aws s3 cp", "gs": "gcloud storage cp"}
+    copy = copies.get(kind, "rclone copyto" if path.suffix else "rclone copy")
     there, back = f"{copy} {name} {address}", f"{copy} {address} {name}"
     if kind == "hf":
         repo = "/".join(rest.removeprefix("datasets/").split("/")[:2])
