@@ -26,12 +26,12 @@ from tests.corpora import large_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "data" / "models"
-KILLS = int(os.environ.get("CURATE_KILLS", "6"))
+KILLS = int(os.environ.get("CURATE_KILLS", "4"))
 NEAR = 1e-5  # nats per token: what a resumed run's NLLs may be off
 NAMES = ("aligned", "medical", "code")
 TEMPORARY = ".tmp-*"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 120 * KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 240 * KILLS)]
 
 
 def score_command(corpus: Path, **changed: str) -> list[str]:
