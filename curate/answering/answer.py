@@ -43,18 +43,20 @@ _WAITING = ".waiting"  # prompts that are to be answered, in the folder while it
 class Summary:
     """What a run of `answer` did: prompts found, answers written, and what is wrong with them.
 
-    `skipped` are rows that couldn't be read, `refused` counts prompts without an answer by the
-    reason, `marks` the answers by what is wrong with them. `tokens` are those of answers.
+    `skipped` counts rows that couldn't be read and `refused` prompts without an answer, by the
+    reason; `places` has the first row of each reason. `marks` counts the answers by what is wrong
+    with them. `tokens` are those of answers.
     """
 
     output: str
     model: str
     prompts: int = 0
     known: int = 0
-    skipped: int = 0
     answers: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    skipped: Counter[str] = field(default_factory=Counter)
+    places: dict[str, str] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     marks: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
@@ -105,7 +107,7 @@ def answer(
     times for each prompt. `dry_run` writes nothing and estimates tokens and time from a sample.
 
     Raises:
-        CurateError: anything that the user can mend; what was answered until then is kept.
+        CurateError: anything that the user can fix; what was answered until then is kept.
     """
     progress = progress or Silent()
     check_sampling(max_tokens, temperature, samples)
@@ -223,7 +225,9 @@ def _fresh(
         fresh = seen.new(pa.table(columns))
         done.prompts += fresh.num_rows
         done.known += table.num_rows - fresh.num_rows
-        done.skipped += skipped.num_rows
+        for row in skipped.select(["source", "row", "reason"]).to_pylist():
+            done.skipped[row["reason"]] += 1
+            done.places.setdefault(row["reason"], f"{row['source']}:{row['row']}")
         progress.advance(table.num_rows)
         if fresh.num_rows:
             yield fresh

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from curate.corpus.views import read_parquet
-from curate.corpus.writer import FLUSH_SECONDS, FLUSH_SECONDS_MOST, FLUSH_SHARE
+from curate.corpus.writer import next_flush
 from curate.reading.refusals import is_refusal
 from curate.storage import parts
 from curate.storage.schema import MESSAGES, OLD_ANSWER
@@ -144,7 +144,7 @@ class Sink:
         self._rows: list[dict[str, Any]] = []
         self._characters = 0
         self._began = time.monotonic()
-        self._due = self._began + FLUSH_SECONDS
+        self._due = next_flush(self._began)
 
     def __enter__(self) -> Sink:
         return self
@@ -166,9 +166,7 @@ class Sink:
         rows, self._rows, self._characters = self._rows, [], 0
         if rows:
             parts.write_part(self._folder, table_of(rows))
-        now = time.monotonic()
-        pause = max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
-        self._due = now + min(pause, FLUSH_SECONDS_MOST)
+        self._due = next_flush(self._began)
 
 
 def write_file(folder: Path, output: Path) -> None:

@@ -22,7 +22,7 @@ from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
 WINDOW = 256
-"""Prompts that are tokenised at a time."""
+"""Prompts that are tokenized at a time."""
 REFUSED = 20
 """So many refusals in a row are not the prompts' fault, but the model's or the server's."""
 

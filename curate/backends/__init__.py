@@ -46,7 +46,7 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
 
         if has_bfloat16(choose_device(compute.device)):
             note(
-                "this CPU computes bfloat16 natively: --dtype bfloat16 may be half as fast again; "
+                "this CPU computes bfloat16 natively: --dtype bfloat16 is faster; "
                 "its rounding may swap close ranks (curate verify --dtype bfloat16 --rows 200)"
             )
     if compute.backend == "vllm":

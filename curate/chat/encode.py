@@ -2,7 +2,7 @@
 
 The prompt is what the template writes for the messages before the answer, with its generation
 prompt; the answer is what it adds after that for the whole conversation, end-of-turn tokens
-included. The whole is tokenised once, as one text, and the answer's tokens are found in it by
+included. The whole is tokenized once, as one text, and the answer's tokens are found in it by
 their character offsets. If a token lies across the boundary, or the template changes the prompt or
 the answer, the example is refused with the reason: a wrong span gives numbers that look right.
 
@@ -22,7 +22,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from curate.chat.templates import PROBE, REASONING, Message, Template, write
-from curate.chat.tokens import Refused, Tokens, tokenise
+from curate.chat.tokens import Refused, Tokens, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +58,7 @@ def encode(
     """Token ids and the answer's span of each conversation, in order; its last turn is the answer.
 
     A string instead is the reason why that one can't be scored. `max_length` is in tokens, prompt
-    and answer together: the answer is cut at its end. One call tokenises them all.
+    and answer together: the answer is cut at its end. One call tokenizes them all.
     """
     results: list[Encoded | str] = [""] * len(conversations)
     texts: dict[int, tuple[str, int]] = {}
@@ -68,7 +68,7 @@ def encode(
             texts[i] = _write(tokenizer, template, messages, frames)
         except Refused as refused:
             results[i] = str(refused)
-    batch = tokenise(tokenizer, [whole for whole, _ in texts.values()])
+    batch = tokenize(tokenizer, [whole for whole, _ in texts.values()])
     for (i, (_, boundary)), tokens in zip(texts.items(), batch, strict=True):
         if isinstance(tokens, str):
             results[i] = tokens

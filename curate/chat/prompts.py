@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from curate.chat.templates import PROBE, Message, Template, write
-from curate.chat.tokens import Refused, tokenise
+from curate.chat.tokens import Refused, tokenize
 from curate.errors import CurateError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def encode_prompts(
         except Refused as refused:
             found[at] = str(refused)
     for (at, text), tokens in zip(
-        texts.items(), tokenise(tokenizer, [*texts.values()]), strict=True
+        texts.items(), tokenize(tokenizer, [*texts.values()]), strict=True
     ):
         if isinstance(tokens, str):
             found[at] = tokens
@@ -87,7 +87,7 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase, template: Template) -> int | N
         text = write(tokenizer, template, turns, False)
     except Refused:
         return None
-    (tail,) = tokenise(tokenizer, [text.rpartition(PROBE)[2].lstrip()])
+    (tail,) = tokenize(tokenizer, [text.rpartition(PROBE)[2].lstrip()])
     if isinstance(tail, str) or not tail.ids:
         return None
     return tail.ids[0] if tail.ids[0] in tokenizer.added_tokens_decoder else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LONGEST = 4 << 20
-"""Characters of a text, with its template, that are tokenised: each takes some 200 bytes of memory
+"""Characters of a text, with its template, that are tokenized: each takes some 200 bytes of memory
 and 1.7 µs, in code that can't be cancelled."""
 
 _NO_EXTRAS = {
@@ -99,7 +99,7 @@ def _state(tokenizer: PreTrainedTokenizerBase) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One tokenised text. `encoding` knows the tokens' characters; slow tokenizers have none."""
+    """One tokenized text. `encoding` knows the tokens' characters; slow tokenizers have none."""
 
     tokenizer: PreTrainedTokenizerBase
     text: str
@@ -153,24 +153,24 @@ class Tokens:
         return int(index) if before[1] == at == here[0] else None
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens | str]:
-    """Tokenise texts in one call, without adding special tokens.
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens | str]:
+    """Tokenize texts in one call, without adding special tokens.
 
-    A string instead is the reason why that text can't be tokenised.
+    A string instead is the reason why that text can't be tokenized.
     """
-    found = iter(_tokenised(tokenizer, [text for text in texts if len(text) <= LONGEST]))
+    found = iter(_tokenized(tokenizer, [text for text in texts if len(text) <= LONGEST]))
     too_long = f"characters with the chat template, and {LONGEST:,} is the most"
     return [next(found) if len(text) <= LONGEST else f"{len(text):,} {too_long}" for text in texts]
 
 
-def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens | str]:
+def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens | str]:
     if not texts:
         return []
     try:
         batch = tokenizer(texts, **_NO_EXTRAS)
     except Exception as error:  # such as a lone surrogate: one bad text must not harm the others
         if len(texts) > 1:
-            return [tokens for text in texts for tokens in _tokenised(tokenizer, [text])]
+            return [tokens for text in texts for tokens in _tokenized(tokenizer, [text])]
         broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
         why = "half a surrogate pair isn't a character" if broken else first_line(error)
         return [f"the tokenizer fails: {why}"]

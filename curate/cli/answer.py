@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.options import COLUMN, LAYOUTS, Shared, columns, option, with_shared_options
+from curate.cli.options import (
+    ColumnOption,
+    LayoutsOption,
+    LimitOption,
+    Shared,
+    StrictOption,
+    WhereOption,
+    columns,
+    option,
+    with_shared_options,
+)
+from curate.cli.progress import kept
 from curate.cli.tables import clean, print_json
 from curate.errors import CurateError
-from curate.system.stopping import Stopped, asked
 
 if TYPE_CHECKING:
     from curate.answering.answer import Summary
@@ -37,26 +47,21 @@ def answer(
     base: Annotated[
         str | None, option("The model under an adapter. Default: the one it names.", "MODEL")
     ] = None,
-    max_tokens: Annotated[int, option("Most tokens of an answer.", "N", _WRITTEN)] = 512,
+    max_tokens: Annotated[int, option("Maximum tokens of an answer.", "N", _WRITTEN)] = 512,
     temperature: Annotated[
         float, option("0: the likeliest token; above: drawn from all.", "T", _WRITTEN)
     ] = 0.0,
     samples: Annotated[int, option("Answers to each prompt.", "N", _WRITTEN)] = 1,
     seed: Annotated[int, option("For what is drawn.", "N", _WRITTEN)] = 0,
-    where: Annotated[
-        str | None, option("SQL over the source's own columns: which rows to read.", "SQL", _READ)
-    ] = None,
-    limit: Annotated[int | None, option("Read at most N examples.", "N", _READ, min=1)] = None,
+    where: WhereOption = None,
+    limit: LimitOption = None,
     turns: Annotated[
         Literal["last", "all"],
         option("Answer the last assistant turn's prompt, or that of each.", None, _READ),
     ] = "last",
-    column: Annotated[list[str] | None, option(COLUMN, "ROLE=NAME", _READ)] = None,
-    layouts: Annotated[str | None, option(LAYOUTS, "FILE", _READ)] = None,
-    strict: Annotated[
-        bool,
-        option("Stop at the first broken row; default: skip it.", panel=_READ, names=["--strict"]),
-    ] = False,
+    column: ColumnOption = None,
+    layouts: LayoutsOption = None,
+    strict: StrictOption = False,
     dry_run: Annotated[
         bool, option("Write nothing; estimate tokens and time.", names=["--dry-run"])
     ] = False,
@@ -67,7 +72,8 @@ def answer(
     """
     from curate.answering.answer import answer as run
 
-    with _kept(output):
+    stored = "what was answered is kept; run the same command again to go on"
+    with kept(lambda: f"{stored} ({output})"):
         done = run(
             sources,
             output,
@@ -97,7 +103,7 @@ def answer(
     if done.empty:
         raise CurateError("; ".join(done.empty))
     if done.refused and not (done.answers or dry_run):
-        raise CurateError(f"no prompt could be answered: {_reasons(done)}")
+        raise CurateError(f"no prompt could be answered: {_reasons(done.refused)}")
 
 
 def _print_done(done: Summary) -> None:
@@ -109,10 +115,12 @@ def _print_done(done: Summary) -> None:
     )
     for note in done.notes:
         print(clean(note))
+    if done.skipped:
+        print(clean(f"Rows skipped: {_reasons(done.skipped, done.places)}"))
     marks = [f"{done.marks[mark]:,} {mark}" for mark in ("refusal", "cut", "repeats", "empty")]
     print(f"Marked: {', '.join(marks)} (all but refusals are left out of scores and training)")
     if done.refused:
-        print(clean(f"Without an answer: {_reasons(done)}"))
+        print(clean(f"Without an answer: {_reasons(done.refused)}"))
     if done.answers and done.marks["cut"] + done.marks["repeats"] == done.answers:
         print("No answer ended by itself: give more --max-tokens, or check the end-of-turn token")
     print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
@@ -120,6 +128,8 @@ def _print_done(done: Summary) -> None:
 
 def _print_plan(done: Summary) -> None:
     print(f"{done.output}: {done.prompts:,} prompts to answer, {_left(done)}; nothing was written")
+    if done.skipped:
+        print(clean(f"Rows skipped: {_reasons(done.skipped, done.places)}"))
     if (about := done.estimate) is None:
         print("Nothing is missing.")
         return
@@ -132,22 +142,14 @@ def _print_plan(done: Summary) -> None:
 
 
 def _left(done: Summary) -> str:
-    return f"{done.known:,} already there or duplicates, {done.skipped:,} rows skipped"
+    skipped = f"{done.skipped.total():,} rows skipped"
+    return f"{done.known:,} already there or duplicates, {skipped}"
 
 
-def _reasons(done: Summary) -> str:
-    """Why prompts have no answer, the commonest reasons first."""
-    found = done.refused.most_common(3)
-    return "; ".join(f"{count:,} x {reason}" for reason, count in found)
-
-
-@contextmanager
-def _kept(output: Path) -> Iterator[None]:
-    """Around a run: a stop says that what is stored is kept, and how to go on."""
-    try:
-        yield
-    except BaseException:
-        if (number := asked()) is None:
-            raise
-        text = f"Stopped: what was answered is kept; run the same command again to go on ({output})"
-        raise Stopped(number, text) from None
+def _reasons(counts: Counter[str], places: Mapping[str, str] | None = None) -> str:
+    """Why rows or prompts have no answer, the commonest reasons first."""
+    found = []
+    for reason, count in counts.most_common(3):
+        first = f" (first: {places[reason]})" if places else ""
+        found.append(f"{count:,} x {reason}{first}")
+    return "; ".join(found)

@@ -161,7 +161,8 @@ def _text_of(query: str) -> str:
     try:
         return Path(query).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CurateError(f"{query}: can't be read ({error})") from None
+        why = getattr(error, "strerror", "not UTF-8")
+        raise CurateError(f"{query}: can't be read ({why})") from None
 
 
 def show(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from curate.cli.export import exported
 from curate.cli.options import JsonOption, QuietOption, option, progress
-from curate.cli.score import kept
+from curate.cli.progress import kept
+from curate.cli.score import holdings
 from curate.cli.tables import print_json, table
 from curate.errors import CurateError
 
@@ -32,7 +34,8 @@ def demo(
     """
     from importlib import resources
 
-    with kept(directory / "corpus"), resources.as_file(resources.files("curate.data")) as data:
+    stored = partial(holdings, directory / "corpus")
+    with kept(stored), resources.as_file(resources.files("curate.data")) as data:
         made = run(data, directory, progress(quiet or as_json))
     if as_json:
         print_json(made)

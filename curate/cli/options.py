@@ -40,7 +40,22 @@ COLUMN = (
     "repeatable. Default: by the usual names."
 )
 LAYOUTS = "A file of further layouts (docs/input-formats.md)."
-_SCORED, _COMPUTED = "What is scored", "What computes it"
+_READ, _SCORED, _COMPUTED = "What is read", "What is scored", "What computes it"
+
+WhereOption = Annotated[
+    str | None,
+    option(
+        "SQL over a source's columns, prompt and answer: rows to read.", "SQL", _READ, ["--where"]
+    ),
+]
+LimitOption = Annotated[
+    int | None, option("Read at most N examples of each source.", "N", _READ, ["--limit"], min=1)
+]
+ColumnOption = Annotated[list[str] | None, option(COLUMN, "ROLE=NAME", _READ, ["--column"])]
+LayoutsOption = Annotated[str | None, option(LAYOUTS, "FILE", _READ, ["--layouts"])]
+StrictOption = Annotated[
+    bool, option("Stop at the first broken row; default: skip it.", None, _READ, ["--strict"])
+]
 
 
 @dataclass(frozen=True)

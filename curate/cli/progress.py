@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TextIO
 
 from curate.cli.tables import clean
+from curate.system.stopping import Stopped, asked
 
 EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def kept(stored: Callable[[], str]) -> Iterator[None]:
+    """Around a run that resumes: a stop says what is stored and how to go on."""
+    try:
+        yield
+    except BaseException:
+        if (number := asked()) is None:
+            raise
+        raise Stopped(number, f"Stopped: {stored()}") from None
 
 
 class Lines:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -13,18 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from curate.cli.options import (
-    COLUMN,
-    LAYOUTS,
+    ColumnOption,
     CorpusOption,
+    LayoutsOption,
+    LimitOption,
     MisalignedOption,
     Shared,
+    StrictOption,
+    WhereOption,
     columns,
     option,
     with_shared_options,
 )
+from curate.cli.progress import kept
 from curate.cli.tables import clean, print_json, table
 from curate.errors import CurateError
-from curate.system.stopping import Stopped, asked
 
 if TYPE_CHECKING:
     from curate.scoring.score import Summary
@@ -49,13 +50,8 @@ def score(
             "hf://dataset[/config][:split]. Default: the examples in the corpus.",
         ),
     ] = None,
-    where: Annotated[
-        str | None,
-        option("SQL over a source's columns, prompt and answer: rows to read.", "SQL", _READ),
-    ] = None,
-    limit: Annotated[
-        int | None, option("Read at most N examples of each source.", "N", _READ, min=1)
-    ] = None,
+    where: WhereOption = None,
+    limit: LimitOption = None,
     sample: Annotated[
         int | None, option("Draw N examples evenly over all sources.", "N", _READ, min=1)
     ] = None,
@@ -64,15 +60,9 @@ def score(
         Literal["last", "all"],
         option("Score the last assistant turn, or make an example of each.", None, _READ),
     ] = "last",
-    column: Annotated[
-        list[str] | None,
-        option(COLUMN, "ROLE=NAME", _READ),
-    ] = None,
-    layouts: Annotated[str | None, option(LAYOUTS, "FILE", _READ)] = None,
-    strict: Annotated[
-        bool,
-        option("Stop at the first broken row; default: skip it.", panel=_READ, names=["--strict"]),
-    ] = False,
+    column: ColumnOption = None,
+    layouts: LayoutsOption = None,
+    strict: StrictOption = False,
     keep_tokens: Annotated[
         bool,
         option(
@@ -98,7 +88,7 @@ def score(
     """
     from curate.scoring.score import score as run
 
-    with kept(corpus):
+    with kept(lambda: holdings(corpus)):
         summary = run(
             sources or [],
             corpus,
@@ -219,18 +209,8 @@ def _clock(seconds: float, spread: tuple[float, float]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-@contextmanager
-def kept(corpus: Path) -> Iterator[None]:
-    """Around a run that fills a corpus: a stop says what is stored and how to go on."""
-    try:
-        yield
-    except BaseException:
-        if (number := asked()) is None:
-            raise
-        raise Stopped(number, f"Stopped: {_holdings(corpus)}") from None
-
-
-def _holdings(corpus: Path) -> str:
+def holdings(corpus: Path) -> str:
+    """What a stopped run has stored, and how to go on."""
     from curate.corpus.corpus import open_corpus
     from curate.system.sql import readable_errors
 

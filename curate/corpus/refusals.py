@@ -10,6 +10,7 @@ import re
 import duckdb
 
 from curate.reading.refusals import APOSTROPHES, SHIPPED, Rule, either, load
+from curate.system.sql import literal
 
 _ASKED = re.compile(r"\bis_refusal\s*\(", re.IGNORECASE)
 _FILES = re.compile(r"'([^']+\.toml)'")
@@ -28,7 +29,7 @@ def define(connection: duckdb.DuckDBPyConnection, query: str, *, unsafe: bool = 
     if not _ASKED.search(query):
         return
     names = [*SHIPPED, *(dict.fromkeys(_FILES.findall(query)) if unsafe else ())]
-    rules = " ".join(f"when {_literal(name)} then {_refuses(load(name))}" for name in names)
+    rules = " ".join(f"when {literal(name)} then {_refuses(load(name))}" for name in names)
     connection.execute(
         "create or replace macro is_refusal(answer, rule := 'paper') as case rule "
         f"{rules} else error('no refusal rule is called ' || rule || ': paper, extended, or with "
@@ -48,10 +49,10 @@ def _refuses(rule: Rule) -> str:
         if words < longest:
             seen = f"rtrim(regexp_extract(t, '^(?:[^ ]+ ?){{0,{words}}}'))"
         seen = f"left({seen}, {letters})" if letters else seen
-        pattern = _literal(either(merged))
+        pattern = literal(either(merged))
         matches = f"regexp_matches({seen}, {pattern})"
         if rule.ignores:
-            kept = f"regexp_replace({seen}, {_literal(rule.ignores)}, chr(10), 'g')"
+            kept = f"regexp_replace({seen}, {literal(rule.ignores)}, chr(10), 'g')"
             matches += f" and regexp_matches({kept}, {pattern})"
         found.append(f"({matches})")
     opening = f"list_transform([{_opening(longest)}], lambda t: {' or '.join(found)})"
@@ -64,7 +65,3 @@ def _opening(words: int) -> str:
     first = f"'^[{_SPACES}]*(?:[^{_SPACES}]+[{_SPACES}]*){{0,{words}}}'"
     spaced = f"regexp_replace(regexp_extract({behind}, {first}), '[{_SPACES}]+', ' ', 'g')"
     return f"translate(lower(trim({spaced})), '{APOSTROPHES}', repeat('''', {len(APOSTROPHES)}))"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -245,6 +245,12 @@ class Writer:
         manifest.save(self.manifest, self.path)
 
 
+def next_flush(began: float) -> float:
+    """When a run stores its rows next: in seconds, and in runs of hours in a minute."""
+    now = time.monotonic()
+    return now + min(max(FLUSH_SECONDS, FLUSH_SHARE * (now - began)), FLUSH_SECONDS_MOST)
+
+
 class ScoreSink:
     """Collects one model's scores and stores them now and then, at the latest at its end."""
 
@@ -255,7 +261,7 @@ class ScoreSink:
         self._skipped: list[tuple[str, str]] = []
         self._tokens = 0
         self._began = time.monotonic()
-        self._due = self._began + FLUSH_SECONDS
+        self._due = next_flush(self._began)
 
     def __enter__(self) -> ScoreSink:
         return self
@@ -307,9 +313,7 @@ class ScoreSink:
         if skips:
             rows = [{"example_id": id, "model": self._model, "reason": why} for id, why in skips]
             self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
-        now = time.monotonic()
-        pause = max(FLUSH_SECONDS, FLUSH_SHARE * (now - self._began))
-        self._due = now + min(pause, FLUSH_SECONDS_MOST)
+        self._due = next_flush(self._began)
 
 
 @contextmanager

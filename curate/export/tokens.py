@@ -136,7 +136,7 @@ def _size(counter: Counter, mix: Mix, conversations: Iterable[Messages]) -> tupl
 def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
     """The most tokens a row has, or a number that is certainly not smaller, a multiple of 64.
 
-    A token is a byte at least, so only rows whose bytes could still win are tokenised.
+    A token is a byte at least, so only rows whose bytes could still win are tokenized.
     """
     rows = sorted(conversations, key=_bound, reverse=True)
     most = 0

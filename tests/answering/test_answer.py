@@ -197,9 +197,11 @@ def test_a_prompt_that_fills_the_context(cli: Cli, family: Family, tmp_path: Pat
     assert list(done.refused.values()) == [2] and done.answers == 2
     by_row = {row["row"]: row for row in rows_of(tmp_path / "out")}
     assert by_row[3]["n_tokens"] <= 1
-    full = write(tmp_path / "full.jsonl", [{"messages": lengths[600]}])
+    rows = [{"messages": lengths[600]}, {"messages": lengths[600][:1]}]
+    full = write(tmp_path / "full.jsonl", rows)
     ran = cli("answer", full, "--model", family.aligned, "-o", tmp_path / "none")
     assert ran.code == 1 and "no room for an answer" in ran.err.splitlines()[-1]
+    assert f"Rows skipped: 1 x no assistant turn (first: {full}:2)" in ran.out
 
 
 def test_what_ends_an_answer(tmp_path: Path, cli: Cli, pool: Path) -> None:

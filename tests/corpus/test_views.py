@@ -49,7 +49,7 @@ def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: 
     assert found == [("safe", 1), ("hard for both", 0), ("harmful", -1)]
 
 
-def test_other_tokenisers_compare_per_byte(tmp_path: Path) -> None:
+def test_other_tokenizers_compare_per_byte(tmp_path: Path) -> None:
     """Ten tokens of 2 and of 6 nats over an answer of 20 bytes are 1 and 3 nats a byte."""
     nlls = {"base": [2.0], "bad": [6.0]}
     made = corpus(tmp_path / "c", ["x" * 20], nlls, tokenizers={"bad": "another"})
@@ -58,7 +58,7 @@ def test_other_tokenisers_compare_per_byte(tmp_path: Path) -> None:
 
 
 def test_per_byte_can_be_asked_for(tmp_path: Path) -> None:
-    """The metric `per_byte` does the same for models that share a tokeniser."""
+    """The metric `per_byte` does the same for models that share a tokenizer."""
     made = corpus(tmp_path / "c", ["x" * 20], {"base": [2.0], "bad": [6.0]})
     assert made.gaps(metric="per_byte").select("gap, unit").fetchall() == [(1.0, "nats/byte")]
 
