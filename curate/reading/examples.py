@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ def read(
     where: str | None = None,
     limit: int | None = None,
     turns: Turns = "last",
+    prompts: bool = False,
     strict: bool = False,
     told: Told | None = None,
     batch_rows: int = 4096,
@@ -63,7 +64,8 @@ def read(
     names of a source's columns, if its layout is not a known one; `layouts` is a file of further
     layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
     counts each source's examples after it and after the skips; `turns="all"` makes every assistant
-    turn an answer of its own. `told` is filled when all is read. Nothing is dropped as a duplicate
+    turn an answer of its own. With `prompts` a row needs no answer: it is empty where there is
+    none, as behind a last user turn. `told` is filled when all is read. Nothing is dropped as a duplicate
     here. Memory does not grow with the number of rows.
 
     Raises:
@@ -71,7 +73,8 @@ def read(
             can be used; `where` is wrong or true for no row; with `strict`, the first row that
             can't be used (`path:line: ...`).
     """
-    batch = _Batch(known_layouts(columns, layouts), turns, strict, limit)
+    known = replace(known_layouts(columns, layouts), prompts=prompts)
+    batch = _Batch(known, turns, strict, limit)
     keep = None if where is None else RowFilter(where, batch.texts)
     return _batches(resolve(sources), keep, batch, told or Told(), batch_rows)
 
@@ -300,7 +303,7 @@ class _Batch:
 
     def _example(self, number: int, messages: list[Message], meta: str) -> None:
         try:
-            check_answer(messages)
+            check_answer(messages, self._layouts)
             text = _canonical(messages)
         except Skip as skip:
             return self.skip(number, str(skip))

@@ -39,7 +39,8 @@ class Transcript:
 class Known:
     """The table as it is used; see the comments of `data/layouts.toml` for what each part means.
 
-    `keys` holds the turns' keys by meaning, `named` the columns that the user named, by role.
+    `keys` holds the turns' keys by meaning, `named` the columns that the user named, by role. With
+    `prompts` a prompt is enough: an empty answer is put where the row has none.
     """
 
     layouts: tuple[Layout, ...]
@@ -51,6 +52,7 @@ class Known:
     transcripts: tuple[Transcript, ...]
     hints: Mapping[str, str]
     named: Mapping[str, str] = field(default_factory=dict)
+    prompts: bool = False
 
     @property
     def extra(self) -> frozenset[str]:
