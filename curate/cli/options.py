@@ -32,7 +32,9 @@ def option(
 
 CorpusOption = Annotated[Path, option("The corpus folder.", "DIR", names=["--corpus", "-c"])]
 JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"])]
-QuietOption = Annotated[bool, option("Hide progress and notes.", names=["--quiet", "-q"])]
+QuietOption = Annotated[
+    bool, option("Hide progress and notes, but not warnings.", names=["--quiet", "-q"])
+]
 ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
 
 COLUMN = (
@@ -208,11 +210,10 @@ def read_template(path: Path | None) -> str | None:
 
 
 def progress(quiet: bool) -> Progress:
-    """A bar in a terminal, lines in a log, or nothing."""
-    from curate.cli.progress import Bar, Lines
-    from curate.system.progress import Silent
+    """A bar in a terminal, lines in a log, or warnings alone."""
+    from curate.cli.progress import Bar, Lines, Warnings
 
-    return Silent() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
+    return Warnings() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
 _ENGINE = {

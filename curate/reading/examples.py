@@ -63,10 +63,11 @@ def read(
     `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to the
     names of a source's columns, if its layout is not a known one; `layouts` is a file of further
     layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
-    counts each source's examples after it and after the skips; `turns="all"` makes every assistant
-    turn an answer of its own. With `prompts` a row needs no answer: it is empty where there is
-    none, as behind a last user turn. `told` is filled when all is read. Nothing is dropped as a duplicate
-    here. Memory does not grow with the number of rows.
+    counts the examples of each argument, be it a folder of many files, after it and after the
+    skips; `turns="all"` makes every assistant turn an answer of its own. With `prompts` a row needs
+    no answer: it is empty where there is none, as behind a last user turn. `told` is filled when
+    all is read. Nothing is dropped as a duplicate here. Memory does not grow with the number of
+    rows.
 
     Raises:
         CurateError: a source can't be read or has no known layout; there is no row, or none that
@@ -92,7 +93,9 @@ def _batches(
             yield raw
 
     for source in sources:
-        batch.begin(source.name)
+        batch.begin(source)
+        if seen and batch.is_done():
+            continue
         before, found = seen, counted(source)
         for number, row in keep.rows(source.name, found) if keep else found:
             kept += 1
@@ -163,12 +166,13 @@ class _Batch:
         self.count = 0  # examples in all, over every batch
         self._layouts = known
         self._unread: dict[str, Unread] = {}
+        self._given: Counter[str] = Counter()  # examples by the argument that meant their source
         self._clear()
 
-    def begin(self, source: str) -> None:
+    def begin(self, source: Source) -> None:
         """Start with another source."""
-        self.source = source
-        self._unread[source] = Unread(self._layouts)
+        self.source, self._asked = source.name, source.asked or source.name
+        self._unread[self.source] = Unread(self._layouts)
         self._reasons: Counter[str] = Counter()
         self._before = self.count
         self._known, self._unknown = False, ""
@@ -176,8 +180,8 @@ class _Batch:
         self._lacking = set(self._layouts.extra)
 
     def is_done(self) -> bool:
-        """Tell whether the source has given as many examples as are wanted of each."""
-        return self.count - self._before == self.limit
+        """Tell whether the argument has given as many examples as are wanted of each."""
+        return self._given[self._asked] == self.limit
 
     def end(self) -> None:
         """Finish a source, or its first rows.
@@ -308,6 +312,7 @@ class _Batch:
         except Skip as skip:
             return self.skip(number, str(skip))
         self.count += 1
+        self._given[self._asked] += 1
         self._bytes += 2 * len(text) + len(meta)
         self._found.append((_hash(text), self.source, number, messages, meta))
         return None

@@ -103,9 +103,9 @@ def run_pass(
             refuse_changed(models)
         for model in models:
             if told := writer.note_run(model.name, backend.name, backend.dtype):
-                progress.note(told)
+                progress.warn(told)
             if model.adapter and changes_nothing(model.adapter):
-                progress.note(
+                progress.warn(
                     f"{model.name}: its adapter changes nothing, since one factor of each product "
                     f"is zero: was {model.adapter} trained?"
                 )

@@ -114,6 +114,22 @@ def look_up(repo: Repo, note: Callable[[str], None] = lambda _: None) -> tuple[s
     return call(repo, ask, note)
 
 
+def blobs(repo: Repo) -> dict[str, str]:
+    """The repository's files, with what the hub knows their contents by.
+
+    Raises:
+        CurateError: see `call`.
+    """
+    from huggingface_hub import HfApi
+
+    asked: Any = {"repo_type": repo.kind, "revision": repo.revision, "files_metadata": True}
+    found = call(repo, lambda: HfApi().repo_info(repo.id, **asked))
+    return {
+        file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
+        for file in found.siblings or ()
+    }
+
+
 def cached_commit(repo: Repo) -> str | None:
     """The commit that the local cache has for a revision, as of the last request to the Hub."""
     from huggingface_hub import HfApi

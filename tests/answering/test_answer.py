@@ -160,7 +160,7 @@ def test_prompts_alone(family: Family, tmp_path: Path) -> None:
         "Hello",
     ]
     assert found[4]["messages"][:3] == [
-        turn | dict(weight=None, reasoning_content=None) for turn in turns
+        turn | {"weight": None, "reasoning_content": None} for turn in turns
     ]
     assert found[1]["topic"] == "numbers" and {row["old_answer"] for row in found.values()} == {
         None
