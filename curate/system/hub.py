@@ -270,10 +270,13 @@ def _told(repo: Repo, error: Exception) -> CurateError:
             )
         if isinstance(each, httpx2.ProxyError):
             return Unreachable(f"{repo}: the proxy refuses ({_brief(each)}). Check HTTPS_PROXY.")
-        if isinstance(each, (httpx2.TransportError, ConnectionError, TimeoutError)):
+        cut = type(each) is OSError and each.errno is None  # see `_pause`
+        if cut or isinstance(each, (httpx2.TransportError, ConnectionError, TimeoutError)):
+            broken = cut or isinstance(each, httpx2.RemoteProtocolError)
+            what = "ended its answer too early" if broken else "can't be reached"
             return Unreachable(
-                f"{repo}: {constants.ENDPOINT} can't be reached ({_brief(each)}). Check the "
-                "network, then run it again."
+                f"{repo}: {constants.ENDPOINT} {what} ({_brief(each)}). Check the network, then "
+                "run it again."
             )
         if isinstance(each, OSError) and each.errno is not None:
             return CurateError(
@@ -299,6 +302,11 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
     where = f"the hub has no {repo.kind} {repo.id}"
     if isinstance(error, GatedRepoError):
         why = f"gated. Accept the conditions at {repo.url}, then log in: hf auth login"
+        if status == 403:
+            why = (
+                f"gated, and the account of your token has no access. Accept the conditions at "
+                f"{repo.url} with it, and wait if its owners grant access by hand"
+            )
     elif isinstance(error, RevisionNotFoundError):
         why = f"no such revision. {_revisions(repo)}"
     elif isinstance(error, RemoteEntryNotFoundError):

@@ -344,7 +344,7 @@ def test_a_stop_before_anything_is_stored(
     def interrupted(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("curate.scoring.score.resolve", interrupted)
+    monkeypatch.setattr("curate.scoring.score.find_all", interrupted)
     ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
     assert ran.code == 143
     assert ran.err == "Stopped: nothing is stored yet; run the same command again to start over\n"
