@@ -227,6 +227,23 @@ def test_what_is_not_read_is_named_once(
         assert part in told.notes[0]
 
 
+def test_named_columns_of_one_of_several_sources(tmp_path: Path) -> None:
+    """Another is read by the usual names, and told; what no source has is an error."""
+    own = write(tmp_path / "own.jsonl", [{"ask": "q?", "reply": "a", "tone": "b"}])
+    usual = write(tmp_path / "usual.jsonl", [PAIR] * 2)
+    told, columns = Told(), {"prompt": "ask", "answer": "reply", "system": "tone"}
+    where = "length(answer) > 0"
+    examples, _ = take(usual, own, told=told, columns=columns, where=where)
+    assert [row["source"] for row in examples] == [str(usual)] * 2 + [str(own)]
+    assert told.notes == [
+        f"{usual}: no column ask or reply or tone; the usual names are read there"
+    ]
+    with pytest.raises(CurateError, match="no row has a column 'aks'"):
+        take(usual, write(tmp_path / "b.jsonl", [PAIR]), columns={"prompt": "aks"})
+    with pytest.raises(CurateError, match="no column 'ask'"):
+        take(usual, columns=columns)
+
+
 def test_sources_with_the_same_note_share_it(tmp_path: Path) -> None:
     """A folder of many files is one line."""
     for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
