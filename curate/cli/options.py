@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from curate.errors import CurateError
 
@@ -248,10 +248,15 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; an option of earlier versions is one line that names the new one."""
+        """Parse arguments; one line for an option of earlier versions, or given twice."""
         for name in (arg.partition("=")[0] for arg in args):
             if name in MOVED.get(self.name, {}):
                 typer.echo(f"Error: {name} is gone: {MOVED[self.name][name]}", err=True)
+                raise typer.Exit(2)
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in (each for each in given if isinstance(each, TyperOption)):
+            if given.count(option) > 1 and not (option.multiple or option.is_flag):
+                typer.echo(f"Error: {option.opts[0]} is given twice, and takes one value", err=True)
                 raise typer.Exit(2)
         return super().parse_args(ctx, args)
 

@@ -269,7 +269,7 @@ class _Batch:
     def _conversation(self, row: dict[str, Any]) -> Conversation:
         """A row by the named columns; in a source of several that lacks all, by the usual ones."""
         if self._lacking:
-            self._lacking -= row.keys()
+            self._lacking.difference_update(row)
         try:
             return conversation(row, self._layouts)
         except UnknownFormat:
