@@ -106,7 +106,7 @@ class Earlier(BaseModel):
 
 
 def load(path: Path, into: str | None = None) -> Earlier:
-    """Read an export's manifest, or that of its folder or data; `into` is where the narrow set is now.
+    """Read an export's manifest, or that of its folder or data; `into` is the narrow set's place.
 
     Raises:
         CurateError: it can't be read, or is none; `into` is given, and it records no narrow set.

@@ -60,7 +60,9 @@ def refuse_moved(
     Raises:
         CurateError: that of `check_compatible` for them.
     """
-    for name, each in found if record and record.settings else ():
+    if record is None or record.settings is None:
+        return
+    for name, each in found:
         known = record.models.get(name)
         if known and known.commit and weights_differ(each, known.reference, known.commit):
             entry = replace(known, reference=str(each.at), commit=each.commit, fingerprint="?")

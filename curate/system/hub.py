@@ -122,8 +122,9 @@ def blobs(repo: Repo) -> dict[str, str]:
     """
     from huggingface_hub import HfApi
 
-    asked: Any = {"repo_type": repo.kind, "revision": repo.revision, "files_metadata": True}
-    found = call(repo, lambda: HfApi().repo_info(repo.id, **asked))
+    hub: Any = HfApi()
+    asked = {"repo_type": repo.kind, "revision": repo.revision, "files_metadata": True}
+    found = call(repo, lambda: hub.repo_info(repo.id, **asked))
     return {
         file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
         for file in found.siblings or ()
