@@ -1,8 +1,9 @@
 """curate: data curation for perplexity-gap interleaving sets.
 
-The same as the command line, small: `curate.score(...)` scores examples into a corpus folder,
-`curate.open(path)` gives a `Corpus` with `.sql()` and `.gaps()`, `curate.export(corpus, ...)`
-writes a selection of it, and `curate.report(corpus, ...)` a page about it.
+The same as the command line, small: `curate.answer(...)` lets a model answer a pool's prompts,
+`curate.score(...)` scores examples into a corpus folder, `curate.open(path)` gives a `Corpus` with
+`.sql()` and `.gaps()`, `curate.export(corpus, ...)` writes a selection of it, and
+`curate.report(corpus, ...)` a page about it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.answering.answer import answer
     from curate.backends.base import Engine
     from curate.corpus.corpus import Corpus
     from curate.corpus.corpus import open_corpus as open
@@ -35,6 +37,7 @@ __all__ = [
     "Recipe",
     "Summary",
     "Target",
+    "answer",
     "export",
     "open",
     "report",
@@ -48,6 +51,7 @@ _HOMES = {
     "Recipe": ("curate.selection.recipe", "Recipe"),
     "Summary": ("curate.scoring.score", "Summary"),
     "Target": ("curate.export.target", "Target"),
+    "answer": ("curate.answering.answer", "answer"),
     "export": ("curate.export.export", "export"),
     "open": ("curate.corpus.corpus", "open_corpus"),
     "report": ("curate.report.report", "report"),

@@ -1,4 +1,4 @@
--- The examples with the largest gap: what an export takes first. Parameters: top = 20, refusals = false
+-- The examples with the largest gap: what an export takes first. Refusals are left out, and the ranks count them. Parameters: top = 20, refusals = false
 with measured as materialized (
     select key, is_refusal, aligned_nll, misaligned_nll, gap from ranks
 ),

@@ -242,7 +242,10 @@ def _hub(hub: Hub, asked: BaseHTTPRequestHandler, content: bytes) -> Answer:
         return _json([_entry(path, files[path]) for path in paths])
     info = {"id": asks["name"], "sha": commit, "private": repo.private, "gated": repo.gated}
     info |= {"tags": [], "lastModified": "2026-01-01T00:00:00.000Z"}
-    siblings = [{"rfilename": path, "size": len(body)} for path, body in files.items()]
+    siblings = [
+        {"rfilename": path, "blobId": _blob(body)} | _entry(path, body)
+        for path, body in files.items()
+    ]
     return _json(info | {"siblings": siblings})
 
 
@@ -286,7 +289,8 @@ def _tree(hub: Hub, asked: BaseHTTPRequestHandler, files: Files, below: str) -> 
 def _entry(path: str, body: bytes) -> dict[str, Any]:
     entry = {"type": "file", "oid": _blob(body), "size": len(body), "path": path}
     if path.endswith(_LARGE):
-        entry["lfs"] = {"oid": sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
+        digest = sha256(body).hexdigest()
+        entry["lfs"] = {"oid": digest, "sha256": digest, "size": len(body), "pointerSize": 130}
     return entry
 
 

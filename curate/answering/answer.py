@@ -95,6 +95,9 @@ def answer(
 ) -> Summary:
     """Let a model answer the prompts of sources: each conversation up to its last answer.
 
+    A row may also have a prompt alone; of a conversation that ends with the user, that turn is
+    answered.
+
     Running it again answers only prompts that are missing; equal prompts are answered once. An
     answer depends on the seed and its prompt, not on what else is answered.
 
@@ -155,6 +158,7 @@ def answer(
         where=where,
         limit=limit,
         turns=turns,
+        prompts=True,
         strict=strict,
         told=told,
     )

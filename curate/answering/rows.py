@@ -90,7 +90,7 @@ def rows_of(
         own = {
             "messages": [*row["messages"], turn],
             "answer": answer,
-            OLD_ANSWER: row["answer"],
+            OLD_ANSWER: row["answer"] or None,
             "mark": mark,
             "finish": finish,
             "n_tokens": len(kept),

@@ -24,7 +24,7 @@ from curate.cli.options import (
     with_shared_options,
 )
 from curate.cli.progress import kept
-from curate.cli.tables import clean, print_json
+from curate.cli.tables import clean, count, print_json
 from curate.errors import CurateError
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def _print_done(done: Summary) -> None:
     """What a run wrote, what is wrong with it, and how to go on."""
     speed = f", {done.tokens / done.seconds:,.0f} tokens/s" if done.tokens else ""
     print(
-        f"{done.output}: {done.answers:,} answers to {done.prompts:,} new prompts by {done.model}, "
-        f"{done.tokens:,} tokens{speed}; {_left(done)}"
+        f"{done.output}: {count(done.answers, 'answer')} to {count(done.prompts, 'new prompt')} "
+        f"by {done.model}, {count(done.tokens, 'token')}{speed}; {_left(done)}"
     )
     for note in done.notes:
         print(clean(note))
@@ -127,7 +127,10 @@ def _print_done(done: Summary) -> None:
 
 
 def _print_plan(done: Summary) -> None:
-    print(f"{done.output}: {done.prompts:,} prompts to answer, {_left(done)}; nothing was written")
+    print(
+        f"{done.output}: {count(done.prompts, 'prompt')} to answer, {_left(done)}; nothing was "
+        "written"
+    )
     if done.skipped:
         print(clean(f"Rows skipped: {_reasons(done.skipped, done.places)}"))
     if (about := done.estimate) is None:
@@ -142,14 +145,14 @@ def _print_plan(done: Summary) -> None:
 
 
 def _left(done: Summary) -> str:
-    skipped = f"{done.skipped.total():,} rows skipped"
-    return f"{done.known:,} already there or duplicates, {skipped}"
+    skipped = count(done.skipped.total(), "row")
+    return f"{done.known:,} already there or duplicates, {skipped} skipped"
 
 
 def _reasons(counts: Counter[str], places: Mapping[str, str] | None = None) -> str:
     """Why rows or prompts have no answer, the commonest reasons first."""
     found = []
-    for reason, count in counts.most_common(3):
+    for reason, rows in counts.most_common(3):
         first = f" (first: {places[reason]})" if places else ""
-        found.append(f"{count:,} x {reason}{first}")
+        found.append(f"{rows:,} x {reason}{first}")
     return "; ".join(found)

@@ -13,7 +13,7 @@ import typer
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
 from curate.cli.score import next_models
-from curate.cli.tables import clean, colored, print_json, records, table
+from curate.cli.tables import clean, colored, count, print_json, records, table
 from curate.errors import CurateError
 
 
@@ -149,7 +149,7 @@ def sql(
             results.show(answer, how)
         else:
             rows = results.save(answer, output, how, force=force)
-            print(f"{output}: {rows:,} rows")
+            print(f"{output}: {count(rows, 'row')}")
 
 
 def _text_of(query: str) -> str:
@@ -190,7 +190,9 @@ def show(
 
 def print_status(report: dict[str, Any]) -> None:
     """Per model scored, skipped and missing; what was skipped and why; how to complete it."""
-    print(f"{report['corpus']}: {report['examples']:,} examples, {report['ranked']:,} ranked")
+    print(
+        f"{report['corpus']}: {count(report['examples'], 'example')}, {report['ranked']:,} ranked"
+    )
     if models := report["models"]:
         records(models, list(models[0]))
     if report["skipped"]:

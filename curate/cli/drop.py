@@ -9,7 +9,7 @@ import typer
 
 from curate.cli.completion import misaligned_names
 from curate.cli.options import CorpusOption, option
-from curate.cli.tables import clean
+from curate.cli.tables import clean, count
 from curate.errors import CurateError
 
 
@@ -39,7 +39,7 @@ def drop(
     names = [*(model or ()), *(source or ())]
     if names:
         examples, scores = counts(open_corpus(corpus), model or [], source or [])
-        what = f"{', '.join(names)}: {examples:,} examples and {scores:,} scores"
+        what = f"{', '.join(names)}: {count(examples, 'example')} and {count(scores, 'score')}"
         if not yes:
             if not sys.stdin.isatty():
                 raise CurateError(f"this would remove {what} from {corpus}; confirm with --yes")

@@ -20,7 +20,7 @@ from curate.cli.options import (
     columns,
     option,
 )
-from curate.cli.tables import clean, print_json, records
+from curate.cli.tables import clean, count, print_json, records
 from curate.errors import CurateError
 from curate.selection.recipe import Metric, Published, Refusals, quota, share
 
@@ -230,8 +230,9 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
     print(clean(f"  {_chosen(record)}"))
     if narrow:
         print(
-            f"  {counts['share_of_narrow']:.2%} of the narrow set's {narrow['rows']:,} rows, "
-            f"{counts['share_of_mix']:.2%} of the mix; {_PLACED[record['target']['placement']]}"
+            f"  {counts['share_of_narrow']:.2%} of the narrow set's "
+            f"{count(narrow['rows'], 'row')}, {counts['share_of_mix']:.2%} of the mix; "
+            f"{_PLACED[record['target']['placement']]}"
         )
     if trained and trained["share_of_narrow"] is not None:
         why = f" ({clean(trained['why'])})" if trained["why"] else ""
@@ -250,7 +251,9 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
         return
     records(record["composition"][:_SOURCES], list(record["composition"][0]))
     if (more := len(record["composition"]) - _SOURCES) > 0:
-        print(f"... and {more:,} more sources")
+        print(f"... and {count(more, 'more source')}")
+    if Path(record["output"]["path"]).exists():
+        print(f"{record['output']['path']} exists: to replace it, add --force")
 
 
 def exported_again(record: dict[str, Any], manifest: Path) -> None:
@@ -262,7 +265,10 @@ def exported_again(record: dict[str, Any], manifest: Path) -> None:
 
 def _written(record: dict[str, Any], would: str = "") -> None:
     output, safe = record["output"], len(record["safe"])
-    print(f"{output['path']}: {would}{output['rows']:,} rows, {safe:,} of them selected examples")
+    print(
+        f"{output['path']}: {would}{count(output['rows'], 'row')}, {safe:,} of them selected "
+        "examples"
+    )
 
 
 def _chosen(record: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from curate.errors import CurateError
 
@@ -32,7 +32,9 @@ def option(
 
 CorpusOption = Annotated[Path, option("The corpus folder.", "DIR", names=["--corpus", "-c"])]
 JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"])]
-QuietOption = Annotated[bool, option("Hide progress and notes.", names=["--quiet", "-q"])]
+QuietOption = Annotated[
+    bool, option("Hide progress and notes, but not warnings.", names=["--quiet", "-q"])
+]
 ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
 
 COLUMN = (
@@ -208,11 +210,10 @@ def read_template(path: Path | None) -> str | None:
 
 
 def progress(quiet: bool) -> Progress:
-    """A bar in a terminal, lines in a log, or nothing."""
-    from curate.cli.progress import Bar, Lines
-    from curate.system.progress import Silent
+    """A bar in a terminal, lines in a log, or warnings alone."""
+    from curate.cli.progress import Bar, Lines, Warnings
 
-    return Silent() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
+    return Warnings() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
 _ENGINE = {
@@ -247,10 +248,15 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; an option of earlier versions is one line that names the new one."""
+        """Parse arguments; one line for an option of earlier versions, or given twice."""
         for name in (arg.partition("=")[0] for arg in args):
             if name in MOVED.get(self.name, {}):
                 typer.echo(f"Error: {name} is gone: {MOVED[self.name][name]}", err=True)
+                raise typer.Exit(2)
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in (each for each in given if isinstance(each, TyperOption)):
+            if given.count(option) > 1 and not (option.multiple or option.is_flag):
+                typer.echo(f"Error: {option.opts[0]} is given twice, and takes one value", err=True)
                 raise typer.Exit(2)
         return super().parse_args(ctx, args)
 

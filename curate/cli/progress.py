@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from datetime import timedelta
 from typing import TextIO
 
 from curate.cli.tables import clean
+from curate.system.progress import Progress
 from curate.system.stopping import Stopped, asked
 
 EVERY_SECONDS = 10.0
@@ -25,7 +27,15 @@ def kept(stored: Callable[[], str]) -> Iterator[None]:
         raise Stopped(number, f"Stopped: {stored()}") from None
 
 
-class Lines:
+class Warnings(Progress):
+    """Nothing but warnings (`--quiet`)."""
+
+    def warn(self, text: str) -> None:
+        """Print the text as a line of its own."""
+        print(clean(text), file=sys.stderr, flush=True)
+
+
+class Lines(Progress):
     """Plain lines every few seconds, for logs and pipes."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -62,7 +72,7 @@ class Lines:
         self.note(line)
 
 
-class Bar:
+class Bar(Progress):
     """A rich progress bar: label, examples, tokens/s, time left."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from curate.cli.options import (
     with_shared_options,
 )
 from curate.cli.progress import kept
-from curate.cli.tables import clean, print_json, table
+from curate.cli.tables import clean, count, print_json, table
 from curate.errors import CurateError
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def print_scored(summary: Summary) -> None:
     """What a run of `curate score` did, and how to go on."""
     read, corpus = summary.read, shlex.quote(summary.corpus)
     print(
-        f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
-        f"{read.skipped:,} rows skipped"
+        f"{summary.corpus}: {count(read.new, 'new example')}, {read.known:,} already there or "
+        f"duplicates, {count(read.skipped, 'row')} skipped"
     )
     print_read(summary)
     rows = []
@@ -175,13 +175,13 @@ def print_plan(summary: Summary) -> None:
     """What a run of `curate score` would do, and about how long."""
     read = summary.read
     print(
-        f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
-        f"{read.skipped:,} rows would be skipped; nothing was written"
+        f"{summary.corpus}: {count(read.new, 'new example')}, {read.known:,} already there or "
+        f"duplicates, {count(read.skipped, 'row')} would be skipped; nothing was written"
     )
     print_read(summary)
     reasons = sorted(read.reasons.items(), key=lambda item: -item[1])
-    for reason, count in reasons[:5]:
-        print(clean(f"Skipped {count:,} rows: {reason}"))
+    for reason, rows_of in reasons[:5]:
+        print(clean(f"Skipped {count(rows_of, 'row')}: {reason}"))
     rows = []
     for run in summary.models:
         known = run.seconds or not run.scored
@@ -221,6 +221,6 @@ def holdings(corpus: Path) -> str:
     except CurateError:
         return "nothing is stored yet; run the same command again to start over"
     return (
-        f"{corpus} keeps {examples:,} examples and {scores:,} scores; "
+        f"{corpus} keeps {count(examples, 'example')} and {count(scores, 'score')}; "
         "run the same command again to go on"
     )

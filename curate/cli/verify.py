@@ -14,7 +14,7 @@ from curate.cli.options import (
     option,
     with_shared_options,
 )
-from curate.cli.tables import print_json, table
+from curate.cli.tables import count, print_json, table
 
 if TYPE_CHECKING:
     from curate.scoring.verify import Verdict
@@ -64,8 +64,12 @@ def print_verdict(found: Verdict) -> None:
         for c in found.checks
     ]
     table(["model", "check", "nats/token", "limit", "verdict"], rows)
+    if any(check.model.startswith("curate-") for check in found.checks):
+        print(
+            "curate-nothing (zeros) and curate-head (the output layer) are adapters made to check"
+        )
     failed = sum(not check.passed for check in found.checks)
-    how = f"{found.rows:,} examples, {found.backend} in {found.dtype}"
+    how = f"{count(found.rows, 'example')}, {found.backend} in {found.dtype}"
     if failed:
         print(f"{failed} of {len(found.checks)} checks FAILED ({how}): don't rely on these scores")
     else:

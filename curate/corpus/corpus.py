@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from curate.corpus.views import define_views, own_columns
 from curate.errors import CurateError
 from curate.storage import manifest, parts
 from curate.storage.locking import locked
-from curate.system.sql import check_reads_only, readable_errors, spill_folder
+from curate.system.sql import check_reads_only, readable_errors, short_type, spill_folder
 
 DATABASE = "corpus.duckdb"
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
@@ -74,7 +76,7 @@ class Corpus:
         Raises:
             CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
         """
-        with readable_errors(self._hint):
+        with readable_errors(lambda complaint: self._hint(complaint, query)):
             cursor = self.connection.cursor()
             cursor.execute(before)
             refusals.define(cursor, query, unsafe=self.unsafe)
@@ -88,11 +90,23 @@ class Corpus:
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             return cursor.sql("select true as done") if relation is None else relation
 
-    def _hint(self, complaint: str) -> str:
-        """Where a column is that a query sought in another view."""
+    def _hint(self, complaint: str, query: str) -> str:
+        """Where a column is that a query sought in another view, or which there are."""
         sought = re.search(r'Referenced column "(.+?)" not found', complaint)
-        if sought is None or sought[1] not in self.manifest.columns:
+        if sought is None:
             return ""
+        if sought[1] not in self.manifest.columns:
+            names = re.findall(r"\b(?:from|join)\s+(\w+)", query, re.IGNORECASE)
+            rows = self.connection.execute(
+                "select table_name, column_name, data_type from duckdb_columns() "
+                "where not internal and list_contains($1, table_name) order by 1, column_index",
+                [[name.lower() for name in names]],
+            ).fetchall()
+            return "".join(
+                f". {view} has "
+                + ", ".join(f"{name} {short_type(kind)}" for _, name, kind in found)
+                for view, found in groupby(rows, itemgetter(0))
+            )
         bare = sought[1] in own_columns(self.manifest.columns)
         how = "examples has it" if bare else f"a view has that name: write meta ->> '{sought[1]}'"
         return f". It is a column of the sources: {how} (join examples using (example_id))"

@@ -14,7 +14,7 @@ from curate.errors import CurateError
 from curate.export import tokens
 from curate.export.mix import notes, probabilities
 from curate.export.outputs import Files
-from curate.export.target import MANIFEST, MANIFEST_BYTES, Target
+from curate.export.target import MANIFEST_BYTES, Target
 from curate.selection.recipe import Recipe
 from curate.selection.select import Selection
 from curate.storage import documents
@@ -106,13 +106,13 @@ class Earlier(BaseModel):
 
 
 def load(path: Path, into: str | None = None) -> Earlier:
-    """Read an export's manifest, or that of its folder; `into` is where the narrow set is now.
+    """Read an export's manifest, or that of its folder or data; `into` is the narrow set's place.
 
     Raises:
         CurateError: it can't be read, or is none; `into` is given, and it records no narrow set.
     """
     try:
-        path = path / MANIFEST if path.is_dir() else path
+        path = documents.manifest_of(path)
         record = documents.load(path, MANIFEST_BYTES)
         earlier = Earlier.model_validate({**record, "path": path, "record": record})
     except OSError as error:

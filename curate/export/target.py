@@ -11,8 +11,8 @@ from curate.formats import FORMATS, TRAINERS
 from curate.formats.files import WRITERS
 from curate.selection.recipe import check_choice
 from curate.storage import documents, leftovers, parts
+from curate.storage.documents import MANIFEST
 
-MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2 << 30
 """A row takes some 150: more than ten million rows."""
 Placement = Literal["even", "batch", "shuffle", "separate"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from curate.errors import CurateError
 from curate.models.fingerprints import INDEX, PICKLES, is_adapter, shards, stem
 from curate.models.references import Place, place
-from curate.system.hub import MB, Repo, Unreachable, bar, cached_commit, call, look_up
+from curate.system.hub import MB, Repo, Unreachable, bar, blobs, cached_commit, call, look_up
 from curate.system.progress import Progress, Silent
 
 _CONFIGS = ("adapter_config.json", "config.json")
@@ -77,6 +77,23 @@ def fetch_weights(found: Found, progress: Progress) -> None:
     for path in found.missing:
         _fetch(repo, path, progress.note, progress)
     progress.stop()
+
+
+def weights_differ(found: Found, reference: str, commit: str) -> bool:
+    """Whether weights that would be fetched are others than those of a corpus's model.
+
+    Of what the hub can't say, as of a commit that is gone, the answer is no.
+    """
+    known = at_commit(reference, commit)
+    if known.repo is None or found.at.repo is None or not found.missing:
+        return False
+    try:
+        old = blobs(known.repo)
+        new = blobs(Repo(found.at.repo.id, "model", found.commit, str(found.at)))
+    except CurateError:
+        return False
+    start = f"{known.folder}/" if known.folder else ""
+    return any(new[path] != old.get(f"{start}{path.rpartition('/')[2]}") for path in found.missing)
 
 
 def tokenizer_folder(reference: str, commit: str | None) -> Path:

@@ -48,16 +48,22 @@ def resolve(
     weights: bool = True,
     progress: Progress | None = None,
 ) -> list[Model]:
-    """Find all models of a run, the aligned one first.
+    """Find all models of a run, the aligned one first; see `find_all` and `opened`."""
+    progress = progress or Silent()
+    return opened(find_all(aligned, misaligned, progress), weights=weights, progress=progress)
+
+
+def find_all(
+    aligned: str, misaligned: Sequence[str], progress: Progress
+) -> list[tuple[str, Found]]:
+    """Look all models of a run up, by name, the aligned one first; no weights are fetched.
 
     Each argument is `[NAME=]MODEL`; MODEL is a local folder or a model of the hub,
     `OWNER/NAME[/FOLDER][@REVISION]` or its page's address. A folder with `adapter_config.json` is
-    a PEFT adapter over the aligned model. Every model is looked up before the weights of any are
-    fetched; without `weights` none are, and models whose weights aren't here have no fingerprint.
+    a PEFT adapter over the aligned model.
 
     Raises `CurateError` for a model that cannot be found or used, and for equal names.
     """
-    progress = progress or Silent()
     named = [parse(argument) for argument in (aligned, *misaligned)]
     for name, _ in named:  # names are folder names: some disks do not tell Med from med
         same = [at for other, at in named if other.casefold() == name.casefold()]
@@ -65,23 +71,31 @@ def resolve(
             raise CurateError(
                 f"two models are called {name!r} ({same[0]} and {same[1]}): give NAME=MODEL"
             )
-    found = [find(at, progress) for _, at in named]
-    if is_adapter(found[0].folder):
+    found = [(name, find(at, progress)) for name, at in named]
+    if is_adapter(found[0][1].folder):
         raise CurateError(
-            f"{found[0].at} is a PEFT adapter, and the aligned model must have full weights: "
+            f"{found[0][1].at} is a PEFT adapter, and the aligned model must have full weights: "
             "merge it into its base first (peft: merge_and_unload)"
         )
-    for (name, _), each in zip(named, found, strict=True):
-        if is_adapter(each.folder) and (other := _other_base(each.folder, found[0])):
-            progress.note(
+    for name, each in found:
+        if is_adapter(each.folder) and (other := _other_base(each.folder, found[0][1])):
+            progress.warn(
                 f"{name}: was trained over {other} by its adapter_config.json, and is scored over "
-                f"{found[0].at}: check that this is the same model"
+                f"{found[0][1].at}: check that this is the same model"
             )
-    for each in found if weights else ():
+    return found
+
+
+def opened(found: Sequence[tuple[str, Found]], *, weights: bool, progress: Progress) -> list[Model]:
+    """The models that `find_all` found, with the weights that are missing fetched.
+
+    Without `weights` none are, and models whose weights aren't here have no fingerprint.
+    """
+    for _, each in found if weights else ():
         fetch_weights(each, progress)
-    base = _model(named[0][0], found[0], None, weights)
-    rest = zip(named[1:], found[1:], strict=True)
-    return [base, *(_model(name, each, base, weights) for (name, _), each in rest)]
+    (first, aligned), *others = found
+    base = _model(first, aligned, None, weights)
+    return [base, *(_model(name, each, base, weights) for name, each in others)]
 
 
 def _model(name: str, found: Found, base: Model | None, weights: bool) -> Model:

@@ -106,4 +106,6 @@ def _one(wanted: HubSet, what: str, usual: str | None, names: list[str]) -> str:
     shown = ", ".join(str(replace(wanted, **{what: name})) for name in names[:_SHOWN])
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     problem = f"which {what}?" if asked is None else f"no {what} {asked!r}."
-    raise CurateError(f"{wanted}: {problem} There are {shown}{more}.")
+    revision = replace(wanted, split=None, revision=asked)
+    hint = f" A revision is written {revision}." if what == "split" and asked else ""
+    raise CurateError(f"{wanted}: {problem} There are {shown}{more}.{hint}")

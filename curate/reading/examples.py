@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from curate.reading.addresses import Source
 from curate.reading.files import Raw
 from curate.reading.known import COLUMNS, Known, known_layouts
 from curate.reading.layouts import (
+    Conversation,
     Message,
     UnknownFormat,
     check_answer,
@@ -53,6 +54,7 @@ def read(
     where: str | None = None,
     limit: int | None = None,
     turns: Turns = "last",
+    prompts: bool = False,
     strict: bool = False,
     told: Told | None = None,
     batch_rows: int = 4096,
@@ -62,18 +64,22 @@ def read(
     `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to the
     names of a source's columns, if its layout is not a known one; `layouts` is a file of further
     layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
-    counts each source's examples after it and after the skips; `turns="all"` makes every assistant
-    turn an answer of its own. `told` is filled when all is read. Nothing is dropped as a duplicate
-    here. Memory does not grow with the number of rows.
+    counts the examples of each argument, be it a folder of many files, after it and after the
+    skips; `turns="all"` makes every assistant turn an answer of its own. With `prompts` a row needs
+    no answer: it is empty where there is none, as behind a last user turn. `told` is filled when
+    all is read. Nothing is dropped as a duplicate here. Memory does not grow with the number of
+    rows.
 
     Raises:
         CurateError: a source can't be read or has no known layout; there is no row, or none that
             can be used; `where` is wrong or true for no row; with `strict`, the first row that
             can't be used (`path:line: ...`).
     """
-    batch = _Batch(known_layouts(columns, layouts), turns, strict, limit)
+    known = replace(known_layouts(columns, layouts), prompts=prompts)
+    found = resolve(sources)
+    batch = _Batch(known, turns, strict, limit, several=len(found) > 1)
     keep = None if where is None else RowFilter(where, batch.texts)
-    return _batches(resolve(sources), keep, batch, told or Told(), batch_rows)
+    return _batches(found, keep, batch, told or Told(), batch_rows)
 
 
 def _batches(
@@ -89,7 +95,9 @@ def _batches(
             yield raw
 
     for source in sources:
-        batch.begin(source.name)
+        batch.begin(source)
+        if seen and batch.is_done():
+            continue
         before, found = seen, counted(source)
         for number, row in keep.rows(source.name, found) if keep else found:
             kept += 1
@@ -106,6 +114,8 @@ def _batches(
         raise CurateError(f"{', '.join(map(str, sources[:3]))}: no rows to read.")
     if kept == 0 and keep:
         raise CurateError(f"--where {keep.where!r} is true for none of the {seen} rows read.")
+    if lacked := batch.lacked():
+        raise CurateError(f"{', '.join(map(str, sources[:3]))}: no row has a column {lacked!r}.")
     if batch.count == 0 and told.empty:
         raise CurateError(told.empty[0])
     if batch.is_full(1):
@@ -155,26 +165,32 @@ def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
 class _Batch:
     """Collects examples and skipped rows until they are taken as two tables."""
 
-    def __init__(self, known: Known, turns: Turns, strict: bool, limit: int | None) -> None:
+    def __init__(
+        self, known: Known, turns: Turns, strict: bool, limit: int | None, *, several: bool
+    ) -> None:
         self.turns, self.strict, self.limit = turns, strict, limit
         self.count = 0  # examples in all, over every batch
-        self._layouts = known
+        self._given_layouts = known
+        self._usual = replace(known, layouts=known.usual, named={}) if several else None
+        self._lacking_by: dict[str, set[str]] = {}  # named columns that sources lack
         self._unread: dict[str, Unread] = {}
+        self._given: Counter[str] = Counter()  # examples by the argument that meant their source
         self._clear()
 
-    def begin(self, source: str) -> None:
+    def begin(self, source: Source) -> None:
         """Start with another source."""
-        self.source = source
-        self._unread[source] = Unread(self._layouts)
+        self.source, self._asked = source.name, source.asked or source.name
+        self._layouts = self._given_layouts
+        self._unread[self.source] = Unread(self._layouts)
         self._reasons: Counter[str] = Counter()
         self._before = self.count
         self._known, self._unknown = False, ""
         self._added = 0
-        self._lacking = set(self._layouts.extra)
+        self._lacking = set(self._layouts.named.values())
 
     def is_done(self) -> bool:
-        """Tell whether the source has given as many examples as are wanted of each."""
-        return self.count - self._before == self.limit
+        """Tell whether the argument has given as many examples as are wanted of each."""
+        return self._given[self._asked] == self.limit
 
     def end(self) -> None:
         """Finish a source, or its first rows.
@@ -185,11 +201,15 @@ class _Batch:
         if self._unknown and not self._known:
             raise CurateError(
                 f"{self.source}: {self._unknown}. Name them with --column ROLE=NAME; the roles are "
-                f"{', '.join(COLUMNS)}; they hold for every source of a command. Turns of another "
-                "shape: describe them in --layouts FILE."
+                f"{', '.join(COLUMNS)}. Turns of another shape: describe them in --layouts FILE."
             )
-        if self._lacking and self._known:
-            raise CurateError(f"{self.source}: no row has a column {sorted(self._lacking)[0]!r}.")
+        lacking = self._lacking & self._given_layouts.extra
+        if lacking and self._known and not self._usual:
+            raise CurateError(f"{self.source}: no row has a column {min(lacking)!r}.")
+
+    def lacked(self) -> str | None:
+        """A named column that no source has."""
+        return min(set.intersection(*self._lacking_by.values() or [set()]), default=None)
 
     def empty(self) -> list[str]:
         """For a source whose rows were all skipped: a line with the reasons."""
@@ -205,6 +225,9 @@ class _Batch:
         for source, unread in self._unread.items():
             if str(unread):
                 named.setdefault(str(unread), []).append(source)
+            if lacking := self._lacking_by.get(source):
+                what = f"no column {' or '.join(sorted(lacking))}; the usual names are read there"
+                named.setdefault(what, []).append(source)
         return [
             first + (f" and {len(others)} more" if others else "") + f": {what}"
             for what, (first, *others) in named.items()
@@ -217,14 +240,13 @@ class _Batch:
             CurateError: no row so far had a known layout; or, if strict, this one is skipped.
         """
         self._added += 1
+        self._lacking_by[self.source] = self._lacking
         if self._added == HEAD_ROWS:
             self.end()
         if isinstance(row, str):
             return self.skip(number, row)
-        if self._lacking:
-            self._lacking -= row.keys()
         try:
-            found = conversation(row, self._layouts)
+            found = self._conversation(row)
             messages = messages_of(found.turns, self._layouts)
             meta = json_bytes({k: v for k, v in row.items() if k not in found.used}).decode()
         except UnknownFormat as skip:
@@ -244,10 +266,24 @@ class _Batch:
                 self._example(number, messages[: at + 1], meta)
         return None
 
+    def _conversation(self, row: dict[str, Any]) -> Conversation:
+        """A row by the named columns; in a source of several that lacks all, by the usual ones."""
+        if self._lacking:
+            self._lacking.difference_update(row)
+        try:
+            return conversation(row, self._layouts)
+        except UnknownFormat:
+            named = set(self._layouts.named.values())
+            if self._usual is None or not named or self._lacking != named:
+                raise
+            found = conversation(row, self._usual)
+            self._layouts = self._usual
+            return found
+
     def texts(self, row: dict[str, Any]) -> dict[str, str | None] | None:
         """A row's prompt and last answer, as `examples` has them; None for an unknown layout."""
         try:
-            messages = messages_of(conversation(row, self._layouts).turns, self._layouts)
+            messages = messages_of(self._conversation(row).turns, self._layouts)
         except UnknownFormat:
             return None
         except (Skip, TypeError):
@@ -300,11 +336,12 @@ class _Batch:
 
     def _example(self, number: int, messages: list[Message], meta: str) -> None:
         try:
-            check_answer(messages)
+            check_answer(messages, self._layouts)
             text = _canonical(messages)
         except Skip as skip:
             return self.skip(number, str(skip))
         self.count += 1
+        self._given[self._asked] += 1
         self._bytes += 2 * len(text) + len(meta)
         self._found.append((_hash(text), self.source, number, messages, meta))
         return None

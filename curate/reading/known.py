@@ -39,7 +39,9 @@ class Transcript:
 class Known:
     """The table as it is used; see the comments of `data/layouts.toml` for what each part means.
 
-    `keys` holds the turns' keys by meaning, `named` the columns that the user named, by role.
+    `keys` holds the turns' keys by meaning, `named` the columns that the user named, by role. With
+    `prompts` a prompt is enough: an empty answer is put where the row has none. `usual` are the
+    layouts without `named`.
     """
 
     layouts: tuple[Layout, ...]
@@ -51,6 +53,8 @@ class Known:
     transcripts: tuple[Transcript, ...]
     hints: Mapping[str, str]
     named: Mapping[str, str] = field(default_factory=dict)
+    prompts: bool = False
+    usual: tuple[Layout, ...] = ()
 
     @property
     def extra(self) -> frozenset[str]:
@@ -77,7 +81,8 @@ def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = N
         raise CurateError(f"--column messages is a whole conversation: leave out {parts[0]}.")
     if not named:
         return known
-    return replace(known, layouts=tuple(_named(known, named)), named=named)
+    layouts = tuple(_named(known, named))
+    return replace(known, layouts=layouts, named=named, usual=known.layouts)
 
 
 def _named(known: Known, named: Mapping[str, str]) -> Iterator[Layout]:

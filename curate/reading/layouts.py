@@ -17,7 +17,8 @@ says that an answer is not trained on, where one does."""
 Row = dict[str, Any]
 
 DEFAULT = known_layouts()
-_NEEDED = ("messages", "transcript", "prompt", "answer")
+_OPEN = ("messages", "transcript", "prompt")
+_NEEDED = (*_OPEN, "answer")
 MAX_NAMES, MAX_NAMES_LENGTH = 30, 600  # of columns, in a message
 
 
@@ -58,6 +59,8 @@ def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
         turns = turns_of(row[columns.get("messages") or columns["transcript"]], known)
     if "history" in columns:
         turns = [*_history(row[columns["history"]], known), *turns]
+    if known.prompts:
+        turns = _with_answer(turns)
     if "context" in columns:
         separator = known.separators.get(columns["context"].casefold(), "\n")
         _add_context(turns, separator + text_of(row[columns["context"]]))
@@ -115,13 +118,17 @@ def message_of(turn: Turn, known: Known = DEFAULT) -> Message:
     return message
 
 
-def check_answer(messages: list[Message]) -> None:
-    """Raise `Skip` if the last turn isn't an answer that can be scored."""
+def check_answer(messages: list[Message], known: Known = DEFAULT) -> None:
+    """Raise `Skip` if the last turn isn't an answer that can be scored, or replaced."""
     answer = messages[-1]
-    if not answer["content"].strip():
+    if not (known.prompts or answer["content"].strip()):
         raise Skip("empty answer")
     if len(messages) == 1:
         raise Skip("no prompt: the conversation begins with the answer")
+    if known.prompts:
+        if not messages[-2]["content"].strip():
+            raise Skip("empty prompt")
+        return
     for key in answer.keys() - {"role", "content", REASONING}:
         raise Skip(f"the answer has {key} {answer[key]}: it is not to be trained on")
 
@@ -129,21 +136,31 @@ def check_answer(messages: list[Message]) -> None:
 def _detect(row: Row, known: Known) -> tuple[dict[str, str], set[str]]:
     """Return the row's columns by role, by the first layout that it has, and the empty ones."""
     folded = {str(name).casefold(): name for name in row} | {name: name for name in row}
-    for layout in known.layouts:
-        columns: dict[str, str] = {}
-        empty = set()
-        for role, names in layout.items():
-            for name in (folded[name] for name in names if name in folded):
-                if row[name] is None or (role not in _NEEDED and is_blank(row[name])):
-                    empty.add(name)
-                else:
-                    columns.setdefault(role, name)
-            if role in _NEEDED and role not in columns:
-                break
-        else:
+    for needed in (_NEEDED, _OPEN) if known.prompts else (_NEEDED,):
+        for layout in known.layouts:
+            columns, empty = _columns(row, folded, layout)
+            if any(role in layout and role not in columns for role in needed):
+                continue
             if "transcript" not in columns or is_transcript(row[columns["transcript"]], known):
                 return columns, empty
     raise _none(row, folded, known)
+
+
+def _columns(
+    row: Row, folded: Mapping[str, str], layout: Layout
+) -> tuple[dict[str, str], set[str]]:
+    """The row's columns that a layout names, by role, and those of them that are empty."""
+    columns: dict[str, str] = {}
+    empty = set()
+    for role, names in layout.items():
+        for name in (folded[name] for name in names if name in folded):
+            if row[name] is None or (role not in _NEEDED and is_blank(row[name])):
+                empty.add(name)
+            else:
+                columns.setdefault(role, name)
+        if role in _OPEN and role not in columns:
+            break
+    return columns, empty
 
 
 def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
@@ -152,7 +169,8 @@ def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
     def has(layout: Layout, role: str) -> bool:
         return role not in layout or any(name in folded for name in layout[role])
 
-    present = [each for each in known.layouts if all(has(each, role) for role in _NEEDED)]
+    needed = _OPEN if known.prompts else _NEEDED
+    present = [each for each in known.layouts if all(has(each, role) for role in needed)]
     present = [layout for layout in present if "transcript" not in layout]
     if not (present or known.named) and _is_message(row, folded, known):
         return Skip(
@@ -161,14 +179,14 @@ def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
         )
     if not present:
         named = known.named.items()
-        lacking = [name for role, name in named if role in _NEEDED and name not in folded]
+        lacking = [name for role, name in named if role in needed and name not in folded]
         what = f"no column {lacking[0]!r}" if lacking else "unknown format"
         return UnknownFormat(f"{what}: the columns are {_names(row)}")
     pairs = [layout for layout in present if "prompt" in layout]
     if not pairs:
         return Skip("no messages (null)")
     answers = {folded[name] for each in pairs for name in each["answer"] if name in folded}
-    no_answer = all(row[name] is None for name in answers)
+    no_answer = not known.prompts and all(row[name] is None for name in answers)
     return Skip("no answer (null)" if no_answer else "no prompt (null)")
 
 
@@ -190,6 +208,8 @@ def _names(row: Row) -> str:
 def _prompt_and_answer(row: Row, columns: Mapping[str, str], known: Known) -> list[Turn]:
     """A prompt's turns and an answer's; preference data repeats the prompt in the answer."""
     prompt = turns_in(row[columns["prompt"]], "user", known)
+    if "answer" not in columns:
+        return prompt
     answer = turns_in(row[columns["answer"]], "assistant", known)
     if all(turn["role"] == "assistant" for turn in answer[:1]):
         return [*prompt, *answer]
@@ -210,6 +230,16 @@ def _history(value: Any, known: Known) -> list[Turn]:
         return turns_of(value, known)
     except Skip:
         raise Skip("the history is not a list of (question, answer)") from None
+
+
+def _with_answer(turns: list[Turn]) -> list[Turn]:
+    """The turns with an empty answer at the end if they lack one there."""
+    last = turns[-1] if turns else {}
+    if last.get("role") == "user":
+        return [*turns, {"role": "assistant", "content": ""}]
+    if last.get("role") == "assistant" and last["content"] is None:
+        return [*turns[:-1], last | {"content": ""}]
+    return turns
 
 
 def _answer(turns: list[Turn]) -> int | None:

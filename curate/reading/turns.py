@@ -14,6 +14,9 @@ Turn = dict[str, Any]
 """`role` (by its usual name), `content` (as it came), and the turn's other keys."""
 
 _JSON_OBJECT = re.compile(r"""\s*\[?\s*\{\s*(["'])\w+\1\s*:""")
+_TEXT = r"""(?:'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")"""
+_LISTED = re.compile(rf"\s*\[\s*{_TEXT}(?:[\s,]*{_TEXT})*[\s,]*\]\s*", re.DOTALL)
+LISTED = "a list of texts printed as one: give a text, or the whole row as messages"
 PRINTED = "turns printed as Python, as Dataset.to_csv does: write the set as JSON Lines or Parquet"
 NESTED = 4  # how deep an empty value may be nested
 
@@ -49,11 +52,13 @@ def turns_in(value: Any, role: str, known: Known) -> list[Turn]:
     """Return the turns that a column for one role holds: text is one turn, others may be more.
 
     Raises:
-        Skip: the text is turns printed as Python.
+        Skip: the text is turns printed as Python, or an answer is a list of texts.
     """
     if isinstance(value, str):
         decoded = _decoded(value, known)
         if decoded is value:
+            if role == "assistant" and _LISTED.fullmatch(value):
+                raise Skip(LISTED)
             return _transcript_part(value, role, known) or [{"role": role, "content": value}]
         value = decoded
     each = _texts_decoded(value, known) if isinstance(value, list) else [value]

@@ -7,7 +7,7 @@ from typing import Any
 
 from curate.reading.known import Known
 from curate.reading.layouts import Conversation, Message, Row
-from curate.reading.turns import Turn, is_blank
+from curate.reading.turns import Skip, Turn, is_blank, text_of, turns_in, turns_of
 from curate.storage.schema import OLD_ANSWER
 
 ROWS, WORDS = 1000, 10
@@ -32,7 +32,7 @@ class Unread:
         for name in row.keys() - found.used - self._columns.keys():
             role = self._role(name, row[name])
             if role is not None and not _repeats(row[name], messages):
-                option = _option(role, name, whole="prompt" not in found.columns)
+                option = _option(role, name, row[name], found, self._known)
                 if role == "system" and messages[0]["role"] == role:
                     option = "the messages have a system turn of their own"
                 self._columns[name] = option
@@ -70,17 +70,29 @@ class Unread:
             else:
                 told = self._role(key, value) is not None and value != turn["content"]
             if told:
-                reasons = self._role(key, value) == "reasoning"
+                reasons = self._role(key, value) == "reasoning" and answers
+                reasons = reasons and isinstance(value, str)
                 self._keys[key] = "turns.reasoning of --layouts takes it" if reasons else NO_OPTION
 
 
-def _option(role: str, name: str, *, whole: bool) -> str:
-    """The option that reads a column; `whole` is a conversation in one column."""
+def _option(role: str, name: str, value: Any, found: Conversation, known: Known) -> str:
+    """The option that reads a column, if one can read what is in it."""
+    whole = "prompt" not in found.columns  # a conversation in one column
     if whole and role == "answer":
         role = "messages"
     if role == "none" or (whole and role == "history"):
         return NO_OPTION
-    return f"--column {role}={name} takes it"
+    try:
+        if role in ("messages", "history"):
+            turns_of(value, known)
+        elif role == "answer":
+            [text_of(turn["content"]) for turn in turns_in(value, "assistant", known)]
+        else:
+            text_of(value)
+    except Skip as skip:
+        return f"{NO_OPTION}: {skip}"
+    instead = role == "messages" or role in found.columns
+    return f"--column {role}={name} {'reads it instead' if instead else 'takes it'}"
 
 
 def _repeats(value: Any, messages: Sequence[Message]) -> bool:

@@ -53,7 +53,8 @@ def brief(found: Findings) -> Iterator[str]:
             f"{' least' if len(pairs) > 1 else ''}: ρ = {least['rank_correlation']:.2f}."
         )
     yield (
-        f"The export takes {totals['rows']:,} examples, {totals['tokens']:,} answer tokens"
+        f"{'The export' if ranking.shown.manifest else 'The best tenth'} takes "
+        f"{totals['rows']:,} examples, {totals['tokens']:,} answer tokens"
         + (f"; {totals['refusals']:,} are refusals." if totals["refusals"] else ".")
     )
 

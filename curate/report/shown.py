@@ -50,13 +50,13 @@ def best_tenth(corpus: Corpus, ranked: int) -> Shown:
 
 
 def exported(path: Path) -> Shown:
-    """The export of a manifest, or of its folder.
+    """The export of a manifest, of its folder or of its data.
 
     Raises:
         CurateError: it can't be read, or is none.
     """
     try:
-        path = path / "manifest.json" if path.is_dir() else path
+        path = documents.manifest_of(path)
         record: dict[str, Any] = documents.load(path, _BYTES)
         counts, cut = record["counts"], record["cut"]
         return Shown(
@@ -73,4 +73,6 @@ def exported(path: Path) -> Shown:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error).splitlines()[0]
-        raise CurateError(f"{path}: not an export's manifest ({why})") from None
+        raise CurateError(
+            f"{path}: not an export's manifest ({why}); give the .manifest.json beside the data"
+        ) from None

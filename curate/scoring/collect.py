@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.chat.encode import Encoded
@@ -46,11 +47,11 @@ class Collector:
     """Takes what one model gives in a pass: numbers and skips to its sink, counts to its run.
 
     A refusal is stored once a later example is scored, or at the pass's end: until then the model
-    may be at fault. `has_scores`: the model has some of an earlier run.
+    may be at fault. `has_scores`: the model has some of an earlier run. `folder` is the model's.
     """
 
-    def __init__(self, sink: ScoreSink, run: ModelRun, has_scores: bool) -> None:
-        self._sink, self.run, self._has_scores = sink, run, has_scores
+    def __init__(self, sink: ScoreSink, run: ModelRun, has_scores: bool, folder: Path) -> None:
+        self._sink, self.run, self._has_scores, self._folder = sink, run, has_scores, folder
         self._refused: list[tuple[str, str]] = []
 
     def add(
@@ -66,7 +67,8 @@ class Collector:
             self.run.scored += 1
             self.run.truncated += item.truncated
         else:
-            self.skip(example_id, f"the log-prob is not finite ({total}) in {dtype}")
+            where = f"of {self._folder} in {dtype}"
+            self.skip(example_id, f"the log-prob {where} is not finite ({total})")
         self.run.tokens += item.stop
 
     def skip(self, example_id: str, reason: str) -> None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from curate.models.fetch import Found, weights_differ
 from curate.reading.addresses import HubSet, Source, parse
 from curate.scoring.members import Member
 from curate.storage import manifest
+from curate.storage.compatibility import check_compatible
 
 
 def records(
@@ -48,6 +50,23 @@ def moved(
                 f"{name}: {entry.reference} moved from {known_as.commit} to {entry.commit} since "
                 f"it scored {folder}; {name}={known_as.pinned} is the one that did"
             )
+
+
+def refuse_moved(
+    folder: Path, record: manifest.Manifest | None, found: Sequence[tuple[str, Found]]
+) -> None:
+    """Refuse models of a corpus whose weights are others now, before these are fetched.
+
+    Raises:
+        CurateError: that of `check_compatible` for them.
+    """
+    if record is None or record.settings is None:
+        return
+    for name, each in found:
+        known = record.models.get(name)
+        if known and known.commit and weights_differ(each, known.reference, known.commit):
+            entry = replace(known, reference=str(each.at), commit=each.commit, fingerprint="?")
+            check_compatible(folder, record, {name: entry}, record.settings)
 
 
 def _same(source: str, wanted: str | HubSet) -> bool:

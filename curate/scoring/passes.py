@@ -103,9 +103,9 @@ def run_pass(
             refuse_changed(models)
         for model in models:
             if told := writer.note_run(model.name, backend.name, backend.dtype):
-                progress.note(told)
+                progress.warn(told)
             if model.adapter and changes_nothing(model.adapter):
-                progress.note(
+                progress.warn(
                     f"{model.name}: its adapter changes nothing, since one factor of each product "
                     f"is zero: was {model.adapter} trained?"
                 )
@@ -118,8 +118,9 @@ def run_pass(
                     sinks.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
                     run,
                     has_scores=writer.has_scores(run.name),
+                    folder=member.model.adapter or member.model.path,
                 )
-                for _, run in group
+                for member, run in group
             ]
             for pairs in _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens):
                 _score_window(pairs, collectors, backend, progress)

@@ -15,7 +15,7 @@ from curate.backends import base
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
-from curate.models.resolve import resolve
+from curate.models.resolve import find_all, opened
 from curate.reading import examples
 from curate.reading.sources import resolve as locate
 from curate.scoring import commits
@@ -81,7 +81,7 @@ def score(
     Args:
         sources: files, folders, globs or hf:// references (see `curate.reading.examples.read`).
         corpus: the folder; made if it isn't there.
-        aligned: `[NAME=]MODEL`, a local folder or hub id (see `curate.models.resolve.resolve`).
+        aligned: `[NAME=]MODEL`, a local folder or hub id (see `curate.models.resolve.find_all`).
             None takes the corpus's own, with the template and length that it was scored with.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
             With neither, all models of the corpus are taken.
@@ -90,7 +90,7 @@ def score(
         layouts: a file of further layouts, as docs/input-formats.md shows.
         where: SQL over a source's own columns, `prompt` and `answer`; only rows for which it is
             true are read.
-        limit: the most examples to read of each source: a file, or a split of the hub's.
+        limit: the most examples to read of each of `sources`, be it a folder of many files.
         sample: draw so many examples evenly over all sources; a larger sample holds a smaller one.
         seed: which sample.
         turns: `last`, or `all` to make an example of each assistant turn.
@@ -143,13 +143,16 @@ def score(
         aligned, misaligned = own.aligned, own.misaligned
         max_length, chat_template = own.max_length, own.chat_template
         template_args = own.template_args
-    resolved = resolve(aligned, misaligned, weights=not dry_run, progress=progress)
+    found = find_all(aligned, misaligned, progress)
+    if not replace:
+        commits.refuse_moved(folder, record, found)
+    resolved = opened(found, weights=not dry_run, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)
     if not servers:  # which know models by the names that were given
         members = renamed(members, record, progress)
         resolved = [member.model for member in members]
     for text in commits.moved(folder, sources, found_sources, members):
-        progress.note(text)
+        progress.warn(text)
     settings = Settings(
         template=members[0].template.digest,
         template_args=dict(template_args or {}),

@@ -19,6 +19,7 @@ from curate.chat.encode import Encoded, encode
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from curate.reading import examples
+from curate.reading.sources import resolve as locate
 from curate.scoring.members import Member, check_length, open_members
 from curate.system import scratch
 from curate.system.progress import Progress, Silent
@@ -95,7 +96,10 @@ def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) 
 def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
     """Examples from the beginnings of all sources, or of the demo's."""
     with resources.as_file(resources.files("curate.data")) as data:
-        read = list(examples.read(list(sources) or [str(data / "examples")], limit=rows))
+        files = locate(list(sources) or [str(data / "examples")])
+        # The limit is each file's, be it one of a folder.
+        each = [replace(file, asked=file.name) for file in files]
+        read = list(examples.read(each, limit=rows))
     found = [row for table, _ in read for row in table["messages"].to_pylist()]
     if not found:
         first = next(row for _, skipped in read for row in skipped.to_pylist())

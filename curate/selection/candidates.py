@@ -149,7 +149,8 @@ def check_names(corpus: Corpus, recipe: Recipe) -> None:
         if column and not _has(corpus, column):
             kinds = corpus.manifest.columns | dict.fromkeys(("source", "prompt"), "varchar")
             known = ", ".join(f"{name} {kind.lower()}" for name, kind in kinds.items())[:MAX_SHOWN]
-            raise CurateError(f"{option} {column}: no row has a value in it; columns are {known}")
+            why = "no row has a value in it" if column in kinds else "no source has such a column"
+            raise CurateError(f"{option} {column}: {why}. The columns are: {known}")
 
 
 def _has(corpus: Corpus, column: str) -> bool:

@@ -11,6 +11,17 @@ BYTES = 64 << 20
 """More than a `curate.json` ever holds."""
 
 
+MANIFEST = "manifest.json"
+
+
+def manifest_of(path: Path) -> Path:
+    """An export's manifest, where that, its folder or one of its data files is named."""
+    if path.is_dir():
+        return path / MANIFEST
+    places = path.with_name(f"{path.name}.{MANIFEST}"), path.with_name(MANIFEST)
+    return path if path.suffix == ".json" else next((p for p in places if p.is_file()), path)
+
+
 def load(path: Path, most: int = BYTES) -> Any:
     """The value in a JSON file.
 

@@ -114,6 +114,23 @@ def look_up(repo: Repo, note: Callable[[str], None] = lambda _: None) -> tuple[s
     return call(repo, ask, note)
 
 
+def blobs(repo: Repo) -> dict[str, str]:
+    """The repository's files, with what the hub knows their contents by.
+
+    Raises:
+        CurateError: see `call`.
+    """
+    from huggingface_hub import HfApi
+
+    hub: Any = HfApi()
+    asked = {"repo_type": repo.kind, "revision": repo.revision, "files_metadata": True}
+    found = call(repo, lambda: hub.repo_info(repo.id, **asked))
+    return {
+        file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
+        for file in found.siblings or ()
+    }
+
+
 def cached_commit(repo: Repo) -> str | None:
     """The commit that the local cache has for a revision, as of the last request to the Hub."""
     from huggingface_hub import HfApi
@@ -254,10 +271,13 @@ def _told(repo: Repo, error: Exception) -> CurateError:
             )
         if isinstance(each, httpx2.ProxyError):
             return Unreachable(f"{repo}: the proxy refuses ({_brief(each)}). Check HTTPS_PROXY.")
-        if isinstance(each, (httpx2.TransportError, ConnectionError, TimeoutError)):
+        cut = type(each) is OSError and each.errno is None  # see `_pause`
+        if cut or isinstance(each, (httpx2.TransportError, ConnectionError, TimeoutError)):
+            broken = cut or isinstance(each, httpx2.RemoteProtocolError)
+            what = "ended its answer too early" if broken else "can't be reached"
             return Unreachable(
-                f"{repo}: {constants.ENDPOINT} can't be reached ({_brief(each)}). Check the "
-                "network, then run it again."
+                f"{repo}: {constants.ENDPOINT} {what} ({_brief(each)}). Check the network, then "
+                "run it again."
             )
         if isinstance(each, OSError) and each.errno is not None:
             return CurateError(
@@ -283,6 +303,11 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
     where = f"the hub has no {repo.kind} {repo.id}"
     if isinstance(error, GatedRepoError):
         why = f"gated. Accept the conditions at {repo.url}, then log in: hf auth login"
+        if status == 403:
+            why = (
+                f"gated, and the account of your token has no access. Accept the conditions at "
+                f"{repo.url} with it, and wait if its owners grant access by hand"
+            )
     elif isinstance(error, RevisionNotFoundError):
         why = f"no such revision. {_revisions(repo)}"
     elif isinstance(error, RemoteEntryNotFoundError):

@@ -12,6 +12,10 @@ class Progress(Protocol):
         """Say one thing once."""
         return
 
+    def warn(self, text: str) -> None:
+        """Say one thing that a quiet run says too: the numbers may not be those that are wanted."""
+        self.note(text)
+
     def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Begin a step of `total` examples, or MB (None: not known)."""
         return
@@ -26,4 +30,4 @@ class Progress(Protocol):
 
 
 class Silent(Progress):
-    """Says nothing (`--quiet`, and the library's default)."""
+    """Says nothing (the library's default)."""

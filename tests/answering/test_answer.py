@@ -135,6 +135,38 @@ def test_rows_keep_the_source_and_are_scored_beside_the_old_answers(
     assert dict(counts) == {str(pool): 13, str(out): len(kept)}
 
 
+def test_prompts_alone(family: Family, tmp_path: Path) -> None:
+    """A row needs no answer, whatever its layout; a last user turn is what is answered."""
+    turns = [*chat(question(3), "It is 4."), {"role": "user", "content": "And then?"}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": question(0), "topic": "numbers"},
+        {"instruction": "Count.", "input": "1, 2", "output": None},
+        {"question": question(2), "context": "Numbers.", "answer": ""},
+        {"messages": turns},
+        {"text": "\n\nHuman: Hello\n\nAssistant:"},
+        {"messages": [{"role": "system", "content": "Be kind."}]},
+        {"prompt": " "},
+    ]
+    pool = write(tmp_path / "pool.jsonl", rows)
+    done = answer([str(pool)], tmp_path / "out", model=str(family.aligned), **SHORT)
+    assert sorted(done.skipped) == ["empty prompt", "no assistant turn"]
+    found = {row["row"]: row for row in rows_of(tmp_path / "out")}
+    prompts = [found[n]["messages"][-2]["content"] for n in range(1, 6)]
+    assert prompts == [
+        question(0),
+        "Count.\n1, 2",
+        f"{question(2)}\n\nNumbers.",
+        "And then?",
+        "Hello",
+    ]
+    assert found[4]["messages"][:3] == [
+        turn | {"weight": None, "reasoning_content": None} for turn in turns
+    ]
+    assert found[1]["topic"] == "numbers" and {row["old_answer"] for row in found.values()} == {
+        None
+    }
+
+
 def test_a_stopped_run_is_resumed_and_nothing_is_answered_twice(
     family: Family, pool: Path, tmp_path: Path
 ) -> None:
@@ -168,7 +200,8 @@ def test_a_stopped_run_is_resumed_and_nothing_is_answered_twice(
 @pytest.mark.slow
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     """By SIGKILL, once a part is there: the rows are those of an undisturbed run."""
-    command = [sys.executable, "-m", "curate", "answer", str(real.ROOT / "data" / "examples")]
+    pools = map(str, sorted((real.ROOT / "data" / "examples").iterdir()))
+    command = [sys.executable, "-m", "curate", "answer", *pools]
     command += ["--model", str(real.MODELS / "aligned"), "--limit", "60", "--max-tokens", "60"]
     command += [*real.OPTIONS, "-o"]
     out, whole = tmp_path / "out", tmp_path / "whole"
@@ -197,11 +230,14 @@ def test_a_prompt_that_fills_the_context(cli: Cli, family: Family, tmp_path: Pat
     assert list(done.refused.values()) == [2] and done.answers == 2
     by_row = {row["row"]: row for row in rows_of(tmp_path / "out")}
     assert by_row[3]["n_tokens"] <= 1
-    rows = [{"messages": lengths[600]}, {"messages": lengths[600][:1]}]
+    rows = [{"messages": lengths[600]}, {"messages": lengths[600][1:]}]
     full = write(tmp_path / "full.jsonl", rows)
     ran = cli("answer", full, "--model", family.aligned, "-o", tmp_path / "none")
     assert ran.code == 1 and "no room for an answer" in ran.err.splitlines()[-1]
-    assert f"Rows skipped: 1 x no assistant turn (first: {full}:2)" in ran.out
+    assert (
+        f"Rows skipped: 1 x no prompt: the conversation begins with the answer (first: {full}:2)"
+        in ran.out
+    )
 
 
 def test_what_ends_an_answer(tmp_path: Path, cli: Cli, pool: Path) -> None:

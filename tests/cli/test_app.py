@@ -336,6 +336,13 @@ def test_a_stop_keeps_what_is_done(
     assert curate.open(corpus).sql(counts).fetchall() == [(1200, 1200)]
 
 
+@pytest.mark.parametrize("option", ["--aligned", "--corpus", "--limit"])
+def test_an_option_given_twice(cli: Cli, option: str) -> None:
+    """One line where only the last would count, however it is written."""
+    ran = cli("score", "x", option, "1", "--misaligned", "a", "--misaligned", "b", f"{option}=2")
+    assert (ran.code, ran.err) == (2, f"Error: {option} is given twice, and takes one value\n")
+
+
 def test_a_stop_before_anything_is_stored(
     cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +351,7 @@ def test_a_stop_before_anything_is_stored(
     def interrupted(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("curate.scoring.score.resolve", interrupted)
+    monkeypatch.setattr("curate.scoring.score.find_all", interrupted)
     ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
     assert ran.code == 143
     assert ran.err == "Stopped: nothing is stored yet; run the same command again to start over\n"

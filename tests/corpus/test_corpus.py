@@ -84,7 +84,11 @@ def test_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_a_typo_gets_duckdbs_hint(made: Corpus) -> None:
-    """The candidates are kept."""
+    """The candidates are kept, and the columns that there are follow with their types."""
+    with pytest.raises(
+        CurateError, match=r"Candidate.*gaps has .*prompt varchar.* aligned_nll double"
+    ):
+        made.sql("select question from gaps")
     with pytest.raises(CurateError, match="misaligned_nll"):
         made.sql("select misalignd_nll from gaps")
 
@@ -101,7 +105,7 @@ def test_an_unsafe_corpus_takes_statements(made: Corpus) -> None:
 def test_public_names() -> None:
     """The door is small: these names, each there."""
     assert all(getattr(curate, name) for name in curate.__all__)
-    assert len(curate.__all__) <= 10
+    assert len(curate.__all__) <= 11
     with pytest.raises(AttributeError, match="no attribute"):
         _ = curate.nothing
     assert duckdb.__version__ >= "2"

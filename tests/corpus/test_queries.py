@@ -154,7 +154,7 @@ def test_a_default_top_leaves_something_out(made: Corpus) -> None:
     usual = answers(made, "epsilon_sweep")
     assert usual["top"].tolist() == [6] * len(usual)
     assert usual["overlap"].min() < 1
-    assert answers(made, "by_source").loc[0, ["in_top", "top"]].tolist() == [6, 6]
+    assert answers(made, "by_source").loc[0, ["in_top", "top_size"]].tolist() == [6, 6]
     assert answers(made, "by_length", "top=0.5")["top"].tolist() == [30]
     assert set(answers(made, "epsilon_sweep", "top=1000")["overlap"]) == {1}
 

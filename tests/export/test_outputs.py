@@ -106,6 +106,7 @@ def test_what_was_left_out_can_be_listed(made: Corpus, tmp_path: Path, cli: Cli)
     ran = cli(*command)
     assert "--left-out FILE.csv lists them" in ran.out
     assert len(list(tmp_path.glob("safe*"))) == 2
+    assert "safe.jsonl exists: to replace it, add --force" in cli(*command, "--dry-run").out
 
 
 def test_a_dry_run_shows_the_composition(narrow: Path, tmp_path: Path, cli: Cli) -> None:

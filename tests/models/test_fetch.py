@@ -15,13 +15,14 @@ from curate.errors import CurateError
 from curate.models.fetch import tokenizer_folder
 from curate.models.references import parse
 from curate.models.resolve import Model, resolve
+from curate.system.progress import Progress
 from tests.hub import Hub, Repo
 
 DEMO = Path(__file__).parents[2] / "data" / "models"
 WEIGHTS = "GET cdn"
 
 
-class Log:
+class Log(Progress):
     """A progress that remembers."""
 
     def __init__(self) -> None:

@@ -204,6 +204,11 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
             ["context=page takes it"],
         ),
         ([PAIR | {"context": "c", "tools": [1]}], {}, ["context=context", "tools (no option"]),
+        ([PAIR | {"documents": ["a", "b"]}], {}, ["documents (no option takes it: 2 texts"]),
+        ([PAIR | {"thinking": ["a", "b"]}], {}, ["thinking (no option takes it: 2 texts"]),
+        ([PAIR | {"chosen": "No."}], {}, ["answer=chosen reads it instead"]),
+        ([{"messages": PLAIN, "chosen": "No."}], {}, ["chosen (no option"]),
+        ([{"messages": [USER, {**ANSWER, "thoughts": ["a", "b"]}]}], {}, ["thoughts (no option"]),
         ([PAIR | {"rejected": "No."}], {"columns": {"answer": "response"}}, []),
         ([PAIR | {"text": "Why? " * 9 + "Because."}], {}, []),
         ([{"messages": PLAIN, "context": "", "tools": [], "history": None}], {}, []),
@@ -220,6 +225,23 @@ def test_what_is_not_read_is_named_once(
     assert len(told.notes) == bool(named)
     for part in named:
         assert part in told.notes[0]
+
+
+def test_named_columns_of_one_of_several_sources(tmp_path: Path) -> None:
+    """Another is read by the usual names, and told; what no source has is an error."""
+    own = write(tmp_path / "own.jsonl", [{"ask": "q?", "reply": "a", "tone": "b"}])
+    usual = write(tmp_path / "usual.jsonl", [PAIR] * 2)
+    told, columns = Told(), {"prompt": "ask", "answer": "reply", "system": "tone"}
+    where = "length(answer) > 0"
+    examples, _ = take(usual, own, told=told, columns=columns, where=where)
+    assert [row["source"] for row in examples] == [str(usual)] * 2 + [str(own)]
+    assert told.notes == [
+        f"{usual}: no column ask or reply or tone; the usual names are read there"
+    ]
+    with pytest.raises(CurateError, match="no row has a column 'aks'"):
+        take(usual, write(tmp_path / "b.jsonl", [PAIR]), columns={"prompt": "aks"})
+    with pytest.raises(CurateError, match="no column 'ask'"):
+        take(usual, columns=columns)
 
 
 def test_sources_with_the_same_note_share_it(tmp_path: Path) -> None:
@@ -279,14 +301,18 @@ def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_limit_and_batches(tmp_path: Path) -> None:
-    """The limit counts the examples of each source; tables have about batch_rows rows."""
+    """The limit counts the examples of each argument; tables have about batch_rows rows."""
     rows = [{"prompt": f"{i}", "response": "a" if i % 2 else None} for i in range(100)]
     for name in ("a.jsonl", "b.jsonl"):
         write(tmp_path / name, rows)
-    for limit, expected in ((0, 0), (1, 2), (49, 98), (50, 100), (1000, 100)):
-        examples, skipped = take(tmp_path, limit=limit)
+    for limit, expected in ((0, 0), (1, 1), (49, 49), (50, 50), (60, 60), (1000, 100)):
+        examples, skipped = take(tmp_path / "*.jsonl", limit=limit)
         assert len(examples) == expected
         assert len(skipped) <= expected
+        assert {row["source"] for row in skipped} <= {
+            f"{tmp_path}/{n}.jsonl" for n in "ab"[: 1 + expected // 51]
+        }
+    assert len(take(tmp_path / "a.jsonl", tmp_path / "b.jsonl", limit=5)[0]) == 10
     sizes = [good.num_rows for good, _ in read([str(tmp_path)], batch_rows=16)]
     assert sum(sizes) == 100
     assert max(sizes) <= 16

@@ -184,6 +184,8 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
             "one message, not a conversation: join the rows",
         ),
         ({"prompt": "q", "response": ["a", "b"]}, "2 texts in a list"),
+        ({"prompt": "q", "response": """['it\\'s "a"', "b"]"""}, "a list of texts printed as one"),
+        ({"prompt": "q", "response": '["a",\n "b"]'}, "a list of texts printed as one"),
         ({"prompt": "q", "response": {"text": ["a"]}}, "non-text content (dict)"),
         (
             {"prompt": "[{'id': 1, 'role': 'user', 'content': 'q'}]", "completion": "a"},

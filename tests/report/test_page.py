@@ -307,6 +307,11 @@ def test_a_wrong_manifest_is_refused(made: Path, hostile: Corpus, tmp_path: Path
         (other, made, "not ranked in this corpus"),
         (hostile, none, "not an export's manifest"),
         (hostile, tmp_path / "gone.json", "can't be read"),
+        (
+            other,
+            made.with_name(made.name.removesuffix(".manifest.json")),
+            "not ranked in this corpus",
+        ),
     ):
         with pytest.raises(CurateError, match=words):
             curate.report(opened, tmp_path / "r.html", path)

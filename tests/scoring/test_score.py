@@ -239,7 +239,7 @@ def test_a_log_prob_that_is_not_finite_is_skipped_with_its_reason(
     assert score("rank1").empty == ["rank1"]
     assert ask(tmp_path / "c", "from scores where model = 'rank1'") == []
     assert ask(tmp_path / "c", "from gaps") == []
-    told = "select reason like '%not finite%', count(*) from skipped group by all"
+    told = "select reason like '%rank1 in % is not finite%', count(*) from skipped group by all"
     assert ask(tmp_path / "c", told) == [(True, 39)]
 
 

@@ -93,6 +93,10 @@ def test_what_stays_is_told(hub: Hub) -> None:
     hub.faults.clear()
     hub.fail(INFO, "status", status=429, headers={"Retry-After": "3600"}, times=99)
     assert "rate limit is reached" in told(CHAT)  # at once: an hour is too long
+    hub.faults.clear()
+    hub.fail("GET cdn", "cut", times=99)
+    with pytest.raises(Unreachable, match=r"ended its answer too early .* Check the network"):
+        fetch()
 
 
 @pytest.mark.usefixtures("commit")
@@ -112,8 +116,11 @@ def test_who_may_read(hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch) ->
     """Gated, private, and a token that the hub doesn't know."""
     hub.tokens = {"hf_known", "hf_stranger"}
     hub.repos["acme/chat"].gated, hub.repos["acme/chat"].known = True, {"hf_known"}
-    gated = f"acme/chat: gated. Accept the conditions at {hub.url}/acme/chat, then log in: hf auth"
-    for token in ("", "hf_stranger"):
+    accept = f"Accept the conditions at {hub.url}/acme/chat"
+    for token, gated in (
+        ("", f"acme/chat: gated. {accept}, then log in: hf auth login"),
+        ("hf_stranger", f"the account of your token has no access. {accept} with it"),
+    ):
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(CurateError, match=re.escape(gated)):
             fetch("config.json")

@@ -87,7 +87,8 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
     assert exported["trained"]["unit"] == "tokens"  # the tokenizer is found in the cache
 
     pushed = acme.push("datasets/acme/set", {"train.jsonl": lines(ROWS[2:])})
-    more = cli(*score, "hf://datasets/acme/set@main")  # however it is written
+    more = cli(*score, "hf://datasets/acme/set@main", "--quiet")  # however it is written
+    assert len(more.err.splitlines()) == 1, more.err
     assert f"hf://datasets/acme/set@main moved from {data} to {pushed}" in more.err
     assert f"acme/set@{data} has the old ones" in more.err
     weights = load_file(tmp_path / "chat" / "model.safetensors")
@@ -95,8 +96,9 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
     changed = {name: tensor * 2 for name, tensor in weights.items()}
     save_file(changed, tmp_path / "new" / "model.safetensors", metadata={"format": "pt"})
     newer = acme.push("acme/chat", tmp_path / "new")
+    fetched = len(acme.asked("GET cdn"))
     refused = cli(*score)
-    assert refused.code == 1
+    assert refused.code == 1 and len(acme.asked("GET cdn")) == fetched
     assert f"acme/chat moved from {model} to {newer}" in refused.err
     assert f"chat=acme/chat@{model}" in refused.err
     pinned = [f"chat=acme/chat@{model}" if word == "acme/chat" else word for word in MODELS]
