@@ -1,4 +1,4 @@
-"""Options that several commands share, and headings in help."""
+"""Options that several commands share, and the headings of the help."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ def option(
     names: Sequence[str] = (),
     **more: Any,
 ) -> Any:
-    """An option whose help stands under the heading `panel`; without `names`, by its parameter."""
+    """An option listed under the heading `panel`; without `names`, it is named by its parameter."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, **more)
 
 
 CorpusOption = Annotated[Path, option("The corpus folder.", "DIR", names=["--corpus", "-c"])]
 JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"])]
 QuietOption = Annotated[bool, option("Hide progress and notes.", names=["--quiet", "-q"])]
-ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
+ForceOption = Annotated[bool, option("Replace an existing output.", names=["--force"])]
 
 COLUMN = (
-    "The column that holds the messages, prompt, answer, system, context, history or reasoning; "
-    "repeatable. Default: by the usual names."
+    "The column of a role: messages, prompt, answer, system, context, history or reasoning; "
+    "repeatable. Default: detected by name."
 )
-LAYOUTS = "A file of further layouts (docs/input-formats.md)."
+LAYOUTS = "A file with more layouts (docs/input-formats.md)."
 _READ, _SCORED, _COMPUTED = "What is read", "What is scored", "What computes it"
 
 WhereOption = Annotated[
     str | None,
     option(
-        "SQL over a source's columns, prompt and answer: rows to read.", "SQL", _READ, ["--where"]
+        "Only rows that meet this SQL condition over a source's columns, prompt and answer.",
+        "SQL",
+        _READ,
+        ["--where"],
     ),
 ]
 LimitOption = Annotated[
@@ -54,13 +57,13 @@ LimitOption = Annotated[
 ColumnOption = Annotated[list[str] | None, option(COLUMN, "ROLE=NAME", _READ, ["--column"])]
 LayoutsOption = Annotated[str | None, option(LAYOUTS, "FILE", _READ, ["--layouts"])]
 StrictOption = Annotated[
-    bool, option("Stop at the first broken row; default: skip it.", None, _READ, ["--strict"])
+    bool, option("Stop at the first broken row instead of skipping it.", None, _READ, ["--strict"])
 ]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the options that commands with models share give: arguments of the library's calls."""
+    """The values of the options that `score`, `verify` and `answer` share."""
 
     encoding: dict[str, Any]
     compute: dict[str, Any]
@@ -186,7 +189,7 @@ def columns(given: list[str] | None) -> dict[str, str]:
     """Read ROLE=NAME.
 
     Raises:
-        CurateError: it isn't of that form.
+        CurateError: the text has another form.
     """
     found = {}
     for text in given or ():
@@ -208,7 +211,7 @@ def read_template(path: Path | None) -> str | None:
 
 
 def progress(quiet: bool) -> Progress:
-    """A bar in a terminal, lines in a log, or nothing."""
+    """A progress bar in a terminal, lines in a log, or nothing."""
     from curate.cli.progress import Bar, Lines
     from curate.system.progress import Silent
 
@@ -247,10 +250,10 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; an option of earlier versions is one line that names the new one."""
+        """Parse arguments; for an option of an earlier version, name its replacement."""
         for name in (arg.partition("=")[0] for arg in args):
             if name in MOVED.get(self.name, {}):
-                typer.echo(f"Error: {name} is gone: {MOVED[self.name][name]}", err=True)
+                typer.echo(f"Error: {name} was removed: {MOVED[self.name][name]}", err=True)
                 raise typer.Exit(2)
         return super().parse_args(ctx, args)
 
