@@ -11,7 +11,7 @@ from curate.storage import parts
 from curate.system.sql import readable_errors
 
 
-@readable_errors()  # a damaged part may be met late
+@readable_errors()  # a damaged part may come up late
 def report(
     corpus: Corpus,
     output: str | Path | None = None,
