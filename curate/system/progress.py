@@ -1,4 +1,4 @@
-"""How a long run reports its progress; the command line chooses how it looks."""
+"""How a long run reports its progress; the command line displays it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called by the rooms that work. The methods do nothing unless they are overridden."""
+    """Receives a run's progress. The methods do nothing unless overridden."""
 
     def note(self, text: str) -> None:
-        """Say one thing once."""
+        """Show a message."""
         return
 
     def start(self, label: str, total: int | None, unit: str = "examples") -> None:
@@ -17,7 +17,7 @@ class Progress(Protocol):
         return
 
     def advance(self, examples: int, tokens: int = 0) -> None:
-        """So many more examples or MB, and tokens of prompt and answer, are done."""
+        """Report examples or MB, and tokens of prompt and answer, that are done."""
         return
 
     def stop(self) -> None:
@@ -26,4 +26,4 @@ class Progress(Protocol):
 
 
 class Silent(Progress):
-    """Says nothing (`--quiet`, and the library's default)."""
+    """Shows nothing (`--quiet`, and the library's default)."""

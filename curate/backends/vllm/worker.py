@@ -2,7 +2,7 @@
 
 `curate.backends.vllm.engine` starts it as a `Child`. It reads a `Job`, and sends an empty list once
 the engine runs. Then it reads lists of `Request` and sends lists of `Scored` as they finish, or a
-text that says why it can't go on. None, or the pipe's end, ends it.
+text that says why it has to stop. None, or the end of the pipe, ends it.
 """
 
 from __future__ import annotations
