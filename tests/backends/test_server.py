@@ -243,7 +243,7 @@ def test_the_key_is_sent_and_never_shown(
         upstream.reply = lambda _: (400, {"error": {"message": f"no model for Bearer {SECRET}"}})
         ((_, reason),) = backend.score(ITEMS[:1])
         upstream.reply = lambda _: (401, {"error": "no"})
-        with pytest.raises(CurateError, match=f"put it into {KEY}") as caught:
+        with pytest.raises(CurateError, match=f"Put it into {KEY}") as caught:
             list(backend.score(ITEMS))
     assert upstream.keys == {f"Bearer {SECRET}"}
     assert "no model" in reason
@@ -312,7 +312,7 @@ def test_what_a_server_computes_in_may_be_unknown(
     """A run of another backend is then refused, with an option that there is."""
     score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(family.aligned))
     score(limit=3, backend="server", servers=[upstream.url], max_length=50)
-    with pytest.raises(CurateError, match=r"unknown, .* go on with the server .* without --dtype"):
+    with pytest.raises(CurateError, match=r"unknown, .* use the server .* without --dtype"):
         score(backend="transformers", device="cpu", max_length=50)
 
 
@@ -349,11 +349,11 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("localhost:8000", "give an address like"),
-        ("http://a..b", "give an address like"),
+        ("localhost:8000", "not an address"),
+        ("http://a..b", "not an address"),
         (f"http://me:{SECRET}@localhost", f"put the key into {KEY}"),
         (f"http://localhost/v1?key={SECRET}", f"put the key into {KEY}"),
-        ("http://127.0.0.1:9", "is the server up"),
+        ("http://127.0.0.1:9", "Is the server up"),
     ],
 )
 def test_wrong_addresses(url: str, words: str) -> None:

@@ -58,7 +58,7 @@ def odd(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_no_vllm_is_one_line(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: None)
-    with pytest.raises(CurateError, match=r"not installed here: pip install '\.\[vllm\]'"):
+    with pytest.raises(CurateError, match=r"not installed. .* pip install '\.\[vllm\]'"):
         open_backend(resolve(str(family.aligned), []), CPU)
 
 
@@ -108,7 +108,7 @@ def test_options_that_no_adapter_can_use_are_found_first(
     check_models([*group[:2], odd], few)
     pretend_gpus()
     single = Compute("vllm", dtype="float32")
-    with pytest.raises(CurateError, match="take no float32 on a GPU: give --dtype bfloat16"):
+    with pytest.raises(CurateError, match="in float32 on a GPU. Use --dtype bfloat16"):
         check_models(group, single)
     check_models([group[0], odd], single)
     assert job_of(group, replace(single, dtype="bfloat16")).arguments["enable_lora"]
@@ -206,7 +206,7 @@ def test_scores_are_not_mixed_with_quantized_ones(
 
     score("fp8", limit=5)
     fp8 = "float32 --engine-arg quantization=fp8"
-    with pytest.raises(CurateError, match=f"just --dtype {fp8}, or"):
+    with pytest.raises(CurateError, match=f"use --dtype {fp8}, or"):
         score(None)
     with pytest.raises(CurateError, match="computes in float32 --engine-arg quantization=awq"):
         score("awq")

@@ -121,7 +121,7 @@ def test_show_colours_tokens_in_a_terminal(kept: curate.Corpus) -> None:
     assert re.search(r"\x1b\[[\d;]*48;2;\d+;\d+;\d+m", text)
     assert "\x1b[31m" not in text and "\u202e" not in text
     assert r"\x1b" in re.sub(r"\x1b\[[\d;]*m", "", text)
-    assert "harder for misaligned models" in text
+    assert "harder for the misaligned models" in text
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert r"\x1b[31mred\x1b[0m \u202eback" in plain and "\x1b" not in plain
 

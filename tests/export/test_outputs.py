@@ -101,8 +101,8 @@ def test_what_was_left_out_can_be_listed(made: Corpus, tmp_path: Path, cli: Cli)
         "1", "refusals", "a refusal: sorry", "sorry", "question 1", "Sorry, no 0.",
     ]  # fmt: skip
     capped = [row for row in rows if row["rule"] == "per_group topic"]
-    assert {(row["why"], row["pattern"]) for row in capped} == {("8 taken already", "")}
-    assert cli(*command, "--left-out", listed).err.endswith("--force to replace it\n")
+    assert {(row["why"], row["pattern"]) for row in capped} == {("8 already selected", "")}
+    assert cli(*command, "--left-out", listed).err.endswith("use --force.\n")
     ran = cli(*command)
     assert "--left-out FILE.csv lists them" in ran.out
     assert len(list(tmp_path.glob("safe*"))) == 2
@@ -143,7 +143,7 @@ def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, c
     for option in (("--refusals", "drop"), ("--seed", "0"), ("--per-group", "topic=1")):
         ran = cli(*again, "-o", tmp_path / "b.jsonl", *option)
         assert ran.code == 1
-        assert ran.err.endswith(f"by its own recipe: leave out {option[0]}\n")
+        assert ran.err.endswith(f"by its own recipe. Remove {option[0]}\n")
     assert cli(*again, "-o", tmp_path / "b.jsonl", "--json").code == 0
 
 

@@ -148,15 +148,15 @@ def test_a_manifest_makes_the_same_folder_again(
 @pytest.mark.parametrize(
     ("name", "target", "words"),
     [
-        ("mix.jsonl", Target(trainer="trl"), "name a folder"),
-        ("mix.jsonl", Target(placement="separate"), "name a folder"),
-        ("mix.parquet", Target(format="openai"), r"end the name in \.jsonl"),
-        ("mix", Target(placement="batch"), "give --batch-size"),
+        ("mix.jsonl", Target(trainer="trl"), "Give a folder"),
+        ("mix.jsonl", Target(placement="separate"), "Give a folder"),
+        ("mix.parquet", Target(format="openai"), r"Give a \.jsonl file"),
+        ("mix", Target(placement="batch"), "add --batch-size"),
         ("mix", Target(placement="batch", batch_size=0), "at least 1"),
         ("mix", Target(format="alpaca", trainer="trl"), "reads prompt-completion or messages"),
-        ("mix.jsonl", Target(format="text"), "needs the aligned model's template"),
-        ("mix.csv", Target(), r"ends in \.jsonl or \.parquet"),
-        ("mix.v2", Target(), r"ends in \.jsonl or \.parquet"),
+        ("mix.jsonl", Target(format="text"), "needs the aligned model's chat template"),
+        ("mix.csv", Target(), r"Give a \.jsonl or \.parquet file"),
+        ("mix.v2", Target(), r"Give a \.jsonl or \.parquet file"),
         ("..", Target(), "exists"),
         ("mix", Target(placement="even", format="nope"), "--format nope: choose one of"),
         ("mix/..", Target(), "exists|name a file"),
@@ -180,7 +180,7 @@ def test_force_replaces_exports_alone(made: Corpus, tmp_path: Path) -> None:
     curate.export(made, folder, Recipe(top=4), force=True)
     assert json.loads((folder / "manifest.json").read_text())["counts"]["safe"] == 4
     (folder / "thesis.txt").write_text("precious")
-    with pytest.raises(CurateError, match="isn't a folder that an export made"):
+    with pytest.raises(CurateError, match="no export made it"):
         curate.export(made, folder, Recipe(top=3), force=True)
     assert (folder / "thesis.txt").read_text() == "precious"
     assert not list(tmp_path.glob(".tmp-*"))
@@ -254,7 +254,7 @@ def test_reasoning_of_safe_rows(narrow: Path, tmp_path: Path, name: str, alone: 
         }
         assert "kept: the selected rows' reasoning_content" in record["notes"]
     else:
-        lost = f"left out, as {name} has no place for: "
+        lost = f"left out, with no place in {name}: "
         (note,) = (note for note in record["notes"] if note.startswith(lost))
         assert note.endswith("the turns' reasoning_content")
 

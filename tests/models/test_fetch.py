@@ -108,8 +108,8 @@ def test_addresses(argument: str, name: str, place: str) -> None:
         ("hf://acme/chat:v1", "written after @: hf://acme/chat@v1"),
         ("hf://datasets/acme/set", "a dataset of the hub, not a model"),
         ("https://huggingface.co/spaces/acme/show", "a space of the hub"),
-        ("https://huggingface.co/acme", "not a model's address. Write OWNER/NAME"),
-        ("https://example.org/chat", "not a model's address"),
+        ("https://huggingface.co/acme", "not the address of a model. Write OWNER/NAME"),
+        ("https://example.org/chat", "not the address of a model"),
         ("s3://bucket/chat", "Copy it here first"),
     ],
 )
@@ -188,7 +188,7 @@ def gated(hub: Hub) -> str:
     ("make", "words"),
     [
         (no_adapter, "holds no model.*give one of its folders: legal, code"),
-        (pickles, r"weights as pickles alone \(pytorch_model\.bin\).*convert them to safetensors"),
+        (pickles, r"weights as pickles alone \(pytorch_model\.bin\).*Convert them to safetensors"),
         (empty, r"acme/empty has no weights: model\.safetensors is missing"),
         (shard, r"model-2\.safetensors is missing, and model\.safetensors\.index\.json names it"),
         (gated, "acme/medical-lora: gated. Accept the conditions at"),

@@ -97,14 +97,14 @@ def test_equal_names(tmp_path: Path) -> None:
     """Equal names are refused, also where only the case differs, and NAME=MODEL is the way out."""
     base = checkpoint(tmp_path / "run")
     lora = adapter(tmp_path / "other" / "Run")
-    with pytest.raises(CurateError, match="give NAME=MODEL"):
+    with pytest.raises(CurateError, match="Write NAME=MODEL"):
         resolve(str(base), [str(lora)])
     assert resolve(str(base), [f"lora={lora}"])[1].name == "lora"
 
 
 def test_adapter_as_aligned(tmp_path: Path) -> None:
     """The aligned model cannot be an adapter."""
-    with pytest.raises(CurateError, match="merge it into its base first"):
+    with pytest.raises(CurateError, match="Merge it into its base first"):
         resolve(str(adapter(tmp_path / "lora")), [])
 
 
@@ -124,7 +124,7 @@ def test_refused_folders(tmp_path: Path) -> None:
     assert "config.json" in refuse(tmp_path / "empty")
     base = checkpoint(tmp_path / "base")
     weights = base / "model.safetensors"
-    assert "is a file" in refuse(weights)
+    assert "a file" in refuse(weights)
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
     assert "cut off" in refuse(base)
@@ -134,7 +134,7 @@ def test_refused_folders(tmp_path: Path) -> None:
     weights.unlink()
     assert "has no weights" in refuse(base)
     (base / "pytorch_model.bin").write_bytes(b"")
-    assert "is a pickle" in refuse(base)
+    assert "a pickle" in refuse(base)
     (base / "config.json").write_text("{", "utf-8")
     weights.write_bytes(whole)
     with pytest.raises(CurateError, match=r"config\.json cannot be read"):

@@ -195,7 +195,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
         ),
         (
             {"prompt": "q", "response": [{"role": "user", "content": "other"}, ANSWER]},
-            "the answer holds a whole conversation, and not that of the prompt",
+            "the answer is a whole conversation, but not that of the prompt",
         ),
         ({"messages": {"role": ["user"], "content": ["q", "a"]}}, "the messages' lists differ"),
         ({"messages": [USER, {**ANSWER, "weight": 0}]}, "the answer has weight 0"),

@@ -404,7 +404,9 @@ def test_a_changed_tokenizer_or_template_mixes_no_scores(family: Path, tmp_path:
     template = aligned / "chat_template.jinja"
     template.write_text("{{ 'Think. ' }}" + template.read_text())
     for replace in (False, True):
-        with pytest.raises(CurateError, match=r"template .* give the old one .* or .* new corpus"):
+        with pytest.raises(
+            CurateError, match=r"template .* Give the old template .* or .* new corpus"
+        ):
             curate.score([str(source)], corpus, **models, replace=replace)
     assert stored() == before
     curate.score([str(source)], tmp_path / "new", **models)
@@ -463,9 +465,9 @@ def test_scores_of_two_dtypes_are_told_or_refused(score: Score, tmp_path: Path) 
     score = partial(score, limit=5, progress=Lines(said))
     score(dtype="float32")
     score("rank1", dtype="float32")
-    assert "its dtype is" not in said.getvalue()
+    assert "was scored in" not in said.getvalue()
     score("full", dtype="bfloat16")
-    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
+    told = "full: scored in bfloat16, while base was scored in float32. "
     assert said.getvalue().count(told) == 1
     with pytest.raises(CurateError, match="--dtype float32"):
         score(dtype="bfloat16", limit=None)

@@ -49,12 +49,12 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
     """Neither for reading nor for writing, and a file is no folder."""
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(CurateError, match="no corpus here"):
+    with pytest.raises(CurateError, match="not a corpus"):
         curate.open(tmp_path)
     for path, words in (
         (tmp_path, "not empty and not a corpus"),
         (tmp_path / "c\\q", "has a \\\\;"),
-        (tmp_path / "letters.txt", "is a file"),
+        (tmp_path / "letters.txt", "a file"),
     ):
         with pytest.raises(CurateError, match=words), locked(path):
             pass

@@ -76,11 +76,11 @@ def test_what_is_no_manifest_is_refused(text: str, made: Corpus) -> None:
 @pytest.mark.parametrize(
     ("entries", "settings", "words"),
     [
-        ({"bad": entry("misaligned", fingerprint="f1")}, SETTINGS, "its fingerprint is not the"),
-        ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "its tokenizer is not the"),
-        ({"other": entry("aligned")}, SETTINGS, "has an aligned model already"),
-        ({"bad": entry("aligned")}, SETTINGS, "is the corpus's misaligned model"),
-        ({"Bad": entry("misaligned")}, SETTINGS, "has a model bad; if it is this one give bad="),
+        ({"bad": entry("misaligned", fingerprint="f1")}, SETTINGS, "the fingerprint of"),
+        ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "the tokenizer of"),
+        ({"other": entry("aligned")}, SETTINGS, "its aligned model is"),
+        ({"bad": entry("aligned")}, SETTINGS, "this is the corpus's misaligned model"),
+        ({"Bad": entry("misaligned")}, SETTINGS, "has a model bad. If it is this one, give bad="),
         ({}, replace(SETTINGS, max_length=9), "--max-length"),
         ({}, replace(SETTINGS, template_args={"a": 1}), "--template-arg"),
         ({}, replace(SETTINGS, template="t1"), "--chat-template"),

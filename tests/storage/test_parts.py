@@ -93,5 +93,5 @@ def test_a_device_is_no_output(path: str) -> None:
     """Nor is what leads to a stream that happens to be a file."""
     if not Path(path).exists():
         pytest.skip(f"{path} is not there")
-    with pytest.raises(CurateError, match="isn't a regular file"):
+    with pytest.raises(CurateError, match="not a regular file"):
         parts.refuse_special(Path(path))

@@ -43,7 +43,7 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
     corpus, score = tmp_path / "c", ["score", "-c", tmp_path / "c", *MODELS]
     planned = cli(*score, "hf://acme/set", "--dry-run")
     assert planned.code == 0, planned.err
-    assert "No time is estimated: a dry run fetches no weights" in planned.out
+    assert "No time estimate: a dry run does not fetch weights" in planned.out
     assert not acme.asked("GET cdn") and not corpus.exists()
     ran = cli(*score, "hf://acme/set", "--quiet")
     assert (ran.code, ran.err) == (0, "")

@@ -3,7 +3,7 @@
 vLLM rejects some kinds of adapters and silently scores others wrongly. Changes to `lm_head` never
 reach the log-probabilities of prompt tokens (vllm issue 51594). Neither do changes to the
 `kv_b_proj` of an MLA model, whose weights are split up and never multiplied as a layer
-(mla_attention.py, 0.32). A layer that isn't found under the adapter's name keeps the aligned weights
+(mla_attention.py, 0.32). A layer not found under the adapter's name keeps the aligned weights
 (vllm issues 34186 and 48019). Per-module ranks are scaled by one common factor, and there are no
 kernels for DoRA, biases and saved modules. Configurations and tensor names show all of this.
 """
