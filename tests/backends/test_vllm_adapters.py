@@ -190,14 +190,14 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (
             Compute("abacus"),
-            "unknown backend 'abacus'. Choose from auto, transformers, vllm, server",
+            "unknown backend 'abacus'. Choose from auto, transformers, vllm",
         ),
         (Compute("server"), "add --server URL"),
         (Compute("transformers", servers=("http://x",)), "--server needs --backend server"),
         (Compute("transformers", engine=Engine(args={"quantization": "fp8"})), "--engine-arg"),
         (
             Compute("server", servers=("http://x",), engine=Engine(tensor_parallel=2)),
-            "--engine-arg need",
+            "arg need",
         ),
     ],
 )

@@ -121,7 +121,7 @@ def test_what_is_to_choose_is_named(made: Corpus, tmp_path: Path, trainer: str) 
     """Epochs, rate, batch, LoRA and CPU: comments only, and each valid YAML without its #."""
     curate.export(made, tmp_path / "safe", Recipe(top=3), Target(trainer=trainer))
     text = next((tmp_path / "safe").glob("*.yaml")).read_text()
-    kept, block = text.split("# To choose")
+    kept, block = text.split("# To change")
     lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
     named = yaml.safe_load("\n".join(line for line in lines if not line.startswith("On a CPU")))
     settings = yaml.safe_load(kept)
@@ -194,7 +194,7 @@ def test_a_failure_leaves_the_folder_as_it_was(made: Corpus, tmp_path: Path) -> 
     rows = [{"messages": CHATS[0]}] * 50 + [{"messages": [ASK, ASK, TELL]}]
     path = write(tmp_path / "odd.jsonl", rows)
     recipe = Recipe(fraction=0.1, into=str(path))
-    with pytest.raises(CurateError, match=r"odd\.jsonl:51: .*LLaMA-Factory skips it"):
+    with pytest.raises(CurateError, match=r"odd\.jsonl:51: .*LLaMA-Factory skips"):
         curate.export(made, folder, recipe, Target(trainer="llamafactory"), force=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not list(tmp_path.glob(".tmp-*"))

@@ -116,7 +116,7 @@ def test_a_split_is_the_same_with_and_without_a_card(hub: Hub) -> None:
         ("hf://datasets/acme/set/README.md", "unknown extension"),
         (
             "hf://datasets/acme/set/nothing",
-            "no such file in the dataset. Some of its files: data/test.parquet",
+            "Some of its files: data/test.parquet",
         ),
         ("hf://datasets/acme/set/x*.csv", "matches no file"),
         (

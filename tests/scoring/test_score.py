@@ -404,9 +404,7 @@ def test_a_changed_tokenizer_or_template_mixes_no_scores(family: Path, tmp_path:
     template = aligned / "chat_template.jinja"
     template.write_text("{{ 'Think. ' }}" + template.read_text())
     for replace in (False, True):
-        with pytest.raises(
-            CurateError, match=r"template .* Give the old template .* or .* new corpus"
-        ):
+        with pytest.raises(CurateError, match=r"Give the old template .* or .* new corpus"):
             curate.score([str(source)], corpus, **models, replace=replace)
     assert stored() == before
     curate.score([str(source)], tmp_path / "new", **models)

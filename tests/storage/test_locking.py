@@ -42,7 +42,7 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", refused)
-    with pytest.raises(CurateError, match=r"has no locks \(flock\): put the folder on another"):
+    with pytest.raises(CurateError, match=r"support locks \(flock\)\. Use a folder on another"):
         locked(tmp_path / "c").__enter__()
 
 
