@@ -113,9 +113,9 @@ class Tokens:
         proof. Without them (slow tokenizers, spaces trimmed off the offsets, special tokens that
         swallow the whitespace after them), the text before must give exactly the first ids.
         """
-        met = self._meeting(at)
-        if met is not None:
-            return met
+        boundary = self._meeting(at)
+        if boundary is not None:
+            return boundary
         head = _ids(self.tokenizer, self.text[:at])
         if self.ids[: len(head)] == head:
             return len(head)

@@ -78,7 +78,7 @@ def main() -> None:
         with stoppable():
             try:
                 app()
-            except SystemExit:  # here, and not at Python's end, an error can be told
+            except SystemExit:  # flush here, where an error can still be reported
                 _flush()
                 raise
     except CurateError as error:

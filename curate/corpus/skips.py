@@ -29,7 +29,7 @@ class Skips:
         self._folder = folder
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
         self._connection.execute("create table seen (key ubigint, place ubigint)")
-        self._connection.execute("create table met (place ubigint, used boolean)")  # in this run
+        self._connection.execute("create table visited (place ubigint, used boolean)")
         self._seed()
 
     def add(self, table: pa.Table) -> int:
@@ -43,23 +43,23 @@ class Skips:
             parts.write_part(self._folder, fresh.cast(SKIPPED))
             self._connection.register("fresh", fresh)
             self._connection.execute(f"insert into seen select {_KEY}, {_PLACE} from fresh")
-        self._connection.execute(f"insert into met select {_PLACE}, false from incoming")
+        self._connection.execute(f"insert into visited select {_PLACE}, false from incoming")
         return int(fresh.num_rows)
 
     def note_read(self, examples: pa.Table) -> None:
         """Remember which rows of these examples were skipped in an earlier run."""
         self._connection.register("incoming", examples)
         self._connection.execute(
-            f"insert into met select place, true from (select {_PLACE} as place from incoming "
+            f"insert into visited select place, true from (select {_PLACE} as place from incoming "
             f"union select {_WHOLE_FILE} from incoming) semi join seen using (place)"
         )
 
     def drop_mended(self) -> None:
         """After reading, forget the rows that could be used this time."""
-        mended = "select place from met group by place having bool_and(used)"
-        if self._connection.sql(f"{mended} limit 1").fetchall():
-            self._drop(f"model is null and {_PLACE} in ({mended})")
-        self._connection.execute("delete from met")
+        usable = "select place from visited group by place having bool_and(used)"
+        if self._connection.sql(f"{usable} limit 1").fetchall():
+            self._drop(f"model is null and {_PLACE} in ({usable})")
+        self._connection.execute("delete from visited")
 
     def forget(self, model: str) -> None:
         """Forget the examples that a model could not score."""

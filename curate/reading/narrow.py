@@ -91,8 +91,8 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
         raise CurateError(f"{path}: the narrow dataset is empty.")
     if lacking:
         raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
-    told, sha256 = list(notes.values()), digest.hexdigest()
-    return Narrow(found, beside, keys, told, sha256, sources[0].commit)
+    noted, sha256 = list(notes.values()), digest.hexdigest()
+    return Narrow(found, beside, keys, noted, sha256, sources[0].commit)
 
 
 def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:

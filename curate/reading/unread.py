@@ -64,12 +64,12 @@ class Unread:
             if key in ("role", "content", *keys["calls"]) or key in self._keys:
                 continue
             if key in keys["trained"]:
-                told = answers and value not in (None, 0, 1)
+                belongs = answers and value not in (None, 0, 1)
             elif key in keys["reasoning"] and answers and isinstance(value, str):
-                told = False
+                belongs = False
             else:
-                told = self._role(key, value) is not None and value != turn["content"]
-            if told:
+                belongs = self._role(key, value) is not None and value != turn["content"]
+            if belongs:
                 reasons = self._role(key, value) == "reasoning"
                 self._keys[key] = "turns.reasoning of --layouts reads it" if reasons else NO_OPTION
 

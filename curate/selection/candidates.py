@@ -97,8 +97,8 @@ class Candidates:
             f"""
             with wanted as (
                 from pool
-                join (select unnest($strata) as stratum, unnest($after) as met) using (stratum)
-                where passes and not is_refused and place > met
+                join (select unnest($strata) as stratum, unnest($after) as last) using (stratum)
+                where passes and not is_refused and place > last
                 order by place
                 limit $limit
             )

@@ -51,8 +51,8 @@ def locked(
             ) from None
         raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
     with lock:
-        said = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
-        parts.write_text(path / WRITER, said)
+        holder = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
+        parts.write_text(path / WRITER, holder)
         try:
             yield
         finally:

@@ -105,8 +105,8 @@ def readable_errors(hint: Callable[[str], str] = lambda _: "") -> Iterator[None]
     try:
         yield
     except duckdb.Error as error:
-        said = re.split(r"\nLINE |\n\s*Stack Trace", str(error))[0].strip()
-        message = re.sub(r"\s*\n\s*", " ", said)
+        text = re.split(r"\nLINE |\n\s*Stack Trace", str(error))[0].strip()
+        message = re.sub(r"\s*\n\s*", " ", text)
         message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
         if "No space left" in message:
             message += ". Free some space, then run the same command again."
