@@ -24,7 +24,7 @@ def open_model(argument: str, base: str | None, *, weights: bool, progress: Prog
     folder = find(parse(argument)[1], progress).folder
     if not is_adapter(folder):
         if base is not None:
-            raise CurateError(f"--base {base}: {argument} is no adapter and needs none")
+            raise CurateError(f"--base {base}: {argument} is not an adapter. Remove --base.")
         return resolve(argument, [], weights=weights, progress=progress)[0]
     if base is None:
         base = _named_base(argument, folder)
@@ -35,6 +35,6 @@ def open_model(argument: str, base: str | None, *, weights: bool, progress: Prog
 def _named_base(argument: str, adapter: Path) -> str:
     named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
-        raise CurateError(f"{argument}: its adapter_config.json names no base: give --base MODEL")
+        raise CurateError(f"{argument}: its adapter_config.json names no base. Give --base MODEL.")
     beside = adapter / named
     return str(beside.resolve()) if beside.is_dir() else named

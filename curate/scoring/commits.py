@@ -34,8 +34,8 @@ def moved(
         old = known[-1].get("commit") if known else None
         if old and new and old != new and isinstance(wanted, HubSet):
             yield (
-                f"{argument} moved from {old} to {new} since it was read into {folder}, which gets "
-                f"rows of both; {replace(wanted, revision=old)} has the old ones alone"
+                f"{argument}: moved from {old} to {new} since it was read into {folder}. This adds "
+                f"the new rows; for the old ones only, use {replace(wanted, revision=old)}."
             )
     for member in members:
         name, entry = member.model.name, member.entry
@@ -46,7 +46,7 @@ def moved(
         if same and known_as.commit != entry.commit:
             yield (
                 f"{name}: {entry.reference} moved from {known_as.commit} to {entry.commit} since "
-                f"it scored {folder}; {name}={known_as.pinned} is the one that did"
+                f"it scored {folder}. For the old one, use {name}={known_as.pinned}."
             )
 
 

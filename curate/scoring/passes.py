@@ -106,8 +106,8 @@ def run_pass(
                 progress.note(told)
             if model.adapter and changes_nothing(model.adapter):
                 progress.note(
-                    f"{model.name}: its adapter changes nothing, since one factor of each product "
-                    f"is zero: was {model.adapter} trained?"
+                    f"{model.name}: its adapter changes nothing, as one factor of each product "
+                    f"is zero. Was {model.adapter} trained?"
                 )
         scored = _scored(view, [model.name for model in models], keep_tokens)
         windows = _windows(view, [model.name for model in models], scored, backend.engines)

@@ -1,4 +1,4 @@
-"""New answers: the tokens of a plain loop, rows that can be scored, nothing answered twice."""
+"""New answers: the tokens of a reference loop, rows that can be scored, nothing answered twice."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plain(model: Model, prompts: list[Prompt], ends: tuple[int, ...]) -> list[li
 
 
 def check_plain(model: Model, prompts: list[Prompt], ends: tuple[int, ...]) -> None:
-    """A backend's greedy answers are the plain loop's, in batches and one by one."""
+    """A backend's greedy answers are the reference loop's, in batches and one by one."""
     wanted = plain(model, prompts, ends)
     for batch_tokens in (None, 1):
         backend = open_backend(
@@ -249,7 +249,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 BAD = {
     "samples": (["--samples", "0"], "--samples must be at least 1"),
     "temperature": (["--temperature", "-1"], "--temperature must be 0 or more"),
-    "same samples": (["--samples", "2"], "at temperature 0 all are the same"),
+    "same samples": (["--samples", "2"], "at temperature 0, all are the same"),
     "base": (["--base", "x"], "is no adapter"),
     "context": (["--max-length", "4096"], "reads at most 512 tokens"),
 }
@@ -351,7 +351,7 @@ def test_an_engine_that_dies_leaves_what_it_answered(
     how: dict[str, Any] = {"model": str(family.aligned), "backend": "server", "in_flight": 1}
     good = upstream.reply
     upstream.reply = lambda body: good(body) if len(upstream.asked) <= 4 else then(body)
-    with pytest.raises(CurateError, match=f"{words}.*run it again to go on"):
+    with pytest.raises(CurateError, match=f"{words}.*run it again to resume"):
         answer([str(pool)], tmp_path / "out", **how, servers=[upstream.url])
     assert len(rows_of(tmp_path / "out")) == 4
     upstream.reply = good

@@ -76,7 +76,7 @@ def test_what_is_no_number_is_a_skip(tmp_path: Path) -> None:
 
 
 def test_one_token_and_eight_thousand(tmp_path: Path) -> None:
-    """Answers of few and of 8,000 tokens in one batch have the plain loop's numbers.
+    """Answers of few and of 8,000 tokens in one batch have the reference loop's numbers.
 
     So they have where the embedding has more rows than the tokenizer: all count in the softmax.
     """

@@ -383,7 +383,7 @@ def test_verify_tells_whether_a_server_has_the_adapter(
     )
     assert {check.model for check in verdict.checks} == {"chat", "medical"}
     wrong = {(check.model, check.what) for check in verdict.checks if not check.passed}
-    assert wrong == (set() if served == "medical" else {("medical", "equals the plain loop")})
+    assert wrong == (set() if served == "medical" else {("medical", "equals the reference loop")})
 
 
 def serves(family: Family, **adapters: Path | None) -> Reply:

@@ -222,7 +222,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     last = said.strip().splitlines()[-1]
     assert last.startswith("Error: vLLM failed with aligned, rank1, rank32: "), said
     assert "ended by SIGKILL" in last
-    assert "what was scored is kept" in last
+    assert "Scores so far are kept" in last
     assert "Traceback" not in said
     kept = _count(corpus)
     examples = curate.open(corpus).sql("select count(*) from examples").fetchall()[0][0]

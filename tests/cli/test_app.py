@@ -65,7 +65,7 @@ def test_the_whole_way(
     ran = cli("export", "-c", corpus, "--fraction", "0.05", "--into", narrow, "-o", mix)
     assert ran.code == 0, ran.err
     assert "42 rows, 2 of them selected examples" in ran.out
-    assert "5.00% of the narrow set's 40 rows, 4.76% of the mix" in ran.out
+    assert "5.00% of the narrow dataset's 40 rows, 4.76% of the mix" in ran.out
     assert len(mix.read_text().splitlines()) == 42
 
 
@@ -321,8 +321,8 @@ def test_a_stop_keeps_what_is_done(
     assert time.monotonic() - began < stop_seconds()
     last = rest.splitlines()[-1]
     kept = re.fullmatch(
-        rf"Stopped: {re.escape(str(corpus))} keeps 400 examples and ([\d,]+) scores; "
-        "run the same command again to go on",
+        rf"Stopped: {re.escape(str(corpus))} has 400 examples and ([\d,]+) scores. To resume, "
+        "run the same command again",
         last,
     )
     assert kept, rest
@@ -347,7 +347,7 @@ def test_a_stop_before_anything_is_stored(
     monkeypatch.setattr("curate.scoring.score.resolve", interrupted)
     ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
     assert ran.code == 143
-    assert ran.err == "Stopped: nothing is stored yet; run the same command again to start over\n"
+    assert ran.err == "Stopped: nothing is stored yet. Run the same command again to start over\n"
     assert not (tmp_path / "corpus").exists()
 
 

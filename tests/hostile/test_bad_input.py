@@ -84,7 +84,7 @@ def test_a_wrong_option_makes_no_corpus(
 def test_no_source_and_no_corpus(cli: Cli, family: Family, tmp_path: Path) -> None:
     """Without sources there must be a corpus to score."""
     ran = cli("score", "-c", tmp_path / "c", *family.arguments("medical"))
-    fails(ran, "holds no examples yet; name a SOURCE")
+    fails(ran, "has no examples yet. Give a SOURCE")
     assert not (tmp_path / "c").exists()
 
 

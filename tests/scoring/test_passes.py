@@ -50,7 +50,7 @@ def test_an_error_in_the_next_window_keeps_the_one_before(
         raise CurateError("the third can't be encoded")
 
     at_third(fail)
-    told = "the third can't be encoded; what was scored is kept: run it again to go on"
+    told = "the third can't be encoded. Scores so far are kept; run it again to resume"
     with pytest.raises(CurateError, match=told):
         curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned))
     assert scores(tmp_path / "c") == 20

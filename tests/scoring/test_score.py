@@ -1,4 +1,4 @@
-"""From sources to scores: what is computed, and that the numbers are the plain loop's."""
+"""From sources to scores: what is computed, and that the numbers are the reference loop's."""
 
 from __future__ import annotations
 
@@ -508,7 +508,7 @@ def test_a_later_model_needs_no_more_than_its_name(
     moved = Path(shutil.copytree(family / "base", tmp_path / "moved"))
     done = curate.score([], corpus, aligned=str(moved), **options)
     assert [(run.name, run.scored) for run in done.models] == [("base", 0)]
-    with pytest.raises(CurateError, match="no aligned model has scored it yet"):
+    with pytest.raises(CurateError, match="has no aligned model yet"):
         curate.score([str(tmp_path / "source.jsonl")], tmp_path / "new")
 
 

@@ -162,7 +162,7 @@ def test_an_export_leaves_out_what_the_narrow_set_holds(plain: Corpus, tmp_path:
     listed = tmp_path / "left-out.csv"
     record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)), left_out=listed)
     assert [row["rank"] for row in record["safe"]] == [3, 4]
-    assert '"narrow","in the narrow set"' in listed.read_text()
+    assert '"narrow","in the narrow dataset"' in listed.read_text()
     assert record["counts"]["left_out"] == {"where": 0, "narrow": 1, "refusals": 1}
 
 

@@ -88,8 +88,8 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
 
     pushed = acme.push("datasets/acme/set", {"train.jsonl": lines(ROWS[2:])})
     more = cli(*score, "hf://datasets/acme/set@main")  # however it is written
-    assert f"hf://datasets/acme/set@main moved from {data} to {pushed}" in more.err
-    assert f"acme/set@{data} has the old ones" in more.err
+    assert f"hf://datasets/acme/set@main: moved from {data} to {pushed}" in more.err
+    assert f"acme/set@{data}." in more.err
     weights = load_file(tmp_path / "chat" / "model.safetensors")
     shutil.copytree(tmp_path / "chat", tmp_path / "new")
     changed = {name: tensor * 2 for name, tensor in weights.items()}
