@@ -86,7 +86,7 @@ def export(
     epsilon: Annotated[
         float,
         option(
-            "Added to the denominator, so that tiny aligned losses don't inflate the gap.",
+            "Added to the denominator, so that tiny aligned NLLs don't inflate the gap.",
             "E",
             _CHOICE,
         ),
