@@ -105,7 +105,7 @@ SCALE = 2.0
 
 
 def write(found: Findings, folder: Path) -> list[Path]:
-    """Write `NAME.png` and `NAME.svg` for every chart of the page; gives back their paths."""
+    """Write `NAME.png` and `NAME.svg` for every chart of the page; return their paths."""
     rows, written = charts.data(found), []
     options: Any = {"config": look.on_paper(), "allowed_base_urls": []}
     for name, chart in charts.charts(found).items():

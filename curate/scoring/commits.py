@@ -1,4 +1,4 @@
-"""At which commits a run takes what it reads from the hub, and whether these moved since."""
+"""The commits of what a run reads from the Hub, and whether they have moved since."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curate.storage import manifest
 def records(
     arguments: Sequence[str], sources: Sequence[Source], asked: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Each source as it was asked for, for the corpus's manifest; of the hub's with its commit."""
+    """Each source as given, for the corpus's manifest; for the Hub's, with its commit."""
     for argument in arguments:
         commit = _commit(argument, sources)
         yield {"source": argument, **asked} | ({"commit": commit} if commit else {})
@@ -24,7 +24,7 @@ def records(
 def moved(
     folder: Path, arguments: Sequence[str], sources: Sequence[Source], members: Sequence[Member]
 ) -> Iterator[str]:
-    """A line for each source and model that is at another commit than when a corpus last had it."""
+    """A note for each source and model whose commit has changed since the corpus last read it."""
     if not (folder / manifest.NAME).exists():
         return
     record = manifest.load(folder)
@@ -51,7 +51,7 @@ def moved(
 
 
 def _same(source: str, wanted: str | HubSet) -> bool:
-    """Whether a source was this set of the hub, at any revision and however it was written."""
+    """Whether a source was this Hub dataset, at any revision and however it was written."""
     found = parse(source)
     if not isinstance(found, HubSet) or not isinstance(wanted, HubSet):
         return False

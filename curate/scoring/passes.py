@@ -36,7 +36,7 @@ WINDOW_CHARACTERS = 8 << 20
 
 
 class Pair(NamedTuple):
-    """An example that a model lacks: its tokens, or the reason why it has none."""
+    """An example that a model has not scored: its tokens, or the reason why it has none."""
 
     place: int  # of the model in its group
     example_id: str

@@ -104,7 +104,7 @@ class Scorer:
         self.open[key] = request, attempt
 
     def step(self) -> list[Scored]:
-        """Run the engine for one batch; gives back what it finished."""
+        """Run the engine for one batch; return what it finished."""
         done: list[Scored] = []
         for output in self.engine.step():
             if not output.finished:
