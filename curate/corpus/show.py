@@ -54,8 +54,9 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
         {"prefix": prefix},
     ).fetchall()
     if len(matches) != 1:
-        count = "no example" if not matches else "more than one example"
-        raise CurateError(f"{corpus.path}: {count} has an id that starts with {prefix!r}")
+        if matches:
+            raise CurateError(f"Several ids start with {prefix!r}. Type more characters.")
+        raise CurateError(f"{corpus.path}: no id starts with {prefix!r}.")
     ((example_id,),) = matches
 
     def rows(query: str) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def budget(recipe: Recipe, narrow_rows: int | None) -> int:
     given = [each for each in (recipe.top, recipe.fraction, recipe.tokens) if each is not None]
     if len(given) != 1:
         raise CurateError(
-            "no single budget: give one of --top N, --tokens N, and --fraction F --into NARROW"
+            "no or several budgets: give one of --top N, --tokens N, and --fraction F --into NARROW"
         )
     if recipe.fraction is None:
         return int(given[0])
