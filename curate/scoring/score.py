@@ -32,7 +32,7 @@ from curate.system.progress import Progress, Silent
 
 @dataclass
 class Summary:
-    """What a run of `score` did: rows read, a line per model, and which scored nothing at all."""
+    """The result of `score`: rows read, a run per model, and the models that scored nothing."""
 
     corpus: str
     read: Ingested = field(default_factory=Ingested)
