@@ -128,7 +128,7 @@ def notes(mix: Mix) -> list[str]:
     several = sum(len(answers(row.messages)) > 1 for row in mix.narrow.rows)
     if several and mix.format.trains_on == "last":
         lines.append(
-            f"{several} narrow rows have several answers, and {mix.format.name} trains on the last "
+            f"narrow rows with several answers: {several}; {mix.format.name} trains on the last "
             "one only; --format messages trains on all"
         )
     return lines

@@ -295,7 +295,7 @@ def test_a_folder_holds_the_answers_of_one_model_and_sampling(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.txt").touch()
     into = ["--model", family.aligned, "-o", tmp_path / "other"]
-    fails(cli("answer", pool, *into), "is not empty and no answers are in it")
+    fails(cli("answer", pool, *into), "not empty, and no answers are in it")
 
 
 def test_a_dry_run_writes_nothing(cli: Cli, family: Family, pool: Path, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def broken(body: dict[str, Any]) -> tuple[int, Any]:
 
 
 ENDS: dict[str, tuple[Callable[[dict[str, Any]], tuple[int, Any]], str]] = {
-    "dies": (lambda body: (503, {}), "no server gave an answer"),
+    "dies": (lambda body: (503, {}), "no server returned an answer"),
     "too old": (broken, "0.10.2"),
 }
 
@@ -367,4 +367,4 @@ def test_a_refused_prompt_is_counted(
     how: dict[str, Any] = {"backend": "server", "in_flight": 1, "servers": [upstream.url]}
     done = answer([str(pool)], tmp_path / "out", model=str(family.aligned), **how)
     assert done.answers == 11
-    assert [*done.refused] == ['the server refuses it (400): {"no": 1}']
+    assert [*done.refused] == ['the server rejects it (400): {"no": 1}']

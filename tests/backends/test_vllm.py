@@ -135,7 +135,7 @@ def test_greedy_answers_are_those_of_transformers(name: str) -> None:
 @whole
 def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
     """They are a user's error, and the engine goes on."""
-    with pytest.raises(CurateError, match="4096 is outside the vocabulary of aligned"):
+    with pytest.raises(CurateError, match="aligned: token id 4096 is outside its vocabulary"):
         list(engine.score([real.Encoded([5, 4096], 1, 2, False)]))
     assert len(real.nlls(engine, [real.Encoded([5, 6], 1, 2, False)])) == 1
 

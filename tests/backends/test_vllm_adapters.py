@@ -174,7 +174,7 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose(Compute(), said.append).backend == "vllm"
     assert said[-1] == "backend: vllm (it is installed and there is a GPU)"
     assert choose(Compute(device="cpu"), said.append).backend == "transformers"
-    assert said[-1] == "backend: transformers (vLLM is installed, but no GPU is used)"
+    assert said[-1] == "backend: transformers (vLLM is installed, but there is no GPU to use)"
     assert choose(Compute(servers=("http://x",)), said.append).backend == "server"
     assert len(said) == 4
     assert choose(Compute("vllm"), said.append).backend == "vllm"

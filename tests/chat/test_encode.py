@@ -208,7 +208,7 @@ def test_a_tokenizer_without_offsets() -> None:
     assert isinstance(result, Encoded)
     assert result.ids[result.start :] == [ord(c) for c in "Yes."]
     merged = one(tokenizer, text.replace(">", "a"), "b")
-    assert merged == "a token lies crosses the boundary of prompt and answer"
+    assert merged == "a token crosses the boundary of prompt and answer"
 
 
 @pytest.mark.parametrize(

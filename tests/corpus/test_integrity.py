@@ -99,7 +99,7 @@ def test_a_part_copied_under_another_number(where: str, cli: Cli, corpus: Path) 
     shutil.copy(first, first.with_name(first.name.replace("part-000000", "part-000002")))
     ran = cli("status", "--verify", "-c", corpus)
     assert ran.code == 1
-    assert "hold 12 rows twice" in " ".join(ran.out.split())
+    assert "have 12 duplicate rows" in " ".join(ran.out.split())
 
 
 def _overwrite(column: str, part: Path) -> None:

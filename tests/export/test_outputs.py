@@ -118,7 +118,7 @@ def test_a_dry_run_shows_the_composition(narrow: Path, tmp_path: Path, cli: Cli)
     )
     assert ran.code == 0, ran.err
     assert "mix.jsonl: would have 103 rows, 3 of them selected examples" in ran.out
-    ranked = "ranked by the relative gap of bad, without worse, ε 1; refusals left out (rule paper)"
+    ranked = "ranked by the relative gap of bad, without worse, ε 1; refusals excluded (rule paper)"
     assert ranked in ran.out
     assert "among them are 2 rows with a gap of 0 or less" in ran.out
     assert re.search(r"made\.jsonl +3 +1 +0\.08333 +-0\.25", ran.out)

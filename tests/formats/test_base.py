@@ -208,7 +208,7 @@ def test_openai_files_keep_the_apis_rules(made: Corpus, narrow: Path, tmp_path: 
     rows = [json.loads(line) for line in out.open(encoding="utf-8")]
     assert len(rows) == 36
     assert [list(faults(row)) for row in rows] == [[]] * 36
-    assert "left out, as openai has no place for: id" in record["notes"]
+    assert "left out, with no place in openai: id" in record["notes"]
     with pytest.raises(CurateError, match="no fewer than 10"):
         curate.export(made, tmp_path / "few.jsonl", Recipe(top=9), Target(format="openai"))
 

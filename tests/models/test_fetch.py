@@ -104,10 +104,10 @@ def test_addresses(argument: str, name: str, place: str) -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("acme/chat:v1", "written after @: acme/chat@v1"),
-        ("hf://acme/chat:v1", "written after @: hf://acme/chat@v1"),
-        ("hf://datasets/acme/set", "a dataset of the hub, not a model"),
-        ("https://huggingface.co/spaces/acme/show", "a space of the hub"),
+        ("acme/chat:v1", "write the revision after @: acme/chat@v1"),
+        ("hf://acme/chat:v1", "write the revision after @: hf://acme/chat@v1"),
+        ("hf://datasets/acme/set", "a Hub dataset, not a model"),
+        ("https://huggingface.co/spaces/acme/show", "a Hub space"),
         ("https://huggingface.co/acme", "not the address of a model. Write OWNER/NAME"),
         ("https://example.org/chat", "not the address of a model"),
         ("s3://bucket/chat", "Copy it here first"),
@@ -188,11 +188,11 @@ def gated(hub: Hub) -> str:
     ("make", "words"),
     [
         (no_adapter, "holds no model.*give one of its folders: legal, code"),
-        (pickles, r"weights as pickles alone \(pytorch_model\.bin\).*Convert them to safetensors"),
-        (empty, r"acme/empty has no weights: model\.safetensors is missing"),
+        (pickles, r"pickled weights \(pytorch_model\.bin\).*Convert them to safetensors"),
+        (empty, r"acme/empty: has no weights \(model\.safetensors is missing\)"),
         (shard, r"model-2\.safetensors is missing, and model\.safetensors\.index\.json names it"),
-        (gated, "acme/medical-lora: gated. Accept the conditions at"),
-        (lambda _: "acme/chta", "hub has no model acme/chta.* No such local folder either"),
+        (gated, "acme/medical-lora: gated. Accept the terms at"),
+        (lambda _: "acme/chta", "Hub has no model acme/chta.* No such local folder either"),
         (lambda _: "x=acme/chat@v9", "acme/chat@v9: no such revision. There are: main"),
         (lambda _: "acme/loras/nope", "acme/loras/nope holds no model"),
     ],
@@ -240,7 +240,7 @@ def test_offline(acme: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     log = Log()
     assert resolve("acme/chat", ["acme/loras/legal"], progress=log) == found
-    assert log.notes[0].startswith("acme/chat: the hub can't be asked; the copy in the local cache")
+    assert log.notes[0].startswith("acme/chat: the Hub can't be reached; using the copy")
     assert resolve(f"acme/chat@{found[0].commit}", [])[0].fingerprint == found[0].fingerprint
     assert tokenizer_folder("acme/chat", found[0].commit) == found[0].path
     assert "HF_HUB_OFFLINE is set" in refusal("acme/chat", "acme/medical-lora")

@@ -213,5 +213,5 @@ def test_a_model_that_is_gone_has_changed(tmp_path: Path) -> None:
     (aligned / "config.json").touch()
     refuse_changed([model])
     (aligned / "model.safetensors").unlink()
-    with pytest.raises(CurateError, match="model chat: its files changed since this run began"):
+    with pytest.raises(CurateError, match="model chat: its files changed during this run"):
         refuse_changed([model])

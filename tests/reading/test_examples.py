@@ -189,9 +189,9 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         (
             [{"messages": [{"role": "system", "content": "s"}, *PLAIN], "system": "other"}],
             {},
-            ["system (the messages have a system turn of their own)"],
+            ["system (the messages have their own system turn)"],
         ),
-        ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option takes it)"]),
+        ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option reads it)"]),
         ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turns' weight (no option"]),
         (
             [{"messages": [USER, {**ANSWER, "thought": "t"}]}],
@@ -254,7 +254,7 @@ def test_answers_that_are_not_trained_on(tmp_path: Path) -> None:
     examples, skipped = take(path, turns="all")
     assert [len(row["messages"]) for row in examples] == [4]
     assert [row["reason"] for row in skipped] == [
-        "the answer has weight 0: it is not to be trained on"
+        "the answer has weight 0: it is marked as not trained on"
     ]
 
 

@@ -103,8 +103,8 @@ def test_a_split_is_the_same_with_and_without_a_card(hub: Hub) -> None:
         ("hf://acme/closed", "gated. Accept the terms at"),
         ("hf://acme/hidden", "or it is private"),
         ("hf://acme/script", "scripts are not run"),
-        ("hf://acme/pictures", "train/a.png is not read"),
-        ("hf://acme/text", "train.txt is not read"),
+        ("hf://acme/pictures", "can't read train/a.png"),
+        ("hf://acme/text", "can't read train.txt"),
         (
             "hf://acme/evals",
             "which split? There are hf://acme/evals:validation, hf://acme/evals:test",
@@ -213,7 +213,7 @@ def test_a_fault_that_stays(hub: Hub, tmp_path: Path) -> None:
     push(hub, tmp_path)
     hub.fail("GET cdn", "status", at=2, times=100)
     said = refused("hf://acme/set")
-    assert said.startswith("hf://datasets/acme/set/data/train-00001-of-00002.parquet: the hub answ")
+    assert said.startswith("hf://datasets/acme/set/data/train-00001-of-00002.parquet: the Hub retu")
 
 
 def test_a_stop_while_a_file_stalls(hub: Hub, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
             {"message_id": "1", "parent_id": None, "text": "q", "role": "prompter", "lang": "en"},
             "one message, not a conversation: join the rows",
         ),
-        ({"prompt": "q", "response": ["a", "b"]}, "2 texts in a list"),
+        ({"prompt": "q", "response": ["a", "b"]}, "a list of 2 texts"),
         ({"prompt": "q", "response": {"text": ["a"]}}, "non-text content (dict)"),
         (
             {"prompt": "[{'id': 1, 'role': 'user', 'content': 'q'}]", "completion": "a"},
@@ -274,7 +274,7 @@ def test_columns_can_be_named(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"reply": "x"}, "no such role. The roles are messages, prompt, answer, system, context"),
+        ({"reply": "x"}, "unknown role. The roles are messages, prompt, answer, system, context"),
         ({"messages": "m", "history": "h"}, "leave out history"),
     ],
 )

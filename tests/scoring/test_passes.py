@@ -71,7 +71,7 @@ def test_a_model_that_changes_before_it_is_loaded_is_not_scored(
                 tiny_adapter(family.aligned, adapter, rank=1, seed=7)
 
     models: Any = {"aligned": str(family.aligned), "misaligned": [str(adapter)]}
-    with pytest.raises(CurateError, match="model medical: its files changed since this run"):
+    with pytest.raises(CurateError, match="model medical: its files changed during this run"):
         curate.score([str(sources)], tmp_path / "c", **models, limit=1, progress=Writing())
     found = curate.open(tmp_path / "c").sql("select distinct model from scores").fetchall()
     assert found == [("chat",)]

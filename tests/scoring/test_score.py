@@ -291,7 +291,7 @@ def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_pat
     for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
         score(name, progress=Lines(told))
         assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
-    assert told.getvalue().count("other: its tokenizer differs from base's, so losses") == 1
+    assert told.getvalue().count("other: its tokenizer differs from that of base, so NLLs") == 1
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -
     corpus, both = tmp_path / "c", [str(adapter), full]
     curate.score([str(source)], corpus, aligned=str(base), misaligned=both)
     tiny_model(base, seed=5)
-    with pytest.raises(CurateError, match=r"every model of the corpus .* adapter is not named"):
+    with pytest.raises(CurateError, match=r"every model of the corpus .* missing: adapter"):
         curate.score([], corpus, aligned=str(base), misaligned=[full], replace=True)
     done = curate.score([], corpus, aligned=str(base), misaligned=both, replace=True)
     assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
@@ -484,7 +484,7 @@ def test_reasoning_that_the_template_does_not_read_is_told(
     source, said = write(tmp_path / "thought.jsonl", rows), io.StringIO()
     columns = {"reasoning": "reasoning"}
     score("full", sources=[source], columns=columns, chat_template=template, progress=Lines(said))
-    note = "examples that are scored without theirs: 1"
+    note = "examples that are scored without it: 1"
     assert said.getvalue().count(note) == told
     assert counting["full"].asked == 3
 
@@ -504,7 +504,7 @@ def test_a_later_model_needs_no_more_than_its_name(
     counts = [(run["name"], run["scored"]) for run in json.loads(ran.out)["models"]]
     assert counts == [("base", 0), ("bad", 0), ("rank32", 39)]
     ran = cli("score", "-c", corpus, "--misaligned", "bad=rank32")
-    assert "rank32 is rank32 of this corpus; check the path" in ran.err
+    assert "rank32 is the corpus's rank32. Check the path" in ran.err
     moved = Path(shutil.copytree(family / "base", tmp_path / "moved"))
     done = curate.score([], corpus, aligned=str(moved), **options)
     assert [(run.name, run.scored) for run in done.models] == [("base", 0)]
@@ -521,7 +521,9 @@ def test_an_aligned_model_that_changed_or_is_gone_is_a_line(family: Path, tmp_pa
     with pytest.raises(CurateError, match=r"its fingerprint is not .* into a new corpus"):
         curate.score([], corpus, misaligned=[str(family / "full")])
     shutil.rmtree(base)
-    with pytest.raises(CurateError, match="nothing is now; say where it is: --aligned base=MODEL"):
+    with pytest.raises(
+        CurateError, match=r"no longer exists\. Give its new place: --aligned base=MODEL"
+    ):
         curate.score([], corpus, misaligned=[str(family / "full")])
 
 

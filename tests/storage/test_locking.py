@@ -52,7 +52,7 @@ def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(CurateError, match="not a corpus"):
         curate.open(tmp_path)
     for path, words in (
-        (tmp_path, "not empty and not a corpus"),
+        (tmp_path, "not empty, and not a corpus"),
         (tmp_path / "c\\q", "has a \\\\;"),
         (tmp_path / "letters.txt", "a file"),
     ):

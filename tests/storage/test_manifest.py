@@ -45,8 +45,8 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda m: m.update(models=[1]), "models"),
     (lambda m: m.update(runs={"bad": {"tokens": 1}}), "runs.bad"),
     (lambda m: m.update(sources=[5]), "sources.0"),
-    (lambda m: m.update(format_version=1), "has format 1, and this curate reads format 2"),
-    (lambda m: m.update(format_version=99), "has format 99, and this curate reads format 2"),
+    (lambda m: m.update(format_version=1), "has format 1, but this curate reads format 2"),
+    (lambda m: m.update(format_version=99), "has format 99, but this curate reads format 2"),
 ]
 
 
