@@ -48,8 +48,8 @@ def completed(
         entry = known[name]
         if entry.commit is None and not Path(entry.reference).expanduser().exists():
             raise CurateError(
-                f"{folder}: its {entry.role} model {name} was read from {entry.reference}, where "
-                f"it no longer exists. Give its new place: --{entry.role} {name}=MODEL"
+                f"{folder}: its {entry.role} model {name} was read from {entry.reference}, "
+                f"which no longer exists. Give its new place: --{entry.role} {name}=MODEL"
                 + ("" if entry.role == "aligned" else f" --aligned {known[names[0]].pinned}")
             )
         given.append(f"{name}={entry.pinned}")
