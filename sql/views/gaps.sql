@@ -34,11 +34,11 @@ checked as (
                     (select coalesce(list(model), []) from models where role = 'misaligned'),
                     hold_out::varchar[])
                 then error('hold_out names a model that is not in the ensemble: ' || hold_out::varchar
-                    || '; in it are ' || (select coalesce(list(model order by model), []) from models where role = 'misaligned')::varchar)
+                    || '. Choose from ' || (select coalesce(list(model order by model), []) from models where role = 'misaligned')::varchar)
             when count(*) filter (role = 'misaligned') = 0 and (select count(*) from models) > 0
                 then error('no misaligned model ' || case when len(hold_out) = 0
-                    then 'has scored this corpus: score one with --misaligned'
-                    else 'is left: hold out fewer' end)
+                    then 'has scored this corpus. Add one with --misaligned.'
+                    else 'is left. Hold out fewer.' end)
             else count(*) filter (role = 'misaligned')
         end as n_models
     from ensemble
