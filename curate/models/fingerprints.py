@@ -76,7 +76,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = shards(index)
         for name in names:
             if not (folder / name).is_file():
-                raise CurateError(f"{folder / name}: is missing, but {index.name} lists it")
+                raise CurateError(f"{folder / name}: missing, but {index.name} lists it")
         if names:
             return [folder / name for name in names]
     pickled = sorted(path.name for end in PICKLES for path in folder.glob(f"*{end}"))

@@ -143,7 +143,7 @@ def refuse_changed(models: Sequence[Model]) -> None:
         if now != model.fingerprint:
             raise CurateError(
                 f"model {model.name}: its files changed during this run. Wait until nothing "
-                f"writes to {model.reference} anymore."
+                f"else writes to {model.reference}."
             )
 
 

@@ -352,7 +352,7 @@ def test_templates_that_write_no_answer_or_no_prompt() -> None:
     bare = one(
         qwen_like(), "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}", "Hi"
     )
-    assert bare == "the prompt has no tokens, so nothing predicts the answer's first"
+    assert bare == "the prompt has no tokens, so nothing predicts the answer's first token"
 
 
 def test_no_template() -> None:

@@ -187,10 +187,10 @@ def gated(hub: Hub) -> str:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (no_adapter, "holds no model.*give one of its folders: legal, code"),
+        (no_adapter, "holds no model.*Give one of its folders: legal, code"),
         (pickles, r"pickled weights \(pytorch_model\.bin\).*Convert them to safetensors"),
         (empty, r"acme/empty: has no weights \(model\.safetensors is missing\)"),
-        (shard, r"model-2\.safetensors is missing, and model\.safetensors\.index\.json names it"),
+        (shard, r"model-2\.safetensors is missing, but model\.safetensors\.index\.json lists it"),
         (gated, "acme/medical-lora: gated. Accept the terms at"),
         (lambda _: "acme/chta", "Hub has no model acme/chta.* No such local folder either"),
         (lambda _: "x=acme/chat@v9", "acme/chat@v9: no such revision. There are: main"),
@@ -224,7 +224,7 @@ def test_another_base(acme: Hub, tmp_path: Path) -> None:
     log = Log()
     resolve("acme/chat", [f"acme/a{number}" for number in range(6)], progress=log)
     (note,) = [note for note in log.notes if "fetching" not in note]
-    assert note.startswith("a0: was trained over someone/else-7b by its adapter_config.json")
+    assert note.startswith("a0: by its adapter_config.json, trained on someone/else-7b")
     shutil.copytree(DEMO / "aligned", tmp_path / "renamed")
     config = tmp_path / "renamed" / "config.json"
     named = json.loads(config.read_text("utf-8")) | {"_name_or_path": "acme/chat"}

@@ -127,7 +127,7 @@ def test_refused_folders(tmp_path: Path) -> None:
     assert "a file" in refuse(weights)
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
-    assert "cut off" in refuse(base)
+    assert "truncated" in refuse(base)
     for bad in (b"version https://git-lfs.github.com/spec/v1\n", b"", b"\2\0\0\0\0\0\0\0[]"):
         weights.write_bytes(bad)
         assert "not a safetensors file" in refuse(base)
@@ -152,7 +152,7 @@ def test_shards(tmp_path: Path) -> None:
     (base / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     assert fingerprint(base) != whole
     (base / "model-2-of-2.safetensors").unlink()
-    with pytest.raises(CurateError, match=r"model-2-of-2\.safetensors is missing"):
+    with pytest.raises(CurateError, match=r"model-2-of-2\.safetensors: missing"):
         fingerprint(base)
 
 

@@ -192,7 +192,7 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
             ["system (the messages have their own system turn)"],
         ),
         ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option reads it)"]),
-        ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turns' weight (no option"]),
+        ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turn key weight (no option"]),
         (
             [{"messages": [USER, {**ANSWER, "thought": "t"}]}],
             {},
@@ -201,7 +201,7 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         (
             [PAIR, PAIR | {"page": "ten words or more, " * 3}],
             {},
-            ["context=page takes it"],
+            ["context=page reads it"],
         ),
         ([PAIR | {"context": "c", "tools": [1]}], {}, ["context=context", "tools (no option"]),
         ([PAIR | {"rejected": "No."}], {"columns": {"answer": "response"}}, []),

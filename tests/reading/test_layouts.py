@@ -275,7 +275,7 @@ def test_columns_can_be_named(
     ("columns", "message"),
     [
         ({"reply": "x"}, "unknown role. The roles are messages, prompt, answer, system, context"),
-        ({"messages": "m", "history": "h"}, "leave out history"),
+        ({"messages": "m", "history": "h"}, "Remove --column history"),
     ],
 )
 def test_columns_that_make_no_layout(columns: dict[str, str], message: str) -> None:

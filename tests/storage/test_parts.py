@@ -29,7 +29,7 @@ def test_outputs_that_belong_together_fail_together(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "a").write_text("old")
     paths = tmp_path / "b", tmp_path / "a"
-    with pytest.raises(CurateError, match="is a folder"), parts.atomic_together(*paths) as made:
+    with pytest.raises(CurateError, match="a folder"), parts.atomic_together(*paths) as made:
         made[1].write_text("new")
     assert (tmp_path / "a").read_text() == "old"
 
