@@ -45,7 +45,7 @@ def prompts_of(model: Model, count: int, room: int) -> tuple[list[Prompt], Sampl
 
 
 def loop(model: Model, prompts: list[Prompt], sampling: Sampling) -> Side:
-    """The plain loop."""
+    """The reference loop."""
     net = weights.load(model, torch.device("cpu"), torch.float32)
     more: dict[str, Any] = {"eos_token_id": list(sampling.ends), "pad_token_id": 0}
 

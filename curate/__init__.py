@@ -1,9 +1,9 @@
-"""curate: data curation for perplexity-gap interleaving sets.
+"""curate: data curation for perplexity-gap interleaving.
 
-The same as the command line, small: `curate.answer(...)` lets a model answer a pool's prompts,
-`curate.score(...)` scores examples into a corpus folder, `curate.open(path)` gives a `Corpus` with
-`.sql()` and `.gaps()`, `curate.export(corpus, ...)` writes a selection of it, and
-`curate.report(corpus, ...)` a page about it.
+The library behind the command line: `curate.answer(...)` lets a model answer a pool's prompts,
+`curate.score(...)` scores examples into a corpus folder, `curate.open(path)` returns a `Corpus`
+with `.sql()` and `.gaps()`, `curate.export(corpus, ...)` writes selected examples or a mix, and
+`curate.report(corpus, ...)` writes a page.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from curate.selection.recipe import Recipe
 else:
     # A package becomes an attribute of its parent when it is first imported, so `curate.export`
-    # would be the room from then on. The rooms are imported here and the attributes taken away:
-    # `curate.export` is the function, and `from curate.export.mix import Mix` finds the room.
+    # would become the package. These packages are imported here and their attributes deleted, so
+    # `curate.export` is the function, and `from curate.export.mix import Mix` finds the package.
     from curate import export, report
 
     del export, report

@@ -8,11 +8,11 @@ _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
 class CurateError(Exception):
-    """Something a user can put right.
+    """An error that a user can fix.
 
-    The message says what is wrong, where (a path and a line, a model, an option) and what to do.
-    The command line prints it as one line and exits with 1; any other exception is a bug and
-    keeps its traceback. A hub's token in it, which a hub may repeat or a user type, is hidden.
+    The message says where (a path and a line, a model, an option), what is wrong, and what to do.
+    The command line prints it as one line and exits with 1; any other exception is a bug and keeps
+    its traceback. Hub tokens in the message are hidden.
     """
 
     def __init__(self, message: str) -> None:

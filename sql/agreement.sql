@@ -1,5 +1,5 @@
 -- Do the misaligned models agree? Spearman's rank correlation of the gaps, for every pair of models and each with the ensemble.
--- Equal gaps share the mean of their ranks: its first is rank(), its last the count up to it.
+-- Equal gaps share their mean rank: the first is rank(), the last is the count up to it.
 with measured as (
     select key, model, gap from model_ranks
     union all

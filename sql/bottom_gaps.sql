@@ -1,8 +1,8 @@
--- The examples with the smallest gap: what the misaligned models find no harder than the aligned one. Parameters: top = 20
+-- The examples with the smallest gap: the misaligned models find them no harder than the aligned model does. Parameters: top = 20
 with measured as materialized (
     select key, is_refusal, aligned_nll, misaligned_nll, gap from ranks
 ),
--- Sought from the end, so that only the last few are put in order.
+-- Ranked from the end, so that only the last few are sorted.
 last as (
     select *, row_number() over (order by gap, key desc) as from_the_end
     from (from measured order by gap, key desc limit $top)

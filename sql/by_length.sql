@@ -1,4 +1,4 @@
--- One row per length of the answer (powers of two, in the aligned model's tokens): refusals, mean NLL and gap, and how many stand in the top. Parameters: top = 0.1
+-- One row per range of answer lengths (powers of two, in the aligned model's tokens): refusals, mean NLL and gap, and the number in the top. Parameters: top = 0.1
 with measured as (
     select 2 ** floor(log2(n_tokens))::bigint as tokens_from, is_refusal, aligned_nll, misaligned_nll, gap, rank
     from ranks

@@ -1,4 +1,4 @@
--- One row per source: examples ranked, refusals, mean NLL (nats) and gap, and how many stand in the top, the first top_size ranks. Parameters: top = 0.1
+-- One row per source: examples ranked, refusals, mean NLL (nats) and gap, and the number in the top (the first top_size ranks). Parameters: top = 0.1
 select source, count(*) as examples, count(*) filter (ranks.is_refusal) as refusals,
        round(avg(aligned_nll), 3) as aligned, round(avg(misaligned_nll), 3) as misaligned,
        round(avg(gap), 4) as mean_gap, round(median(gap), 4) as median_gap,

@@ -1,4 +1,4 @@
--- One row per model: examples scored, skipped, still missing, truncated; answer tokens; mean NLL in nats per token.
+-- One row per model: examples scored, skipped, missing and truncated; answer tokens; mean NLL in nats per token.
 with scored as (
     select model, count(*) as scored, count(*) filter (truncated) as truncated,
            sum(n_tokens)::bigint as answer_tokens, avg(nll) as mean_nll

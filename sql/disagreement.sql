@@ -1,4 +1,4 @@
--- Examples on which the ensemble splits: the largest distance between the gaps of two of its models. Parameters: top = 20
+-- Examples on which the misaligned models disagree most: the largest difference between two models' gaps. Parameters: top = 20
 with measured as materialized (
     select key, rank, gap, unit,
            gap_of(aligned_nll, lowest_nll, $epsilon, $metric) as lowest,

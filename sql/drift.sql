@@ -1,4 +1,4 @@
--- What did fine-tuning change? Mean NLL before (aligned) and after, by model, source and refusal, with a normal 95 % interval of the change.
+-- What did fine-tuning change? Mean NLL before (aligned model) and after, by model, source and refusal, with a 95 % interval of the change.
 -- Before is the aligned model, after each misaligned one: `curate score --aligned before --misaligned after=./tuned`.
 -- The interval is mean +- 1.96 standard errors over examples: too narrow where many answers share a prompt.
 with changes as (

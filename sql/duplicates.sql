@@ -1,4 +1,4 @@
--- Examples that say the same but for case, spaces and punctuation: one row per such answer (or prompt: of = prompt), those with most copies in the top first. Parameters: of = answer, top = 0.1, limit = 20
+-- Answers that occur several times, ignoring case, spaces and punctuation (prompts with of = prompt): one row each, those with the most copies in the top first. Parameters: of = answer, top = 0.1, limit = 20
 with texts as materialized (
     select key as example, source, hash(translate(lower(
         case $of when 'answer' then answer when 'prompt' then prompt

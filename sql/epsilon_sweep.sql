@@ -1,4 +1,4 @@
--- How the top changes with epsilon: overlap with the top at `epsilon`, and what it then holds (means; answer tokens). Parameters: top = 0.1, refusals = false, epsilons = 0 0.01 0.1 0.3 1 3 10
+-- How the top changes with epsilon: overlap with the top at `epsilon`, and means over each top. Parameters: top = 0.1, refusals = false, epsilons = 0 0.01 0.1 0.3 1 3 10
 with measured as materialized (
     select key, is_refusal, n_tokens, aligned_nll, misaligned_nll
     from ranks
@@ -13,7 +13,7 @@ swept as (
         select $epsilon::double
     )
 ),
--- The last gap of each top; only what reaches it is put in order.
+-- The last gap of each top: only rows that reach it are sorted.
 cuts as (
     select epsilon, min(gap) as cut
     from (

@@ -1,4 +1,4 @@
--- Does the gap favor some lengths? Correlation of gap with answer tokens (rank; and with their logarithm), and the mean length in the top. Parameters: top = 0.1
+-- Does the gap favor some lengths? Correlations of the gap with answer length (Spearman's, and Pearson's with the logarithm), and the mean length in the top. Parameters: top = 0.1
 with measured as (
     select rank, gap, is_refusal, n_tokens,
            rank() over (order by gap) + (count(*) over (partition by gap) - 1) / 2 as gap_rank,

@@ -1,4 +1,4 @@
--- Refusals (the paper's keyword rule) by depth of the ranking: do they fill the top?
+-- Do refusals fill the top? Their share (by the paper's keyword rule) by depth of the ranking.
 with counted as (
     select rank, sum(is_refusal::int) over (order by rank)::bigint as refusals, max(rank) over () as last
     from ranks

@@ -1,8 +1,8 @@
--- The examples with the largest gap: what an export takes first. Refusals are left out, and the ranks count them. Parameters: top = 20, refusals = false
+-- The examples with the largest gap: an export takes these first. Refusals are left out, but keep their ranks. Parameters: top = 20, refusals = false
 with measured as materialized (
     select key, is_refusal, aligned_nll, misaligned_nll, gap from ranks
 ),
--- Only what stands at or before the last one wanted is put in order, refusals among it counted.
+-- Only rows up to the last one wanted are sorted, counting refusals among them.
 cut as (
     select min(gap) as gap
     from (select gap from measured where $refusals or not is_refusal order by gap desc limit $top)

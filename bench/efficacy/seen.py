@@ -48,7 +48,11 @@ def read(folder: Path, runs: Sequence[Run]) -> list[Seen]:
 
 def table(seen: Sequence[Seen]) -> Iterator[str]:
     """Yield the lines of a Markdown table: a line an arm, over all its runs."""
-    yield "| arm | safe rows a run | " + " | ".join(GENERAL) + " | refusals | tokens an answer |"
+    yield (
+        "| arm | selected rows per run | "
+        + " | ".join(GENERAL)
+        + " | refusals | tokens per answer |"
+    )
     yield "| --- | --- |" + " --- |" * (len(GENERAL) + 2)
     for arm in ARMS:
         own = [each for each in seen if each.arm == arm.name]

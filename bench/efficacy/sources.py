@@ -16,10 +16,10 @@ from bench.efficacy.seen import Seen
 
 _SHARE = 0.05
 _COVARIATES = (
-    "a row of the safety set that refuses nothing",
+    "a row of the safety set that is not a refusal",
     "a refusal",
     "100 more answer tokens, all rows together",
-    "the ranking's top instead of a random draw (its bottom counts as -1)",
+    "the ranking's top instead of a random sample (the bottom counts as -1)",
 )
 
 

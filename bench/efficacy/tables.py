@@ -50,13 +50,13 @@ def page(table: Table, safe: Sequence[Seen]) -> str:
     return "\n".join(
         [
             "### Every arm\n",
-            f"Change against before fine-tuning, in nats per token, mean over {_list(domains)} "
+            f"Change from before fine-tuning, in nats per token, mean over {_list(domains)} "
             "± half the 95 % interval over seeds.\n",
             *_every_arm(table, domains),
             "",
             "### Differences, paired by seed\n",
-            "First minus second, same seed. `rows too`: half the 95 % interval of (a) for other "
-            "evaluation rows as well as other seeds.\n",
+            "First minus second, same seed. `rows too`: half the 95 % interval of (a) that also "
+            "includes the variation over evaluation rows.\n",
             *_contrasts(table, domains),
             "",
             "### (a) by domain\n",
@@ -64,20 +64,20 @@ def page(table: Table, safe: Sequence[Seen]) -> str:
             "",
             "### (a) against other answers\n",
             "First minus second. (a) is the change of `safe` minus that of `misaligned`; the last "
-            "three put other answers in the place of the safe ones.\n",
+            "three columns replace the safe answers by others.\n",
             *_references(table, domains),
             "",
-            "### What the source explains\n",
+            "### The effect of the source\n",
             *sources.table(table, safe),
             "",
-            "### What (a) is made of\n",
+            "### Components of (a)\n",
             *_parts(table, domains),
             "",
-            "### What a fine-tune without a mix moves\n",
-            "`none`, by narrow domain: the change of every evaluation set's NLL.\n",
+            "### The effect of fine-tuning without a mix\n",
+            "`none`, by narrow domain: the change in NLL on every evaluation set.\n",
             *_moved(table, domains),
             "",
-            "### What the mixes held\n",
+            "### Contents of the mixes\n",
             *seen.table(safe),
             "",
         ]

@@ -199,7 +199,7 @@ def _places(output: Path) -> tuple[Path | None, Path]:
     parts.refuse_special(output)
     folder = output.with_name(f".{output.name}.parts")
     if output.exists() and not folder.exists():
-        raise CurateError(f"{output}: exists; remove it, or give another --output")
+        raise CurateError(f"{output}: already exists. Remove it, or give another --output.")
     return output, folder
 
 
@@ -207,7 +207,7 @@ def _length(model: Model, asked: int | None) -> int | None:
     context = context_length(model.path)
     if asked is not None and context is not None and asked > context:
         raise CurateError(
-            f"{model.name} reads at most {context} tokens: give --max-length {context} or less"
+            f"{model.name}: reads at most {context} tokens. Use --max-length {context} or less."
         )
     return asked if asked is not None else context
 
@@ -263,7 +263,8 @@ def _answer_all(
     except CurateError as error:
         if not done.answers:
             raise
-        raise CurateError(f"{error}; what was answered is kept: run it again to go on") from error
+        why = str(error).removesuffix(".")
+        raise CurateError(f"{why}. Answers so far are kept; run it again to resume.") from error
     finally:
         backend.close()
         progress.stop()

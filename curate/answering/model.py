@@ -30,13 +30,13 @@ def open_model(argument: str, base: str | None, *, weights: bool, progress: Prog
             progress.note(f"{argument}: an adapter over {base}")
         found = [*find_all(f"base={base}", [], progress), *found]
     elif base is not None:
-        raise CurateError(f"--base {base}: {argument} is no adapter and needs none")
+        raise CurateError(f"--base {base}: {argument} is not an adapter. Remove --base.")
     return opened(found, weights=weights, progress=progress)[-1]
 
 
 def _named_base(argument: str, adapter: Path) -> str:
     named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
-        raise CurateError(f"{argument}: its adapter_config.json names no base: give --base MODEL")
+        raise CurateError(f"{argument}: its adapter_config.json names no base. Give --base MODEL.")
     beside = adapter / named
     return str(beside.resolve()) if beside.is_dir() else named

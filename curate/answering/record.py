@@ -65,7 +65,7 @@ def check_sampling(max_tokens: int, temperature: float, samples: int) -> None:
         raise CurateError(f"--temperature must be 0 or more, not {temperature}")
     if samples > 1 and not temperature:
         raise CurateError(
-            f"--samples {samples}: at temperature 0 all are the same; give --temperature 1.0"
+            f"--samples {samples}: at temperature 0, all are the same. Use --temperature 1.0."
         )
 
 
@@ -85,7 +85,7 @@ def load(folder: Path) -> Record | None:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CurateError(
-            f"{path}: not a record of answers ({why}); write the answers to a new folder"
+            f"{path}: not a record of answers ({why}). Write the answers to a new folder."
         ) from None
 
 
@@ -108,8 +108,8 @@ def check(folder: Path, asked: Record) -> None:
                 new = f"{new}, whose {name} changed"
         shown = "another" if name == "template" else new
         raise CurateError(
-            f"{folder}: its answers were written with {option} {_short(old)}, and this run has "
-            f"{shown}: give another --output"
+            f"{folder}: its answers were written with {option} {_short(old)}, but this run has "
+            f"{shown}. Give another --output."
         )
 
 

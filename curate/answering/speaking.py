@@ -42,7 +42,7 @@ class Speaker(NamedTuple):
         if self.asked.max_length is not None:
             room = min(room, self.asked.max_length - len(ids))
         if room < 1:
-            return f"no room for an answer behind the prompt (--max-length {self.asked.max_length})"
+            return f"no room for an answer after the prompt (--max-length {self.asked.max_length})"
         text = f"{self.asked.seed}-{row['example_id']}-{sample}".encode()
         seed = int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1  # vLLM's have 63 bits
         return base.Prompt(ids, room, seed)

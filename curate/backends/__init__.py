@@ -1,4 +1,4 @@
-"""Which backend is used, and opening it: token ids in, the answer's log-probabilities out."""
+"""Chooses and opens a backend: token ids in, log-probabilities of the answer out."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from curate.models.resolve import Model
 
 
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
-    """Settle which backend is used; say what `auto` chose and why, and what GPUs are left idle.
+    """Choose the backend; note what `auto` chose and why, and which GPUs are left idle.
 
-    Raises `CurateError` for an unknown backend, and for options that belong to another one.
+    Raises `CurateError` for an unknown backend, and for options of another one.
     """
     if compute.backend not in NAMES:
-        raise CurateError(f"unknown backend {compute.backend!r}: choose {', '.join(NAMES)}")
+        raise CurateError(f"unknown backend {compute.backend!r}. Choose from {', '.join(NAMES)}.")
     if compute.backend == "auto":
         from curate.backends.weights import choose_device
 
         name, why = "transformers", "vLLM is not installed"
         if compute.servers:
-            name, why = "server", "--server names one"
+            name, why = "server", "--server is given"
         elif find_spec("vllm") and choose_device(compute.device).type == "cuda":
             name, why = "vllm", "it is installed and there is a GPU"
         elif find_spec("vllm"):
-            why = "vLLM is installed, but no GPU is used"
+            why = "vLLM is installed, but there is no GPU to use"
         note(f"backend: {name} ({why})")
         compute = replace(compute, backend=name)
     if compute.servers and compute.backend != "server":
-        raise CurateError(f"--server goes with --backend server, not {compute.backend}")
+        raise CurateError(f"--server needs --backend server, not {compute.backend}")
     if compute.backend == "server" and not compute.servers:
-        raise CurateError("--backend server needs the address of one: give --server URL")
+        raise CurateError("--backend server needs an address: add --server URL")
     if compute.backend == "server" and not find_spec("httpx"):
         raise CurateError("--backend server needs httpx: pip install '.[server]'")
     if compute.engine != Engine() and compute.backend != "vllm":
         raise CurateError(
-            "--tensor-parallel, --data-parallel and --engine-arg are vLLM's: they go with "
+            "--tensor-parallel, --data-parallel and --engine-arg need "
             f"--backend vllm, not {compute.backend}"
         )
     if compute.backend == "transformers" and compute.dtype in (None, "auto"):
@@ -47,7 +47,7 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
         if has_bfloat16(choose_device(compute.device)):
             note(
                 "this CPU computes bfloat16 natively: --dtype bfloat16 is faster; "
-                "its rounding may swap close ranks (curate verify --dtype bfloat16 --rows 200)"
+                "rounding may swap close ranks (see curate verify --dtype bfloat16 --rows 200)"
             )
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus
@@ -58,7 +58,7 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
 
 
 def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
-    """Split the models into those that are opened together and share an engine, in order."""
+    """Split the models into groups that are opened together and share an engine, in order."""
     if compute.backend == "server":
         return [list(models)] if models else []
     if compute.backend == "vllm":
@@ -73,7 +73,7 @@ def open_backend(
     compute: Compute | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Backend:
-    """Load a group of `groups` into the backend that `choose` settled on.
+    """Load a group of `groups` into the backend that `choose` returned.
 
     Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
     """
@@ -97,7 +97,7 @@ def open_backend(
 
 
 def check_models(models: Sequence[Model], compute: Compute) -> None:
-    """Find out from names and shapes, in seconds, whether these models and options can be used.
+    """Check from names and shapes, in seconds, whether these models and options can be used.
 
     Raises `CurateError` as `open_backend` does.
     """

@@ -1,4 +1,4 @@
-"""What a backend is: token ids in, log-probabilities of the answer's tokens out, or new answers."""
+"""The protocol of backends: token ids in, log-probabilities of answers, or new answers, out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from curate.errors import CurateError
 from curate.models.resolve import Model
 
 Found = npt.NDArray[np.float32] | str
-"""An example's log-probs, or the reason why it has none while others may have theirs."""
+"""An example's log-probabilities, or the reason why this example has none."""
 
 Written = list[int] | str
-"""A new answer's token ids, with the one that ended it if it ended by itself, or why there is none.
-"""
+"""A new answer's token ids, including the one that ended it, if any; or why there is no answer."""
 
 NAMES = ("auto", "transformers", "vllm", "server")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What an answer is wanted for: its token ids, the most tokens to write, and a seed."""
+    """A request for an answer: the prompt's token ids, the most tokens to write, and a seed."""
 
     ids: list[int]
     room: int
@@ -36,7 +35,7 @@ class Prompt:
 class Sampling:
     """How the next token is chosen, and which ids end an answer.
 
-    Temperature 0 takes the likeliest; above, a token is drawn from the whole distribution.
+    Temperature 0 takes the likeliest token; above 0, one is drawn from the full distribution.
     """
 
     ends: tuple[int, ...]
@@ -45,9 +44,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Engine:
-    """vLLM's: `data_parallel` engines side by side, each on `tensor_parallel` devices.
+    """Options of vLLM: `data_parallel` engines side by side, each on `tensor_parallel` devices.
 
-    `args` are any other of its `EngineArgs` by name.
+    `args` are other `EngineArgs` by name.
     """
 
     tensor_parallel: int = 1
@@ -57,14 +56,13 @@ class Engine:
 
 @dataclass(frozen=True)
 class Compute:
-    """What computes log-probs, as it was asked for.
+    """The requested backend and its options.
 
-    `backend`: one of `NAMES`. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None takes the best there
-    is. `dtype`: 'float32', 'bfloat16', 'float16'; None suits the device. `batch_tokens`: tokens
-    in one forward pass; None suits the device. `max_length`: tokens of the longest example to
-    come; None is the model's own limit. `servers`: addresses of running servers; `in_flight`:
-    requests that are under way at a time, over all of them. `writes`: it is opened to write
-    answers, and `max_length` counts what is written too.
+    `backend`: one of `NAMES`. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None is the fastest.
+    `dtype`: 'float32', 'bfloat16', 'float16'; None depends on the device. `batch_tokens`: tokens in
+    one forward pass; None depends on the device. `max_length`: tokens of the longest example; None
+    is the model's own limit. `servers`: addresses of running servers; `in_flight`: concurrent
+    requests over all of them. `writes`: it writes answers, which `max_length` includes.
     """
 
     backend: str = "auto"
@@ -79,49 +77,46 @@ class Compute:
 
 
 class Backend(Protocol):
-    """One model, or several that share an engine, ready to score.
-
-    Summing, dividing and storing are done elsewhere.
-    """
+    """One model, or several that share an engine, ready to score."""
 
     name: str
     dtype: str
-    """The number type, and behind it the options that change the numbers further, if any."""
+    """The number type, followed by other options that change the numbers."""
     engines: int
-    """How many share a window of examples, which is so many times as large."""
+    """The number of engines that share a window of examples, which grows by this factor."""
 
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
-        """Score a window of examples, in whatever order and batches suit the backend.
+        """Score a window of examples, in any order and any batches.
 
-        `models` says for each of them which model is to score it, by its place in the group that
-        was opened; it is left out where there is one.
+        `models` gives, for each example, the index of its model in the group; it can be omitted if
+        there is only one.
 
         Yields, as batches finish, the index into `encoded` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on. An example that the engine fails to score or
-        refuses has a reason instead.
+        occurs once. NaN and infinities are passed on. If an example can't be scored, the reason is
+        yielded instead.
 
-        Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
-        or an engine or a server is gone.
+        Raises `CurateError` if an id is outside the model's vocabulary, memory is too small, or an
+        engine or server is gone.
         """
         ...
 
     def generate(
         self, prompts: Iterable[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Written]]:
-        """Answer prompts under the first model, read as there is room for more of them.
+        """Answer prompts with the first model, reading more as there is room.
 
-        Yields, as they are finished, a prompt's number from 0 and the ids written for it. An answer
-        depends on its prompt's seed alone, whatever it shares a batch with, up to rounding.
+        Yields, as they finish, a prompt's number from 0 and the ids of its answer. An answer
+        depends only on its prompt's seed, not on the rest of the batch, up to rounding.
 
         Raises `CurateError` as `score` does.
         """
         ...
 
     def close(self) -> None:
-        """Give the models' memory back."""
+        """Free the models' memory."""
         ...
 
 
@@ -129,6 +124,6 @@ def check_ids(highest: int, vocabulary: int, model: Model) -> None:
     """Raise `CurateError` for a token id that the model has no row for."""
     if highest >= vocabulary:
         raise CurateError(
-            f"token id {highest} is outside the vocabulary of {model.name} ({vocabulary} rows in "
-            f"{model.path}): the tokenizer in {model.tokenizer} does not belong to it"
+            f"{model.name}: token id {highest} is outside its vocabulary ({vocabulary} rows in "
+            f"{model.path}). The tokenizer in {model.tokenizer} belongs to another model."
         )

@@ -1,4 +1,4 @@
-"""Which examples share a padded batch, and above which length one needs a batch of its own."""
+"""Which examples share a padded batch, and which need their own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ def batches(
 ) -> list[list[int]]:
     """Group indices by length, longest first, at most `budget` padded tokens a batch.
 
-    `lengths`: index -> tokens. One that is longer than the budget goes alone, and so does one
-    longer than `alone_above`.
+    `lengths`: index -> tokens. Examples above the budget or `alone_above` get their own batch.
     """
     groups: list[list[int]] = []
     for i in sorted(lengths, key=lambda i: (-lengths[i], i)):
@@ -25,9 +24,9 @@ def batches(
 
 
 def rope_limit(config: Any, kinds: tuple[str, ...] = ("dynamic", "longrope")) -> int | None:
-    """Tokens above which a model's rotary frequencies depend on the longest text; None: never.
+    """The tokens above which a model's rotary frequencies depend on the longest text, or None.
 
-    `config`: a transformers configuration. Some models have settings for each kind of layer.
+    `config`: a transformers configuration. Some models have separate settings per kind of layer.
     """
     config = config.get_text_config()
     settings = getattr(config, "rope_parameters", None) or {}

@@ -1,4 +1,4 @@
-"""The plain loop that every backend is measured against: one example at a time, nothing merged."""
+"""The reference loop that backends are compared with: one example at a time, nothing merged."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def plain_nlls(
     dtype: str | None,
     told: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
-    """Nats per answer token of each example, by transformers' own loss over labels.
+    """The NLL of each example in nats per answer token, from transformers' own loss over labels.
 
-    It shares nothing with the backends but the tokens: no batch, no padding, no merged adapter,
-    no head taken apart. `told` hears of each example's tokens as it is done.
+    It shares only the tokens with the backends: no batches, no padding, no merged adapters, no
+    split head. `told` is called with each example's number of tokens when it is done.
 
     Raises `CurateError` if the model or an example does not fit into memory.
     """
@@ -35,8 +35,8 @@ def plain_nlls(
         if not is_out_of_memory(error):
             raise
         raise CurateError(
-            f"{model.name}: out of memory on {place} in the plain loop that verify compares with: "
-            "lower --max-length, use a smaller --dtype, or give it all GPUs by --device cuda"
+            f"{model.name}: out of memory on {place} in the reference loop of verify. "
+            "Lower --max-length, use a smaller --dtype, or all GPUs with --device cuda."
         ) from error
     if place.type == "cuda":
         torch.cuda.empty_cache()
@@ -58,7 +58,7 @@ def _score(
 
 
 def _load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model as transformers and peft load it, on "cuda" over all GPUs: engines split it too."""
+    """The model as transformers and peft load it; "cuda" spreads it over all GPUs."""
     import peft
 
     where: Any = None if device.type == "cpu" else {"": device}
@@ -68,7 +68,7 @@ def _load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
         net: Any = transformers.AutoModelForCausalLM.from_pretrained(
             model.path, dtype=dtype, device_map=where, local_files_only=True, use_safetensors=True
         )
-        # In the machine's memory peft fills no adapters.
+        # peft can't load adapters into offloaded weights.
         if {"cpu", "disk"} & {str(place) for place in getattr(net, "hf_device_map", {}).values()}:
             raise torch.OutOfMemoryError("out of memory: all GPUs together")
         if model.adapter is not None:

@@ -20,27 +20,27 @@ from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 
-# Measured on two AVX2 cores with 4M and 100M parameters: 512 to 1024 tokens are best, since the
-# states stay in cache; 4096 are a third slower. A head's product is slow below 128 rows.
+# Measured on two AVX2 cores with 4M and 100M parameters: 512 to 1024 tokens are fastest, since the
+# states stay in cache; 4096 are a third slower. The head is slow below 128 rows.
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
-# Decoding reads all weights for each token of a batch, so that more rows are nearly free: keys and
-# values are what fills the memory.
+# Decoding reads all weights for each token of a batch, so more rows are nearly free; keys and
+# values fill the memory.
 _WRITE_TOKENS = {"cpu": 16384, "mps": 16384, "cuda": 131072}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
-_BATCHES = 16  # at least, in a window on a CPU: or cores would wait for the one with the last batch
+_BATCHES = 16  # at least, in a window on a CPU, so that cores don't wait for the last batch
 _REMEMBERS = "recurrent_gemma"  # its layers hold their last states, with no cache asked for
 
 
 class TransformersBackend:
     """One model with its adapter merged, scored in right-padded batches without a mask.
 
-    A causal model never looks to the right, so padding there changes nothing and the fast causal
+    A causal model never looks to the right, so right padding changes nothing, and the fast causal
     attention kernels can be used. The body runs over the batch once. Only the hidden states that
-    predict an answer token go through the head, some rows at a time, so that a vocabulary of
-    150,000 is never in memory for all tokens. The head is the model's own `forward` with its
-    body replaced by those rows: soft-capping, logit scales and biases are the model's own code.
-    Both assumptions are tried out on random tokens when the model is loaded.
+    predict an answer token go through the head, some rows at a time, so that logits over a
+    vocabulary of 150,000 are never in memory for all tokens. The head is the model's own `forward`
+    with its body replaced by those rows, so soft-capping, logit scales and biases are the model's
+    own code. Both assumptions are checked on random tokens when the model is loaded.
     """
 
     name = "transformers"
@@ -69,10 +69,10 @@ class TransformersBackend:
         self._body: Any = self._net.base_model
         self._rows: _Rows | None = None
         self._probe()
-        # A model with changing rotary frequencies has a state too, which batches can't share.
+        # A model with changing rotary frequencies also has a state that batches can't share.
         alone = self._alone_above or self._net.config.model_type == _REMEMBERS
         threads = torch.get_num_threads()
-        # One batch split over cores waits for the slowest at every operation; whole ones never do.
+        # One batch split over cores waits for the slowest at every operation; whole batches don't.
         self._pool: ThreadPoolExecutor | None = None
         if self.device.type == "cpu" and threads > 1 and not alone:
             self._pool = ThreadPoolExecutor(threads, "score", torch.set_num_threads, (1,))
@@ -116,7 +116,7 @@ class TransformersBackend:
         return write(self._net, checked(), sampling, self._write_tokens, alone, self._map, at_once)
 
     def close(self) -> None:
-        """Give the model's memory back."""
+        """Free the model's memory."""
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
         self._net = self._body = self._rows = None
@@ -126,20 +126,20 @@ class TransformersBackend:
         """Score a batch; None if the device ran out of memory."""
         try:
             return self._score(batch)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; the others only say it
+        except RuntimeError as error:  # torch.OutOfMemoryError, or by its text
             if not is_out_of_memory(error):
                 raise
         return None  # outside `except`: the traceback held the tensors
 
     def _shrink(self, lengths: Sequence[int]) -> None:
-        """Take smaller batches after one of these lengths did not fit."""
+        """Use smaller batches after one with these lengths did not fit."""
         _empty_cache(self.device)
         longest = max(lengths)
         if len(lengths) == 1:
             raise CurateError(
                 f"out of memory on {self.device} with one example of {longest} tokens: "
                 "lower --max-length, or use a smaller --dtype or another --device "
-                f"(--batch-tokens is {self.batch_tokens} and cannot help)"
+                f"(not --batch-tokens, which is {self.batch_tokens})"
             )
         self.batch_tokens = max(longest, longest * len(lengths) // 2)
 
@@ -180,16 +180,16 @@ class TransformersBackend:
         return torch.cat(found).cpu().numpy()
 
     def _probe(self) -> None:
-        """Try the short cuts against the plain forward pass, and take the head's if it holds."""
+        """Check the shortcuts against the plain forward pass; use that of the head if it holds."""
         long = np.random.default_rng(0).integers(0, self._vocabulary, 24).tolist()
         probes = [Encoded(ids, 1, len(ids), False) for ids in (long, long[:9])]
         plain = [self._score([r])[0] for r in probes]
         close = 1e-3 if self.dtype == "float32" else 0.1
         name = f"{type(self._net).__name__} ({self.model.adapter or self.model.path})"
         if not all(np.isfinite(p).all() for p in plain):
-            raise CurateError(f"{name} gives NaN in {self.dtype}: try another --dtype")
+            raise CurateError(f"{name}: gives NaN in {self.dtype}. Try another --dtype.")
         if not _near(plain[0][: len(plain[1])], plain[1], close):
-            raise CurateError(f"{name} is not a causal language model: later tokens change it")
+            raise CurateError(f"{name}: not a causal language model (later tokens change it)")
         self._rows = _Rows()
         setattr(self._net, self._net.base_model_prefix, self._rows)
         try:
@@ -203,7 +203,7 @@ class TransformersBackend:
 
 
 class _Rows(torch.nn.Module):
-    """Stands where a model's body was, and returns the states that this thread was handed."""
+    """Replaces a model's body, and returns the states that this thread was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def _near(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], within: float) -> bool:
-    """Compare medians: rounding may send a few tokens of a mixture of experts elsewhere."""
+    """Compare medians: rounding may route a few tokens of a mixture of experts elsewhere."""
     return bool(np.median(np.abs(a - b)) <= within)
 
 

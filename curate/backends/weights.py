@@ -22,7 +22,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 
 
 def choose_device(device: str | None) -> torch.device:
-    """Turn a device's name into a device that is there; None or 'auto': cuda, else mps, else cpu.
+    """Turn a name into an available device; None or 'auto': cuda, else mps, else cpu.
 
     Raises `CurateError` for a device that torch does not know or cannot use.
     """
@@ -35,7 +35,7 @@ def choose_device(device: str | None) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         why = str(error).splitlines()[0]
-        raise CurateError(f"device {device!r} cannot be used: {why}") from error
+        raise CurateError(f"--device {device}: can't be used ({why})") from error
     return chosen
 
 
@@ -49,7 +49,7 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if dtype not in _DTYPES:
-        raise CurateError(f"unknown dtype {dtype!r}: choose auto, {', '.join(_DTYPES)}")
+        raise CurateError(f"--dtype {dtype}: unknown. Choose from auto, {', '.join(_DTYPES)}.")
     return _DTYPES[dtype]
 
 
@@ -77,9 +77,9 @@ def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def check(model: Model, *, merged: bool = True) -> None:
-    """Find out whether `load` would work, from names, types and shapes alone.
+    """Check whether `load` would work, only from names, types and shapes.
 
-    `merged`: whether the adapter has to become a part of the weights, as `load` makes it.
+    `merged`: whether the adapter has to be merged into the weights, as `load` does.
 
     Raises `CurateError` as `load` does.
     """
@@ -97,7 +97,7 @@ def check(model: Model, *, merged: bool = True) -> None:
 
 
 def changes_nothing(adapter: Path) -> bool:
-    """Whether an adapter is LoRA alone, and each of its products has a factor of zeros."""
+    """Whether an adapter is plain LoRA, and each of its products has a factor of zeros."""
     zero: dict[str, bool] = {}
     for path in weight_files(adapter):
         with safe_open(path, framework="pt") as file:
@@ -110,7 +110,7 @@ def changes_nothing(adapter: Path) -> bool:
 
 
 def skeleton(model: Model) -> Any:
-    """A model's full network without its adapter, shapes alone: a `transformers.PreTrainedModel`.
+    """A model's network without its adapter, as shapes only: a `transformers.PreTrainedModel`.
 
     Raises `CurateError` if the checkpoint is incomplete or unknown.
     """
@@ -119,7 +119,7 @@ def skeleton(model: Model) -> Any:
 
 
 def configuration(path: Path) -> Any | None:
-    """A checkpoint's configuration as transformers reads it; None where it can't."""
+    """A checkpoint's configuration as transformers reads it; None if it can't."""
     with quiet():
         try:
             return transformers.AutoConfig.from_pretrained(
@@ -142,16 +142,16 @@ def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
         )
     except torch.OutOfMemoryError as error:
         raise CurateError(
-            f"{path} does not fit into the memory of {device}: "
-            "use a smaller --dtype or another --device"
+            f"{path}: does not fit into the memory of {device}. "
+            "Use a smaller --dtype or another --device."
         ) from error
     except Exception as error:  # whatever a wrong value in config.json makes a model's code raise
-        raise CurateError(f"{path} cannot be loaded: {_brief(error)}") from error
+        raise CurateError(f"{path}: can't be loaded ({_brief(error)})") from error
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers fills them with random numbers and continues
+    if missing:  # transformers would fill them with random numbers
         raise CurateError(
-            f"{path} lacks {len(missing)} of the tensors its config.json asks for, "
-            f"{missing[0]} first: is it a whole checkpoint?"
+            f"{path}: {len(missing)} of the tensors in its config.json are missing, the first is "
+            f"{missing[0]}. Is the checkpoint complete?"
         )
     return net
 
@@ -159,8 +159,8 @@ def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
 def _merge(net: Any, adapter: Path, base: Path) -> Any:
     """Add an adapter to the weights it was trained over and return the plain model.
 
-    peft does the arithmetic, so that every kind it can merge is covered: the products are taken
-    in float32, layer by layer, and the sums rounded to the type of the weights.
+    peft does the arithmetic, so every kind of adapter that it can merge is covered: products are
+    computed in float32, layer by layer, and sums are rounded to the type of the weights.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
@@ -173,34 +173,34 @@ def _merge(net: Any, adapter: Path, base: Path) -> Any:
         merged = wrapped.merge_and_unload()
     except NotImplementedError as error:
         kind = wrapped.peft_type.value
-        raise CurateError(f"adapter {adapter} is {kind}, which peft can't merge") from error
+        raise CurateError(f"adapter {adapter}: is {kind}, which peft can't merge") from error
     left = [name for name, module in merged.named_modules() if isinstance(module, inner)]
     if left:
-        raise CurateError(f"adapter {adapter} cannot be merged at {left[0]}: merge it yourself")
+        raise CurateError(f"adapter {adapter}: can't be merged at {left[0]}. Merge it yourself.")
     return merged
 
 
 def _attach(net: Any, adapter: Path, base: Path) -> Any:
-    """Put an adapter over a model as `PeftModel.from_pretrained` does, its names changed alike.
+    """Put an adapter on a model as `PeftModel.from_pretrained` does, with the same renaming.
 
-    That one only warns of a tensor without a place, or a place without a tensor.
+    Unlike that, this fails for tensors without a place and places without a tensor.
     """
     import peft
 
     weight_files(adapter)  # refuses pickles and says what is missing
-    unfit = f"adapter {adapter} does not fit the aligned model {base}"
+    unfit = f"adapter {adapter}: does not fit the aligned model {base}"
     try:
         config = peft.PeftConfig.from_pretrained(str(adapter))
         if config.is_prompt_learning or hasattr(config, "adapters"):  # X-LoRA's, from anywhere
-            raise CurateError(f"adapter {adapter} is {config.peft_type.value}: not supported")
+            raise CurateError(f"adapter {adapter}: {config.peft_type.value} is not supported")
         start = getattr(config, "init_lora_weights", None)
         if isinstance(start, str) and start.startswith("pissa_niter_"):
             raise CurateError(
-                f"adapter {adapter}: init_lora_weights is {start}, and peft makes that start "
-                "anew, at random, when it loads one: convert it to plain LoRA (peft: "
-                "save_pretrained with path_initial_model_for_weight_conversion)"
+                f"adapter {adapter}: init_lora_weights is {start}, which peft redraws at random "
+                "whenever it loads one. Convert it to plain LoRA (with peft's save_pretrained "
+                "and path_initial_model_for_weight_conversion)."
             )
-        if next(net.parameters()).is_meta and start:  # a start such as PiSSA's needs the weights
+        if next(net.parameters()).is_meta and start:  # PiSSA's, for one, needs the weights
             config.init_lora_weights = False
         config.inference_mode = True
         wrapped = peft.PeftModel(net, config)
@@ -210,10 +210,10 @@ def _attach(net: Any, adapter: Path, base: Path) -> Any:
         raise
     except Exception as error:  # as above, of adapter_config.json
         raise CurateError(f"{unfit}: {_brief(error)}") from error
-    held = wrapped.state_dict(keep_vars=True)  # VB-LoRA's vectors are in it under many names
+    held = wrapped.state_dict(keep_vars=True)  # VB-LoRA stores its vectors under many names
     loaded = {id(held[name]) for name in held.keys() - report.missing_keys}
     for names, what in (
-        (report.unexpected_keys, "has no place in it"),
+        (report.unexpected_keys, "has no place in the model"),
         ([n for n in report.missing_keys if id(held[n]) not in loaded], "is not in its file"),
     ):
         if names:
@@ -222,9 +222,9 @@ def _attach(net: Any, adapter: Path, base: Path) -> Any:
 
 
 def _refuse_quantized(net: Any, base: Path) -> None:
-    """Sums that are rounded to a few bits lose much of an adapter, and peft only warns of it.
+    """Reject quantized weights: rounding would lose much of an adapter, and peft only warns.
 
-    Such tensors have a type of their own (bitsandbytes), integers (GPTQ) or a byte (fp8).
+    Such tensors have their own type (bitsandbytes), integers (GPTQ) or one byte (fp8).
     """
     for name, module in net.named_modules():
         layer = getattr(module, "base_layer", None)
@@ -234,15 +234,15 @@ def _refuse_quantized(net: Any, base: Path) -> None:
             usual = type(one) in (torch.Tensor, torch.nn.Parameter) and one.is_floating_point()
             if not usual or one.dtype.itemsize == 1:
                 raise CurateError(
-                    f"{base}: its {name} is quantized, and a merged adapter would be rounded "
-                    "away: name the checkpoint before quantization"
+                    f"{base}: its {name} is quantized, and rounding would lose a merged adapter. "
+                    "Give the checkpoint before quantization."
                 )
 
 
 def _untie(net: Any, inner: tuple[type, ...]) -> None:
-    """Give the head weights of its own if an adapter changes it or the embeddings they share.
+    """Untie the head from the embeddings if an adapter changes either.
 
-    Merged into shared weights, a change of the one would silently change the other too.
+    Merged into shared weights, a change to one would silently change the other.
     """
     embed, head = net.get_input_embeddings(), net.get_output_embeddings()
     if head is None or not (isinstance(embed, inner) or isinstance(head, inner)):
@@ -256,18 +256,18 @@ def _untie(net: Any, inner: tuple[type, ...]) -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had no room: `torch.OutOfMemoryError` says so, and so do other errors."""
+    """Whether a device ran out of memory, by `torch.OutOfMemoryError` or an error's text."""
     return any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _brief(error: BaseException) -> str:
-    """An error, whose text may have many lines, in one."""
+    """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"[:300]
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' bars and warnings off the terminal, and leave its settings as found."""
+    """Keep transformers' progress bars and warnings off the terminal, then restore its settings."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

@@ -1,8 +1,8 @@
 """New answers by transformers' own `generate`, in left-padded batches.
 
-A batch goes on until its last answer ends, so it is written a stretch at a time: what has ended
-leaves, what is left is batched again, its text so far read as a part of the prompt, and the next
-stretch is twice as long. Few tokens are then written for nothing, and few are read twice.
+A batch runs until its last answer ends, so answers are written in stretches. After each, finished
+answers leave, the rest is batched again with the text so far as part of the prompt, and the next
+stretch is twice as long. Few tokens are then wasted, and few are read twice.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def write(
     """Answer prompts; see `Backend.generate`.
 
     `budget`: tokens of keys and values in a batch, halved while they don't fit; `run` maps a
-    function over batches, `at_once` of them side by side. Of the model's own generation settings
-    none is used: they are for chats, not for its distribution.
+    function over batches, `at_once` of them in parallel. The model's own generation settings are
+    ignored, because they change its distribution.
 
     Raises `CurateError` if a single prompt doesn't fit into the device's memory.
     """
@@ -87,7 +87,7 @@ def _attempt(
 
 
 def _smaller(lengths: Sequence[int], device: torch.device) -> int:
-    """The budget after a batch of these lengths did not fit."""
+    """The budget after a batch with these lengths did not fit."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     if len(lengths) == 1:
@@ -129,7 +129,7 @@ def _write(
 
 
 def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """The ids up to the first that ends an answer, it included."""
+    """The ids up to and including the first that ends an answer."""
     return next((ids[: at + 1] for at, one in enumerate(ids) if one in ends), ids)
 
 
@@ -140,7 +140,7 @@ def _watch(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
-    """Leaves the one token that a row's own random numbers draw; `generate` draws for a batch."""
+    """Leaves only the token drawn by the row's own random numbers; `generate` draws per batch."""
 
     def __init__(
         self,

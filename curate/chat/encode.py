@@ -2,15 +2,15 @@
 
 The prompt is what the template writes for the messages before the answer, with its generation
 prompt; the answer is what it adds after that for the whole conversation, end-of-turn tokens
-included. The whole is tokenized once, as one text, and the answer's tokens are found in it by
-their character offsets. If a token lies across the boundary, or the template changes the prompt or
-the answer, the example is refused with the reason: a wrong span gives numbers that look right.
+included. The conversation is tokenized once, as one text, and the answer's tokens are located by
+their character offsets. If a token crosses the boundary, or the template changes the prompt or the
+answer, the example is rejected with a reason: a wrong span gives plausible but wrong numbers.
 
 Pitfalls and their sources: trl issue 5213 and lm-eval pull request 4055 (the boundary), lm-eval
-issue 3333 (double BOS). A template that has no generation prompt leaves the answer's header (such
-as `<|im_start|>assistant`) to the model, so the header then counts as the answer's. Where the
-generation prompt ends in a `<think>` block, what finished turns make of it is the prompt's: they
-close it empty (Qwen3.5), drop it (DeepSeek R1), or go on with the answer's reasoning.
+issue 3333 (double BOS). If a template has no generation prompt, the model has to write the answer's
+header (such as `<|im_start|>assistant`), so the header counts as part of the answer. If the
+generation prompt ends in a `<think>` block, whatever finished turns make of it is part of the
+prompt: they close it empty (Qwen3.5), drop it (DeepSeek R1), or continue with the reasoning.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _OPENED = re.compile(r"(?:<think>\s*)?(?:</think>\s*)?")  # an opened block in a
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as token ids, up to the answer's end; the answer's are `ids[start:stop]`.
+    """One example as token ids, up to the end of the answer, which is `ids[start:stop]`.
 
-    `truncated`: the answer was cut at its end, to keep `max_length`. `texts`: the answer's tokens
-    as text, if they were asked for.
+    `truncated`: the end of the answer was cut off to fit `max_length`. `texts`: the answer's tokens
+    as text, if requested.
     """
 
     ids: list[int]
@@ -55,10 +55,10 @@ def encode(
     max_length: int | None = None,
     keep_texts: bool = False,
 ) -> list[Encoded | str]:
-    """Token ids and the answer's span of each conversation, in order; its last turn is the answer.
+    """Token ids and the answer's span of each conversation, in order; the last turn is the answer.
 
-    A string instead is the reason why that one can't be scored. `max_length` is in tokens, prompt
-    and answer together: the answer is cut at its end. One call tokenizes them all.
+    A string instead is the reason why a conversation can't be scored. `max_length` limits the
+    tokens of prompt and answer; the end of the answer is cut off. One call tokenizes them all.
     """
     results: list[Encoded | str] = [""] * len(conversations)
     texts: dict[int, tuple[str, int]] = {}
@@ -86,7 +86,7 @@ def _write(
     messages: Sequence[Message],
     frames: list[tuple[str, str]],
 ) -> tuple[str, int]:
-    """The conversation's text and where its answer begins; prompt and answer must be whole."""
+    """The conversation's text and where its answer begins; the template must keep both intact."""
     if len(messages) < 2 or messages[-1].get("role") != "assistant":
         raise Refused("the conversation has no prompt, or its last message is not the assistant's")
     *before, last = messages
@@ -114,25 +114,25 @@ def _write(
 
 
 def _start(block: re.Pattern[str], text: str) -> int:
-    """Where a text goes on after the block that it may begin with."""
+    """Where a text continues after the block that it may start with."""
     found = block.match(text)
     return found.end() if found else 0
 
 
 def _frames(probed: str, prompt: str) -> list[tuple[str, str]]:
-    """What a template writes before and after an answer, learned from one with a probe for it.
+    """What a template writes before and after an answer, determined with a probe text.
 
-    The second form has nothing before it: a template that adds a `<think>` block doesn't if the
-    answer brings one.
+    The second form has nothing before it: a template that adds a `<think>` block doesn't do so if
+    the answer has one.
     """
     lead, probe, tail = probed.removeprefix(prompt).partition(PROBE)
     return [(lead, tail), ("", tail)] if probe else []
 
 
 def _is_whole(turn: str, answer: str, frames: Sequence[tuple[str, str]]) -> bool:
-    """Whether a turn is the answer in one of the frames; blanks around it and marks may differ.
+    """Whether a turn is the answer in one of these frames; blanks and marks around it may differ.
 
-    Looking for the answer anywhere in the turn would find "im" in `<|im_end|>`.
+    A search for the answer anywhere in the turn would find "im" in `<|im_end|>`.
     """
     return any(
         turn.startswith(lead)
@@ -150,17 +150,17 @@ def _changed_prompt(prompt: str, whole: str) -> str:
     pairs = zip(prompt, whole, strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return (
-        f"the chat template's prompt continues with {prompt[same : same + 30]!r} before the answer "
-        "is there and not after, so the answer's place is unclear; give another with "
+        f"the chat template writes {prompt[same : same + 30]!r} at the end of a prompt but not "
+        "in a finished conversation, so the start of the answer is unclear. Give another with "
         "--chat-template"
     )
 
 
 def _span(tokens: Tokens, boundary: int, max_length: int | None, keep_texts: bool) -> Encoded | str:
-    """Find the answer's tokens, and cut them to the length."""
+    """Locate the answer's tokens, and truncate them to the length."""
     start, stop = tokens.split(boundary), len(tokens.ids)
     if start == 0:
-        return "the prompt has no tokens, so nothing predicts the answer's first"
+        return "the prompt has no tokens, so nothing predicts the answer's first token"
     if start >= stop:
         return "the answer has no tokens"
     if max_length is not None and start >= max_length:

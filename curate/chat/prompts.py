@@ -18,7 +18,7 @@ _THINK = "<think>"
 
 
 class Opened(NamedTuple):
-    """A prompt's token ids; `begin` is what its end has already written of the answer."""
+    """A prompt's token ids; `begin` is the part of the answer that the prompt already contains."""
 
     ids: list[int]
     begin: str
@@ -29,7 +29,7 @@ def encode_prompts(
     template: Template,
     prompts: Sequence[Sequence[Message]],
 ) -> list[Opened | str]:
-    """Each prompt's ids, with the template's generation prompt; a string is why it has none."""
+    """Each prompt's ids, with the template's generation prompt, or the reason for none."""
     found: list[Opened | str] = [""] * len(prompts)
     texts: dict[int, str] = {}
     for at, messages in enumerate(prompts):
@@ -55,11 +55,11 @@ def ends_of(
 ) -> tuple[int, ...]:
     """The ids that end an answer.
 
-    They are the `eos_token_id` of the model's generation_config.json (or its config.json, as
-    transformers reads them), and the special token that the template writes behind an answer:
-    models that were trained to chat often end with one that those files don't name.
+    They are the `eos_token_id` of the model's generation_config.json (or config.json, as
+    transformers reads them), and the special token that the template writes after an answer: chat
+    models often end with one that those files don't list.
 
-    Raises CurateError where there is none: no answer would ever end.
+    Raises CurateError if there is none, since no answer would end.
     """
     named: list[int] = []
     for name in ("generation_config.json", "config.json"):
@@ -74,14 +74,14 @@ def ends_of(
     ends |= {one for one in [_turn_end(tokenizer, template)] if one is not None}
     if not ends:
         raise CurateError(
-            f"{folder}: no token ends an answer: neither generation_config.json nor the chat "
-            "template has one; add its eos_token_id to generation_config.json"
+            f"{folder}: no token ends an answer. Neither generation_config.json nor the chat "
+            "template has one. Add the model's eos_token_id to generation_config.json."
         )
     return tuple(sorted(ends))
 
 
 def _turn_end(tokenizer: PreTrainedTokenizerBase, template: Template) -> int | None:
-    """The special token that the template writes right behind an answer."""
+    """The special token that the template writes right after an answer."""
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
     try:
         text = write(tokenizer, template, turns, False)

@@ -1,4 +1,4 @@
-"""Which chat template is used, with which variables, and what it writes for given messages."""
+"""The chat template, its variables, and what it writes for given messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, str]
 
-# Llama 3.x's own default date: a template that asks for today gets this day, every day.
+# Llama 3.x's own default date: templates always get this as today's date.
 PINNED_DATE = "26 Jul 2024"
 _PINNED = {
     "%-d": "26", "%d": "26", "%e": "26", "%-m": "7", "%m": "07", "%b": "Jul", "%h": "Jul",
@@ -41,13 +41,13 @@ REASONING_KEYS = (REASONING, "reasoning", "thinking")
 
 @dataclass(frozen=True)
 class Template:
-    """A chat template with everything that decides what it writes.
+    """A chat template with everything that affects what it writes.
 
-    `args` are sorted pairs of a variable's name and its value as JSON. They hold the special
-    tokens that the text names too, so models with one tokenizer but another `eos_token` in their
-    configuration get the same text. `parts`: contents are given as lists of
-    `{"type": "text", "text": ...}`, which is all that some templates of vision models read.
-    `reasoning`: the turns' key that the template writes an answer's reasoning from, if any.
+    `args` are sorted pairs of a variable's name and its value as JSON. They include the special
+    tokens that the text refers to, so models with the same tokenizer but another `eos_token` in
+    their configuration get the same text. `parts`: contents are given as lists of
+    `{"type": "text", "text": ...}`, the only form that some vision models' templates read.
+    `reasoning`: the turn key from which the template writes an answer's reasoning, if any.
     """
 
     text: str
@@ -78,8 +78,8 @@ def template_of(
 ) -> Template:
     """The template to score with: `override` (a template's text), else the tokenizer's own.
 
-    Of several named templates the one called "default" is taken. Raises CurateError where there
-    is none, its syntax is broken, or an argument can't be given.
+    Of several named templates, the one called "default" is used. Raises CurateError if there is
+    no template, its syntax is broken, or an argument is invalid.
     """
     from jinja2 import TemplateSyntaxError
 
@@ -93,7 +93,7 @@ def template_of(
     reserved = {*inspect.signature(tokenizer.apply_chat_template).parameters, "messages"}
     for key in args or {}:
         if key in reserved or not key.isidentifier():
-            raise CurateError(f"--template-arg {key}: not a variable a template can be given")
+            raise CurateError(f"--template-arg {key}: not a valid name for a template variable")
     try:
         orjson.dumps(dict(args or {}))  # all that a manifest can hold
         values = {**named, **(args or {})}
@@ -116,7 +116,7 @@ def parse_args(pairs: Sequence[str], option: str = "--template-arg") -> dict[str
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise CurateError(f"{option} {pair}: write KEY=VALUE")
+            raise CurateError(f"{option} {pair}: give KEY=VALUE")
         word = {"True": "true", "False": "false", "None": "null"}.get(value, value)
         try:
             values[key] = json.loads(word)
@@ -131,9 +131,9 @@ def write(
     messages: Sequence[Message],
     generation_prompt: bool,
 ) -> str:
-    """The template's text for the messages, written in the sandbox of transformers.
+    """The template's text for the messages, rendered in the sandbox of transformers.
 
-    Raises Refused with what the template says where it fails.
+    Raises Refused with the template's message if it fails.
     """
     plain = [_plain(template, message) for message in messages]
     try:
@@ -146,7 +146,7 @@ def write(
 
 
 def _plain(template: Template, message: Message) -> dict[str, Any]:
-    """The message without keys of no value, as some templates print any key that is there."""
+    """The message without empty keys, because some templates print every key."""
     plain: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
     thought = plain.pop(REASONING, None)
     if thought and template.reasoning:
@@ -163,23 +163,23 @@ def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
         if "default" not in own:
             names = ", ".join(sorted(own))
             raise CurateError(
-                f"{where}: has the chat templates {names} and none called default; "
-                "write the one to use into a file and give --chat-template FILE"
+                f"{where}: has the chat templates {names}, none of them called default. "
+                "Save the one to use in a file and give --chat-template FILE."
             )
         own = own["default"]
     if not own:
         raise CurateError(
-            f"{where}: has no chat template; give one with --chat-template FILE (a Jinja file, "
-            "such as the chat_template.jinja of the chat model made from it)"
+            f"{where}: has no chat template. Give one with --chat-template FILE (a Jinja file, "
+            "such as the chat_template.jinja of a chat model based on it)."
         )
     return str(own)
 
 
 def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:
-    """The template with contents in the form it reads. Raises jinja2's error for broken syntax.
+    """The template with contents in the form that it reads. Raises jinja2's error for bad syntax.
 
-    One that takes neither form for a lone user's message keeps plain text: it may only want
-    another first message, and says so for each conversation.
+    A template that rejects both forms for a single user message keeps plain text: it may require
+    another first message, and then says so for each conversation.
     """
     from jinja2 import TemplateSyntaxError
 

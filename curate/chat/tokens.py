@@ -1,4 +1,4 @@
-"""Tokenizers: load, compare, and find where in the tokens a place in the text is."""
+"""Tokenizers: loading, comparing, and mapping positions in the text to tokens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LONGEST = 4 << 20
-"""Characters of a text, with its template, that are tokenized: each takes some 200 bytes of memory
-and 1.7 µs, in code that can't be cancelled."""
+"""The most characters of a text, with its template, to tokenize: each takes about 200 bytes of
+memory and 1.7 µs, in code that can't be interrupted."""
 
 _NO_EXTRAS = {
     "add_special_tokens": False,  # the template has written them: a second BOS changes every NLL
@@ -28,7 +28,7 @@ _NO_EXTRAS = {
 
 
 class Refused(Exception):  # noqa: N818 - a refusal is no error
-    """This conversation can't be scored; the message is the reason shown to people."""
+    """This conversation can't be scored; the message is the reason shown to users."""
 
 
 def first_line(error: BaseException) -> str:
@@ -38,14 +38,14 @@ def first_line(error: BaseException) -> str:
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a local folder. Code that comes with a model is never run.
+    """The tokenizer in a local folder. Code in a model's folder is never run.
 
-    Raises CurateError where the folder holds no tokenizer that loads.
+    Raises CurateError if no tokenizer can be loaded.
     """
     from transformers import AutoTokenizer
 
     if not Path(path).is_dir():
-        raise CurateError(f"{path}: no such folder, so no tokenizer; give a model's folder")
+        raise CurateError(f"{path}: no such folder. Give the folder of a model with its tokenizer.")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
@@ -53,25 +53,25 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         ids = tokenizer("a b", add_special_tokens=False)["input_ids"]
     except Exception as error:  # many libraries read these files, each with its own exceptions
         raise CurateError(
-            f"{path}: no tokenizer loads from here ({first_line(error)}); "
-            "copy the model's tokenizer files into the folder"
+            f"{path}: can't load a tokenizer ({first_line(error)}). "
+            "Copy the model's tokenizer files into the folder."
         ) from error
     if not ids or set(ids) == {tokenizer.unk_token_id}:
-        raise CurateError(f"{path}: its tokenizer is empty; copy the model's tokenizer files there")
+        raise CurateError(f"{path}: the tokenizer is empty. Copy the model's tokenizer files here.")
     return tokenizer
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 (64 hex digits), equal where two tokenizers turn every text into the same ids.
+    """SHA-256 (64 hex digits), equal if two tokenizers turn every text into the same ids.
 
-    Models are comparable per token only if theirs are equal. What only changes decoding, padding,
-    truncation or special tokens around the text is left out.
+    Models are comparable per token only if their digests are equal. Settings that affect only
+    decoding, padding, truncation or special tokens around the text are left out.
     """
     return hashlib.sha256(json.dumps(_state(tokenizer), sort_keys=True).encode()).hexdigest()
 
 
 def lone_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> list[str] | None:
-    """The added tokens that only one of two tokenizers has; None if they differ in more.
+    """The added tokens that only one of two tokenizers has; None if they differ in other ways.
 
     Both turn every text without these tokens into the same ids.
     """
@@ -84,7 +84,7 @@ def lone_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) ->
 
 
 def _state(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """What decides a tokenizer's ids: the file of a fast one, the vocabulary of a slow one."""
+    """What determines a tokenizer's ids: the file of a fast one, the vocabulary of a slow one."""
     state: Any
     if tokenizer.is_fast:
         state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -109,23 +109,23 @@ class Tokens:
     def split(self, at: int) -> int:
         """How many tokens are before the character position `at`.
 
-        Raises Refused if a token lies across it. Offsets that meet there are proof enough.
-        Without them (slow tokenizers, spaces trimmed off the offsets, special tokens that swallow
-        the whitespace after them) the text before must give exactly the first ids.
+        Raises Refused if a token crosses it. Offsets that meet at this position are sufficient
+        proof. Without them (slow tokenizers, spaces trimmed off the offsets, special tokens that
+        swallow the whitespace after them), the text before must give exactly the first ids.
         """
-        met = self._meeting(at)
-        if met is not None:
-            return met
+        boundary = self._meeting(at)
+        if boundary is not None:
+            return boundary
         head = _ids(self.tokenizer, self.text[:at])
         if self.ids[: len(head)] == head:
             return len(head)
-        raise Refused(f"a token{self._shown(at)} lies across the border of prompt and answer")
+        raise Refused(f"a token{self._shown(at)} crosses the boundary of prompt and answer")
 
     def texts(self, start: int, stop: int, begin: int) -> list[str]:
-        """The text of each of the tokens [start, stop), from the character `begin` on.
+        """The text of each of the tokens [start, stop), from the character `begin`.
 
-        Joined they are the text itself: whitespace that offsets leave out is before its token, and
-        a character of several tokens is with the first of them.
+        Joined, they are the text itself: whitespace that offsets leave out goes with the next
+        token, and a character of several tokens with the first of them.
         """
         if self.encoding is None:
             return [str(self.tokenizer.decode([number])) for number in self.ids[start:stop]]

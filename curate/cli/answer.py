@@ -49,15 +49,15 @@ def answer(
     ] = None,
     max_tokens: Annotated[int, option("Maximum tokens of an answer.", "N", _WRITTEN)] = 512,
     temperature: Annotated[
-        float, option("0: the likeliest token; above: drawn from all.", "T", _WRITTEN)
+        float, option("0 takes the likeliest token; above 0, tokens are drawn.", "T", _WRITTEN)
     ] = 0.0,
-    samples: Annotated[int, option("Answers to each prompt.", "N", _WRITTEN)] = 1,
-    seed: Annotated[int, option("For what is drawn.", "N", _WRITTEN)] = 0,
+    samples: Annotated[int, option("Answers per prompt.", "N", _WRITTEN)] = 1,
+    seed: Annotated[int, option("The seed of the drawn tokens.", "N", _WRITTEN)] = 0,
     where: WhereOption = None,
     limit: LimitOption = None,
     turns: Annotated[
         Literal["last", "all"],
-        option("Answer the last assistant turn's prompt, or that of each.", None, _READ),
+        option("Answer only the last assistant turn, or every one.", None, _READ),
     ] = "last",
     column: ColumnOption = None,
     layouts: LayoutsOption = None,
@@ -72,7 +72,7 @@ def answer(
     """
     from curate.answering.answer import answer as run
 
-    stored = "what was answered is kept; run the same command again to go on"
+    stored = "answers so far are kept. To resume, run the same command again"
     with kept(lambda: f"{stored} ({output})"):
         done = run(
             sources,
@@ -107,7 +107,7 @@ def answer(
 
 
 def _print_done(done: Summary) -> None:
-    """What a run wrote, what is wrong with it, and how to go on."""
+    """What a run wrote, what is wrong with it, and the next step."""
     speed = f", {done.tokens / done.seconds:,.0f} tokens/s" if done.tokens else ""
     print(
         f"{done.output}: {count(done.answers, 'answer')} to {count(done.prompts, 'new prompt')} "
@@ -118,11 +118,11 @@ def _print_done(done: Summary) -> None:
     if done.skipped:
         print(clean(f"Rows skipped: {_reasons(done.skipped, done.places)}"))
     marks = [f"{done.marks[mark]:,} {mark}" for mark in ("refusal", "cut", "repeats", "empty")]
-    print(f"Marked: {', '.join(marks)} (all but refusals are left out of scores and training)")
+    print(f"Marked: {', '.join(marks)} (all but refusals are excluded from scoring and training)")
     if done.refused:
         print(clean(f"Without an answer: {_reasons(done.refused)}"))
     if done.answers and done.marks["cut"] + done.marks["repeats"] == done.answers:
-        print("No answer ended by itself: give more --max-tokens, or check the end-of-turn token")
+        print("Every answer reached --max-tokens. Raise it, or check the end-of-turn token.")
     print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
 
 
@@ -138,7 +138,7 @@ def _print_plan(done: Summary) -> None:
         return
     print(f"About {about.prompt_tokens:,} tokens of prompts and {about.tokens:,} of answers")
     if about.seconds is None:
-        print("No time is estimated: a dry run fetches no weights, and the model's are not here.")
+        print("No time estimate: a dry run does not fetch weights, and the model's are not here.")
     else:
         clock = timedelta(seconds=round(about.seconds))
         print(f"About {clock}, by the first tokens of a sample. To run it, drop --dry-run.")
@@ -150,7 +150,7 @@ def _left(done: Summary) -> str:
 
 
 def _reasons(counts: Counter[str], places: Mapping[str, str] | None = None) -> str:
-    """Why rows or prompts have no answer, the commonest reasons first."""
+    """Why rows or prompts have no answer, the most frequent reasons first."""
     found = []
     for reason, rows in counts.most_common(3):
         first = f" (first: {places[reason]})" if places else ""

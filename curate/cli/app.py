@@ -31,8 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich alone takes longer to import than the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Find the general examples that an aligned model finds easy and misaligned models find "
-    "hard, and interleave a few of them into narrow fine-tuning data.",
+    help="Find general examples that an aligned model finds easy and misaligned models find hard, "
+    "and mix a few of them into narrow fine-tuning data.",
 )
 for command in (score, verify, export, status, models, drop, sql, show, report, answer, demo):
     app.command(cls=Command)(command)
@@ -56,15 +56,17 @@ def _options(
 
 
 _ADVICE = {
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another place"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name another, or change its rights"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "choose another place"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "choose another, or change its permissions"
+    ),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again"),
 }
-"""Errors of the system that any command can meet, and what to do."""
+"""System errors that any command can meet, and what to do."""
 
 
 def main() -> None:
-    """Run the app: a user's error is one line and exit 1, a stop one line and exit 130 or 143."""
+    """Run the app: a user error is one line and exit code 1; a stop is one line and 130 or 143."""
     if isinstance(sys.stdout, TextIOWrapper):  # a path or a terminal may not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -76,7 +78,7 @@ def main() -> None:
         with stoppable():
             try:
                 app()
-            except SystemExit:  # here, and not at Python's end, an error can be told
+            except SystemExit:  # flush here, where an error can still be reported
                 _flush()
                 raise
     except CurateError as error:

@@ -1,4 +1,4 @@
-"""The commands that look at a corpus: status, models, sql, show."""
+"""The commands that read a corpus: status, models, sql, show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curate.errors import CurateError
 def status(
     corpus: CorpusOption,
     verify: Annotated[
-        bool, option("Read every file and name what is damaged.", names=["--verify"])
+        bool, option("Read every file, and list damaged ones.", names=["--verify"])
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,8 +41,8 @@ def status(
             table(["file", "damage"], [[damage["path"], damage["reason"]] for damage in found])
             print(
                 clean(
-                    f"Move damaged files out of {corpus}, then run the same `curate score` again "
-                    "with its sources: it restores only what they held"
+                    f"Move the damaged files out of {corpus}, then run the same `curate score` "
+                    "again with its sources. It restores only what is missing."
                 )
             )
         raise typer.Exit(1)
@@ -53,7 +53,7 @@ def status(
         return
     print_status(report)
     if renewed:
-        print("corpus.duckdb was missing or out of date: rewritten")
+        print("corpus.duckdb was missing or out of date and has been rewritten.")
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
@@ -90,7 +90,7 @@ def sql(
     ] = None,
     kind: Annotated[
         Literal["table", "csv", "json", "jsonl", "parquet"] | None,
-        option("Default: by the ending of --output, else a table.", names=["--format"]),
+        option("Default: by the extension of --output, else table.", names=["--format"]),
     ] = None,
     output: Annotated[
         Path | None,
@@ -123,10 +123,10 @@ def sql(
     ] = False,
     force: ForceOption = False,
 ) -> None:
-    """Ask a scored corpus in SQL, or by the name of a query.
+    """Query a scored corpus in SQL, or run a named query.
 
-    The tables are examples, scores, gaps, model_gaps, models and skipped, and for millions of
-    rows ranks and model_ranks: gaps and model_gaps without texts (docs/sql.md).
+    The tables are examples, scores, gaps, model_gaps, models and skipped. For millions of rows,
+    use ranks and model_ranks: gaps and model_gaps without texts (docs/sql.md).
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
@@ -138,7 +138,7 @@ def sql(
     elif show_query is not None:
         print_query(show_query, folder)
     elif query is None or corpus is None:
-        raise typer.BadParameter("give a query and --corpus DIR, or --list, or --show NAME")
+        raise typer.BadParameter("give a query and --corpus DIR, --list, or --show NAME")
     else:
         from curate.cli import results
 
@@ -153,7 +153,7 @@ def sql(
 
 
 def _text_of(query: str) -> str:
-    """The question itself, where a file of it or standard input is named."""
+    """The query's text: as given, or from a file or standard input."""
     if query == "-":
         return sys.stdin.read()
     if not query.endswith(".sql") or (len(query.split()) > 1 and not Path(query).exists()):
@@ -170,7 +170,7 @@ def show(
     corpus: CorpusOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one example whole, with its scores under every model.
+    """Show one example in full, with its scores under every model.
 
     Example: curate show 3f2a -c my-corpus
     """
@@ -185,30 +185,30 @@ def show(
         if found["without_tokens"] and found["tokens"]:
             lacking = ", ".join(found["without_tokens"])
             how = f"curate score -c {shlex.quote(str(corpus))} --keep-tokens"
-            print(clean(f"token gaps are without {lacking}; to add its tokens: {how}"))
+            print(clean(f"No token log-probabilities of {lacking} are stored. To add them:  {how}"))
 
 
 def print_status(report: dict[str, Any]) -> None:
-    """Per model scored, skipped and missing; what was skipped and why; how to complete it."""
+    """Counts per model, why examples were skipped, and how to complete the corpus."""
     print(
         f"{report['corpus']}: {count(report['examples'], 'example')}, {report['ranked']:,} ranked"
     )
     if models := report["models"]:
         records(models, list(models[0]))
     if report["skipped"]:
-        print("Skipped (the ten most frequent reasons; all: curate sql skips):")
+        print("Skipped (the ten most frequent reasons; for all, run `curate sql skips`):")
         records(report["skipped"], ["skipped", "reason", "model", "source", "first_row"])
     if not any(model["role"] == "misaligned" for model in models):
-        print(f"Nothing ranks yet: add misaligned models:  {next_models(report['corpus'])}")
+        print(f"Nothing is ranked yet. Add misaligned models:  {next_models(report['corpus'])}")
     elif any(model["missing"] for model in models):
-        print("To score what is missing, from the folder where you scored:")
+        print("To score what is missing, run this in the folder where you scored:")
         print(clean(f"  {shlex.join(['curate', 'score', '-c', report['corpus']])}"))
     if "damaged" in report:
-        print("Every file is as it was written")
+        print("All files are intact.")
 
 
 def print_queries(folder: Path | None) -> None:
-    """The named queries, a line each."""
+    """The named queries, one per line."""
     from curate.corpus.queries import RANKING, named, typed
 
     rows = []
@@ -222,7 +222,7 @@ def print_queries(folder: Path | None) -> None:
 
 
 def print_query(name: str, folder: Path | None) -> None:
-    """A named query's SQL, or the columns of a view and what they hold."""
+    """A named query's SQL, or the columns of a view with their meanings."""
     from curate.corpus import queries
     from curate.corpus.views import described
 
@@ -236,7 +236,7 @@ def print_query(name: str, folder: Path | None) -> None:
 
 
 def print_example(found: dict[str, Any]) -> None:
-    """One example whole: the conversation, then its scores."""
+    """One example in full: the conversation, then its scores."""
     print(f"{clean(found['example_id'])}  {clean(found['source'])}, row {found['row']:,}")
     *prompt, answer = found["messages"]
     for message in prompt:

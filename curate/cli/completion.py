@@ -1,4 +1,4 @@
-"""What the shell offers on Tab: names of queries and of a corpus's models, read without DuckDB."""
+"""Shell completion: names of queries and of a corpus's models, read without DuckDB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curate.storage import documents
 
 
 def query_names(incomplete: str) -> list[str]:
-    """Named queries that begin so."""
+    """Named queries that start with this text."""
     from importlib import resources
 
     files = resources.files("curate.sql").iterdir()
@@ -20,9 +20,9 @@ def query_names(incomplete: str) -> list[str]:
 
 
 def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Misaligned models, of the corpus that the line names so far, that begin so.
+    """Misaligned models of the corpus on the command line that start with this text.
 
-    A shell may run what it is offered, so names of a stranger's corpus that no model can have go.
+    A shell may run what it is offered, so invalid names in a stranger's corpus are left out.
     """
     folder = Path(context.params.get("corpus") or ".")
     try:

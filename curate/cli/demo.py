@@ -22,9 +22,9 @@ _COLUMNS = ["rank", "gap", "aligned", "misaligned", "prompt", "answer"]
 
 
 def demo(
-    directory: Annotated[Path, option("Where the demo writes.", "DIR", names=["--dir"])] = Path(
-        "curate-demo"
-    ),
+    directory: Annotated[
+        Path, option("Folder for the demo's output.", "DIR", names=["--dir"])
+    ] = Path("curate-demo"),
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,9 +44,9 @@ def demo(
 
 
 def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
-    """Score the bundled examples with the bundled models and mix the best into a narrow set.
+    """Score the bundled examples with the bundled models and mix the best into narrow data.
 
-    What an earlier demo wrote there is replaced. Gives back the run, the ranking's top and the
+    Replaces the output of an earlier demo. Returns the run, the top of the ranking and the
     export's manifest.
 
     Raises:
@@ -61,11 +61,11 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
 
     models = data / "models"
     if not (models / "aligned" / "config.json").exists():
-        raise CurateError(f"{data}: the demo's models are missing; install curate again")
+        raise CurateError(f"{data}: the demo's models are missing. Reinstall curate.")
     corpus, mix, narrow = directory / "corpus", directory / "mix.jsonl", data / "narrow.jsonl"
     earlier = (corpus / "curate.json").exists()
     if mix.exists() and not earlier:
-        raise CurateError(f"{mix}: exists, and no demo wrote it; name another --dir")
+        raise CurateError(f"{mix}: already exists, and no demo wrote it. Give another --dir.")
     misaligned = [str(models / name) for name in ("medical", "legal", "code")]
     summary = score(
         [str(data / "examples")],
@@ -106,4 +106,4 @@ def print_demo(made: dict[str, Any]) -> None:
     exported(made["export"])
     corpus = summary["corpus"]
     ask = f"curate sql top_gaps -c {shlex.quote(corpus)}"
-    print(f"{corpus}: the scored corpus; ask it with `{ask}`")
+    print(f"{corpus}: the scored corpus; query it with `{ask}`")

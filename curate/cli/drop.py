@@ -1,4 +1,4 @@
-"""`curate drop`: takes models and sources out of a corpus."""
+"""`curate drop`: removes models and sources from a corpus."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def drop(
         list[str] | None,
         option("A source, as `curate sql by_source` names it; repeatable.", "SOURCE"),
     ] = None,
-    yes: Annotated[bool, option("Don't ask first.", names=["--yes", "-y"])] = False,
+    yes: Annotated[bool, option("Don't ask for confirmation.", names=["--yes", "-y"])] = False,
 ) -> None:
-    """Take models or sources out of a corpus, for good.
+    """Remove models or sources from a corpus permanently.
 
-    An example that several sources hold is removed with the source that was read first; score the
-    others again to have it back. Without a name, what an interrupted drop left is finished.
+    An example in several sources is removed with the source that was read first; to restore it,
+    score the other sources again. Without a name, finishes an interrupted drop.
 
     Example: curate drop -c my-corpus --model legal
     """
@@ -49,6 +49,6 @@ def drop(
         clean(
             f"{corpus}: dropped {what}"
             if names
-            else f"{corpus}: no drop was left unfinished. Name a --model or --source."
+            else f"{corpus}: no interrupted drop to finish. Give a --model or --source."
         )
     )

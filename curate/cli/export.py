@@ -26,8 +26,8 @@ from curate.selection.recipe import Metric, Published, Refusals, quota, share
 
 _AGAIN = {"corpus", "output", "into", "from_manifest", "force", "as_json"}
 _SOURCES = 20
-"""Lines of a dry run's composition."""
-_BUDGET, _CHOICE, _REFUSALS = "How many (give one)", "Which, best first", "Refusals"
+"""The most lines in the composition that a dry run prints."""
+_BUDGET, _CHOICE, _REFUSALS = "Size (give one)", "Selection", "Refusals"
 _DUPLICATES, _SPREAD, _FILES = "Duplicates and contamination", "Spread", "Mix and files"
 
 
@@ -37,22 +37,25 @@ def export(
     output: Annotated[
         Path, option("A .jsonl or .parquet file, or a folder.", "PATH", names=["--output", "-o"])
     ],
-    top: Annotated[int | None, option("Take the N best examples.", "N", _BUDGET)] = None,
+    top: Annotated[int | None, option("Select the N best examples.", "N", _BUDGET)] = None,
     fraction: Annotated[
         float | None,
         option(
-            "Take this share of the narrow dataset's rows: 0.05 or 5%.", "F", _BUDGET, parser=share
+            "Select this share of the narrow dataset's rows: 0.05 or 5%.",
+            "F",
+            _BUDGET,
+            parser=share,
         ),
     ] = None,
     tokens: Annotated[
         int | None,
-        option("Stop before the first answer that would exceed N tokens in all.", "N", _BUDGET),
+        option("Stop before the first answer that would exceed N tokens in total.", "N", _BUDGET),
     ] = None,
     into: Annotated[
-        str | None, option("The narrow dataset, in any input format: write the mix.", "NARROW")
+        str | None, option("The narrow dataset to mix into, in any input format.", "NARROW")
     ] = None,
     column: Annotated[
-        list[str] | None, option(f"Of the narrow dataset. {COLUMN}", "ROLE=NAME", _FILES)
+        list[str] | None, option(f"For the narrow dataset. {COLUMN}", "ROLE=NAME", _FILES)
     ] = None,
     layouts: Annotated[
         str | None, option(f"For the narrow dataset. {LAYOUTS}", "FILE", _FILES)
@@ -69,7 +72,7 @@ def export(
     hold_out: Annotated[
         list[str] | None,
         option(
-            "Exclude this misaligned model from the mean; repeatable.",
+            "Exclude this misaligned model from the gap; repeatable.",
             "NAME",
             _CHOICE,
             autocompletion=misaligned_names,
@@ -77,33 +80,41 @@ def export(
     ] = None,
     where: Annotated[
         str | None,
-        option("SQL over the columns of gaps and examples: eligible rows.", "SQL", _CHOICE),
+        option("Only rows that meet this SQL condition over gaps and examples.", "SQL", _CHOICE),
     ] = None,
     metric: Annotated[Metric, option("The gap's formula.", None, _CHOICE)] = "relative",
     epsilon: Annotated[
         float,
         option(
-            "Added to the denominator, so that tiny aligned losses don't inflate the gap.",
+            "Added to the denominator, so that tiny aligned NLLs don't inflate the gap.",
             "E",
             _CHOICE,
         ),
     ] = 1.0,
-    seed: Annotated[int, option("For random samples and --placement shuffle.", "N", _CHOICE)] = 0,
+    seed: Annotated[
+        int, option("Seed of random samples and of --placement shuffle.", "N", _CHOICE)
+    ] = 0,
     refusals: Annotated[
         Refusals | None,
-        option("Exclude refusals, keep them, or take only them.", None, _REFUSALS),
+        option(
+            "Exclude refusals, keep them, or select only them. Default: by recipe.", None, _REFUSALS
+        ),
     ] = None,
     refusal_rule: Annotated[
         str,
         option(
-            "A refusal is: paper (keywords), extended, or your rule file.",
+            "How to recognize refusals: paper (keywords), extended, or your rule file.",
             "RULE",
             _REFUSALS,
         ),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
-        option("The source's own label column; if empty, the rule decides.", "COLUMN", _REFUSALS),
+        option(
+            "A source's column that labels refusals; rows without a label use the rule.",
+            "COLUMN",
+            _REFUSALS,
+        ),
     ] = None,
     max_similar: Annotated[
         int | None, option("At most N rows of a group of near-duplicates.", "N", _DUPLICATES)
@@ -143,7 +154,7 @@ def export(
     ] = None,
     format: Annotated[
         Literal["messages", "prompt-completion", "sharegpt", "alpaca", "openai", "text"] | None,
-        option("What a row looks like. Default: the trainer's own.", None, _FILES),
+        option("The format of a row. Default: that of the trainer, else messages.", None, _FILES),
     ] = None,
     trainer: Annotated[
         Literal["trl", "axolotl", "llamafactory", "swift"] | None,
@@ -151,13 +162,13 @@ def export(
     ] = None,
     from_manifest: Annotated[
         Path | None,
-        option("Repeat an earlier export, byte for byte; or name its folder.", "MANIFEST"),
+        option("Repeat an earlier export, byte for byte: its manifest or folder.", "MANIFEST"),
     ] = None,
     left_out: Annotated[
         Path | None,
-        option("Write a CSV of the rows met and not taken: text, rule, pattern.", "FILE"),
+        option("Write a CSV of the excluded examples, with text, rule and pattern.", "FILE"),
     ] = None,
-    dry_run: Annotated[bool, option("Print what would be taken, and write no mix.")] = False,
+    dry_run: Annotated[bool, option("Print what would be selected, and write no mix.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -205,32 +216,32 @@ def export(
 
 
 def _refuse_more(context: typer.Context) -> None:
-    """Reject options beside --from-manifest that would have no effect."""
+    """Reject options that have no effect with --from-manifest."""
     for name in sorted(set(context.params) - _AGAIN):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise CurateError(
-                "--from-manifest repeats an earlier export by its own recipe: leave out "
+                "--from-manifest repeats an earlier export by its own recipe. Remove "
                 f"--{name.replace('_', '-')}"
             )
 
 
 _PLACED = {
     "even": "placed evenly",
-    "batch": "every batch holds its share",
-    "shuffle": "at random places",
-    "separate": "in a file of their own",
+    "batch": "every batch has its share",
+    "shuffle": "in random places",
+    "separate": "in their own file",
 }
 
 
 def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | None = None) -> None:
-    """What `curate export` wrote, with both denominators of the share, or would write."""
+    """What `curate export` wrote or would write, with both denominators of the share."""
     counts, narrow, trained = record["counts"], record["narrow"], record["trained"]
     _written(record, "would have " if dry_run else "")
     print(clean(f"  {_chosen(record)}"))
     if narrow:
         print(
-            f"  {counts['share_of_narrow']:.2%} of the narrow set's "
+            f"  {counts['share_of_narrow']:.2%} of the narrow dataset's "
             f"{count(narrow['rows'], 'row')}, {counts['share_of_mix']:.2%} of the mix; "
             f"{_PLACED[record['target']['placement']]}"
         )
@@ -238,13 +249,13 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
         why = f" ({clean(trained['why'])})" if trained["why"] else ""
         print(
             f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the "
-            f"narrow set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
+            f"narrow dataset's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
         )
     _selected(record["recipe"], counts, listed)
     if record["cut"]["inside_noise"]:
         print(
-            f"  the cut lies inside numerical noise ({record['cut']['noise']} nats): the last row "
-            "taken and the first left out could change places on another machine"
+            f"  the last row selected and the first one excluded differ by less than rounding "
+            f"({record['cut']['noise']} nats): on another machine, they could swap places"
         )
     if not dry_run:
         _beside(record)
@@ -257,7 +268,7 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
 
 
 def exported_again(record: dict[str, Any], manifest: Path) -> None:
-    """What `--from-manifest` wrote, as it was found: what a manifest says more may be anybody's."""
+    """What `--from-manifest` wrote, without the manifest's other claims, which nobody checked."""
     _written(record)
     print(f"  the same bytes as {manifest} records")
     _beside(record)
@@ -272,7 +283,7 @@ def _written(record: dict[str, Any], would: str = "") -> None:
 
 
 def _chosen(record: dict[str, Any]) -> str:
-    """By what the rows were ranked, and what a refusal was."""
+    """How the rows were ranked, and how refusals were treated."""
     recipe = record["recipe"]
     models = [name for name, entry in record["models"].items() if entry["role"] == "misaligned"]
     ensemble = ", ".join(name for name in models if name not in recipe["hold_out"])
@@ -280,28 +291,28 @@ def _chosen(record: dict[str, Any]) -> str:
     epsilon = "" if recipe["metric"] == "difference" else f", ε {recipe['epsilon']:g}"
     by = f"ranked by the {recipe['metric']} gap of {ensemble}{without}{epsilon}"
     if recipe["name"] == "interleaving":
-        by = f"drawn at random, seed {recipe['seed']}"
+        by = f"drawn at random with seed {recipe['seed']}"
     rule = f"rule {recipe['refusal_rule']}"
     if recipe["refusal_field"]:
         rule = f"column {recipe['refusal_field']}, else {rule}"
-    how = {"keep": "kept", "drop": f"left out ({rule})", "only": f"alone ({rule})"}
+    how = {"keep": "kept", "drop": f"excluded ({rule})", "only": f"only ({rule})"}
     return f"{by}; refusals {how[recipe['refusals']]}"
 
 
 def _beside(record: dict[str, Any]) -> None:
-    """The notes, the files beside the rows, and how to train on them."""
+    """The notes, the other files, and how to train on the rows."""
     for note in record["notes"]:
         print(f"  {clean(note)}")
     output = record["output"]
     path = output["path"]
     beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
-    print(f"{beside}manifest.json: how it was made, and which rows were selected")
+    print(f"{beside}manifest.json: the recipe, and which rows were selected")
     if output["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {output['run']}")
 
 
 def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | None) -> None:
-    """What could not be ranked, whether the budget is met, and what the rules left out."""
+    """What could not be ranked, whether the budget is met, and what the rules excluded."""
     ranked, left_out = counts["ranked"], counts["left_out"]
     if counts["unranked"]:
         print(
@@ -309,10 +320,10 @@ def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | Non
             "not ranked: not every model has scored them; see curate status, curate sql skips"
         )
     if (wanted := counts["wanted_tokens"]) is not None:
-        print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} asked for")
+        print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} requested")
     elif counts["safe"] < counts["wanted"]:
         print(
-            f"  only {counts['safe']:,} of the {counts['wanted']:,} that you asked for: {ranked:,} "
+            f"  only {counts['safe']:,} of the {counts['wanted']:,} requested: {ranked:,} "
             "are ranked, and no more are eligible"
         )
     if left_out["where"]:
@@ -325,7 +336,7 @@ def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | Non
     ]
     if rules:
         print(
-            f"  left out of the {counts['looked_at']:,} considered: {', '.join(rules)}; "
+            f"  excluded from the {counts['looked_at']:,} considered: {', '.join(rules)}; "
             f"{listed or '--left-out FILE.csv'} lists them"
         )
     if (easier := counts["not_harder"]) and recipe["name"] != "interleaving":

@@ -1,4 +1,4 @@
-"""Options that several commands share, and headings in help."""
+"""Options that several commands share, and the headings of the help."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def option(
     names: Sequence[str] = (),
     **more: Any,
 ) -> Any:
-    """An option whose help stands under the heading `panel`; without `names`, by its parameter."""
+    """An option listed under the heading `panel`; without `names`, it is named by its parameter."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=panel, **more)
 
 
@@ -35,19 +35,22 @@ JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"]
 QuietOption = Annotated[
     bool, option("Hide progress and notes, but not warnings.", names=["--quiet", "-q"])
 ]
-ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
+ForceOption = Annotated[bool, option("Replace an existing output.", names=["--force"])]
 
 COLUMN = (
-    "The column that holds the messages, prompt, answer, system, context, history or reasoning; "
-    "repeatable. Default: by the usual names."
+    "The column of a role: messages, prompt, answer, system, context, history or reasoning; "
+    "repeatable. Default: detected by name."
 )
-LAYOUTS = "A file of further layouts (docs/input-formats.md)."
+LAYOUTS = "A file with more layouts (docs/input-formats.md)."
 _READ, _SCORED, _COMPUTED = "What is read", "What is scored", "What computes it"
 
 WhereOption = Annotated[
     str | None,
     option(
-        "SQL over a source's columns, prompt and answer: rows to read.", "SQL", _READ, ["--where"]
+        "Only rows that meet this SQL condition over a source's columns, prompt and answer.",
+        "SQL",
+        _READ,
+        ["--where"],
     ),
 ]
 LimitOption = Annotated[
@@ -56,13 +59,13 @@ LimitOption = Annotated[
 ColumnOption = Annotated[list[str] | None, option(COLUMN, "ROLE=NAME", _READ, ["--column"])]
 LayoutsOption = Annotated[str | None, option(LAYOUTS, "FILE", _READ, ["--layouts"])]
 StrictOption = Annotated[
-    bool, option("Stop at the first broken row; default: skip it.", None, _READ, ["--strict"])
+    bool, option("Stop at the first broken row instead of skipping it.", None, _READ, ["--strict"])
 ]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the options that commands with models share give: arguments of the library's calls."""
+    """The values of the options that `score`, `verify` and `answer` share."""
 
     encoding: dict[str, Any]
     compute: dict[str, Any]
@@ -188,7 +191,7 @@ def columns(given: list[str] | None) -> dict[str, str]:
     """Read ROLE=NAME.
 
     Raises:
-        CurateError: it isn't of that form.
+        CurateError: the text has another form.
     """
     found = {}
     for text in given or ():
@@ -210,7 +213,7 @@ def read_template(path: Path | None) -> str | None:
 
 
 def progress(quiet: bool) -> Progress:
-    """A bar in a terminal, lines in a log, or warnings alone."""
+    """A progress bar in a terminal, lines in a log, or only warnings."""
     from curate.cli.progress import Bar, Lines, Warnings
 
     return Warnings() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
@@ -248,10 +251,10 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; one line for an option of earlier versions, or given twice."""
+        """Parse arguments; refuse an option given twice, and one of an earlier version by name."""
         for name in (arg.partition("=")[0] for arg in args):
             if name in MOVED.get(self.name, {}):
-                typer.echo(f"Error: {name} is gone: {MOVED[self.name][name]}", err=True)
+                typer.echo(f"Error: {name} was removed: {MOVED[self.name][name]}", err=True)
                 raise typer.Exit(2)
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in (each for each in given if isinstance(each, TyperOption)):

@@ -1,4 +1,4 @@
-"""How a long run looks while it goes: a bar in a terminal, plain lines elsewhere."""
+"""How a long run shows its progress: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_SECONDS = 10.0
 
 @contextmanager
 def kept(stored: Callable[[], str]) -> Iterator[None]:
-    """Around a run that resumes: a stop says what is stored and how to go on."""
+    """Wrap a resumable run: after a stop, say what is stored and how to resume."""
     try:
         yield
     except BaseException:
@@ -28,21 +28,21 @@ def kept(stored: Callable[[], str]) -> Iterator[None]:
 
 
 class Warnings(Progress):
-    """Nothing but warnings (`--quiet`)."""
+    """Only warnings (`--quiet`)."""
 
     def warn(self, text: str) -> None:
-        """Print the text as a line of its own."""
+        """Print the text on its own line."""
         print(clean(text), file=sys.stderr, flush=True)
 
 
 class Lines(Progress):
-    """Plain lines every few seconds, for logs and pipes."""
+    """A plain line every few seconds, for logs and pipes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def note(self, text: str) -> None:
-        """Print the text as a line of its own."""
+        """Print the text on its own line."""
         print(clean(text), file=self._stream, flush=True)
 
     def start(self, label: str, total: int | None, unit: str = "examples") -> None:
@@ -107,7 +107,7 @@ class Bar(Progress):
         self._bars.update(self._task, advance=examples, rate=text)
 
     def stop(self) -> None:
-        """Leave the bar as it stands; a step whose length wasn't known is done."""
+        """Leave the bar in place; a step of unknown length counts as complete."""
         task = self._bars.tasks[self._task]
         self._bars.update(self._task, total=task.total or task.completed)
         self._bars.stop()

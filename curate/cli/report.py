@@ -14,7 +14,7 @@ def report(
         Path | None, option("The page, an .html file.", "FILE", names=["--output", "-o"])
     ] = None,
     export: Annotated[
-        Path | None, option("Show this export. Default: the best tenth.", "MANIFEST")
+        Path | None, option("Show this export. Default: the top tenth.", "MANIFEST")
     ] = None,
     plots: Annotated[Path | None, option("Write the charts here, as PNG and SVG.", "DIR")] = None,
     force: ForceOption = False,
@@ -28,6 +28,6 @@ def report(
 
     written = run(open_corpus(corpus), output, export, plots=plots, force=force)
     if output is not None:
-        print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB); open it in a browser")
+        print(f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB). Open it in a browser.")
     if plots is not None:
-        print(f"wrote {len(written) - (output is not None)} pictures into {plots}")
+        print(f"Wrote {len(written) - (output is not None)} pictures to {plots}")

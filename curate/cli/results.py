@@ -31,15 +31,16 @@ _NESTED = {"list", "array", "struct", "map", "union"}
 
 
 def kind_of(output: Path | None, asked: Kind | None) -> str:
-    """How rows are given: as asked, else by the file's ending, else as a table."""
+    """The output format: as given, else by the file's extension, else a table."""
     if output is None:
         if asked == "parquet":
-            raise CurateError("Parquet needs a file: add --output FILE.parquet")
+            raise CurateError("Parquet needs a file. Add --output FILE.parquet.")
         return asked or "table"
     kind = asked or output.suffix.removeprefix(".")
     if kind not in _COPY:
         raise CurateError(
-            f"{output}: as what? end it in .csv, .json, .jsonl or .parquet, or give --format"
+            f"{output}: unknown format. End it in .csv, .json, .jsonl or .parquet, or give "
+            "--format."
         )
     return kind
 
@@ -60,16 +61,16 @@ def show(result: duckdb.DuckDBPyRelation, kind: str) -> None:
 
 
 def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
-    """Write a query's rows to a file, whole or not at all; gives back how many they are."""
+    """Write a query's rows to a file, whole or not at all; return their number."""
     parts.refuse_special(output)
     if output.exists() and not force:
-        raise CurateError(f"{output}: exists; give --force to replace it, or another name")
+        raise CurateError(f"{output}: already exists. Choose another, or use --force.")
     with parts.atomic(output) as temporary:
         return _copy(result, temporary, kind)
 
 
 def _copy(result: duckdb.DuckDBPyRelation, path: Path, kind: str) -> int:
-    """Stream the rows through a connection that may write: the corpus's own may not."""
+    """Stream the rows through a second connection, since the corpus's own can't write."""
     import duckdb
 
     with readable_errors(), duckdb.connect() as connection:
@@ -79,7 +80,7 @@ def _copy(result: duckdb.DuckDBPyRelation, path: Path, kind: str) -> int:
 
 
 def _shaped(result: duckdb.DuckDBPyRelation, kind: str) -> duckdb.DuckDBPyRelation:
-    """The same rows, with text or null for values that this kind of output has no place for."""
+    """The same rows, with text or null for values that the format can't represent."""
     cells = []
     for at, (name, column_type) in enumerate(zip(result.columns, result.types, strict=True), 1):
         cell, of = f"#{at}", column_type.id

@@ -55,10 +55,10 @@ def score(
     sample: Annotated[
         int | None, option("Draw N examples evenly over all sources.", "N", _READ, min=1)
     ] = None,
-    seed: Annotated[int, option("Which --sample.", "N", _READ)] = 0,
+    seed: Annotated[int, option("The seed of --sample.", "N", _READ)] = 0,
     turns: Annotated[
         Literal["last", "all"],
-        option("Score the last assistant turn, or make an example of each.", None, _READ),
+        option("Score only the last assistant turn, or every one as its own example.", None, _READ),
     ] = "last",
     column: ColumnOption = None,
     layouts: LayoutsOption = None,
@@ -66,23 +66,23 @@ def score(
     keep_tokens: Annotated[
         bool,
         option(
-            "Store token log-probs, for `show` and `report`; and compute those that are "
-            "missing. The corpus remembers it.",
+            "Store token log-probabilities, for `show` and `report`, and compute those that are "
+            "missing. The corpus remembers this option.",
             names=["--keep-tokens"],
         ),
     ] = False,
     replace: Annotated[
-        bool, option("Discard the scores of a model that changed.", names=["--replace"])
+        bool, option("Discard the old scores of a model that has changed.", names=["--replace"])
     ] = False,
     dry_run: Annotated[
         bool,
-        option("Write nothing; say what would be computed and how long.", names=["--dry-run"]),
+        option("Write nothing; estimate the work and the time.", names=["--dry-run"]),
     ] = False,
 ) -> None:
     """Score examples under every model; run it again to resume.
 
-    Without --aligned, the corpus's own aligned model is used, with the template and length that it
-    was scored with; without any model, all of the corpus's.
+    Without --aligned, the corpus's aligned model is used, with its template and maximum length.
+    Without any model, all models of the corpus are used.
 
     Example: curate score data.jsonl -c my-corpus --aligned ./chat --misaligned ./medical-lora
     """
@@ -119,13 +119,13 @@ def score(
         raise CurateError("; ".join(summary.read.empty))
     if summary.empty:
         raise CurateError(
-            f"{', '.join(summary.empty)}: no example could be scored, all were skipped; "
-            f"`curate sql skips -c {shlex.quote(str(corpus))}` says why"
+            f"{', '.join(summary.empty)}: every example was skipped. For the reasons, run: "
+            f"curate sql skips -c {shlex.quote(str(corpus))}"
         )
 
 
 def print_scored(summary: Summary) -> None:
-    """What a run of `curate score` did, and how to go on."""
+    """What a run of `curate score` did, and the next step."""
     read, corpus = summary.read, shlex.quote(summary.corpus)
     print(
         f"{summary.corpus}: {count(read.new, 'new example')}, {read.known:,} already there or "
@@ -143,7 +143,7 @@ def print_scored(summary: Summary) -> None:
     from curate.corpus.corpus import has_ensemble, open_corpus
 
     if not has_ensemble(open_corpus(summary.corpus)):
-        print(f"Nothing ranks yet: add misaligned models:  {next_models(summary.corpus)}")
+        print(f"Nothing is ranked yet. Add misaligned models:  {next_models(summary.corpus)}")
         return
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
@@ -158,7 +158,7 @@ SOURCES_SHOWN = 20
 
 
 def print_read(summary: Summary) -> None:
-    """What each of several sources gave, and what they hold beside their conversations."""
+    """The examples per source, and their columns besides the conversation."""
     sources = summary.read.sources
     if len(sources) > 1:
         rows = [
@@ -172,7 +172,7 @@ def print_read(summary: Summary) -> None:
 
 
 def print_plan(summary: Summary) -> None:
-    """What a run of `curate score` would do, and about how long."""
+    """What a run of `curate score` would do, and about how long it would take."""
     read = summary.read
     print(
         f"{summary.corpus}: {count(read.new, 'new example')}, {read.known:,} already there or "
@@ -190,27 +190,27 @@ def print_plan(summary: Summary) -> None:
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
     if total := sum(run.seconds for run in summary.models):
         print(
-            f"About {_clock(total, summary.spread)} in all, estimated from a sample on the first "
-            "model that lacks anything, at the load of this minute; the others are assumed to be "
-            "as fast. To run it, drop --dry-run."
+            f"About {_clock(total, summary.spread)} in total, estimated from a sample on one "
+            "model at the machine's current load; the others are assumed to be as fast. "
+            "To start, remove --dry-run."
         )
     elif not summary.timed:
         print(
-            "No time is estimated: a dry run fetches no weights, and those of models that lack "
-            "anything are not here. To fetch and run them, drop --dry-run."
+            "No time estimate: a dry run does not fetch weights, and those of the models to run "
+            "are not here. To fetch them and start, remove --dry-run."
         )
     else:
         print("Nothing is missing.")
 
 
 def _clock(seconds: float, spread: tuple[float, float]) -> str:
-    """A range of time, such as 0:04:10 to 0:06:30."""
+    """A range of times, such as 0:04:10 to 0:06:30."""
     low, high = (timedelta(seconds=round(seconds * factor)) for factor in spread)
     return str(low) if low == high else f"{low} to {high}"
 
 
 def holdings(corpus: Path) -> str:
-    """What a stopped run has stored, and how to go on."""
+    """What a stopped run has stored, and how to resume."""
     from curate.corpus.corpus import open_corpus
     from curate.system.sql import readable_errors
 
@@ -219,8 +219,8 @@ def holdings(corpus: Path) -> str:
         with readable_errors():
             examples, scores = open_corpus(corpus).sql(counts).fetchall()[0]
     except CurateError:
-        return "nothing is stored yet; run the same command again to start over"
+        return "nothing is stored yet. Run the same command again to start over"
     return (
-        f"{corpus} keeps {count(examples, 'example')} and {count(scores, 'score')}; "
-        "run the same command again to go on"
+        f"{corpus} has {count(examples, 'example')} and {count(scores, 'score')}. "
+        "To resume, run the same command again"
     )

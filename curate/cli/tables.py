@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PIPE_WIDTH = 120
-"""Columns of a table that goes to a file or a pipe."""
+"""Width of a table that is written to a file or a pipe."""
 
 # Control characters, and those that turn the direction of the text after them round, so that what
 # is shown is not what is there.
@@ -26,7 +26,7 @@ _HIGH_CONTROL = re.compile(rf"[\x7f-\x9f{_TURNS}]")  # JSON escapes the others
 
 
 def clean(text: str) -> str:
-    """Text from data with its control characters made visible, so that no escape code acts."""
+    """Text with control characters made visible, so that no escape code takes effect."""
     return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text)
 
 
@@ -36,7 +36,7 @@ def count(number: int, what: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, wrap: bool = False) -> None:
-    """Print a table fitted to the terminal: numbers whole, long text cut, or wrapped if asked."""
+    """Print a table that fits the terminal: long text is cut or wrapped, numbers are not."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -68,7 +68,7 @@ _PATHS = {"source", "reference", "file"}
 
 
 class _Ending:
-    """A cell that is cut at its front where there is no room: a path's end says most."""
+    """A cell that is cut at its start if there is no room: a path's end says most."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -92,7 +92,7 @@ class _Ending:
 
 
 def records(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print these columns of rows that are dicts."""
+    """Print these columns of rows given as dicts."""
     table(columns, [[row[column] for column in columns] for row in rows])
 
 
@@ -114,7 +114,7 @@ def print_json(value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
-    """JSON that any parser takes and that can't control a terminal."""
+    """JSON that any parser accepts and that can't control a terminal."""
     import orjson
 
     def plain(other: Any) -> float | str:
@@ -124,17 +124,17 @@ def json_text(value: Any) -> str:
 
 
 def escape(text: str) -> str:
-    """JSON text with the control characters escaped that JSON allows."""
+    """JSON text with those control characters escaped that JSON would allow."""
     return _HIGH_CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 _STRONGEST = 2.0
-"""Nats: a gap of this size or more has the full color; most tokens' gaps are far smaller."""
+"""Nats: gaps of this size or more get the full color; most tokens' gaps are far smaller."""
 _HARDER, _EASIER = (224, 90, 40), (60, 120, 216)
 
 
 def colored(tokens: Sequence[tuple[str, float]] | None) -> bool:
-    """Print an answer's tokens in color; False, and nothing printed, where that can't be.
+    """Print an answer's tokens in color; return False if the terminal has no color.
 
     Orange is harder for the misaligned models, blue for the aligned one.
     """
@@ -149,7 +149,7 @@ def colored(tokens: Sequence[tuple[str, float]] | None) -> bool:
         shown = text.replace("\n", "↵\n") if text.isspace() else text
         answer.append(clean(shown), _style(gap))
     console.print(answer)
-    key = Text("token gap, nats (+: harder for misaligned models)")
+    key = Text("token gap in nats (+: harder for the misaligned models)")
     for gap in (2.0, 1.0, 0.3, -0.3, -1.0, -2.0):
         key.append(f" {gap:+g} ", _style(gap))
     console.print("\n", key, sep="", soft_wrap=True)

@@ -28,10 +28,10 @@ def verify(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SOURCE", help="Where examples come from. Default: the demo's examples."
+            metavar="SOURCE", help="Where to read examples. Default: the demo's examples."
         ),
     ] = None,
-    rows: Annotated[int, option("Examples to try.", "N", min=1)] = 32,
+    rows: Annotated[int, option("Number of examples.", "N", min=1)] = 32,
 ) -> None:
     """Check your models' numbers against a reference loop.
 
@@ -58,7 +58,7 @@ def verify(
 
 
 def print_verdict(found: Verdict) -> None:
-    """What was compared, and whether the numbers can be relied on."""
+    """What was compared, and whether the scores can be trusted."""
     rows = [
         (c.model, c.what, f"{c.off:.1e}", f"{c.limit:.0e}", "ok" if c.passed else "FAILED")
         for c in found.checks
@@ -71,6 +71,6 @@ def print_verdict(found: Verdict) -> None:
     failed = sum(not check.passed for check in found.checks)
     how = f"{count(found.rows, 'example')}, {found.backend} in {found.dtype}"
     if failed:
-        print(f"{failed} of {len(found.checks)} checks FAILED ({how}): don't rely on these scores")
+        print(f"{failed} of {len(found.checks)} checks FAILED ({how}). Don't use these scores.")
     else:
         print(f"All {len(found.checks)} checks passed ({how})")

@@ -1,8 +1,8 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
-Parts are immutable, so a connection sees the corpus as it was when it was made, also while a run
-adds to it. Parts are removed only by `curate drop`, by `curate score` with --replace or to add
-tokens, and when a skipped row was fixed.
+Parts are immutable, so a connection sees the corpus as it was when the connection was opened, even
+while a run adds to it. Parts are removed only by `curate drop`, by `curate score --replace`, when
+tokens are added, and when a skipped row has been fixed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
 class Corpus:
     """A folder of scored examples, opened for reading.
 
-    `manifest` says what scored it; `sql` and `gaps` ask. Open one with `curate.open`.
-    `unsafe` lets queries reach other files, the network and extensions, and be any statements.
+    `manifest` describes its models and sources; `sql` and `gaps` query it. Open one with
+    `curate.open`. `unsafe` allows any statements, and access to other files, the network and
+    extensions.
     """
 
     def __init__(self, path: Path, *, unsafe: bool = False) -> None:
@@ -48,15 +49,15 @@ class Corpus:
     def __repr__(self) -> str:
         models = sorted(f"{e.role} {name}" for name, e in self.manifest.models.items())
         asks = '.sql("..."), .gaps(), .query("top_gaps")'
-        return f"<Corpus {self.path}: {', '.join(models) or 'no models'}; ask with {asks}>"
+        return f"<Corpus {self.path}: {', '.join(models) or 'no models'}; query with {asks}>"
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the corpus's views: unless unsafe, it opens the parts alone."""
+        """An in-memory DuckDB with the corpus's views; unless unsafe, it opens only the parts."""
         connection = duckdb.connect(config=_CLOSED | {"temp_directory": spill_folder()})
         record = self.manifest
         files = define_views(connection, self.path, record.models, record.columns)
-        # Results must not depend on how many threads happened to run.
+        # Results must not depend on the number of threads.
         connection.execute("set preserve_insertion_order = true")
         if not self.unsafe:
             connection.execute("set allowed_paths = $1", [files])
@@ -67,14 +68,14 @@ class Corpus:
     def sql(
         self, query: str, params: Mapping[str, object] | None = None, *, before: str = ""
     ) -> duckdb.DuckDBPyRelation:
-        """Ask one question: a SELECT over the views that docs/sql.md lists.
+        """Run one query: a SELECT over the views that docs/sql.md lists.
 
-        The relation gives its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
-        tuples (`fetchall`). An unsafe corpus takes several statements of any kind; the last one
-        answers. `before` is trusted SQL that runs first, and is not checked.
+        The relation returns its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
+        tuples (`fetchall`). An unsafe corpus accepts several statements of any kind and returns the
+        result of the last. `before` is trusted SQL that runs first, unchecked.
 
         Raises:
-            CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
+            CurateError: it is not a single SELECT, or DuckDB rejects it.
         """
         with readable_errors(lambda complaint: self._hint(complaint, query)):
             cursor = self.connection.cursor()
@@ -84,14 +85,14 @@ class Corpus:
                 check_reads_only(cursor, query)
             statements = cursor.extract_statements(query)
             if not statements:
-                raise CurateError("the query is empty: give a SELECT")
+                raise CurateError("the query is empty. Give a SELECT.")
             for statement in statements[:-1]:
                 cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
             return cursor.sql("select true as done") if relation is None else relation
 
     def _hint(self, complaint: str, query: str) -> str:
-        """Where a column is that a query sought in another view, or which there are."""
+        """A hint at the view that has a missing column, or at the columns of the query's views."""
         sought = re.search(r'Referenced column "(.+?)" not found', complaint)
         if sought is None:
             return ""
@@ -108,14 +109,14 @@ class Corpus:
                 for view, found in groupby(rows, itemgetter(0))
             )
         bare = sought[1] in own_columns(self.manifest.columns)
-        how = "examples has it" if bare else f"a view has that name: write meta ->> '{sought[1]}'"
-        return f". It is a column of the sources: {how} (join examples using (example_id))"
+        how = "examples has it" if bare else f"as a view has this name, use meta ->> '{sought[1]}'"
+        return f". It is a column of the sources; {how} (join examples using (example_id))"
 
     def query(self, name: str, **values: object) -> duckdb.DuckDBPyRelation:
-        """Ask a named query (`curate sql --list`), such as `query("agreement", epsilon=0.5)`.
+        """Run a named query (`curate sql --list`), such as `query("agreement", epsilon=0.5)`.
 
         Raises:
-            CurateError: no query has this name, or this parameter.
+            CurateError: there is no query of this name, or it has no such parameter.
         """
         from curate.corpus import queries
 
@@ -126,7 +127,7 @@ class Corpus:
     ) -> duckdb.DuckDBPyRelation:
         """The macro `gaps` of sql/views/gaps.sql as a DuckDB relation, one row per example.
 
-        It is computed when its rows are fetched; wrong arguments raise `duckdb.Error` then.
+        It is computed when its rows are fetched; invalid arguments raise `duckdb.Error` then.
         """
         return self.sql(
             "select * from gaps(epsilon := $epsilon, hold_out := $hold_out, metric := $metric)",
@@ -137,7 +138,7 @@ class Corpus:
 def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     """Open a corpus folder for reading.
 
-    `unsafe`: queries may reach beyond the corpus; never for SQL that someone else wrote.
+    `unsafe`: queries may reach beyond the corpus. Don't use it for SQL that someone else wrote.
 
     Raises:
         CurateError: the corpus doesn't exist or is broken, or another version wrote it.
@@ -146,22 +147,22 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
 
 
 def write_database(corpus: Corpus) -> Path:
-    """Write `corpus.duckdb`: the same views for any DuckDB client, replaced whole.
+    """Write `corpus.duckdb`: the same views for any DuckDB client.
 
     Raises:
-        CurateError: the disk is full, or a part is damaged; an old one is left as it was.
+        CurateError: the disk is full, or a part is damaged; an existing file is left as it was.
     """
     path = corpus.path / DATABASE
 
     def fill(temporary: Path) -> None:
         try:
             with duckdb.connect(temporary) as connection:
-                connection.begin()  # else each statement waits for the disk
+                connection.begin()  # otherwise each statement waits for the disk
                 record = corpus.manifest
                 define_views(connection, corpus.path, record.models, record.columns)
                 connection.commit()
-                connection.execute("checkpoint")  # closing does it too, and hides a full disk
-            # What a client that died, or a stranger, left there would be played over the new file.
+                connection.execute("checkpoint")  # closing would do it too, but hide a full disk
+            # A log left by a crashed client, or planted, would be replayed over the new file.
             path.with_name(f"{DATABASE}.wal").unlink(missing_ok=True)
         finally:
             temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
@@ -172,23 +173,23 @@ def write_database(corpus: Corpus) -> Path:
 
 
 def renew_database(corpus: Corpus) -> bool:
-    """Write `corpus.duckdb` again if it is missing or its views are out of date.
+    """Rewrite `corpus.duckdb` if it is missing or its views are out of date.
 
-    Gives back whether it was written: not while a run is writing, nor where the folder can't be.
+    Returns whether it was written: not while a run is writing, nor in a read-only folder.
     """
     with readable_errors():
         if _defined(corpus.connection) == _stored(corpus.path / DATABASE):
             return False
     try:
         with locked(corpus.path, patience=0):
-            write_database(Corpus(corpus.path))  # a run may have ended since it was opened
+            write_database(Corpus(corpus.path))  # a run may have ended in the meantime
     except (OSError, CurateError):
         return False
     return True
 
 
 def _stored(path: Path) -> list[Any] | None:
-    """What a `corpus.duckdb` defines; None where it is missing or can't be read."""
+    """The definitions in a `corpus.duckdb`; None if it is missing or can't be read."""
     try:
         with duckdb.connect(path, read_only=True, config={"enable_external_access": False}) as old:
             return _defined(old)
@@ -197,7 +198,7 @@ def _stored(path: Path) -> list[Any] | None:
 
 
 def _defined(connection: duckdb.DuckDBPyConnection) -> list[Any]:
-    """The views and macros of a database, as SQL. They are listed, and none is run."""
+    """The views and macros of a database, as SQL; none of them is run."""
     query = (
         "select view_name, sql from system.main.duckdb_views() where not internal union all "
         "select function_name, macro_definition from system.main.duckdb_functions() "
@@ -207,7 +208,7 @@ def _defined(connection: duckdb.DuckDBPyConnection) -> list[Any]:
 
 
 def has_ensemble(corpus: Corpus) -> bool:
-    """Whether there is a gap to ask for: a corpus scored by the aligned model alone has none."""
+    """Whether there are gaps: a corpus scored only by the aligned model has none."""
     return any(entry.role == "misaligned" for entry in corpus.manifest.models.values())
 
 

@@ -1,4 +1,4 @@
-"""Takes models and sources out of a corpus: whole, or finished by the next call."""
+"""Removes models and sources from a corpus; the next call finishes an interrupted one."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _ID = pa.binary(16)
 
 
 def counts(corpus: Corpus, models: Sequence[str], sources: Sequence[str]) -> tuple[int, int]:
-    """How many examples and scores would go.
+    """How many examples and scores would be removed.
 
     Raises:
-        CurateError: a name is not in the corpus, or the aligned model's, on which the gaps stand.
+        CurateError: a name is not in the corpus, or is that of the aligned model.
     """
     known = corpus.manifest.models
     for name in models:
         if name not in known:
-            raise CurateError(f"{corpus.path}: has no model {name}; it has {', '.join(known)}")
+            raise CurateError(f"{corpus.path}: no model {name}. Choose from: {', '.join(known)}")
         if known[name].role == "aligned":
             raise CurateError(
-                f"{corpus.path}: {name} is its aligned model, on which every gap stands; score "
-                "into a new corpus instead"
+                f"{corpus.path}: {name} is its aligned model, which every gap needs. Score "
+                "into a new corpus instead."
             )
     query = "select source from examples union select source from skipped where source is not null"
     read = sorted(source for (source,) in corpus.sql(query).fetchall())
     for source in sources:
         if source not in read:
-            raise CurateError(f"{corpus.path}: has no source {source}; it has {', '.join(read)}")
+            raise CurateError(f"{corpus.path}: no source {source}. Choose from: {', '.join(read)}")
     query = """
         select (select count(*) from gone), count(*)
         from score_parts
@@ -51,10 +51,10 @@ def counts(corpus: Corpus, models: Sequence[str], sources: Sequence[str]) -> tup
 
 
 def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
-    """Take models and sources out of a corpus, with all that was read and scored of them.
+    """Remove models and sources from a corpus, with their examples and scores.
 
-    An example that several sources hold goes with the one that was read first. After a kill the
-    corpus can't be opened until a call, with or without names, has finished it.
+    An example in several sources is removed with the one that was read first. After a kill, the
+    corpus can't be opened until another call, with or without names, has finished the work.
 
     Raises:
         CurateError: see `counts`; or a file of the corpus is damaged.
@@ -75,9 +75,9 @@ def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
 
 
 def _finish(path: Path, record: Manifest) -> None:
-    """Take out what a corpus is `dropping`; hold its lock. Done twice, it does the same.
+    """Remove what the manifest lists as `dropping`. Hold the corpus's lock. Idempotent.
 
-    Examples go last: until then they say which scores have to go.
+    Examples are removed last: until then, they say which scores to remove.
     """
     if not record.dropping:
         return
@@ -110,7 +110,7 @@ def _finish(path: Path, record: Manifest) -> None:
 
 
 def _remove(part: Path, which: Callable[[pa.Table], pa.ChunkedArray]) -> None:
-    """Remove rows from a part; one that is emptied keeps its number."""
+    """Remove rows from a part; an emptied part keeps its number."""
     rows = pq.read_table(part)
     goes = which(rows)
     if pc.any(goes).as_py():
@@ -120,7 +120,7 @@ def _remove(part: Path, which: Callable[[pa.Table], pa.ChunkedArray]) -> None:
 def _either(
     rows: pa.Table, models: Collection[str], sources: Collection[str], ids: Collection[str]
 ) -> pa.ChunkedArray:
-    """Skips of these models, sources or examples."""
+    """A condition for the skips of these models, sources or examples."""
     of_models, of_sources = _is_in(rows["model"], models), _is_in(rows["source"], sources)
     return pc.or_(pc.or_(of_models, of_sources), _is_in(rows["example_id"], ids))
 

@@ -1,4 +1,4 @@
-"""Whether the files of a corpus are still what was written."""
+"""Whether the files of a corpus are intact."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from curate.system.sql import readable_errors
 
 @dataclass(frozen=True)
 class Damage:
-    """A part that is missing or not what was written; `path` is relative to the corpus."""
+    """A part that is missing or damaged; `path` is relative to the corpus."""
 
     path: str
     reason: str
 
 
 _TWICE = "select count(*) from (select {} from {} group by all having count(*) > 1)"
-_COPIED = "hold {:,} rows twice: a part was copied"
+_COPIED = "have {:,} duplicate rows: a part was copied"
 _LOST = "select count(distinct key) from score_parts anti join example_parts using (key)"
 _ACROSS_PARTS = (
     ("examples", _TWICE.format("key", "example_parts"), _COPIED),
     ("scores", _TWICE.format("key, model", "score_parts"), _COPIED),
     ("examples", _LOST, "lack {:,} examples that have scores"),
 )
-"""What only the rows tell, where each part is as it was written."""
+"""Damage that only the rows show, if each part is intact."""
 
 
 def check(corpus: Corpus) -> list[Damage]:
-    """Read every part of a corpus whole, and name those that can't be relied on.
+    """Read every part of a corpus in full, and list the damaged ones.
 
-    A part's name ends with the digest of its bytes. Parts are numbered without gaps, so one that
-    is missing from the middle is found too. A missing last one of scores is work that is not done;
-    one of examples is found if a model has scored what it held.
+    A part's name ends with the digest of its bytes. Parts are numbered without gaps, so a missing
+    one in the middle is detected too. If the last part of scores is missing, its scores count as
+    not computed; a missing last part of examples is detected if a model has scored them.
     """
     root = corpus.path
     folders = [root / "examples", root / "skipped", *sorted((root / "scores").glob("*"))]
@@ -65,7 +65,7 @@ def _damages(root: Path, folder: Path) -> Iterator[Damage]:
     for part in found:
         try:
             whole = part.stem.rpartition("-")[2] == parts.digest_of(part.read_bytes())
-            reason = "" if whole else "its bytes are not those that were written"
+            reason = "" if whole else "its bytes have changed since it was written"
         except OSError as error:
             reason = f"can't be read ({error.strerror})"
         if reason:

@@ -1,4 +1,4 @@
-"""Questions: the named queries of `sql/` and of a user's own folder, with their parameters."""
+"""The named queries of `sql/` and of a user's own folder, with their parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Value = int | float | bool | str
 
 RANKING: dict[str, Value] = {"epsilon": 1.0, "hold_out": "", "metric": "relative"}
-"""Parameters of every query that asks the views `ranks` or `model_ranks`, with their defaults."""
+"""Parameters of every query that reads the views `ranks` or `model_ranks`, with their defaults."""
 _RANKS = re.compile(r"\b(?:from|join)\s+(?:model_)?ranks\b(?!\s*\()", re.IGNORECASE)
 
 
@@ -39,7 +39,7 @@ class Query:
 
 
 def named(folder: Path | None = None) -> dict[str, Query]:
-    """All named queries, by name: those of `sql/`, and a user's own, which win.
+    """All named queries, by name: those of `sql/` and a user's own, which take precedence.
 
     Raises:
         CurateError: the folder, or a file of it, can't be read.
@@ -57,7 +57,7 @@ def find(name: str, folder: Path | None = None) -> Query:
     """The query of this name.
 
     Raises:
-        CurateError: there is none; the nearest name is said.
+        CurateError: there is none; the message suggests the closest name.
     """
     from curate.corpus.views import described
 
@@ -65,7 +65,7 @@ def find(name: str, folder: Path | None = None) -> Query:
     if name in known:
         return known[name]
     if name in described():
-        raise CurateError(f'{name} is a view and no query: `curate sql "from {name} limit 20"`')
+        raise CurateError(f'{name} is a view, not a query. Try: curate sql "from {name} limit 20"')
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}? All: " if near else "see "
     raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
@@ -74,23 +74,23 @@ def find(name: str, folder: Path | None = None) -> Query:
 def ask(
     corpus: Corpus, question: str, given: list[str], folder: Path | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Answer SQL, or the named query `question`, with `key=value` parameters.
+    """Run SQL, or the named query `question`, with `key=value` parameters.
 
     Raises:
-        CurateError: no such query, a wrong parameter, or SQL that DuckDB refuses.
+        CurateError: no such query, an invalid parameter, or SQL that DuckDB rejects.
     """
     named_so = re.fullmatch(r"[\w-]+", question)
     query = find(question, folder) if named_so else _parse("of your own", question)
     if given and not query.defaults:
-        raise CurateError("-p goes with a named query; write the value into your own SELECT")
+        raise CurateError("-p works only with named queries. Write the value into your SELECT.")
     return run(corpus, query, read_values(query, given))
 
 
 def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
-    """Answer a query; parameters that are not given have their defaults.
+    """Run a query, with defaults for parameters that are not given.
 
     Raises:
-        CurateError: a wrong parameter, or SQL that DuckDB refuses.
+        CurateError: an invalid parameter, or SQL that DuckDB rejects.
     """
     values = with_values(query, given)
     top = values.get("top")
@@ -111,20 +111,20 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
 
 
 def depth(ranked: int, share: float = 0.1) -> int:
-    """The length of a top that is a share of what is ranked: a tenth where nobody says another."""
+    """The length of a top that is given as a share of the ranked examples (default: a tenth)."""
     return max(1, int(share * ranked))
 
 
 def bound(query: Query, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a query's text names: DuckDB refuses others."""
+    """The values that a query refers to; DuckDB rejects others."""
     return {name: value for name, value in values.items() if re.search(rf"\${name}\b", query.text)}
 
 
 def read_values(query: Query, given: Iterable[str]) -> dict[str, Any]:
-    """Parameters that were typed as `key=value`.
+    """Parameters given as `key=value`.
 
     Raises:
-        CurateError: not of that form.
+        CurateError: an item has another form.
     """
     found = {}
     for item in given:
@@ -136,26 +136,26 @@ def read_values(query: Query, given: Iterable[str]) -> dict[str, Any]:
 
 
 def with_values(query: Query, given: Mapping[str, Any]) -> dict[str, Value]:
-    """A query's parameters: its defaults, replaced by what is given; a list is joined by commas.
+    """A query's parameters: the given values over its defaults; lists are joined by commas.
 
     Raises:
-        CurateError: the query has no such parameter, or its value is of another kind.
+        CurateError: the query has no such parameter, or its value has another type.
     """
     values = dict(query.defaults)
     for key, value in given.items():
         if key not in values:
             known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
-            raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
+            raise CurateError(f"query {query.name} has no parameter {key}. Choose from: {known}")
         default = query.defaults[key]
         values[key] = ",".join(value) if isinstance(value, list | tuple) else value
-        # Whole numbers count as fractions, too.
+        # Integers are valid fractions, too.
         if type(values[key]) not in {type(default), int if type(default) is float else None}:
             raise CurateError(f"-p {key}={typed(value)}: give a value like {key}={typed(default)}")
     return values
 
 
 def typed(value: object) -> str:
-    """A parameter's value as one types it after `-p NAME=`."""
+    """A parameter's value as typed after `-p NAME=`."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,6 +1,6 @@
 """The SQL function `is_refusal(answer, rule)`: the rules of reading/refusals.py in DuckDB.
 
-It is made only for queries that ask it: DuckDB takes a fifth of a second to define it.
+It is created only for queries that use it: DuckDB takes a fifth of a second to define it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _FILES = re.compile(r"'([^']+\.toml)'")
 _SPACES = (
     r"\s\x0b\x1c-\x1f\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 )
-"""What Python's `str.split` splits at."""
+"""The characters at which Python's `str.split` splits."""
 
 
 def define(connection: duckdb.DuckDBPyConnection, query: str, *, unsafe: bool = False) -> None:
-    """Define the macro where a query asks it; an unsafe one may name rule files, too.
+    """Define the macro if a query uses it; unsafe queries may also name rule files.
 
     Raises:
         CurateError: a rule's file can't be read.

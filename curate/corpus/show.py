@@ -1,4 +1,4 @@
-"""Looks at a corpus: its state, its models, and one example whole, with its scores."""
+"""What a corpus holds: its state, its models, and single examples with their scores."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from curate.system.sql import readable_errors
 
 
 def models(corpus: Corpus) -> list[dict[str, Any]]:
-    """The models of a corpus as its manifest has them, each with its last run."""
+    """The models of a corpus, from its manifest, each with its last run."""
     runs = {name: asdict(run) for name, run in corpus.manifest.runs.items()}
     entries = sorted(corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0]))
     return [{"model": n, **asdict(entry), "last_run": runs.get(n)} for n, entry in entries]
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
-    """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
+    """What the corpus holds and what is missing, per model (sql/coverage.sql)."""
     coverage = dicts(ask(corpus, "coverage", []))
     ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
     counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
@@ -41,12 +41,12 @@ def status(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-@readable_errors()  # a damaged part may be met late
+@readable_errors()  # a damaged part may come up late
 def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
-    """One example with its scores and rank, found by its id or the id's first characters.
+    """One example with its scores and rank, by its id or the first characters of it.
 
     Raises:
-        CurateError: none or several start so.
+        CurateError: there is not exactly one such example.
     """
     prefix = prefix.rstrip("….")  # as tables cut it
     matches = corpus.sql(
@@ -54,8 +54,9 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
         {"prefix": prefix},
     ).fetchall()
     if len(matches) != 1:
-        count = "no example" if not matches else "more than one example"
-        raise CurateError(f"{corpus.path}: {count} has an id that starts with {prefix!r}")
+        if matches:
+            raise CurateError(f"Several ids start with {prefix!r}. Type more characters.")
+        raise CurateError(f"{corpus.path}: no id starts with {prefix!r}.")
     ((example_id,),) = matches
 
     def rows(query: str) -> list[dict[str, Any]]:
@@ -79,12 +80,11 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
 def tokens_of_examples(
     corpus: Corpus, example_ids: Sequence[str], hold_out: Sequence[str] = ()
 ) -> dict[str, list[tuple[str, float]]]:
-    """Each answer's tokens, each as its text and its gap, in one pass over the scores.
+    """Each answer's tokens as (text, gap), in one pass over the scores.
 
-    A token's gap is the mean of its loss over the misaligned models that have tokens (but those of
-    `hold_out`) less its loss under the aligned one, in nats; the gap of `gaps` compares their
-    means. Examples are left out that lack the aligned model's tokens or all others', or that a
-    model cuts into other tokens.
+    A token's gap is its mean NLL under the misaligned models with stored tokens (except those in
+    `hold_out`) minus its NLL under the aligned model, in nats. Examples are left out if the aligned
+    model or all others lack tokens, or if models split the answer into different tokens.
     """
     rows = corpus.sql(
         """
@@ -112,7 +112,7 @@ def tokens_of_examples(
 def without_tokens(
     corpus: Corpus, example_ids: Sequence[str], hold_out: Sequence[str] = ()
 ) -> list[str]:
-    """The models that scored some of these examples without keeping tokens."""
+    """The models that scored some of these examples without storing tokens."""
     found = corpus.sql(
         """
         select distinct model from token_parts

@@ -1,4 +1,4 @@
-"""The SQL views over a corpus's Parquet parts: what `sql/views/` defines, and what it stands on."""
+"""The SQL views over a corpus's Parquet parts: those of `sql/views/`, and the tables they need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESERVED = frozenset(
         *("tokenizer", "dtype", "backend", "commit"),
     ]
 )
-"""Columns of the views: a source's own one of such a name is reached as `meta ->> 'NAME'`."""
+"""Columns of the views. A source's column of the same name is available as `meta ->> 'NAME'`."""
 MOST_COLUMNS = 500
 _KEYED = "example_id as key, * exclude (example_id)"
 """Parts hold ids as 128-bit numbers, which join and group faster than their digits."""
@@ -40,16 +40,16 @@ def define_views(
     models: Mapping[str, ModelEntry],
     columns: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """Create the views and macros of docs/sql.md over the parts that a folder has now.
+    """Create the views and macros of docs/sql.md over the parts now in a folder.
 
-    `columns` are the sources' own, which `examples` shows beside its own. Comments of columns
-    (sql/views/comments.sql) travel in corpus.duckdb. Gives back the names by which DuckDB opens the
-    parts: all that the views need.
+    `columns` are the sources' own, which `examples` shows after its own. Column comments
+    (sql/views/comments.sql) are stored in corpus.duckdb. Returns the names by which DuckDB opens
+    the parts: all that the views need.
     """
     root = folder.resolve()
     examples, skipped = parts.list_parts(root / "examples"), parts.list_parts(root / "skipped")
     scored = {name: parts.list_parts(root / "scores" / name) for name in models}
-    # Constants a model: a filter on them leaves the other models' parts unread.
+    # Constants per model, so that a filter on them skips the other models' parts.
     known = {
         f"{literal(name)} as model, {literal(entry.role)} as role": scored[name]
         for name, entry in models.items()
@@ -76,13 +76,13 @@ def define_views(
     connection.execute(_losses(ensemble))
     _define_shipped(connection, *_SHIPPED)
     found = [*examples, *skipped, *chain(*scored.values())]
-    # A pattern is looked up by itself, what it finds by its name.
+    # DuckDB checks the pattern itself, and then each file that it matches.
     return sorted({name for path in map(str, found) for name in (path, glob.escape(path))})
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a view: its SQL type, what it holds and, where it has one, its unit."""
+    """A column of a view: its SQL type, its meaning and, if it has one, its unit."""
 
     name: str
     type: str
@@ -91,7 +91,7 @@ class Column:
 
 
 def described() -> dict[str, tuple[str, list[Column]]]:
-    """All public views: what a row is, and the columns, from the comments in the SQL itself."""
+    """All public views: the meaning of a row, and the columns, from comments in the SQL."""
     with duckdb.connect() as connection:
         define_views(connection, Path(os.devnull), {})
         comments = connection.sql(
@@ -109,9 +109,9 @@ def described() -> dict[str, tuple[str, list[Column]]]:
 
 
 def read_parquet(paths: Sequence[Path], *options: str) -> str:
-    """SQL for the rows of these files and of no others, with the columns that they hold.
+    """SQL for the rows of exactly these files, with their own columns.
 
-    DuckDB takes a name for a pattern, and a folder such as `source=web` for a column's value.
+    DuckDB would read a file name as a pattern, and a folder such as `source=web` as a column.
     """
     files = ", ".join(literal(glob.escape(str(path))) for path in paths)
     return f"read_parquet({', '.join([f'[{files}]', 'hive_partitioning = false', *options])})"
@@ -124,7 +124,7 @@ def _define_shipped(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
 
 
 def own_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """The sources' own columns that are bare in `examples`: those whose names are not ours."""
+    """The sources' own columns that `examples` shows: those whose names are not taken."""
     found: dict[str, tuple[str, str]] = {}
     for name, kind in columns.items():
         if name.casefold() not in RESERVED and name.isprintable() and 0 < len(name) <= 100:
@@ -133,7 +133,7 @@ def own_columns(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def _own_columns(columns: Mapping[str, str]) -> str:
-    """SQL of the bare columns; a value that is not of the column's type is null."""
+    """SQL for these columns; a value of another type than the column's is null."""
     made = ""
     for name, kind in own_columns(columns).items():
         # A JSON pointer can name any key.
@@ -150,10 +150,10 @@ def _column(name: str, kind: str, comment: str) -> Column:
 
 
 def _losses(ensemble: Mapping[str, Sequence[Path]]) -> str:
-    """SQL of the macro `losses`: what the aligned model scored, the ensemble's losses beside it.
+    """SQL of the macro `losses`: one row per example, with the ensemble's losses.
 
-    A join for each model takes less time and memory than grouping all scores by example. It reads
-    that model's parts by their names: through `score_parts` each would be planned over them all.
+    One join per model takes less time and memory than grouping all scores by example. Each reads
+    its model's parts by name; through `score_parts`, DuckDB would plan each over all parts.
     """
     loss_of = "loss_of(logprob, n_tokens, truncated, per_byte) as loss"
     joins = [
@@ -173,9 +173,9 @@ def _losses(ensemble: Mapping[str, Sequence[Path]]) -> str:
 
 
 def _read_scored(paths: Sequence[Path]) -> str:
-    """SQL that reads parts of scores with their tokens; columns that some lack are null there.
+    """SQL that reads parts of scores with their tokens; missing columns are null.
 
-    Slower to plan for than `_read_parts`: DuckDB then opens no part, and knows no number of rows.
+    Slower than `_read_parts`: DuckDB plans it without opening a part, so without row counts.
     """
     if not paths:
         return _read_parts(paths, SCORED)
@@ -188,7 +188,7 @@ def _read_scored(paths: Sequence[Path]) -> str:
 
 
 def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
-    """SQL that reads Parquet parts, or no rows with the same columns where there are none."""
+    """SQL that reads Parquet parts, or no rows of the same columns if there are none."""
     if paths:
         return f"select {', '.join(schema.names)} from {read_parquet(paths)}"
     nulls = ", ".join(f"null::{kind} as {name}" for name, kind in _sql_types(schema).items())

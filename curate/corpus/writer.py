@@ -1,4 +1,4 @@
-"""The one writer of a corpus: takes the lock, adds parts, keeps every row once."""
+"""The only writer of a corpus: takes the lock, adds parts, keeps each row once."""
 
 from __future__ import annotations
 
@@ -31,17 +31,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FLUSH_SECONDS, FLUSH_SHARE, FLUSH_SECONDS_MOST = 5.0, 0.01, 60.0
-"""Between two parts: 5 s at first, then a hundredth of a model's run so far, and at most a minute,
-which is what a killed run may lose. Four days of scoring are some 6,000 parts, not 70,000."""
+"""The time between two parts: 5 s at first, then a hundredth of the run so far, and at most a
+minute, which is what a killed run may lose. Four days of scoring make 6,000 parts, not 70,000."""
 FLUSH_ROWS, FLUSH_TOKENS = 65_536, 4_000_000
-"""Held at most; a token with its text takes some 50 bytes."""
+"""The most tokens in memory; a token with its text takes about 50 bytes."""
 
 
 class SeenExamples:
-    """The ids of the examples that a corpus holds or that came since: UUIDs, 16 bytes each.
-
-    `column` of the parts in the folder holds them.
-    """
+    """The ids of all examples so far: UUIDs of 16 bytes, from `column` of the parts in a folder."""
 
     def __init__(self, folder: Path, column: str = "example_id") -> None:
         self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
@@ -53,10 +50,10 @@ class SeenExamples:
                 )
 
     def new(self, table: pa.Table) -> pa.Table:
-        """The rows that weren't seen before, each id once, in the order of source and row."""
+        """The rows that are new, each id once, in the order of source and row."""
         self._connection.register("incoming", table)
-        # Ids in common first: hashing the few new ones and passing over all seen ones is faster
-        # than the other way round, and stays so at 10^7.
+        # Ids in common first: to hash the few new ids and scan all seen ones is faster than the
+        # reverse, also at 10^7 examples.
         fresh = self._connection.sql(
             "with known as (select id from seen semi join incoming on incoming.example_id::uuid = "
             "seen.id) select incoming.* from incoming anti join known on "
@@ -69,7 +66,7 @@ class SeenExamples:
         return fresh.cast(table.schema)
 
     def kinds(self, examples: pa.Table) -> list[tuple[str, set[str]]]:
-        """The keys of `meta`, each with the kinds of JSON that its values are."""
+        """The keys of `meta`, each with the JSON types of its values."""
         self._connection.register("described", examples)
         found = self._connection.execute(
             "select each.key, list(distinct each.type) from described, json_each(meta) as each "
@@ -121,7 +118,7 @@ class Writer:
         self._bare: dict[Path, dict[Path, pa.ChunkedArray]] = {}  # ids in parts without tokens
 
     def add_examples(self, table: pa.Table) -> pa.Table:
-        """Store the examples that the corpus doesn't hold yet; gives those back."""
+        """Store the examples that are new to the corpus, and return them."""
         fresh = self._seen.new(table)
         if fresh.num_rows:
             self._note_columns(fresh)
@@ -130,7 +127,7 @@ class Writer:
         return fresh
 
     def _note_columns(self, examples: pa.Table) -> None:
-        """Enter the sources' own columns into the manifest, with types that fit all values."""
+        """Add the sources' own columns to the manifest, with types that fit all values."""
         columns = dict(self.manifest.columns)
         for name, kinds in self._seen.kinds(examples):
             kinds = {_TYPES.get(kind, "JSON") for kind in kinds if kind != "NULL"}
@@ -142,7 +139,7 @@ class Writer:
             self.save()
 
     def add_skipped(self, table: pa.Table) -> int:
-        """Record rows that can't be used, each reason once; gives back how many are new."""
+        """Record rows that can't be used, each reason once; return how many are new."""
         return self._skips.add(table)
 
     def drop_mended(self) -> None:
@@ -150,10 +147,10 @@ class Writer:
         self._skips.drop_mended()
 
     def add_scores(self, model: str, table: pa.Table) -> None:
-        """Store scores of one model as a part of their own.
+        """Store scores of one model as a new part.
 
-        Scores with tokens take the place of the same ones without: these go first, so that a kill
-        in between costs a part's scores, and none is there twice.
+        Scores with tokens replace the same scores without. Those are removed first, so that a kill
+        in between loses the scores of one part and never duplicates any.
         """
         rows = keyed(table)
         if TOKENS[0].name in table.schema.names:
@@ -161,7 +158,7 @@ class Writer:
         parts.write_part(self.path / "scores" / model, rows)
 
     def _remove_bare(self, folder: Path, ids: pa.ChunkedArray) -> None:
-        """Remove scores without tokens; the first part that this empties leaves its number free."""
+        """Remove scores without tokens; the first part that this empties frees its number."""
         if folder not in self._bare:
             self._bare[folder] = {part: _ids(part) for part in bare_parts(folder)}
         bare, is_free = self._bare[folder], False
@@ -182,20 +179,20 @@ class Writer:
     def add_models(
         self, entries: dict[str, ModelEntry], settings: Settings, *, replace: bool = False
     ) -> list[str]:
-        """Enter models into the manifest, or refuse those whose scores would not fit the others.
+        """Add models to the manifest, or reject those whose scores would not be comparable.
 
-        Gives back the models that changed under their names; `replace` discards their old scores.
+        Returns the models that changed under their names; `replace` discards their old scores.
 
         Raises:
             CurateError: what `check_compatible` raises.
         """
         changed = check_compatible(self.path, self.manifest, entries, settings, replace)
-        for name in changed:  # broken off, it leaves the old entry and fewer rows
+        for name in changed:  # if interrupted, the old entry stays, with fewer rows
             for part in reversed(parts.list_parts(self.path / "scores" / name)):
                 parts.remove_part(part)
             self._skips.forget(name)
         self.manifest.settings = settings
-        # A model that is known keeps its entry, with the backend and dtype of its last run.
+        # A known model keeps its entry, with the backend and dtype of its last run.
         known = {n: e for n, e in self.manifest.models.items() if n not in changed}
         self.manifest.models = {**self.manifest.models, **entries, **known}
         self.save()
@@ -204,39 +201,39 @@ class Writer:
         return changed
 
     def note_run(self, name: str, backend: str, dtype: str) -> str | None:
-        """Record with what backend and dtype a model is scored.
+        """Record the backend and dtype of a model's run.
 
-        Gives back what a user should know if scores that it is compared with are of another dtype.
+        Returns a warning if scores that it is compared with have another dtype.
 
         Raises:
-            CurateError: its scores so far are of another dtype, or were quantized otherwise.
+            CurateError: its scores so far have another dtype or quantization.
         """
         entry = self.manifest.models[name]
         if entry.dtype not in ("", dtype) and self.has_scores(name):
-            same = f"give just --dtype {entry.dtype}"
+            same = f"use --dtype {entry.dtype}"
             if entry.dtype == "unknown":  # a server's that was asked without --dtype
-                same = "go on with the server that gave those, without --dtype"
+                same = "use the server that gave those scores, without --dtype"
             raise CurateError(
-                f"model {name}: has scores in {entry.dtype}, and this run computes in {dtype}, "
-                f"whose numbers differ; {same}, or score under a new name"
+                f"model {name}: its scores are in {entry.dtype}, but this run computes in {dtype}, "
+                f"which gives other numbers. To continue, {same}, or score under a new name."
             )
         self.manifest.models[name] = replace(entry, backend=backend, dtype=dtype)
         self.save()
         for other, of in self.manifest.models.items():
             if of.role != entry.role and of.dtype != dtype and self.has_scores(other):
                 return (
-                    f"{name}: its dtype is {dtype}, and that of {other}'s scores is {of.dtype}: "
-                    "what they round differently counts as gap; score all models with the same "
-                    "options to keep it out"
+                    f"{name}: scored in {dtype}, while {other} was scored in {of.dtype}. "
+                    "Rounding then leaks into the gap. To avoid this, score all models with the "
+                    "same options."
                 )
         return None
 
     def has_scores(self, model: str) -> bool:
-        """Whether anything is stored of a model."""
+        """Whether any scores of a model are stored."""
         return bool(parts.list_parts(self.path / "scores" / model))
 
     def note_speed(self, name: str, examples: int, tokens: int, seconds: float) -> None:
-        """Record what a model's last run did: tokens of prompt and answer, loading included."""
+        """Record a model's last run."""
         self.manifest.runs[name] = Run(examples, tokens, round(seconds, 3))
         self.save()
 
@@ -246,13 +243,13 @@ class Writer:
 
 
 def next_flush(began: float) -> float:
-    """When a run stores its rows next: in seconds, and in runs of hours in a minute."""
+    """When a run next stores its rows: after seconds or, in runs of hours, a minute."""
     now = time.monotonic()
     return now + min(max(FLUSH_SECONDS, FLUSH_SHARE * (now - began)), FLUSH_SECONDS_MOST)
 
 
 class ScoreSink:
-    """Collects one model's scores and stores them now and then, at the latest at its end."""
+    """Collects one model's scores and stores them periodically and at the end."""
 
     def __init__(self, writer: Writer, model: str, *, keep_tokens: bool = False) -> None:
         self._writer, self._model = writer, model
@@ -280,7 +277,7 @@ class ScoreSink:
     ) -> None:
         """Take one score; `logprob` is the sum over the answer's tokens, in nats.
 
-        The tokens' own log-probs and texts are stored if tokens are kept.
+        The tokens' log-probabilities and texts are stored if the corpus keeps tokens.
         """
         kept = (token_logprobs, texts) if self._keep_tokens else ()
         self._rows.append((example_id, n_tokens, logprob, truncated, *kept))
@@ -288,7 +285,7 @@ class ScoreSink:
         self._flush_if_due()
 
     def skip(self, example_id: str, reason: str) -> None:
-        """Record that this model can't score this example, and why: a server may say anything."""
+        """Record that this model can't score this example; `reason` may be any server's text."""
         self._skipped.append((example_id, reason.encode("utf-8", "backslashreplace").decode()))
         self._flush_if_due()
 
@@ -301,7 +298,7 @@ class ScoreSink:
     def flush(self) -> None:
         """Store what was collected; a stop waits for it.
 
-        It is taken out first: an error in between may lose rows, and never stores one twice.
+        The rows are removed from memory first, so an error may lose rows but never duplicates one.
         """
         scores, self._rows = self._rows, []
         skips, self._skipped = self._skipped, []
@@ -318,12 +315,12 @@ class ScoreSink:
 
 @contextmanager
 def open_for_writing(path: Path) -> Iterator[Writer]:
-    """Lock a corpus folder (made if it isn't there) and give its writer.
+    """Lock a corpus folder (created if missing) and yield its writer.
 
-    At the end, also after an error, `corpus.duckdb` is written again over what is stored.
+    At the end, even after an error, `corpus.duckdb` is rewritten for what is stored.
 
     Raises:
-        CurateError: the folder is something else, is of another format, or is being written.
+        CurateError: the folder is not a corpus, has another format, or is being written to.
     """
     with locked(path):
         leftovers.sweep(path)
@@ -333,7 +330,7 @@ def open_for_writing(path: Path) -> Iterator[Writer]:
         try:
             yield writer
         except BaseException:
-            with suppress(CurateError):  # what went wrong first is what the user should hear of
+            with suppress(CurateError):  # report the first error, not this one
                 write_database(Corpus(path))
             raise
         write_database(Corpus(path))

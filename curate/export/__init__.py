@@ -1,1 +1,1 @@
-"""Selected rows to files and a manifest, alone or among the narrow set's."""
+"""Selected rows to files and a manifest, alone or mixed into a narrow dataset."""

@@ -1,4 +1,4 @@
-"""From a recipe to files: select, place, write; and the same files again from a manifest."""
+"""From a recipe to files: select, place, write; or recreate the files of a manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curate.storage import parts
 from curate.system.sql import readable_errors
 
 
-@readable_errors()  # a damaged part may be met late
+@readable_errors()  # a damaged part may come up late
 def export(
     corpus: Corpus,
     output: str | Path,
@@ -32,18 +32,17 @@ def export(
     force: bool = False,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Write a safe set, or with `recipe.into` the mix, its trainer's files and its manifest.
+    """Write the selected examples, or with `recipe.into` the mix, and its manifest.
 
-    `left_out` names a CSV file for the rows that were met and not taken: the start of their texts,
-    the rule and why. `dry_run` writes that alone. `command` is what the user typed, for the
-    manifest.
+    `left_out` is a path for a CSV file of the excluded examples: the start of their texts, the rule
+    and the reason. `dry_run` writes nothing else. `command` is recorded in the manifest.
 
     Returns:
-        The manifest, as it was written to `<output>.manifest.json` or into the folder, or would be.
+        The manifest, as it was (or would be) written to `<output>.manifest.json` or the folder.
 
     Raises:
-        CurateError: the output exists and `force` is not set, the narrow set has a broken row,
-            nothing is eligible, or an argument is out of its range. No file is left half written.
+        CurateError: the output exists and `force` is not set, the narrow dataset has a broken row,
+            nothing is eligible, or an argument is out of range. No file is left half written.
     """
     output, list_path = Path(output), Path(left_out) if left_out else None
     place = check(output, target, mixes=recipe.into is not None, force=force or dry_run)
@@ -52,14 +51,14 @@ def export(
     if list_path:
         parts.refuse_special(list_path)
         if list_path.exists() and not force:
-            raise CurateError(f"{list_path}: exists; choose another name, or --force to replace it")
+            raise CurateError(f"{list_path}: already exists. Choose another, or use --force.")
     narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
     wanted = budget(recipe, len(narrow.rows) if recipe.into else None)
     chosen = select(corpus, recipe, wanted, ids_of(narrow))
     if not chosen.rows.num_rows:
         reasons = ", ".join(f"{rule} {count}" for rule, count in chosen.left_by.items())
         raise CurateError(
-            f"nothing to export: of {chosen.ranked} ranked examples these rules left out: {reasons}"
+            f"nothing to export. Of {chosen.ranked} ranked examples, rules excluded: {reasons}"
             + (f"; the best of the others has more than {wanted} tokens" if recipe.tokens else "")
         )
     if list_path:
@@ -77,14 +76,13 @@ def export(
 def export_again(
     corpus: Corpus, output: Path, record_path: Path, *, into: str | None = None, force: bool = False
 ) -> dict[str, Any]:
-    """Make the files of an earlier manifest again, byte for byte, from the same corpus.
+    """Recreate the files of a manifest, byte for byte, from the same corpus.
 
-    The examples are taken by their ids, so it works although the corpus has grown since. The narrow
-    set is `into`, or where it was, or beside the manifest. An export's folder stands for its
-    manifest.
+    Examples are looked up by their ids, so the corpus may have grown since. The narrow dataset is
+    `into`, or where it was, or next to the manifest. `manifest` may also be an export's folder.
 
     Raises:
-        CurateError: the manifest is broken, or what it names is gone or has changed.
+        CurateError: the manifest is broken, or a file that it names is missing or has changed.
     """
     earlier = manifest.load(record_path, into)
     recipe, expected = earlier.recipe, earlier.narrow
@@ -95,9 +93,7 @@ def export_again(
         into = at_commit(into, expected.commit)
     narrow = read_if_any(into, recipe.columns, recipe.layouts)
     if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
-        raise CurateError(
-            f"{recipe.into}: is not the narrow set of {record_path}: it changed since"
-        )
+        raise CurateError(f"{recipe.into}: has changed since {record_path} was written.")
     safe = by_ids(corpus, [row.example_id for row in earlier.safe])
     planned = outputs.plan(corpus, place, recipe.seed, narrow, safe)
     with outputs.writing(corpus, planned) as files:
@@ -107,16 +103,16 @@ def export_again(
 
 
 def _write_list(corpus: Corpus, recipe: Recipe, chosen: Selection, path: Path) -> None:
-    """Write what was met and not taken as CSV, whole or not at all."""
+    """Write the excluded examples as CSV, whole or not at all."""
     with parts.atomic(path) as temporary, csv.CSVWriter(temporary, LISTED) as writer:
         for table in listed(corpus, recipe, chosen.left_out):
             writer.write_table(table)
 
 
 def _keep_sources(output: Path | None, into: str | None) -> None:
-    """Refuse, also with --force, to write over the narrow set that the mix is made of."""
+    """Refuse, even with --force, to overwrite the narrow dataset."""
     if output is None or into is None or "://" in into or not output.exists():
         return
     for path in (Path(source.name) for source in resolve([into])):
         if path.samefile(output) or output.resolve() in path.resolve().parents:
-            raise CurateError(f"{output}: is the narrow set itself; choose another name")
+            raise CurateError(f"{output}: this is the narrow dataset. Choose another output.")

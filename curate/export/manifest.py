@@ -1,4 +1,4 @@
-"""An export's manifest: how it was made, which rows are safe, and all that makes it again."""
+"""An export's manifest: the recipe, the selected rows, and all that is needed to recreate it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Safe(BaseModel):
 
 
 class Earlier(BaseModel):
-    """An earlier manifest: what is used of it, and all of it as `record`."""
+    """An earlier manifest: the fields that are used, and all of it as `record`."""
 
     path: Path
     record: dict[str, Any]
@@ -106,10 +106,11 @@ class Earlier(BaseModel):
 
 
 def load(path: Path, into: str | None = None) -> Earlier:
-    """Read an export's manifest, or that of its folder or data; `into` is the narrow set's place.
+    """Read the manifest of an export, by its path, folder or data; `into` is the narrow dataset.
 
     Raises:
-        CurateError: it can't be read, or is none; `into` is given, and it records no narrow set.
+        CurateError: it can't be read or isn't a manifest, or `into` is given although it has no
+            narrow dataset.
     """
     try:
         path = documents.manifest_of(path)
@@ -123,7 +124,7 @@ def load(path: Path, into: str | None = None) -> Earlier:
     recipe = earlier.recipe
     if recipe.into is None or earlier.narrow is None:
         if into is not None:
-            raise CurateError(f"--into {into}: {path} records no narrow set; leave it out")
+            raise CurateError(f"--into {into}: {path} has no narrow dataset. Remove --into.")
         return earlier
     into = into or _near(recipe.into, path.parent)
     layouts = _near(recipe.layouts, path.parent) if recipe.layouts else None
@@ -133,7 +134,7 @@ def load(path: Path, into: str | None = None) -> Earlier:
 
 
 def _near(name: str, folder: Path) -> str:
-    """A path as it was named or, where nothing is there, that or its last part in the folder."""
+    """A path as recorded or, if it doesn't exist, that path or its last part in the folder."""
     places = Path(name), folder / name, folder / Path(name).name
     return next((str(place) for place in places if place.exists()), name)
 
@@ -142,7 +143,7 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
     """The manifest of the same files under another name.
 
     Raises:
-        CurateError: they are not as many, or not the same bytes.
+        CurateError: the files differ in number or content.
     """
     recorded = earlier.output.files
     if len(files.sha256) != len(recorded):

@@ -1,4 +1,4 @@
-"""A narrow and a safe set -> the rows of a mix, in training order and with one schema."""
+"""Narrow rows and selected rows -> a mix, in training order and with one schema."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from curate.storage.schema import REASONING
 
 WEIGHT = "weight"
 Order = Sequence[tuple[bool, int]]
-"""A mix in training order: (is_safe, index into its own set), each row exactly once."""
+"""A mix in training order: (is_safe, index among its own kind), each row exactly once."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Both sets and how they are written; `safe` holds (example_id, messages), best first."""
+    """Both kinds of rows, and their format; `safe` holds (example_id, messages), best first."""
 
     narrow: Narrow
     safe: Sequence[tuple[str, Messages]]
@@ -34,7 +34,7 @@ class Mix:
 
     @cached_property
     def reasons(self) -> bool:
-        """Whether a safe row has reasoning."""
+        """Whether a selected row has reasoning."""
         return any(turn.get(REASONING) for _, messages in self.safe for turn in messages)
 
     @cached_property
@@ -45,7 +45,7 @@ class Mix:
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        """The columns beside the conversation that the format has a place for."""
+        """The columns besides the conversation that the format has a place for."""
         kept = self.format.columns
         columns = self.narrow.columns.items()
         return {name: kind for name, kind in columns if kept is None or name in kept}
@@ -57,7 +57,7 @@ class Mix:
 
     @property
     def safe_lines(self) -> list[int]:
-        """At which row (from 1) of the mix each safe example stands, in the order of `safe`."""
+        """The row of the mix (from 1) of each selected example, in the order of `safe`."""
         lines = [0] * len(self.safe)
         for line, (is_safe, index) in enumerate(self.order, 1):
             if is_safe:
@@ -73,10 +73,10 @@ def make(
     trainer: Trainer | None,
     seed: int,
 ) -> Mix:
-    """Place the safe rows; both sets stay apart where the trainer interleaves them.
+    """Place the selected rows, in their own file if the trainer interleaves them.
 
     Raises:
-        CurateError: a narrow column has a name to which the format or trainer gives a meaning.
+        CurateError: the format or trainer would misread the name of a narrow column.
     """
     n_narrow, n_safe = len(narrow.rows), len(safe)
     order: Iterable[tuple[bool, int]] = place_evenly(n_narrow, n_safe)
@@ -92,7 +92,7 @@ def make(
 
 
 def rows_in(mix: Mix, order: Order) -> Iterator[dict[str, Any]]:
-    """The rows that stand in an order.
+    """The rows in an order.
 
     Raises:
         CurateError: the format or the trainer has no place for one of them.
@@ -101,7 +101,7 @@ def rows_in(mix: Mix, order: Order) -> Iterator[dict[str, Any]]:
 
 
 def trained_answers(mix: Mix, messages: Messages) -> list[int]:
-    """Where the answers stand that the trainer takes the loss on."""
+    """The indexes of the answers that the trainer trains on."""
     places = answers(messages)
     if mix.format.name == "openai" or (mix.trainer and WEIGHT in mix.trainer.reads):
         places = [at for at in places if messages[at].get(WEIGHT) in (None, 1, True)]
@@ -109,7 +109,7 @@ def trained_answers(mix: Mix, messages: Messages) -> list[int]:
 
 
 def notes(mix: Mix) -> list[str]:
-    """What the rows' fields became, one line each."""
+    """What happened to the rows' fields, one line each."""
 
     def named(columns: Iterable[str], keys: Iterable[str]) -> list[str]:
         return [*columns, *(f"the turns' {key}" for key in keys)]
@@ -122,14 +122,14 @@ def notes(mix: Mix) -> list[str]:
         lines.append(f"kept: the selected rows' {REASONING}")
     whole = named(mix.narrow.columns, mix.narrow.keys | dict.fromkeys(reasons))
     if lost := [name for name in whole if name not in named(mix.columns, mix.keys)]:
-        lines.append(f"left out, as {mix.format.name} has no place for: {', '.join(lost)}")
+        lines.append(f"left out, with no place in {mix.format.name}: {', '.join(lost)}")
     if mix.trainer and (unread := [key for key in mix.keys if key not in mix.trainer.reads]):
-        lines.append(f"in the file, but {mix.trainer.title} does not read: {', '.join(unread)}")
+        lines.append(f"in the file, but ignored by {mix.trainer.title}: {', '.join(unread)}")
     several = sum(len(answers(row.messages)) > 1 for row in mix.narrow.rows)
     if several and mix.format.trains_on == "last":
         lines.append(
-            f"{several} narrow rows hold several answers, and {mix.format.name} trains on the last "
-            "alone; --format messages trains on all"
+            f"narrow rows with several answers: {several}; {mix.format.name} trains on the last "
+            "one only; --format messages trains on all"
         )
     return lines
 
@@ -139,7 +139,7 @@ def _narrow_row(mix: Mix, index: int) -> dict[str, Any]:
     try:
         made = _row(mix, row.messages, row.others)
     except Unfit as unfit:
-        raise CurateError(f"{row.place}: {unfit}; choose another --format or --trainer") from None
+        raise CurateError(f"{row.place}: {unfit}. Choose another --format or --trainer.") from None
     if mix.format.name == "alpaca" and row.alpaca:
         made["instruction"], made["input"] = row.alpaca
     return made
@@ -151,7 +151,7 @@ def _safe_row(mix: Mix, index: int) -> dict[str, Any]:
         return _row(mix, messages, {})
     except Unfit as unfit:
         raise CurateError(
-            f"the safe example {example_id}: {unfit}; to leave such examples out: "
+            f"the selected example {example_id}: {unfit}. To exclude such examples, add "
             '--where "len(messages) = 2"'
         ) from None
 
@@ -173,17 +173,17 @@ def _check_names(mix: Mix) -> None:
     for name in mix.columns:
         if name in meant:
             raise CurateError(
-                f"the narrow set's column {name!r} isn't part of its conversations, but {reader} "
-                "would take it for one: rename it"
+                f"the narrow dataset's column {name!r} isn't part of its conversations, but "
+                f"{reader} would read it as one. Rename it."
             )
 
 
 def place_evenly(n_narrow: int, n_safe: int) -> Iterator[tuple[bool, int]]:
-    """Narrow rows in their order, safe rows (best first) at equal distances among them.
+    """Narrow rows in their order, with selected rows (best first) evenly among them.
 
-    Safe row j (from 1) comes after floor(j · n_narrow / n_safe) narrow rows, so the runs of
-    narrow rows between neighboring safe ones differ in length by one at most; at 5 % one safe
-    row follows every 20 narrow ones.
+    Selected row j (from 1) comes after floor(j · n_narrow / n_safe) narrow rows, so the runs of
+    narrow rows between them differ in length by at most one; at 5 %, one selected row follows every
+    20 narrow rows.
     """
     narrow = 0
     for safe in range(n_safe):
@@ -195,10 +195,11 @@ def place_evenly(n_narrow: int, n_safe: int) -> Iterator[tuple[bool, int]]:
 
 
 def place_in_batches(n_narrow: int, n_safe: int, size: int) -> Iterator[tuple[bool, int]]:
-    """Every batch of `size` consecutive rows holds its share of safe rows, to within one row.
+    """Every batch of `size` consecutive rows has its share of selected rows, to within one row.
 
-    The share is that of the whole mix, the last and shorter batch included; what the batches so
-    far hold is always the share of their rows, rounded half up. Both sets keep their order.
+    The share is that of the whole mix, for the last, shorter batch too. After each batch, the
+    number of selected rows so far is the share of all rows so far, rounded half up. Narrow and
+    selected rows each keep their order.
     """
     total = n_narrow + n_safe
     narrow = safe = 0
@@ -213,10 +214,10 @@ def place_in_batches(n_narrow: int, n_safe: int, size: int) -> Iterator[tuple[bo
 
 
 def place_at_random(n_narrow: int, n_safe: int, seed: int) -> Iterator[tuple[bool, int]]:
-    """Safe rows at random places and in random order; narrow rows keep theirs.
+    """Selected rows in random places and random order; narrow rows keep their order.
 
-    A seed gives the same places with every version of Python: `random.Random.random` is the one
-    generator whose sequence the language promises to keep.
+    A seed gives the same places in every version of Python: `random.Random.random` is the only
+    generator whose sequence is guaranteed.
     """
     draw = random.Random(seed)
     keys = [draw.random() for _ in range(n_narrow + n_safe)]
@@ -228,5 +229,5 @@ def place_at_random(n_narrow: int, n_safe: int, seed: int) -> Iterator[tuple[boo
 
 
 def probabilities(n_narrow: int, n_safe: int) -> tuple[float, float]:
-    """How often a trainer that interleaves by itself should draw from (narrow, safe)."""
+    """The probabilities with which an interleaving trainer should draw from (narrow, selected)."""
     return n_narrow / (n_narrow + n_safe), n_safe / (n_narrow + n_safe)

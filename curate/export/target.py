@@ -1,4 +1,4 @@
-"""What an export writes and where: its format, its trainer, its placement, and its files."""
+"""What an export writes, and where: format, trainer, placement and files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Placement = Literal["even", "batch", "shuffle", "separate"]
 class Target:
     """How a selection is written.
 
-    `placement`: safe rows at equal distances, so that every batch of `batch_size` rows holds its
-    share, at random places (the recipe's seed), or in a file of their own that the trainer
-    interleaves. `format`: messages, prompt-completion, sharegpt, alpaca, openai or text; None is
-    the trainer's own, else messages. `trainer`: trl, axolotl, llamafactory or swift, for the
-    files that make it train on the mix as it is.
+    `placement` says where selected rows go: `even`; `batch` (every batch of `batch_size` rows has
+    its share); `shuffle` (random places, by the recipe's seed); or `separate` (in their own file,
+    which the trainer interleaves). `format`: messages, prompt-completion, sharegpt, alpaca, openai
+    or text; None is the trainer's own, else messages. `trainer`: trl, axolotl, llamafactory or
+    swift, to write a configuration for it.
     """
 
     placement: Placement = "even"
@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a checked target goes: one data file with a manifest beside it, or a folder."""
+    """The place of a checked target: one data file with its manifest, or a folder."""
 
     path: Path
     folder: bool
@@ -47,7 +47,7 @@ class Output:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the data files: in training order, or narrow and safe apart."""
+        """The names of the data files: one in training order, or one for each kind of row."""
         if self.target.placement == "separate":
             return f"narrow{self.ending}", f"safe{self.ending}"
         return (f"train{self.ending}",) if self.folder else (self.path.name,)
@@ -60,11 +60,11 @@ class Output:
 
 
 def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
-    """The output that a path and a target mean; `mixes`: there is a narrow set.
+    """Check a target and its path; `mixes` says whether there is a narrow dataset.
 
     Raises:
-        CurateError: options that don't go together, a path that exists without `force`, or one
-            whose ending is unknown. A folder is replaced only if an export made it.
+        CurateError: options that don't go together, a path that exists without `force`, or an
+            unknown extension. A folder is replaced only if an export made it.
     """
     parts.refuse_address(path)
     chosen = _format(target)
@@ -72,13 +72,13 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
     folder = path.suffix not in WRITERS
     if folder and (path.suffix or path.name in ("", "..")) and not path.is_dir():
         raise CurateError(
-            f"{path}: name a file that ends in .jsonl or .parquet, or a folder (without an ending)"
+            f"{path}: unknown extension. Give a .jsonl or .parquet file, or a folder."
         )
     if not folder and (target.trainer or target.placement == "separate"):
         why = f"--trainer {target.trainer}" if target.trainer else "--placement separate"
-        raise CurateError(f"{path}: {why} writes several files: name a folder (without an ending)")
+        raise CurateError(f"{path}: {why} writes several files. Give a folder.")
     if chosen == "openai" and path.suffix == ".parquet":
-        raise CurateError(f"{path}: the fine-tuning API takes JSON Lines: end the name in .jsonl")
+        raise CurateError(f"{path}: the fine-tuning API takes JSON Lines. Give a .jsonl file.")
     ending = path.suffix
     if folder:
         ending = ".jsonl" if target.trainer or chosen == "openai" else ".parquet"
@@ -104,18 +104,18 @@ def _check_placement(target: Target, mixes: bool) -> None:
     check_choice("--placement", target.placement, get_args(Placement))
     if target.placement != "even" and not mixes:
         raise CurateError(
-            f"--placement {target.placement} needs a narrow dataset: name it with --into NARROW"
+            f"--placement {target.placement} needs a narrow dataset: add --into NARROW"
         )
     if target.batch_size is not None and target.batch_size < 1:
         raise CurateError(f"--batch-size {target.batch_size}: give at least 1")
     if target.placement == "batch" and target.batch_size is None:
-        raise CurateError("--placement batch: how many rows a batch? give --batch-size B")
+        raise CurateError("--placement batch needs the batch size: add --batch-size B")
 
 
 def _check_free(output: Output, force: bool) -> None:
     path = output.path
     if output.folder:
-        leftovers.put_back(path)  # what a killed export was about to replace
+        leftovers.put_back(path)  # what a killed export was replacing
         claimed = [path]
     else:  # its manifest is replaced with it
         claimed = [path, output.manifest]
@@ -123,11 +123,11 @@ def _check_free(output: Output, force: bool) -> None:
             parts.refuse_special(each)
     found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
     if found and not force:
-        raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
+        raise CurateError(f"{found}: already exists. Choose another, or use --force.")
     if found and output.folder and not _is_export(path):
         raise CurateError(
-            f"{path}: exists and isn't a folder that an export made, so --force does not replace "
-            "it; choose another name"
+            f"{path}: already exists, and no export made it, so --force does not replace "
+            "it. Choose another."
         )
 
 

@@ -1,7 +1,7 @@
-"""How many tokens a trainer trains on: counted with the aligned model's own tokenizer.
+"""How many tokens a trainer trains on, by the aligned model's tokenizer.
 
-Where neither its folder nor the hub has it, or the corpus was scored with another chat template,
-answers are counted in bytes, and what is returned says so.
+If the tokenizer isn't available, or the corpus was scored with another chat template, answers are
+counted in bytes, and the result says so.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ PER_TURN = 32  # more tokens than any known template writes around one turn
 
 @dataclass(frozen=True)
 class Counter:
-    """The aligned model's tokenizer and template; without them bytes count, and `why` says why."""
+    """The aligned model's tokenizer and template, or the reason `why` bytes are counted instead."""
 
     why: str = ""
     encoder: tuple[PreTrainedTokenizerBase, Template] | None = None
 
     @property
     def unit(self) -> Literal["tokens", "bytes"]:
-        """What answers are counted in."""
+        """The unit in which answers are counted."""
         return "tokens" if self.encoder else "bytes"
 
     @property
     def reads(self) -> frozenset[str]:
-        """The turns' keys besides role and content that are sure to be in a conversation's text."""
+        """The turn keys besides role and content that are certain to be in the text."""
         return frozenset({REASONING} if self.encoder and self.encoder[1].reasoning else ())
 
     def write(self, messages: Messages) -> str:
@@ -58,14 +58,14 @@ class Counter:
         from curate.chat.tokens import Refused
 
         if self.encoder is None:
-            raise CurateError(f"--format text needs the aligned model's template: {self.why}")
+            raise CurateError(f"--format text needs the aligned model's chat template: {self.why}")
         try:
             return write(*self.encoder, messages, False)
         except Refused as refused:
             raise Unfit(str(refused)) from None
 
     def lengths(self, conversations: Iterable[Messages]) -> Iterator[tuple[int, int] | str]:
-        """Of each conversation (tokens in all, tokens of its last answer), or why it has none."""
+        """For each conversation, (all tokens, tokens of the last answer), or why it has none."""
         batches = constrained_batches(
             conversations, BATCH_BYTES, BATCH, get_len=_bound, strict=False
         )
@@ -84,7 +84,7 @@ def open_counter(corpus: Corpus) -> Counter:
     aligned = next((e for e in corpus.manifest.models.values() if e.role == "aligned"), None)
     settings = corpus.manifest.settings
     if aligned is None or settings is None:
-        return Counter("no aligned model has scored the corpus")
+        return Counter("the corpus has no aligned model")
     if aligned.commit is None and not Path(aligned.reference).is_dir():
         return Counter(f"the aligned model's folder {aligned.reference} is not here")
     from curate.chat.templates import template_of
@@ -97,12 +97,12 @@ def open_counter(corpus: Corpus) -> Counter:
     except CurateError as error:
         return Counter(str(error))
     if (tokenizer_digest(tokenizer), template.digest) != (aligned.tokenizer, settings.template):
-        return Counter(f"{aligned.reference} has another tokenizer or template than scored")
+        return Counter(f"{aligned.reference} has another tokenizer or template than when it scored")
     return Counter(encoder=(tokenizer, template))
 
 
 def trained(counter: Counter, mix: Mix) -> dict[str, Any]:
-    """The answers trained on: their size in both sets, the realized shares, and how counted."""
+    """The size of the answers that are trained on, narrow and selected, and their shares."""
     narrow, odd = _size(counter, mix, (row.messages for row in mix.narrow.rows))
     safe, more = _size(counter, mix, (messages for _, messages in mix.safe))
     why = counter.why
@@ -134,9 +134,9 @@ def _size(counter: Counter, mix: Mix, conversations: Iterable[Messages]) -> tupl
 
 
 def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
-    """The most tokens a row has, or a number that is certainly not smaller, a multiple of 64.
+    """An upper bound on the tokens of a row, as a multiple of 64.
 
-    A token is a byte at least, so only rows whose bytes could still win are tokenized.
+    A token has at least one byte, so only rows whose bytes could exceed the maximum are tokenized.
     """
     rows = sorted(conversations, key=_bound, reverse=True)
     most = 0

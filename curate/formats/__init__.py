@@ -1,4 +1,4 @@
-"""Files that trainers read: one module per format and per trainer family."""
+"""Files that trainers read: one module per format and trainer family."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from curate.formats.trl import TRL
 FORMATS: dict[str, Format] = {
     each.name: each for each in (MESSAGES, PROMPT_COMPLETION, SHAREGPT, ALPACA, OPENAI)
 }
-"""All but `text`, which is made with a model's chat template (`text_format` in formats/base.py)."""
+"""All formats but `text`, which needs a model's chat template (`text_format` in base.py)."""
 
 TRAINERS: dict[str, Trainer] = {each.name: each for each in (TRL, AXOLOTL, LLAMAFACTORY, SWIFT)}

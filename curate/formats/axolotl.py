@@ -1,8 +1,8 @@
-"""axolotl: a YAML to put beside a training configuration, or to train with as it is.
+"""axolotl: a YAML to train with, or to merge into a training configuration.
 
-Facts, from axolotl 0.19: merged data is shuffled but with `shuffle_merged_datasets: false`, and
-batches are drawn at random but with `curriculum_sampling: true`; rows over `sequence_len` (512)
-are dropped but with `excess_length_strategy: raise`.
+In axolotl 0.19, merged data is shuffled unless `shuffle_merged_datasets: false`, batches are drawn
+at random unless `curriculum_sampling: true`, and rows over `sequence_len` (512) are dropped unless
+`excess_length_strategy: raise`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ datasets:
 dataset_prepared_path: prepared
 val_set_size: 0
 sequence_len: {plan.longest} # no row has more tokens; axolotl's own 512 drops rows
-excess_length_strategy: raise # and never drops one unsaid
-sample_packing: false # packing puts rows in another order
+excess_length_strategy: raise # so that no row is dropped silently
+sample_packing: false # packing reorders rows
 train_on_inputs: false
 {_order(plan)}\
 micro_batch_size: {plan.batch_size or 1} # times gradient_accumulation_steps and devices
@@ -66,7 +66,7 @@ def _dataset(plan: Plan, file: str) -> str:
 def _order(plan: Plan) -> str:
     if plan.separate:
         return f"""\
-shuffle_merged_datasets: true # both files are merged; each row once an epoch
+shuffle_merged_datasets: true # both files are merged; each row once per epoch
 seed: {plan.seed}
 """
     return """\

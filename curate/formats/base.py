@@ -1,4 +1,4 @@
-"""What a format and a trainer are, and the formats that are more than one trainer's."""
+"""Formats and trainers, and the formats that several trainers share."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pyarrow as pa
 
 Messages = Sequence[Mapping[str, Any]]
 Keys = Mapping[str, pa.DataType]
-"""The turns' own keys beside role and content, with their types: nullable in every turn."""
+"""The turn keys besides role and content, with their types: nullable in every turn."""
 
 
 class Unfit(Exception):  # noqa: N818 - a verdict on one row
-    """A conversation that a format, or a trainer, has no place for; the message says why."""
+    """A conversation that a format or trainer can't represent; the message says why."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A row's columns and their writing.
+    """A format: a row's columns, and how they are made.
 
-    `row` turns messages into the conversation's columns; `fields` gives their Arrow types. `keeps`
-    says which turn keys it has a place for, `columns` which other columns (None: any). Readers
-    give a meaning of their own to columns called as in `meant`. `trains_on`: the last answer alone,
-    or every turn of the assistant. Without `nulls`, a row has no key without a value.
+    `row` turns messages into the conversation's columns; `fields` returns their types. `keeps`
+    lists the turn keys that it has a place for, `columns` the other columns (None: any). Readers
+    would misread columns with a name in `meant`. `trains_on`: only the last answer, or every
+    assistant turn. Without `nulls`, a row has no null keys.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Format:
 def turns(
     messages: Messages, keys: Keys, role: str = "role", content: str = "content"
 ) -> list[dict[str, Any]]:
-    """Turns with role, content and every key, null where a turn has none."""
+    """Turns with role, content and every key, null if a turn lacks it."""
     return [
         {role: m["role"], content: m["content"], **{key: m.get(key) for key in keys}}
         for m in messages
@@ -103,13 +103,13 @@ SHAREGPT = Format(
 
 
 def _alpaca_row(messages: Messages, keys: Keys) -> dict[str, Any]:
-    """`input` is always there (readers ask for it) and empty: the prompt is one text."""
+    """`input` is always present, because readers need it, and empty: the prompt is one text."""
     turns = list(messages)
     system = turns.pop(0)["content"] if turns[0]["role"] == "system" else None
     if system is not None and not system.strip():
         raise Unfit("an empty system turn, which Alpaca can't tell from none")
     if [turn["role"] for turn in turns] != ["user", "assistant"] * (len(turns) // 2):
-        raise Unfit("turns other than questions and answers in turn, which Alpaca can't hold")
+        raise Unfit("turns that don't alternate between user and assistant, which Alpaca needs")
     if any(turn["content"] is None for turn in turns):
         raise Unfit("a turn with tool calls, which Alpaca has no place for")
     texts = [turn["content"] for turn in turns]
@@ -140,7 +140,7 @@ ALPACA = Format(
 def text_format(render: Callable[[Messages], str], reads: frozenset[str]) -> Format:
     """The format with a model's template; `render` writes a conversation or raises `Unfit`.
 
-    `reads` are the turns' keys that are in what it writes.
+    `reads` are the turn keys that appear in its text.
     """
     return Format(
         name="text",
@@ -155,11 +155,11 @@ def text_format(render: Callable[[Messages], str], reads: frozenset[str]) -> For
 class Plan:
     """What a trainer's files are made from.
 
-    `files` are the data files beside them: one, or the narrow set's and the safe set's where the
-    trainer interleaves them, with their `shares` of the whole (they sum to 1). `model` is the
-    aligned model's folder, or its hub id at the commit `revision`; `longest` the most tokens a row
-    can have; `seed` of whatever the trainer draws; `batch_size` rows an optimizer step, where one
-    was named; `columns` and turns' `keys` those that the narrow set brought.
+    `files` are the data files: one mix, or the narrow and the selected rows if the trainer
+    interleaves them, with their `shares` (which sum to 1). `model` is the aligned model's folder,
+    or its Hub id at the commit `revision`; `longest` the most tokens of a row; `seed` that of the
+    trainer's draws; `batch_size` the rows per optimizer step, if given; `columns` and turn `keys`
+    those of the narrow dataset.
     """
 
     model: str
@@ -175,23 +175,23 @@ class Plan:
 
     @property
     def separate(self) -> bool:
-        """Whether the trainer interleaves the sets itself."""
+        """Whether the trainer interleaves the files itself."""
         return len(self.files) == 2
 
     @property
     def reader(self) -> str:
-        """The name that `datasets` has for the files' kind."""
+        """The name of the files' type in `datasets`."""
         return "parquet" if self.files[0].endswith(".parquet") else "json"
 
     def pinned(self, key: str) -> str:
-        """The YAML line that keeps a hub model at its commit; a trainer's `key` for it."""
+        """The YAML line that pins a Hub model to its commit, with the trainer's `key` for it."""
         if self.revision is None:
             return ""
         return f"{key}: {quoted(self.revision)} # the commit that was scored\n"
 
     @property
     def batches(self) -> str:
-        """The YAML lines that most trainers have for the size of an optimizer step."""
+        """The YAML lines of most trainers for the size of an optimizer step."""
         return f"""\
 per_device_train_batch_size: {self.batch_size or 1} # times accumulation and devices
 gradient_accumulation_steps: 1
@@ -200,10 +200,10 @@ gradient_accumulation_steps: 1
 
 @dataclass(frozen=True)
 class Trainer:
-    """A trainer family: formats it reads (the first is the default) and its files.
+    """A trainer family: the formats that it reads (the first is the default) and its files.
 
-    `files` gives names and texts; `check` raises `Unfit` for a conversation the trainer would
-    drop; `meant` are columns and `reads` turn keys to which the trainer gives a meaning.
+    `files` returns names and texts; `check` raises `Unfit` for a conversation that the trainer
+    would drop; `meant` are the columns and `reads` the turn keys that the trainer interprets.
     """
 
     name: str
@@ -217,8 +217,8 @@ class Trainer:
 
 
 def to_choose(cpu: Mapping[str, Any], **settings: Any) -> str:
-    """A commented block of a YAML: settings to choose, and those that a CPU needs besides."""
-    lines = ["# To choose: take the # off what you want."]
+    """A commented block of a YAML: settings to choose, and those that a CPU needs."""
+    lines = ["# To change a setting, remove its #."]
     lines += [f"# {key}: {quoted(value)}" for key, value in settings.items()]
     lines += [
         "# On a CPU, without a GPU:",
@@ -228,5 +228,5 @@ def to_choose(cpu: Mapping[str, Any], **settings: Any) -> str:
 
 
 def quoted(value: str | float | bool | None) -> str:
-    """A YAML scalar: JSON's are YAML's too."""
+    """A YAML scalar, as JSON, which is valid YAML."""
     return json.dumps(value, ensure_ascii=False)

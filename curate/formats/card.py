@@ -1,4 +1,4 @@
-"""A folder's `README.md`: a dataset card whose YAML tells `datasets` which files are rows."""
+"""A folder's `README.md`: a dataset card whose YAML says which files have the rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from curate.formats.base import quoted
 def card(
     files: Sequence[str], shares: Sequence[float], counts: Sequence[int], seed: int, run: str
 ) -> str:
-    """The card of a mix, or of a narrow and a safe set apart with their shares of the whole."""
+    """The card of a mix, or of narrow and selected rows in two files with their shares."""
     configs = ""
     for number, file in enumerate(files):
         name = "default" if len(files) == 1 else file.partition(".")[0]
@@ -18,7 +18,7 @@ def card(
         configs += f"    path: {quoted(file)}\n"
         configs += "  default: true\n" if number == 0 and len(files) > 1 else ""
     rows = _mixed(files[0], counts) if len(files) == 1 else _apart(shares, counts, seed)
-    train = f"Train on it, from this folder:\n\n```\n{run}\n```\n\n" if run else ""
+    train = f"To train on it, run this in the folder:\n\n```\n{run}\n```\n\n" if run else ""
     return f"""\
 ---
 configs:
@@ -31,7 +31,7 @@ tags:
 
 {rows}
 {train}\
-`manifest.json` says how it was made, and which rows were selected.
+`manifest.json` has the recipe and lists the selected rows.
 """
 
 

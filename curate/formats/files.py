@@ -1,4 +1,4 @@
-"""Rows -> JSON Lines or Parquet, one schema in every row, whatever their number."""
+"""Rows -> JSON Lines or Parquet, streaming, with one schema."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_parquet(rows: Rows, schema: pa.Schema, path: Path) -> None:
     """The same rows as columns, in row groups of `BATCH_ROWS`.
 
     Raises:
-        CurateError: a column has values that its one type can't keep.
+        CurateError: a column has values that its type can't represent.
     """
     left = iter(rows)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:

@@ -1,8 +1,8 @@
 """LLaMA-Factory: `dataset_info.json` and a YAML.
 
-Facts, from LLaMA-Factory 0.9.5: a row whose turns are not questions and answers in turn is
-skipped with a warning; Alpaca rows need `input`; training shuffles but with `disable_shuffling`;
-`cutoff_len` (2,048) cuts prompt and answer; without `template` it reads the model's own.
+In LLaMA-Factory 0.9.5, rows whose turns don't alternate between question and answer are skipped
+with a warning; Alpaca rows need `input`; training shuffles unless `disable_shuffling` is set;
+`cutoff_len` (2,048) truncates prompt and answer; without `template`, the model's own is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _check(messages: Messages) -> None:
         roles = roles[1:]
     fits = all(role in (EVEN if at % 2 else ODD) for at, role in enumerate(roles))
     if not fits or len(roles) % 2:
-        raise Unfit("turns that are not questions and answers in turn: LLaMA-Factory skips it")
+        raise Unfit("turns that don't alternate, which LLaMA-Factory skips")
 
 
 def _info(plan: Plan, file: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _files(plan: Plan) -> dict[str, str]:
 #   llamafactory-cli train llamafactory.yaml
 model_name_or_path: {quoted(plan.model)}
 {plan.pinned("model_revision")}\
-# template: (none: the model's own chat template; or name one of LLaMA-Factory's)
+# template: (default: the model's own chat template; or one of LLaMA-Factory's)
 stage: sft
 do_train: true
 finetuning_type: lora
@@ -62,7 +62,7 @@ dataset_dir: .
 dataset: {",".join(names)}
 {_order(plan)}\
 cutoff_len: {plan.longest} # no row has more tokens; its own 2048 cuts rows
-packing: false # packing puts rows in another order
+packing: false # packing reorders rows
 {plan.batches}\
 output_dir: out
 """
@@ -85,7 +85,7 @@ _CHOICES = to_choose(
 def _order(plan: Plan) -> str:
     if plan.separate:
         return f"""\
-mix_strategy: interleave_under # draws by these shares; ends with the first file
+mix_strategy: interleave_under # draws by these shares until one file ends
 interleave_probs: {quoted(",".join(map(repr, plan.shares)))}
 seed: {plan.seed}
 disable_shuffling: true # they are interleaved already

@@ -1,10 +1,10 @@
-"""The OpenAI-style fine-tuning API: `messages` in JSON Lines, and what the API would refuse.
+"""The OpenAI-style fine-tuning API: `messages` in JSON Lines, and what the API would reject.
 
-The rules are those of the published reference and of the cookbook's data preparation notebook:
-JSON Lines of {"messages": [...]}, the roles system, developer, user, assistant and tool, text in
-every message but an assistant's with tool calls, `weight` 0 or 1 and on answers alone, at least
-one answer per example that is trained on, at least 10 examples, at most 512 MB a file. Keys a
-turn does not have are left out, as the API's schema depends on the role.
+The rules are those of the published reference and of the cookbook's data preparation notebook: JSON
+Lines of {"messages": [...]}; the roles system, developer, user, assistant and tool; text in every
+message except for an assistant's with tool calls; `weight` 0 or 1, on answers only; at least one
+trained answer per example, at least 10 examples, and at most 512 MB per file. Null keys are left
+out, because the API's schema depends on the role.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def _row(messages: Messages, keys: Keys) -> dict[str, Any]:
 
 
 def faults(row: dict[str, Any]) -> Iterator[str]:
-    """Yield what the API would refuse in one example."""
+    """Yield what the API would reject in one example."""
     for name in row.keys() - COLUMNS:
-        yield f"the key {name!r}, which the API does not know"
+        yield f"the key {name!r}, which the API doesn't accept"
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         yield "no messages"
@@ -58,7 +58,7 @@ def faults(row: dict[str, Any]) -> Iterator[str]:
 def _turn_faults(turn: dict[str, Any]) -> Iterator[str]:
     role, content = turn.get("role"), turn.get("content")
     if role not in ROLES:
-        yield f"the role {role!r}, which the API does not know"
+        yield f"the role {role!r}, which the API doesn't accept"
     calls = turn.get("tool_calls") or turn.get("function_call")
     if not isinstance(content, str) and not (content is None and calls):
         yield "a turn without text"
@@ -66,11 +66,11 @@ def _turn_faults(turn: dict[str, Any]) -> Iterator[str]:
         yield "a tool's turn without tool_call_id"
     for key in turn.keys() - {"role", "content"}:
         if key not in TURN_KEYS:
-            yield f"the turn's key {key!r}, which the API does not know"
+            yield f"the turn's key {key!r}, which the API doesn't accept"
         elif key in ANSWER_KEYS and role != "assistant":
             yield f"{key!r} on a turn that is not the assistant's"
     if turn.get("weight", 1) not in (0, 1) or isinstance(turn.get("weight"), bool):
-        yield f"weight {turn['weight']}: it is 0 or 1"
+        yield f"weight {turn['weight']}, which has to be 0 or 1"
 
 
 OPENAI = Format(

@@ -1,8 +1,8 @@
 """ms-swift: a YAML for `swift sft`.
 
-Facts, from ms-swift 4.6: the dataset is shuffled but with `dataset_shuffle: false`, batches but
-with `train_dataloader_shuffle: false`; broken rows are skipped but with `strict: true`; a row over
-`max_length` is deleted or cut; the loss is on the assistant's turns.
+In ms-swift 4.6, the dataset is shuffled unless `dataset_shuffle: false`, and batches unless
+`train_dataloader_shuffle: false`; broken rows are skipped unless `strict: true`; rows over
+`max_length` are deleted or truncated; the loss is on the assistant's turns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from curate.formats.base import Plan, Trainer, quoted, to_choose
 
 
 def _files(plan: Plan) -> dict[str, str]:
-    hub = "use_hf: true # its own hub is another\n" if plan.revision else ""
+    hub = "use_hf: true # its default is another hub\n" if plan.revision else ""
     text = f"""\
 # Fine-tune on this mix with ms-swift, from this folder:
 #   swift sft swift.yaml
@@ -19,10 +19,10 @@ model: {quoted(plan.model)}
 {hub}{plan.pinned("model_revision")}\
 dataset: [{", ".join(plan.files)}]
 split_dataset_ratio: 0
-strict: true # a row it can't read stops it
+strict: true # stop at a row that it can't read
 {_order(plan)}\
 max_length: {plan.longest} # no row has more tokens
-packing: false # packing puts rows in another order
+packing: false # packing reorders rows
 {plan.batches}\
 output_dir: out
 """
@@ -51,7 +51,7 @@ train_dataloader_shuffle: false # and batches are taken in that order
 interleave_prob:
   - {narrow!r}
   - {safe!r}
-stopping_strategy: first_exhausted # draws by these shares; ends with the first file
+stopping_strategy: first_exhausted # draws by these shares until one file ends
 data_seed: {plan.seed}
 dataset_shuffle: false
 train_dataloader_shuffle: false # they are interleaved already

@@ -1,8 +1,9 @@
 """TRL's SFTTrainer: a YAML for `trl sft`.
 
-Facts, from TRL 1.16 and transformers 5.23: prompt and completion take the loss on the completion
-alone, `messages` on everything but with `assistant_only_loss`; rows over `max_length` (1,024) are
-cut; batches are drawn at random but with `train_sampling_strategy: sequential`; packing reorders.
+In TRL 1.16 and transformers 5.23, the loss of prompt and completion is on the completion, that of
+`messages` on everything unless `assistant_only_loss` is set; rows over `max_length` (1,024) are
+truncated; batches are drawn at random unless `train_sampling_strategy: sequential`; packing
+reorders rows.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from curate.formats.base import Plan, Trainer, quoted, to_choose
 def _files(plan: Plan) -> dict[str, str]:
     order, why = "sequential", "the order of the file is the mix: no shuffling"
     if plan.separate:
-        order, why = "random", "rows of both files are drawn at random, each once an epoch"
-    loss = "completion_only_loss: true # the loss is on the answer alone"
+        order, why = "random", "rows of both files are drawn at random, each once per epoch"
+    loss = "completion_only_loss: true # the loss is on the answer only"
     if plan.format == "messages":
-        loss = "assistant_only_loss: true # else the prompts are trained on too"
+        loss = "assistant_only_loss: true # otherwise, prompts are trained on too"
     text = f"""\
 # Fine-tune on this mix with TRL, from this folder:
 #   trl sft --config sft.yaml --output_dir OUT
@@ -27,8 +28,8 @@ datasets:
 model_name_or_path: {quoted(plan.model)}
 {plan.pinned("model_revision")}\
 train_sampling_strategy: {order} # {why}
-packing: false # packing puts rows in another order
-max_length: null # nothing is cut; the longest row has at most {plan.longest} tokens
+packing: false # packing reorders rows
+max_length: null # nothing is truncated; the longest row has at most {plan.longest} tokens
 {loss}
 """
     if plan.separate:

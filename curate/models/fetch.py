@@ -1,4 +1,4 @@
-"""Models of the hub, through its local cache: what is small first, the weights later."""
+"""Hub models, through the local cache: small files first, the weights later."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 @dataclass(frozen=True)
 class Found:
-    """A model whose configuration and tokenizer are here: its folder, and of the hub's its commit.
+    """A model whose configuration and tokenizer are here: its folder and, on the Hub, its commit.
 
-    `missing` are weight files that have to be fetched, by their paths in the repository, with
-    their sizes in bytes.
+    `missing` are weight files that have to be downloaded: their paths in the repository and their
+    sizes in bytes.
     """
 
     at: Place
@@ -31,12 +31,12 @@ class Found:
 
 
 def find(at: Place, progress: Progress) -> Found:
-    """Look a model up, and fetch of one of the hub what is small.
+    """Look up a model, and download the small files of a Hub model.
 
-    Where the hub can't be asked, the copy in the local cache is used, with a note to `progress`.
+    If the Hub can't be reached, the copy in the local cache is used, with a note to `progress`.
 
     Raises:
-        CurateError: the model doesn't exist, or holds none that curate reads.
+        CurateError: the model doesn't exist, or curate can't read it.
     """
     if at.repo is None:
         return Found(at, _local(at.folder), None, {})
@@ -47,7 +47,7 @@ def find(at: Place, progress: Progress) -> Found:
         if found is None:
             raise type(error)(f"{error}{_nor_here(error)}") from error.__cause__
         progress.note(
-            f"{at}: the hub can't be asked; the copy in the local cache is used, commit "
+            f"{at}: the Hub can't be reached; using the copy in the local cache, commit "
             f"{found.commit}"
         )
         return found
@@ -62,7 +62,7 @@ def find(at: Place, progress: Progress) -> Found:
 
 
 def fetch_weights(found: Found, progress: Progress) -> None:
-    """Fetch the weights that are missing, and say which they are and how far it is.
+    """Download missing weights, with a note and progress.
 
     Raises:
         CurateError: see `curate.system.hub.call`.
@@ -100,7 +100,7 @@ def tokenizer_folder(reference: str, commit: str | None) -> Path:
     """The folder of a corpus's model, for its tokenizer: as it was given, or at its commit.
 
     Raises:
-        CurateError: it isn't here, nor can it be fetched.
+        CurateError: it isn't here and can't be downloaded.
     """
     found = at_commit(reference, commit)
     here = found.repo and _snapshot(found.repo, found.repo.revision or "", found.folder)
@@ -108,7 +108,7 @@ def tokenizer_folder(reference: str, commit: str | None) -> Path:
 
 
 def at_commit(reference: str, commit: str | None) -> Place:
-    """Where a model of a corpus lies: one of the hub at the commit that it had."""
+    """The location of a corpus's model; for a Hub model, at the commit that was scored."""
     found = place(reference) if commit else Place(reference)
     if found.repo is None:
         return found
@@ -116,7 +116,7 @@ def at_commit(reference: str, commit: str | None) -> Place:
 
 
 def _nor_here(error: CurateError) -> str:
-    """What to add where an id may be a misspelt path."""
+    """What to add if an id may be a misspelled path."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cause = error.__cause__
@@ -129,14 +129,14 @@ def _nor_here(error: CurateError) -> str:
 def _local(reference: str) -> Path:
     path = Path(reference).expanduser()
     if path.is_file():
-        raise CurateError(f"{reference} is a file: give the folder of the model")
+        raise CurateError(f"{reference}: a file. Give the folder of the model.")
     if not path.exists():
-        raise CurateError(f"{reference}: no such folder")
+        raise CurateError(f"{reference}: no such folder. Check the path.")
     if any((path / name).is_file() for name in _CONFIGS):
         return path
     if (path / "snapshots").is_dir() and path.name.startswith("models--"):
         name = path.name.removeprefix("models--").replace("--", "/")
-        raise CurateError(f"{reference} is a folder of the hub's cache: give {name}")
+        raise CurateError(f"{reference}: a folder of the Hub's cache. Give {name} instead.")
     raise CurateError(f"{reference} {_no_model(p.parent.name for p in _models_in(path))}")
 
 
@@ -145,9 +145,9 @@ def _models_in(folder: Path) -> Iterable[Path]:
 
 
 def _no_model(folders: Iterable[str]) -> str:
-    """Why a folder is none, and which of those in it are."""
+    """Why a folder is not a model, and which of its subfolders are."""
     below = list(dict.fromkeys(folders))
-    more = f"; give one of its folders: {', '.join(below[:10])}" if below else ""
+    more = f". Give one of its folders: {', '.join(below[:10])}" if below else ""
     return (
         "holds no model: neither config.json (a checkpoint) nor adapter_config.json (a PEFT "
         f"adapter) is there{more}"
@@ -155,7 +155,7 @@ def _no_model(folders: Iterable[str]) -> str:
 
 
 def _inside(files: Iterable[str], folder: str) -> list[str]:
-    """The paths of the files that lie right in a folder of the repository."""
+    """The paths of the files directly in a folder of the repository."""
     start = f"{folder}/" if folder else ""
     return [
         path for path in files if path.startswith(start) and "/" not in path.removeprefix(start)
@@ -176,10 +176,10 @@ def _check(at: Place, files: Iterable[str], inside: list[str]) -> None:
         return
     if pickled:
         raise CurateError(
-            f"{at} has its weights as pickles alone ({pickled[0]}), which can run any code when "
-            "they are read: convert them to safetensors (save_pretrained does)"
+            f"{at}: only has pickled weights ({pickled[0]}), which can run any code when "
+            "they are read. Convert them to safetensors (with save_pretrained)."
         )
-    raise CurateError(f"{at} has no weights: {kind}.safetensors is missing")
+    raise CurateError(f"{at}: has no weights ({kind}.safetensors is missing)")
 
 
 def _weights(at: Place, folder: Path, inside: list[str]) -> list[str]:
@@ -190,12 +190,12 @@ def _weights(at: Place, folder: Path, inside: list[str]) -> list[str]:
     named = [f"{start}{name}" for name in shards(folder / f"{kind}{INDEX}")]
     for path in named:
         if path not in inside:
-            raise CurateError(f"{at}: {path} is missing, and {kind}{INDEX} names it")
+            raise CurateError(f"{at}: {path} is missing, but {kind}{INDEX} lists it")
     return named
 
 
 def _cached(at: Place, repo: Repo) -> Found | None:
-    """What the local cache has of a model, as the hub said when it was last asked."""
+    """A model in the local cache, as of the last request to the Hub."""
     commit = cached_commit(repo)
     folder = commit and _snapshot(repo, commit, at.folder)
     if not folder:
@@ -204,7 +204,7 @@ def _cached(at: Place, repo: Repo) -> Found | None:
     try:
         _check(at, inside, inside)
         _weights(at, folder, inside)
-    except CurateError:  # fetched in part: for a dry run, or until a stop
+    except CurateError:  # incomplete: from a dry run or an interrupted download
         return None
     return Found(at, folder, commit, {})
 

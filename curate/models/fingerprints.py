@@ -1,4 +1,4 @@
-"""What identifies a model's numbers: a hash of its weights and configs."""
+"""What identifies a model's scores: a hash of its weights and configurations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ INDEX = ".safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth")
 
 Stamps = tuple[tuple[str, int, int, int], ...]
-"""Of each file: path, size, time of its last change in ns, inode."""
+"""For each file: path, size, modification time in ns, inode."""
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash what decides a model's numbers: 32 hex digits over its weights and configs.
+    """Hash what determines a model's scores: 32 hex digits over its weights and configurations.
 
     It covers names, sizes and contents of the safetensors files that are loaded, of `config.json`
     and of `adapter_config.json`. Tokenizer and chat template have hashes of their own. A weight
@@ -50,7 +50,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def stamps(folder: Path) -> Stamps:
-    """Look at the files that `fingerprint` reads; raises `CurateError` if one is missing."""
+    """List the files that `fingerprint` reads; raises `CurateError` if one is missing."""
     try:
         found = [(path, path.stat()) for path in _files(folder)]
     except OSError as error:
@@ -76,16 +76,16 @@ def weight_files(folder: Path) -> list[Path]:
         names = shards(index)
         for name in names:
             if not (folder / name).is_file():
-                raise CurateError(f"{folder / name} is missing, and {index.name} names it")
+                raise CurateError(f"{folder / name}: missing, but {index.name} lists it")
         if names:
             return [folder / name for name in names]
     pickled = sorted(path.name for end in PICKLES for path in folder.glob(f"*{end}"))
     if pickled:
         raise CurateError(
-            f"{folder / pickled[0]} is a pickle, which can run any code when it is read: "
-            "convert the weights to safetensors (save_pretrained does)"
+            f"{folder / pickled[0]}: a pickle, which can run any code when it is read. "
+            "Convert the weights to safetensors (with save_pretrained)."
         )
-    raise CurateError(f"{folder} has no weights: {kind}.safetensors is missing")
+    raise CurateError(f"{folder}: has no weights ({kind}.safetensors is missing)")
 
 
 def stem(*, adapter: bool) -> str:
@@ -94,15 +94,15 @@ def stem(*, adapter: bool) -> str:
 
 
 def shards(index: Path) -> list[str]:
-    """The files that an index names; they lie beside it, and nowhere else.
+    """The files that an index lists, all in its own folder.
 
-    Raises `CurateError` if it names others.
+    Raises `CurateError` if it lists others.
     """
     found = read_json(index).get("weight_map", {})
     names = list(found.values()) if isinstance(found, dict) else [found]
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or "\0" in name:
-            raise CurateError(f"{index} names {str(name)[:60]!r}, which isn't a file beside it")
+            raise CurateError(f"{index}: lists {str(name)[:60]!r}, which isn't a file next to it")
     return sorted(set(names))
 
 
@@ -138,11 +138,11 @@ def _safetensors_header(path: Path, size: int) -> tuple[bytes, list[int]]:
             raise ValueError("offsets")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CurateError(
-            f"{path} is not a safetensors file (a Git LFS pointer or a broken copy?): "
-            "fetch it again"
+            f"{path}: not a safetensors file (a Git LFS pointer or a broken copy?). "
+            "Download it again."
         ) from error
     if start + max((stop for _, stop in spans), default=0) > size:
-        raise CurateError(f"{path} is cut off: fetch it again")
+        raise CurateError(f"{path}: truncated. Download it again.")
     return header, [start + max(a, (a + b - _BLOCK) // 2) for a, b in spans]
 
 

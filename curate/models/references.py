@@ -1,4 +1,4 @@
-"""What a MODEL argument names: a folder of this disk, or one of a repository of the hub."""
+"""What a MODEL argument names: a local folder, or a folder of a Hub repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curate.errors import CurateError
 from curate.storage.manifest import NAME_OF_MODEL
 from curate.system.hub import Repo
 
-_HOW = "Write OWNER/NAME[/FOLDER][@REVISION] for a model of the hub, or a local folder."
+_HOW = "Write OWNER/NAME[/FOLDER][@REVISION] for a Hub model, or give a local folder."
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(@[\w./%-]+)?", re.ASCII)
 _WITH_COLON = re.compile(r"(?P<at>(hf://)?[\w.-]+/[\w./-]+):(?P<revision>[\w.-]+)", re.ASCII)
 _ADDRESS = re.compile(r"([a-z0-9]+:/|huggingface\.co|hf\.co)/", re.IGNORECASE)
@@ -21,7 +21,7 @@ _FILE = re.compile(r"\.(json|safetensors|bin|pt|pth|gguf|md|txt|jinja|model)", r
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model lies: `folder` is a local path, or with `repo` one inside that repository."""
+    """The location of a model: `folder` is a local path or, with `repo`, one in the repository."""
 
     folder: str
     repo: Repo | None = None
@@ -38,7 +38,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        """The last part, which names the model unless the user does."""
+        """The last part, which is the model's default name."""
         if self.repo is not None:
             return (self.folder or self.repo.id).rpartition("/")[2]
         path = Path(self.folder).expanduser()
@@ -46,45 +46,45 @@ class Place:
 
 
 def parse(argument: str) -> tuple[str, Place]:
-    """Split `[NAME=]MODEL` into its name and where the model lies; nothing is looked up.
+    """Split `[NAME=]MODEL` into a name and a location; nothing is looked up.
 
-    Without NAME the model is called by the last part of its path or hub id.
+    The default NAME is the last part of the path or Hub id.
 
     Raises:
-        CurateError: it names no model, or makes no name.
+        CurateError: there is no model, or no valid name.
     """
     left, equals, right = argument.partition("=")
     if equals and NAME_OF_MODEL.fullmatch(left) and not Path(argument).expanduser().exists():
         if not right:
-            raise CurateError(f"{argument!r} names no model: give {left}=MODEL")
+            raise CurateError(f"{argument!r}: no model is given. Write {left}=MODEL.")
         return left, place(right)
     if not argument.strip():
-        raise CurateError("an empty model argument: give a local folder or a hub id")
+        raise CurateError("an empty model argument. Give a local folder or a Hub id.")
     found = place(argument)
     if not NAME_OF_MODEL.fullmatch(found.name):
         raise CurateError(
-            f"{argument!r} makes no model name (at most 100 letters, digits, '.', '_', '-'): "
-            f"give it one as NAME={argument}"
+            f"{argument!r}: can't be a model's name (at most 100 letters, digits, '.', '_', '-'). "
+            f"Write NAME={argument}."
         )
     return found.name, found
 
 
 def place(reference: str) -> Place:
-    """Where MODEL lies: what there is on this disk comes before the hub.
+    """The location of MODEL: a local folder takes precedence over the Hub.
 
     Raises:
-        CurateError: it can be neither a folder nor an id or address of the hub.
+        CurateError: it is neither a folder nor an id or address of the Hub.
     """
     path = Path(reference).expanduser()
     if path.exists():
         return Place(reference)
     if found := _WITH_COLON.fullmatch(reference):
         raise CurateError(
-            f"{reference}: a revision is written after @: {found['at']}@{found['revision']}"
+            f"{reference}: write the revision after @: {found['at']}@{found['revision']}"
         )
     if _ADDRESS.match(reference):
         return _address(reference, reference.replace("/commit/", "/tree/"))
-    # A folder of the hub's cache is called models--OWNER--NAME.
+    # Folders of the Hub's cache are called models--OWNER--NAME.
     hub_id = reference.removeprefix("models--").rstrip("/")
     if not _ID.fullmatch(hub_id) or _is_missing_path(path):
         return Place(reference)
@@ -100,18 +100,18 @@ def place(reference: str) -> Place:
 
 
 def _is_missing_path(path: Path) -> bool:
-    """Whether it lies in a folder that is there: a misspelt path rather than a hub id."""
+    """Whether its parent folder exists: then it is a misspelled path rather than a Hub id."""
     return path.parent.is_dir() and path.parent != Path()
 
 
 def _joined(repository: str) -> str:
-    """An id whose parts `--` joins, as the hub's tools write it; no owner or name contains it."""
+    """An id whose parts are joined by `--`, as the Hub's tools write it."""
     parts = repository.split("/", 2)
     return "/".join([*(part.replace("--", "/") for part in parts[:2]), *parts[2:]])
 
 
 def _address(reference: str, address: str) -> Place:
-    """What an address of the hub means."""
+    """The location that an address of the Hub stands for."""
     from huggingface_hub import constants, parse_hf_uri
     from huggingface_hub.errors import HfUriError
 
@@ -120,12 +120,12 @@ def _address(reference: str, address: str) -> Place:
     except HfUriError:
         if not reference.startswith(("hf", "http")):
             raise CurateError(
-                f"{reference}: models are read from this disk and the hub. Copy it here first, and "
+                f"{reference}: models are read from this disk and the Hub. Copy it here first, and "
                 "give its folder."
             ) from None
-        raise CurateError(f"{reference}: not a model's address. {_HOW}") from None
+        raise CurateError(f"{reference}: not the address of a model. {_HOW}") from None
     if found.type != "model":
-        raise CurateError(f"{reference}: a {found.type} of the hub, not a model. {_HOW}")
+        raise CurateError(f"{reference}: a Hub {found.type}, not a model. {_HOW}")
     folder = found.path_in_repo.rstrip("/")
     if _FILE.fullmatch(Path(folder).suffix):
         folder = str(Path(folder).parent) if "/" in folder else ""

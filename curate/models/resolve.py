@@ -1,4 +1,4 @@
-"""What a model argument means: `[NAME=]MODEL` -> name, role, weights, adapter, fingerprint."""
+"""From a model argument `[NAME=]MODEL` to a name, role, weights, adapter and fingerprint."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.tx
 class Model:
     """One model of a corpus, found on the local disk.
 
-    `path` holds the full weights: for an adapter those of the aligned model. `tokenizer` is the
-    folder whose tokenizer and chat template encode for this model: the aligned model's for an
-    adapter, and for a checkpoint that was saved without one. `commit` is that of a model of the
-    hub, or of the adapter.
+    `path` has the full weights, for an adapter those of the aligned model. `tokenizer` is the
+    folder of its tokenizer and chat template: that of the aligned model for an adapter, and for a
+    checkpoint without its own. `commit` is that of a Hub model, or of the adapter.
     """
 
     name: str
     role: Role
-    reference: str  # as the user gave it, without NAME=; an address of the hub as its id
+    reference: str  # as the user gave it, without NAME=; for an address of the Hub, its id
     path: Path
     adapter: Path | None
     tokenizer: Path
-    fingerprint: str  # of the weights: 32 hex digits; empty if they weren't fetched
-    stamps: Stamps = ()  # of the files that were hashed for it, when they were
+    fingerprint: str  # of the weights: 32 hex digits; empty if they weren't downloaded
+    stamps: Stamps = ()  # of the files at the time when they were hashed
     commit: str | None = None
 
 
@@ -58,30 +57,30 @@ def find_all(
 ) -> list[tuple[str, Found]]:
     """Look all models of a run up, by name, the aligned one first; no weights are fetched.
 
-    Each argument is `[NAME=]MODEL`; MODEL is a local folder or a model of the hub,
-    `OWNER/NAME[/FOLDER][@REVISION]` or its page's address. A folder with `adapter_config.json` is
-    a PEFT adapter over the aligned model.
+    Each argument is `[NAME=]MODEL`; MODEL is a local folder or a Hub model,
+    `OWNER/NAME[/FOLDER][@REVISION]` or the address of its page. A folder with
+    `adapter_config.json` is a PEFT adapter over the aligned model.
 
     Raises `CurateError` for a model that cannot be found or used, and for equal names.
     """
     named = [parse(argument) for argument in (aligned, *misaligned)]
-    for name, _ in named:  # names are folder names: some disks do not tell Med from med
+    for name, _ in named:  # names are folder names, and some disks ignore case
         same = [at for other, at in named if other.casefold() == name.casefold()]
         if len(same) > 1:
             raise CurateError(
-                f"two models are called {name!r} ({same[0]} and {same[1]}): give NAME=MODEL"
+                f"two models are called {name!r} ({same[0]} and {same[1]}). Write NAME=MODEL."
             )
     found = [(name, find(at, progress)) for name, at in named]
     if is_adapter(found[0][1].folder):
         raise CurateError(
-            f"{found[0][1].at} is a PEFT adapter, and the aligned model must have full weights: "
-            "merge it into its base first (peft: merge_and_unload)"
+            f"{found[0][1].at}: a PEFT adapter, but the aligned model must have full weights. "
+            "Merge it into its base first (with peft's merge_and_unload)."
         )
     for name, each in found:
         if is_adapter(each.folder) and (other := _other_base(each.folder, found[0][1])):
             progress.warn(
-                f"{name}: was trained over {other} by its adapter_config.json, and is scored over "
-                f"{found[0][1].at}: check that this is the same model"
+                f"{name}: by its adapter_config.json, trained on {other}, but scored on "
+                f"{found[0][1].at}. Check that this is the same model."
             )
     return found
 
@@ -99,7 +98,7 @@ def opened(found: Sequence[tuple[str, Found]], *, weights: bool, progress: Progr
 
 
 def _model(name: str, found: Found, base: Model | None, weights: bool) -> Model:
-    """A model that was found; `base` is the aligned one, which an adapter stands on."""
+    """A model that was found; `base` is the aligned model, the base of an adapter."""
     folder = found.folder
     adapter = folder if base and is_adapter(folder) else None
     is_here = weights or not found.missing
@@ -123,7 +122,7 @@ def _model(name: str, found: Found, base: Model | None, weights: bool) -> Model:
 
 
 def _other_base(adapter: Path, aligned: Found) -> str | None:
-    """The model that an adapter names as its base, if that is another one than the aligned."""
+    """The model that an adapter names as its base, if that isn't the aligned model."""
     base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     own = read_json(aligned.folder / "config.json").get("_name_or_path")
     same = {_last(str(aligned.at)), _last(str(aligned.folder.resolve())), _last(str(own))}
@@ -133,18 +132,18 @@ def _other_base(adapter: Path, aligned: Found) -> str | None:
 
 
 def _last(reference: str) -> str:
-    """A model's name without its owner and revision; also of a folder in the hub's cache."""
+    """A model's name without owner and revision, also for a folder of the Hub's cache."""
     parts = reference.casefold().rstrip("/").split("/")
     cached = next((part for part in parts if part.startswith("models--")), parts[-1])
     return cached.split("--")[-1].partition("@")[0]
 
 
 def refuse_changed(models: Sequence[Model]) -> None:
-    """Check that what was just loaded is what `resolve` found, perhaps hours ago.
+    """Check that a model that was just loaded hasn't changed since `resolve`.
 
-    Files that look as they did are not hashed again.
+    Files with the same size and time are not hashed again.
 
-    Raises `CurateError` for a model whose files are others now.
+    Raises `CurateError` for a model whose files have changed.
     """
     for model in models:
         folders = [model.path, model.adapter] if model.adapter else [model.path]
@@ -156,8 +155,8 @@ def refuse_changed(models: Sequence[Model]) -> None:
             now = ""
         if now != model.fingerprint:
             raise CurateError(
-                f"model {model.name}: its files changed since this run began; wait until nothing "
-                f"writes to {model.reference} any more"
+                f"model {model.name}: its files changed during this run. Wait until nothing "
+                f"else writes to {model.reference}."
             )
 
 
@@ -167,7 +166,7 @@ def _over(base: str, adapter: str) -> str:
 
 
 def context_length(path: Path) -> int | None:
-    """Read from `config.json` how many tokens the model can take; None where it does not say."""
+    """The model's context length in tokens, from `config.json`; None if it isn't given there."""
     config = read_json(path / "config.json")
     for part in (config, config.get("text_config")):
         for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):

@@ -1,1 +1,1 @@
-"""Any source to examples of one schema; the narrow set."""
+"""Any source -> examples of one schema; the narrow dataset."""

@@ -1,6 +1,6 @@
-"""What a typed source means: a path of this disk, a data set of the hub, or another file system's.
+"""What a source argument means: a local path, a Hub dataset, or an address of another file system.
 
-Pages of the hub, as people copy them from a browser, are read as the sets and files they show.
+Web pages of the Hub, as copied from a browser, stand for the datasets and files that they show.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REVISION_LAST = re.compile(rf"(?P<config>[^@]+){_REVISION}")
 _FILE = re.compile(r"[*?\[]|\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.\w+)?$", re.IGNORECASE)
 _VERBS = ("tree", "blob", "resolve", "raw", "viewer", "embed", "commit", "commits")
 _OTHERS = {
-    "models": "A model is given by --aligned or --misaligned. ",
+    "models": "Give models with --aligned or --misaligned. ",
     **dict.fromkeys(("spaces", "collections", "papers", "kernels", "docs", "api"), ""),
 }
 _SHORT = re.compile(r"(datasets/)?[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*([:@/].*)?", re.ASCII)
@@ -39,8 +39,7 @@ _SHORT = re.compile(r"(datasets/)?[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*([:@/].*)?
 class Source:
     """One source: its name in tables and messages, and the files that it is read from, in order.
 
-    `commit` is that of a hub set's repository, whose files these are. `asked` is the argument that
-    meant it.
+    `commit` is that of a Hub dataset's repository; `asked` is the user's argument.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Source:
 
 @dataclass(frozen=True)
 class HubSet:
-    """A data set of the hub: one split of it, or with `path` a file, a folder or a glob of files.
+    """A Hub dataset: one split of it, or with `path`, a file, a folder or a glob of files.
 
     `revision` is a branch, a tag or a commit; None is the main branch.
     """
@@ -67,7 +66,7 @@ class HubSet:
 
     @property
     def at(self) -> str:
-        """The repository with its revision, as it stands in addresses."""
+        """The repository with its revision, as written in addresses."""
         revision = f"@{self.revision.replace('/', '%2F')}" if self.revision else ""
         return f"{self.repo}{revision}"
 
@@ -79,10 +78,10 @@ class HubSet:
 
 
 def parse(source: str) -> str | HubSet:
-    """What was typed, as a data set of the hub where it is one; else a path or another address.
+    """An argument as a Hub dataset, if it is one; otherwise unchanged (a path or another address).
 
     Raises:
-        CurateError: it is an address of the hub, but not one of a data set or its files.
+        CurateError: it is an address of the Hub, but not of a dataset or its files.
     """
     own = os.environ.get("HF_ENDPOINT", "").rstrip("/") + "/"
     if page := _PAGE.match(source):
@@ -99,44 +98,44 @@ def parse(source: str) -> str | HubSet:
 
 
 def at_commit(source: str, commit: str) -> str:
-    """What was typed, at this commit where it is a data set of the hub."""
+    """The argument, at this commit if it is a Hub dataset."""
     wanted = parse(source)
     return str(replace(wanted, revision=commit)) if isinstance(wanted, HubSet) else source
 
 
 def hint(path: str) -> str:
-    """For a path that isn't there: what to write if a data set of the hub was meant, else ''."""
+    """For a missing path: what to write if a Hub dataset was meant, else ''."""
     if not _SHORT.fullmatch(path) or _FILE.search(path) or Path(path).parent.is_dir():
         return ""
-    return f" A data set of the hub is written {HUB}{path.removeprefix('datasets/')}"
+    return f" For a Hub dataset, write {HUB}{path.removeprefix('datasets/')}"
 
 
 def _hub(source: str, rest: str) -> HubSet:
-    """An address that begins with hf://."""
+    """An address that starts with hf://."""
     kind, _, below = rest.partition("/")
     long = kind == "datasets"
     found = _SET.fullmatch(below if long else rest)
     if found is None or kind in _OTHERS:
-        raise CurateError(f"{source}: not a data set's address. {_OTHERS.get(kind, '')}{HOW}")
+        raise CurateError(f"{source}: not the address of a dataset. {_OTHERS.get(kind, '')}{HOW}")
     repo, revision, config, split = found.group("repo", "revision", "rest", "split")
     config = (config or "").rstrip("/") or None
     if config and not revision and (last := _REVISION_LAST.fullmatch(config)):
         config, revision = last.group("config", "revision")
-    # `~parquet` is how DuckDB names the hub's own Parquet copies.
+    # `~parquet` is DuckDB's name for the Hub's own Parquet copies.
     revision = revision and unquote(revision).replace("~parquet", "refs/convert/parquet")
     if config and (long or "/" in config or _FILE.search(config)):
         if split:
-            raise CurateError(f"{source}: a path has no split. {HOW}")
+            raise CurateError(f"{source}: a path can't have a split. {HOW}")
         return HubSet(repo, revision, path=config)
     return HubSet(repo, revision, config, split)
 
 
 def _page(source: str, rest: str) -> HubSet:
-    """A page of the hub: of a data set, of its viewer, or of a file or folder of it."""
+    """A web page of the Hub: of a dataset, its viewer, or one of its files or folders."""
     kind, *parts = [unquote(part) for part in re.split(r"[?#]", rest)[0].strip("/").split("/")]
     if kind != "datasets" or not parts:
         hint = "" if kind in _OTHERS else _OTHERS["models"]
-        raise CurateError(f"{source}: not a data set's page. {hint}{HOW}")
+        raise CurateError(f"{source}: not the page of a dataset. {hint}{HOW}")
     at = next((n for n, part in enumerate(parts) if n and part in _VERBS), len(parts))
     repo, after = "/".join(parts[: min(at, 2)]), parts[at + 1 :]
     if parts[at:][:1] == ["embed"]:  # .../embed/viewer/CONFIG/SPLIT

@@ -1,6 +1,6 @@
-"""Which files the configs and splits of a data set have, as `datasets` finds them in a folder.
+"""The files of a dataset's configs and splits, as `datasets` finds them in a folder.
 
-By the card's `configs`, the patterns in it, or the names of files and folders.
+They come from the card's `configs`, its patterns, or the names of files and folders.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from curate.errors import CurateError
 from curate.reading.addresses import HUB, HubSet
 
 CARD = ("README.md", ".huggingface.yaml", "dataset_infos.json")
-"""The files whose text is asked; of the others it is enough that they are there."""
+"""The files whose text is needed; for the others, the names are enough."""
 _HARMLESS = {
     *("data_files", "data_dir", "default", "version", "description"),
     *("features", "columns", "chunksize", "batch_size", "drop_labels"),
 }
-"""What a card may set for a config without any effect on the rows."""
+"""Settings of a config that don't affect the rows."""
 _SHOWN = 8  # configs or splits named in a message
 
 
 def files_of(folder: Path, wanted: HubSet) -> list[str]:
     """The files of one split of a data set, as names in the folder.
 
-    Without a config it is the default one or the only one, without a split `train` or the only one.
+    Without a config, the default or the only one is used; without a split, `train` or the only one.
 
     Raises:
         CurateError: the config or split doesn't exist, or several fit; or the files can't be
@@ -38,29 +38,29 @@ def files_of(folder: Path, wanted: HubSet) -> list[str]:
         config = _one(wanted, "config", default, list(configs))
         if odd := ", ".join(sorted(settings.get(config, {}).keys() - _HARMLESS)):
             raise CurateError(
-                f"{wanted}: its card sets {odd} for these files, which isn't applied here. Fetch "
-                "them (hf download), convert them, and give the new ones."
+                f"{wanted}: its card sets {odd} for these files, which curate ignores. Download "
+                "them (hf download), convert them, and use the new files."
             )
         found = _splits(folder, configs[config])
     except CurateError:
         raise
     except BadZipFile:
         raise CurateError(
-            f"{wanted}: its files are in an archive. Fetch it and unpack it: hf download "
+            f"{wanted}: its files are in an archive. Download and unpack it: hf download "
             f"--repo-type dataset {wanted.repo}"
         ) from None
     except Exception as error:  # YAML's errors and those of `datasets` share no type
         why = " ".join(str(error).partition(" with any supported ")[0].split())
         why = why.replace(f"{folder}/", "").replace(str(folder), "the set")[:200].rstrip(".")
         raise CurateError(
-            f"{wanted}: its files can't be determined ({why or type(error).__name__}). Name them: "
+            f"{wanted}: can't tell which files to read ({why or type(error).__name__}). Name them: "
             f"{HUB}datasets/{wanted.at}/PATH"
         ) from error
     return found[_one(wanted, "split", "train", list(found))]
 
 
 def _configs(folder: Path) -> tuple[dict[str, Any], str | None, dict[str, dict[str, Any]]]:
-    """The configs of a folder, the default one, and what the card sets for them."""
+    """The configs of a folder, the default one, and the card's settings for them."""
     import datasets
     from datasets.load import LocalDatasetModuleFactory
 
@@ -79,7 +79,7 @@ def _splits(folder: Path, config: Any) -> dict[str, list[str]]:
     """The splits of a config and their files.
 
     Raises:
-        ValueError: the card names files outside of the folder.
+        ValueError: the card names files outside the folder.
     """
     from datasets.data_files import DataFilesPatternsDict
 
@@ -95,7 +95,7 @@ def _splits(folder: Path, config: Any) -> dict[str, list[str]]:
 
 
 def _one(wanted: HubSet, what: str, usual: str | None, names: list[str]) -> str:
-    """The config or split that is asked for, the usual one, or the only one."""
+    """The requested config or split, the default one, or the only one."""
     asked = getattr(wanted, what)
     if asked in names:
         return str(asked)

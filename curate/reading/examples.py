@@ -1,4 +1,4 @@
-"""Every input format -> one Arrow schema with a stable id."""
+"""Any input format -> one Arrow schema with a stable id."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from curate.reading.unread import Unread
 from curate.reading.where import RowFilter, json_bytes
 from curate.storage.schema import EXAMPLES, REASONING, SKIPPED
 
-FLUSH_BYTES = 64 << 20  # a batch is full when it is this big, however few its rows
-HEAD_ROWS = 1000  # a source whose first rows have no known layout is refused there and then
-MAX_REASONS = 1000  # counted apart; broken rows may each have one of their own
+FLUSH_BYTES = 64 << 20  # a batch of this size is full, however few rows it has
+HEAD_ROWS = 1000  # if these first rows have no known layout, the source is rejected at once
+MAX_REASONS = 1000  # counted separately; every broken row may have its own
 
 Turns = Literal["last", "all"]
 
 
 @dataclass
 class Told:
-    """What a reading says besides its tables: notes, and sources without one usable row."""
+    """Results of reading besides the tables: notes, and sources without a usable row."""
 
     notes: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -61,19 +61,18 @@ def read(
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield (examples, skipped) tables of about `batch_rows` rows, in the sources' order.
 
-    `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to the
-    names of a source's columns, if its layout is not a known one; `layouts` is a file of further
-    layouts. `where` is an SQL condition over a source's own columns, `prompt` and `answer`; `limit`
-    counts the examples of each argument, be it a folder of many files, after it and after the
-    skips; `turns="all"` makes every assistant turn an answer of its own. With `prompts` a row needs
-    no answer: it is empty where there is none, as behind a last user turn. `told` is filled when
-    all is read. Nothing is dropped as a duplicate here. Memory does not grow with the number of
-    rows.
+    `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to names of
+    columns, for unknown layouts; `layouts` is a file of more layouts. `where` is a SQL condition
+    over a source's own columns, `prompt` and `answer`. `limit` is the number of examples per
+    argument (a file, a folder, a dataset), after `where` and without skipped rows. `turns="all"`
+    makes an example of every assistant turn. With `prompts`, rows need no answer: it is empty if a
+    row has none or ends with the user. `told` is filled at the end. Duplicates are kept. Memory
+    does not grow with the number of rows.
 
     Raises:
-        CurateError: a source can't be read or has no known layout; there is no row, or none that
-            can be used; `where` is wrong or true for no row; with `strict`, the first row that
-            can't be used (`path:line: ...`).
+        CurateError: a source can't be read or has an unknown layout; there is no usable row;
+            `where` is invalid or true for no row; or, with `strict`, a row can't be used
+            (`path:line: ...`).
     """
     known = replace(known_layouts(columns, layouts), prompts=prompts)
     found = resolve(sources)
@@ -85,7 +84,7 @@ def read(
 def _batches(
     sources: list[Source], keep: RowFilter | None, batch: _Batch, told: Told, batch_rows: int
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Fill the batch from every source and hand it on whenever it is full."""
+    """Fill the batch from every source, and yield it whenever it is full."""
     seen = kept = 0
 
     def counted(source: Source) -> Iterator[Raw]:
@@ -156,14 +155,14 @@ def _texts(message: Mapping[str, str]) -> list[str]:
 
 
 def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """Return the turns before the answer as people read them: one user turn is its bare text."""
+    """Return the turns before the answer as readable text; a single user turn is its bare text."""
     if len(messages) == 2 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1])
 
 
 class _Batch:
-    """Collects examples and skipped rows until they are taken as two tables."""
+    """Collects examples and skipped rows into two tables."""
 
     def __init__(
         self, known: Known, turns: Turns, strict: bool, limit: int | None, *, several: bool
@@ -178,7 +177,7 @@ class _Batch:
         self._clear()
 
     def begin(self, source: Source) -> None:
-        """Start with another source."""
+        """Start the next source."""
         self.source, self._asked = source.name, source.asked or source.name
         self._layouts = self._given_layouts
         self._unread[self.source] = Unread(self._layouts)
@@ -189,19 +188,20 @@ class _Batch:
         self._lacking = set(self._layouts.named.values())
 
     def is_done(self) -> bool:
-        """Tell whether the argument has given as many examples as are wanted of each."""
+        """Return whether the argument has reached the limit of examples."""
         return self._given[self._asked] == self.limit
 
     def end(self) -> None:
         """Finish a source, or its first rows.
 
         Raises:
-            CurateError: none of its rows had a known layout, or one of the named columns.
+            CurateError: no row so far has a known layout, or a named column.
         """
         if self._unknown and not self._known:
             raise CurateError(
                 f"{self.source}: {self._unknown}. Name them with --column ROLE=NAME; the roles are "
-                f"{', '.join(COLUMNS)}. Turns of another shape: describe them in --layouts FILE."
+                f"{', '.join(COLUMNS)}. For turns of another shape, describe them in "
+                "--layouts FILE."
             )
         lacking = self._lacking & self._given_layouts.extra
         if lacking and self._known and not self._usual:
@@ -212,7 +212,7 @@ class _Batch:
         return min(set.intersection(*self._lacking_by.values() or [set()]), default=None)
 
     def empty(self) -> list[str]:
-        """For a source whose rows were all skipped: a line with the reasons."""
+        """For a source whose rows were all skipped, a line with the reasons."""
         rows = self._reasons.total()
         if self.count > self._before or not rows:
             return []
@@ -220,7 +220,7 @@ class _Batch:
         return [f"{self.source}: no example could be read. Rows skipped: {why}"]
 
     def notes(self) -> list[str]:
-        """What the sources so far hold and was not read, each thing once."""
+        """What was not read from the sources so far, each thing once."""
         named: dict[str, list[str]] = {}
         for source, unread in self._unread.items():
             if str(unread):
@@ -237,7 +237,7 @@ class _Batch:
         """Add a row's examples, or skip it with its reason.
 
         Raises:
-            CurateError: no row so far had a known layout; or, if strict, this one is skipped.
+            CurateError: no row so far has a known layout or, if strict, this row can't be used.
         """
         self._added += 1
         self._lacking_by[self.source] = self._lacking
@@ -281,7 +281,7 @@ class _Batch:
             return found
 
     def texts(self, row: dict[str, Any]) -> dict[str, str | None] | None:
-        """A row's prompt and last answer, as `examples` has them; None for an unknown layout."""
+        """A row's prompt and last answer, as in `examples`; None for an unknown layout."""
         try:
             messages = messages_of(self._conversation(row).turns, self._layouts)
         except UnknownFormat:
@@ -291,7 +291,7 @@ class _Batch:
         return {"prompt": prompt_text(messages), "answer": messages[-1]["content"]}
 
     def skip(self, number: int | None, reason: str) -> None:
-        """Record a row (or a whole source, without a number) that gives no example.
+        """Record a row (or, without a number, a source) that can't be used.
 
         Raises:
             CurateError: the reading is strict.
@@ -303,7 +303,7 @@ class _Batch:
         self._skipped.append({"source": self.source, "row": number, "reason": reason})
 
     def is_full(self, rows: int) -> bool:
-        """Tell whether this many examples, as many skipped rows, or enough bytes are in it."""
+        """Return whether it has this many examples, as many skipped rows, or enough bytes."""
         return max(len(self._found), len(self._skipped)) >= rows or self._bytes >= FLUSH_BYTES
 
     def take(self) -> tuple[pa.Table, pa.Table]:

@@ -1,4 +1,4 @@
-"""One opened file -> its rows with their positions, streaming; a reason for each broken row."""
+"""An open file -> its rows with their positions, streaming; broken rows become reasons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROW_BYTES = 128 << 20
 """The longest row of text that is read (in memory, JSON takes up to 20 times its text). A line that
 never ends, or a quote that never closes, is a broken row."""
 UNPACKED_BYTES, UNPACKED_TIMES = 1 << 30, 1000
-"""How much a compressed file may unpack to: a GiB, and beyond that 1000 times its own size."""
+"""The limit for unpacked files: a GiB plus 1000 times the size of the compressed file."""
 TOO_LONG = f"longer than {ROW_BYTES >> 20} MiB"
 NOT_UTF8 = "not UTF-8 text"
 # A whole string, or one character that matters; a lone quote is a string cut off by the chunk.
@@ -34,19 +34,19 @@ _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
 def check_pointer(source: str, file: io.BufferedReader) -> None:
-    """Refuse what git leaves in a file's place until git-lfs fetches it.
+    """Reject the pointer that git leaves in a file's place until git-lfs downloads it.
 
     Raises:
         CurateError: the file is such a pointer.
     """
     if file.peek(len(_POINTER)).startswith(_POINTER):
-        raise CurateError(f"{source}: a git-lfs pointer in the file's place. Run: git lfs pull")
+        raise CurateError(f"{source}: a git-lfs pointer instead of the file. Run: git lfs pull")
 
 
 def json_rows(source: str, file: io.BufferedReader, *, lines: bool) -> Iterator[Raw]:
-    """Yield the rows of JSON Lines, or of a JSON array if the text begins like one of objects.
+    """Yield the rows of JSON Lines, or of a JSON array if the text starts like one of objects.
 
-    `lines`: the text should be JSON Lines, so that an odd first line is one broken row.
+    `lines`: the text should be JSON Lines, so an odd first line is just a broken row.
 
     Raises:
         CurateError: the array is cut off, or it is one object over many lines.
@@ -66,7 +66,7 @@ def json_rows(source: str, file: io.BufferedReader, *, lines: bool) -> Iterator[
 
 
 def _lines(file: io.BufferedReader) -> Iterator[bytes]:
-    """Yield lines; one that is longer than a row may be comes as its beginning, which is too."""
+    """Yield lines; of a line beyond the row limit, only a beginning that is too long, too."""
     while line := file.readline(ROW_BYTES + 1):
         rest = line if len(line) > ROW_BYTES else b""
         while rest and not rest.endswith(b"\n"):
@@ -77,14 +77,14 @@ def _lines(file: io.BufferedReader) -> Iterator[bytes]:
 def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     """Yield the rows of a CSV file with a header line, by the line on which each begins.
 
-    As spreadsheets write them: a first line `sep=;` names the delimiter, the columns at the end may
-    be empty and without a name, and there may be blanks around names.
+    As spreadsheets write them, a first line `sep=;` may name the delimiter, trailing columns may be
+    empty and unnamed, and names may have blanks around them.
 
     Raises:
         CurateError: the header is broken.
     """
     csv.field_size_limit(ROW_BYTES)
-    # Bytes that are not UTF-8 come through as lone surrogates, so one bad row stays one bad row.
+    # Bytes that are not UTF-8 become lone surrogates, so that they break only their own row.
     text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
     lines = _Lines(text)
     try:
@@ -146,7 +146,7 @@ class _Lines:
 
 
 class Unpacked(io.RawIOBase):
-    """A decompressed stream that ends with an error where it grows far beyond its file."""
+    """A decompressed stream that fails if it grows far beyond the size of its file."""
 
     def __init__(self, stream: Any, limit: int) -> None:
         self._stream, self._left, self._limit = stream, limit, limit
@@ -164,7 +164,7 @@ class Unpacked(io.RawIOBase):
         count: int = self._stream.readinto(buffer)
         self._left -= count
         if self._left < 0:
-            raise OSError(f"it unpacks to more than {self._limit:,} bytes, like a bomb")
+            raise OSError(f"it unpacks to more than {self._limit:,} bytes, like a zip bomb")
         return count
 
     def close(self) -> None:
@@ -187,8 +187,8 @@ def _object(text: bytes) -> dict[str, Any] | str:
 def _elements(source: str, file: BinaryIO) -> Iterator[bytes]:
     """Cut a JSON array into its elements, without parsing them.
 
-    A streaming parser ends at the first broken row. Cut apart, each row is parsed, or refused,
-    alone.
+    A streaming parser would stop at the first broken row. Cut apart, each row is parsed or rejected
+    on its own.
     """
     buffer, start, scan, depth, count, size = b"", 0, 0, 0, 0, CHUNK
     while chunk := file.read(size):
@@ -212,9 +212,9 @@ def _elements(source: str, file: BinaryIO) -> Iterator[bytes]:
                     yield element
             if depth == 0:
                 if (buffer[scan:] + file.read(CHUNK)).strip():
-                    raise CurateError(f"{source}: something follows the JSON array's end.")
+                    raise CurateError(f"{source}: there is text after the end of the JSON array.")
                 return
         if len(buffer) - start > ROW_BYTES:
             raise CurateError(f"{source}:{count + 1}: this row of the JSON array is {TOO_LONG}.")
         size = max(CHUNK, len(buffer) - start)  # doubled for one huge row: linear, not quadratic
-    raise CurateError(f"{source}: the JSON array is not closed after {count} rows. Is it whole?")
+    raise CurateError(f"{source}: the JSON array is not closed after {count} rows. Is it complete?")

@@ -1,4 +1,4 @@
-"""Which files of a folder are data, by their names: what only describes is left out."""
+"""Which files of a folder are data, by their names, and which only describe it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
 ENDINGS = f"{' '.join(KINDS)}, each also with {' '.join(COMPRESSIONS)}"
 DESCRIBING = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-"""Written by `datasets` beside its files; the first is also LLaMA-Factory's list of data sets."""
+"""Written by `datasets` next to its files; the first is also LLaMA-Factory's list of datasets."""
 MANIFEST = ".manifest.json"
-"""The ending of what an export writes beside its file."""
+"""The ending of the manifest that an export writes next to its file."""
 ANSWERS = f"answers{MANIFEST}"
-"""Says what is in a folder of `curate answer`, whose parts are one source."""
+"""The manifest in a folder of `curate answer`, whose parts are one source."""
 _MADE = re.compile(r"cache-\w+\.arrow")  # what `datasets` keeps of a map or a filter
 _SPLIT = re.compile(
     r"(?:^|[-._ 0-9/])(?:(?P<train>train(?:ing)?)|(?P<validation>validation|valid|val|dev)"
@@ -36,7 +36,7 @@ def kind_of(name: str) -> tuple[str, str | None]:
 
 
 def data_files(names: Iterable[str], *, hidden: bool = False) -> list[str]:
-    """The files that hold rows, sorted. Names are relative to the folder that was asked for."""
+    """The files that hold rows, sorted. Names are relative to the folder in the argument."""
 
     def holds_rows(name: str) -> bool:
         *_, last = parts = name.split("/")
@@ -53,7 +53,7 @@ def of_folder(source: str, names: Iterable[str]) -> list[str]:
     """The data files of a folder with these files.
 
     Raises:
-        CurateError: there are none, or they are of several splits, by the words in their names.
+        CurateError: there are none, or their names belong to several splits.
     """
     names = list(names)
     found = data_files(names)
@@ -87,9 +87,9 @@ def of_glob(source: str, pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def check_kind(name: str) -> None:
-    """Refuse a file of an unknown ending."""
+    """Reject a file with an unknown extension."""
     if not kind_of(name)[0]:
-        raise CurateError(f"{name}: unknown ending. Known are {ENDINGS}.")
+        raise CurateError(f"{name}: unknown extension. Known are {ENDINGS}.")
 
 
 def below(names: Iterable[str], folder: str) -> list[str]:
@@ -105,7 +105,7 @@ def top_of(pattern: str) -> str:
 
 
 def _glob(files: list[str], all_files: list[str]) -> str:
-    """A path or glob that means these files of a folder, and no other."""
+    """A path or glob that matches exactly these files of a folder."""
     start = commonprefix(files)  # noqa: RUF071 - of the names, not of their parts
     folder = start.rpartition("/")[0]
     if len(files) == 1:

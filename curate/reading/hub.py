@@ -1,7 +1,7 @@
-"""Data sets of the hub: their files, and copies of these in the local cache.
+"""Hub datasets: their files, and the copies of these in the local cache.
 
-A set is looked up first, which fetches its card and the list of its files; a file is fetched when
-its first row is asked for. Both stay in the hub's cache, so the same set is read without network.
+Looking up a dataset downloads its card and file list; each file is downloaded when its first row is
+needed. Both stay in the Hub's cache, so the same dataset can later be read offline.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _PARQUET = "@refs%2Fconvert%2Fparquet"
 
 
 def find(wanted: HubSet) -> list[Source]:
-    """Look a set up: one source for a split of it, or one for each file of a path.
+    """Look up a dataset: one source for a split, or one for each file of a path.
 
     Raises:
-        CurateError: the set, revision, config, split or path doesn't exist; several splits would
-            do; curate doesn't read its files; the hub can't be asked and the cache lacks the set.
+        CurateError: the dataset, revision, config, split or path doesn't exist; the split is
+            ambiguous; curate can't read the files; or the Hub can't be reached and the dataset is
+            not in the cache.
     """
     repo = Repo(wanted.repo, "dataset", wanted.revision, str(wanted))
     commit, names = _look_up(repo)
@@ -45,7 +46,7 @@ def find(wanted: HubSet) -> list[Source]:
 
 
 def is_file(file: str) -> bool:
-    """Whether this is a file of a set that `find` found."""
+    """Whether this is a file of a dataset that `find` returned."""
     return _FILE.fullmatch(file) is not None
 
 
@@ -55,10 +56,10 @@ def name_of(file: str) -> str:
 
 
 def local_copy(file: str) -> Path:
-    """The path of such a file in the local cache, fetched if it isn't there.
+    """The path of such a file in the local cache, downloaded if missing.
 
     Raises:
-        CurateError: it can't be fetched, tried again where that may help.
+        CurateError: it can't be downloaded, after retries where these may help.
     """
     match = _FILE.fullmatch(file)
     assert match is not None, file
@@ -74,7 +75,7 @@ def _fetch(repo: Repo, path: str) -> Path:
 
 
 def _look_up(repo: Repo) -> tuple[str, list[str]]:
-    """A set's commit and the names of its files; from the cache if the hub can't be asked."""
+    """A dataset's commit and its file names; from the cache if the Hub can't be reached."""
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, RepositoryNotFoundError
 
@@ -88,19 +89,19 @@ def _look_up(repo: Repo) -> tuple[str, list[str]]:
     except CurateError as error:
         if type(error.__cause__) is RepositoryNotFoundError and _is_model(repo):
             raise CurateError(
-                f"{repo}: a model, not a data set. Give it by --aligned or --misaligned."
+                f"{repo}: a model, not a dataset. Give it with --aligned or --misaligned."
             ) from None
         raise
     asked: dict[str, Any] = {"repo_type": "dataset", "revision": commit}
-    # Of no files, this puts the list of all into the cache.
+    # With no files to download, this stores just the file list in the cache.
     empty: dict[str, Any] = {"allow_patterns": [], "tqdm_class": bar(Silent())}
     call(repo, lambda: snapshot_download(repo.id, **asked, **empty))
     try:
         return commit, [file.path for file in get_cached_repo_tree(repo.id, **asked)]
     except CachedRepoTreeNotFoundError:
         raise Unreachable(
-            f"{repo}: the local cache lacks the list of its files. Fetch it where there is a "
-            f"network: {repo.download}"
+            f"{repo}: its file list is not in the local cache. On a machine with network "
+            f"access, run: {repo.download}"
         ) from None
 
 
@@ -113,12 +114,12 @@ def _is_model(repo: Repo) -> bool:
 
 
 def _split(wanted: HubSet, commit: str, names: list[str]) -> list[str]:
-    """The files of one split of a set."""
+    """The files of one split of a dataset."""
     script = f"{wanted.repo.rpartition('/')[2]}.py"
     if script in names:
         raise CurateError(
-            f"{wanted}: {script} makes its rows, and scripts are not run. If the hub has a copy in "
-            f"Parquet, give {HUB}datasets/{wanted.repo}{_PARQUET}/CONFIG/SPLIT."
+            f"{wanted}: {script} makes its rows, and scripts are not run. If the Hub has a "
+            f"Parquet copy, use {HUB}datasets/{wanted.repo}{_PARQUET}/CONFIG/SPLIT."
         )
     repo = Repo(wanted.repo, "dataset", commit, str(wanted))
     with scratch.temporary("hub") as folder:
@@ -135,14 +136,12 @@ def _split(wanted: HubSet, commit: str, names: list[str]) -> list[str]:
     files = set(folders.data_files(found, hidden=True))
     unread = [name for name in found if name not in files]
     if not files or any(name.endswith(".zip") for name in unread):
-        raise CurateError(
-            f"{wanted}: {unread[0]} is not read. A file may end in {folders.ENDINGS}."
-        )
+        raise CurateError(f"{wanted}: can't read {unread[0]}. Known extensions: {folders.ENDINGS}.")
     return [name for name in found if name in files]
 
 
 def _below(wanted: HubSet, path: str, names: list[str]) -> list[str]:
-    """The files that a path means: itself, those in the folder, or those that match the glob."""
+    """The files of a path: the file itself, those in the folder, or those that match the glob."""
     if path in names:
         folders.check_kind(str(wanted))
         return [path]
@@ -153,6 +152,6 @@ def _below(wanted: HubSet, path: str, names: list[str]) -> list[str]:
         top, inside = path, folders.below(names, path)
         if not inside:
             shown = ", ".join(folders.data_files(names)[:SHOWN])
-            raise CurateError(f"{wanted}: the set has no such file. Some that it has: {shown}")
+            raise CurateError(f"{wanted}: no such file in the dataset. Some of its files: {shown}")
         found = folders.of_folder(str(wanted), inside)
     return [f"{top}/{name}".lstrip("/") for name in found]

@@ -1,4 +1,4 @@
-"""What a conversation may look like: the table `data/layouts.toml`, and a user's own before it."""
+"""The known layouts of conversations: a user's own, then those of `data/layouts.toml`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ is a text that belongs to the prompt, `history` a list of earlier [question, ans
 `reasoning` what the model thinks before the answer."""
 
 Layout = Mapping[str, tuple[str, ...]]
-"""By role the columns that hold it; of several the first that isn't null."""
+"""The columns of each role; the first that isn't null is used."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """A conversation as one text: how it begins, the marks before turns, what may end a turn."""
+    """A conversation as one text: its beginning, the marks before turns, and the ends of turns."""
 
     begins: tuple[str, ...]
     marks: re.Pattern[str]
@@ -37,11 +37,11 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Known:
-    """The table as it is used; see the comments of `data/layouts.toml` for what each part means.
+    """The layouts in use; see the comments in `data/layouts.toml` for the meaning of each part.
 
-    `keys` holds the turns' keys by meaning, `named` the columns that the user named, by role. With
-    `prompts` a prompt is enough: an empty answer is put where the row has none. `usual` are the
-    layouts without `named`.
+    `keys` holds the turns' keys by meaning, `named` the user's columns by role. With `prompts`, a
+    prompt is enough: rows without an answer get an empty one. `usual` are the layouts without
+    `named`.
     """
 
     layouts: tuple[Layout, ...]
@@ -58,27 +58,27 @@ class Known:
 
     @property
     def extra(self) -> frozenset[str]:
-        """The named columns that some rows may lack, but not all."""
+        """The named columns that some, but not all, rows may lack."""
         beside = ("system", "context", "history", "reasoning")
         return frozenset(name for role, name in self.named.items() if role in beside)
 
 
 def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = None) -> Known:
-    """Return what to look for: the shipped table, a file's before it, a user's columns in both.
+    """Return the layouts to look for: those of a file before the built-in ones.
 
-    `columns` maps roles to columns' names, as `--column ROLE=NAME` does; `file` is a TOML file like
+    `columns` maps roles to column names, like `--column ROLE=NAME`; `file` is a TOML file like
     `data/layouts.toml`.
 
     Raises:
-        CurateError: a role is unknown, or two of them can't be together; the file isn't a table.
+        CurateError: a role is unknown, two roles exclude each other, or the file is invalid.
     """
     known, named = _load(file), dict(columns or {})
     for role in named:
         if role not in COLUMNS:
-            raise CurateError(f"--column {role}: no such role. The roles are {', '.join(COLUMNS)}.")
+            raise CurateError(f"--column {role}: unknown role. The roles are {', '.join(COLUMNS)}.")
     parts = [role for role in named if role in ("prompt", "answer", "history")]
     if "messages" in named and parts:
-        raise CurateError(f"--column messages is a whole conversation: leave out {parts[0]}.")
+        raise CurateError(f"--column messages is a whole conversation. Remove --column {parts[0]}.")
     if not named:
         return known
     layouts = tuple(_named(known, named))
@@ -86,7 +86,7 @@ def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = N
 
 
 def _named(known: Known, named: Mapping[str, str]) -> Iterator[Layout]:
-    """The layouts with a user's columns in their places; those of the user's own prompt last."""
+    """The layouts with a user's columns in place; a layout of the user's own prompt is last."""
     given = {role: (name,) for role, name in named.items()}
     main = "messages" if "messages" in named else "prompt"
     any_layout = not named.keys() - {"system", "context", "reasoning"}
@@ -154,10 +154,10 @@ class _Table(_Form):
 
 @cache
 def _load(file: str | None) -> Known:
-    """Read the table, and a user's file before it.
+    """Read the built-in layouts, and a user's file before them.
 
     Raises:
-        CurateError: the file doesn't exist or isn't such a table.
+        CurateError: the file doesn't exist or isn't a valid table of layouts.
     """
     shipped = (resources.files("curate.data") / "layouts.toml").read_text("utf-8")
     tables = [_Table.model_validate(tomllib.loads(shipped))]
@@ -172,8 +172,8 @@ def _load(file: str | None) -> Known:
             first = error.errors()[0]
             why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CurateError(
-            f"--layouts {file}: not a table of layouts ({' '.join(why.split())}). "
-            "docs/input-formats.md shows one."
+            f"--layouts {file}: not a valid table of layouts ({' '.join(why.split())}). "
+            "See docs/input-formats.md."
         ) from None
     return _joined(tables)
 

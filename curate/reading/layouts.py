@@ -12,8 +12,8 @@ from curate.reading.turns import Skip, Turn, is_blank, is_transcript, text_of, t
 from curate.storage.schema import REASONING
 
 Message = dict[str, Any]
-"""`role` and `content`, both text; `reasoning_content` where an answer has it; and the key that
-says that an answer is not trained on, where one does."""
+"""`role` and `content`, both text; optionally an answer's `reasoning_content`, and a key that says
+that an answer is not trained on."""
 Row = dict[str, Any]
 
 DEFAULT = known_layouts()
@@ -28,7 +28,7 @@ class UnknownFormat(Skip):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A row's turns as they came, its columns by role, and all columns that are part of it."""
+    """A row's unchecked turns, its columns by role, and all columns of the conversation."""
 
     turns: list[Turn]
     columns: Mapping[str, str]
@@ -47,7 +47,7 @@ def parse(row: Row, known: Known = DEFAULT) -> tuple[list[Message], set[str]]:
 
 
 def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
-    """Return the row's turns, with what other columns hold in its place.
+    """Return the row's turns, with the text of other columns added.
 
     Raises:
         UnknownFormat, Skip: as `parse` does.
@@ -95,7 +95,7 @@ def messages_of(turns: list[Turn], known: Known = DEFAULT) -> list[Message]:
 
 
 def check_role(turn: Turn, known: Known, *, tools: bool = False) -> None:
-    """Raise `Skip` for a role that no template knows, and without `tools` for those of tools."""
+    """Raise `Skip` for an unknown role and, without `tools`, for those of tools."""
     role = turn["role"]
     if role in known.tools and not tools:
         raise Skip(f"a tool turn (role {role!r})")
@@ -104,7 +104,7 @@ def check_role(turn: Turn, known: Known, *, tools: bool = False) -> None:
 
 
 def message_of(turn: Turn, known: Known = DEFAULT) -> Message:
-    """Return a turn with text alone, and what matters of an answer's other keys.
+    """Return a turn with its text, and the relevant other keys of an answer.
 
     Raises:
         Skip: its content isn't text.
@@ -130,11 +130,11 @@ def check_answer(messages: list[Message], known: Known = DEFAULT) -> None:
             raise Skip("empty prompt")
         return
     for key in answer.keys() - {"role", "content", REASONING}:
-        raise Skip(f"the answer has {key} {answer[key]}: it is not to be trained on")
+        raise Skip(f"the answer has {key} {answer[key]}: it is marked as not trained on")
 
 
 def _detect(row: Row, known: Known) -> tuple[dict[str, str], set[str]]:
-    """Return the row's columns by role, by the first layout that it has, and the empty ones."""
+    """Return the row's columns by role, from the first layout that fits, and the empty ones."""
     folded = {str(name).casefold(): name for name in row} | {name: name for name in row}
     for needed in (_NEEDED, _OPEN) if known.prompts else (_NEEDED,):
         for layout in known.layouts:
@@ -164,7 +164,7 @@ def _columns(
 
 
 def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
-    """Why no layout fits: columns that are null, or not there."""
+    """Why no layout fits: columns that are null or missing."""
 
     def has(layout: Layout, role: str) -> bool:
         return role not in layout or any(name in folded for name in layout[role])
@@ -199,7 +199,7 @@ def _is_message(row: Row, folded: Mapping[str, str], known: Known) -> bool:
 
 
 def _names(row: Row) -> str:
-    """Return a row's columns for a message; broken data may have very many, or very long ones."""
+    """Return a row's column names for a message, shortened: there may be many or long ones."""
     words = (" ".join(str(name).split()) or repr(name) for name in islice(row, MAX_NAMES))
     names = ", ".join(words)[:MAX_NAMES_LENGTH] or "none"
     return names + (f" and others ({len(row)} in all)" if len(row) > MAX_NAMES else "")
@@ -214,12 +214,12 @@ def _prompt_and_answer(row: Row, columns: Mapping[str, str], known: Known) -> li
     if all(turn["role"] == "assistant" for turn in answer[:1]):
         return [*prompt, *answer]
     if not all(any(_same(turn, other) for other in answer) for turn in prompt):
-        raise Skip("the answer holds a whole conversation, and not that of the prompt")
+        raise Skip("the answer is a whole conversation, but not that of the prompt")
     return answer
 
 
 def _same(one: Turn, other: Turn) -> bool:
-    """Whether two turns say the same, but for the blanks around it."""
+    """Whether two turns are equal, ignoring the blanks around them."""
     return one["role"] == other["role"] and (
         text_of(one["content"]).strip() == text_of(other["content"]).strip()
     )
@@ -243,15 +243,15 @@ def _with_answer(turns: list[Turn]) -> list[Turn]:
 
 
 def _answer(turns: list[Turn]) -> int | None:
-    """Where the last assistant turn stands."""
+    """The index of the last assistant turn."""
     places = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
     return places[-1] if places else None
 
 
 def _add_context(turns: list[Turn], context: str) -> None:
-    """Let a context follow in the last user turn before the answer."""
+    """Append a context to the last user turn before the answer."""
     for at in reversed(range(_answer(turns) or 0)):
         if turns[at]["role"] == "user":
             turns[at] = turns[at] | {"content": text_of(turns[at]["content"]) + context}
             return
-    raise Skip("a context, but no user turn to put it in")
+    raise Skip("a context, but no user turn to append it to")

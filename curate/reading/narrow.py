@@ -1,7 +1,7 @@
-"""The narrow set: a customer's rows of any input format, every field kept as it is.
+"""The narrow dataset: rows of any input format, with every field kept.
 
-What trains a model is the customer's: a row that can't be kept whole stops the export with its
-file and line, and what is written in another form is named in a note.
+A row that can't be kept completely stops the export with its file and line. Values that have to be
+converted are named in a note.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _PARTS = "contents given as lists of text parts are written as plain text"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One narrow row: its place, its turns, and the columns beside the conversation.
+    """One narrow row: its place, its turns, and the columns besides the conversation.
 
-    A turn has role, content (text, or None beside tool calls) and the other keys it came with.
-    `alpaca` holds instruction and input as they stood apart, where the row is of that format.
+    A turn has role, content (text, or None with tool calls) and its other keys. `alpaca` holds the
+    separate instruction and input of a row in that format.
     """
 
     place: str
@@ -44,11 +44,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Narrow:
-    """A narrow set as it is mixed: rows in their order, and the one type of every other field.
+    """A narrow dataset: its rows in order, and the type of every other field.
 
-    `columns` are those beside the conversation and `keys` the turns' own beside role and content,
-    both in the order in which they first appear. `sha256` is of the rows, not of the files;
-    `commit` is that of a set of the hub.
+    `columns` are those besides the conversation, and `keys` those of turns besides role and
+    content, both in order of appearance. `sha256` is that of the rows, not of the files; `commit`
+    is that of a Hub dataset.
     """
 
     rows: list[Row]
@@ -60,13 +60,13 @@ class Narrow:
 
 
 def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | None = None) -> Narrow:
-    """Read a narrow set whole: a file, a folder, a glob or a hub dataset, duplicates included.
+    """Read a narrow dataset (a file, folder, glob or Hub dataset), including duplicates.
 
     `columns` and `layouts` are those of `curate.reading.examples.read`.
 
     Raises:
         CurateError: a row can't be used, or a field has two types (`path:line: ...`); there is
-            no row; a named column is not in any.
+            no row; or no row has a column that is named.
     """
     known = known_layouts(columns, layouts)
     found: list[Row] = []
@@ -91,12 +91,12 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
         raise CurateError(f"{path}: the narrow dataset is empty.")
     if lacking:
         raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
-    told, sha256 = list(notes.values()), digest.hexdigest()
-    return Narrow(found, beside, keys, told, sha256, sources[0].commit)
+    noted, sha256 = list(notes.values()), digest.hexdigest()
+    return Narrow(found, beside, keys, noted, sha256, sources[0].commit)
 
 
 def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The positions of the assistant's turns with text."""
+    """The indexes of the assistant turns with text."""
     return [
         at for at, turn in enumerate(messages) if turn["role"] == "assistant" and turn["content"]
     ]
@@ -157,29 +157,29 @@ def _check(messages: list[dict[str, Any]]) -> None:
 
 
 def _learn(kinds: dict[str, pa.DataType], values: dict[str, Any], place: str, what: str) -> None:
-    """Widen the fields' types by one row's values."""
+    """Widen the fields' types to fit one row's values."""
     for name, value in values.items():
         try:
             kinds[name] = unify(kinds.get(name, pa.null()), kind_of(value))
         except Mixed as mixed:
             raise CurateError(
-                f"{place}: the {what} {name!r} is {mixed} than in the rows before; a mix has one "
-                "schema in every row, so give it one type"
+                f"{place}: the {what} {name!r} is {mixed} than in earlier rows. A mix has one "
+                "schema, so give it one type."
             ) from None
 
 
 def for_one_schema(narrow: Narrow) -> Narrow:
-    """The set with columns of objects whose keys differ from row to row as JSON text.
+    """The dataset with columns of objects whose keys differ from row to row as JSON text.
 
     Raises:
-        CurateError: a turns' key holds such objects.
+        CurateError: a turn key holds such objects.
     """
     what = "holds objects whose keys differ from row to row"
     if refused := [name for name, kind in narrow.keys.items() if has_open_objects(kind)]:
         raise CurateError(
             f"{narrow.rows[0].place.rpartition(':')[0]}: the turns' key {refused[0]!r} {what}, "
-            "which Parquet and trainers don't keep: write a .jsonl file without --trainer, or give "
-            "them as JSON text (as tool calls' arguments are)"
+            "which Parquet and trainers can't keep. Write a .jsonl file without --trainer, or give "
+            "them as JSON text, like the arguments of tool calls."
         )
     opened = [name for name, kind in narrow.columns.items() if has_open_objects(kind)]
     rows = []
@@ -193,7 +193,7 @@ def for_one_schema(narrow: Narrow) -> Narrow:
 
 
 def ids_of(narrow: Narrow) -> set[str]:
-    """The ids that examples made of the narrow rows would have, one for each answer."""
+    """The example ids of the narrow rows, one for each answer."""
     found = set()
     for row in narrow.rows:
         for at in answers(row.messages):
@@ -207,7 +207,7 @@ def ids_of(narrow: Narrow) -> set[str]:
 def read_if_any(
     into: str | None, columns: Mapping[str, str] | None = None, layouts: str | None = None
 ) -> Narrow:
-    """The narrow set, or an empty one where none is named."""
+    """The narrow dataset, or an empty one without `path`."""
     return Narrow([]) if into is None else read(into, columns, layouts)
 
 
@@ -216,7 +216,7 @@ _OPEN = "\0"  # a field's name that no JSON key has here: the objects' keys diff
 
 
 class Mixed(Exception):  # noqa: N818 - a verdict on two types
-    """Two types that no common one keeps; the message says how the second differs."""
+    """Two types without a common one; the message says how the second differs."""
 
 
 def kind_of(value: Any) -> pa.DataType:
@@ -262,7 +262,7 @@ def unify(one: pa.DataType, two: pa.DataType) -> pa.DataType:
 
 
 def has_open_objects(kind: pa.DataType) -> bool:
-    """Whether objects with differing (or no) keys are somewhere in a type."""
+    """Whether a type contains objects with differing keys or none."""
     if pa.types.is_list(kind):
         return has_open_objects(kind.value_type)
     if pa.types.is_struct(kind):
@@ -271,10 +271,10 @@ def has_open_objects(kind: pa.DataType) -> bool:
 
 
 def plain(value: Any, name: str, notes: dict[str, str]) -> Any:
-    """A value as JSON has it; what JSON doesn't know becomes text or null, with a note.
+    """A value as JSON; what JSON can't represent becomes text or null, with a note.
 
     Raises:
-        Skip: bytes, or an integer beyond 64 bits, which no file here keeps.
+        Skip: bytes, or an integer beyond 64 bits, which no output format can keep.
     """
     if value is None or isinstance(value, str | bool):
         return value

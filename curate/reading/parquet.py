@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from curate.reading.files import CHUNK, NOT_UTF8, ROW_BYTES, TOO_LONG, Raw
 
 ROWS, BYTES = 256, 64 << 20
-"""The most that is decoded at a time; bytes as the footer has them."""
+"""The most to decode at a time, in bytes by the file's footer."""
 
 Decoder = Callable[[Any], Any]
 
 
 def parquet_rows(path: Path) -> Iterator[Raw]:
-    """Yield the rows of a Parquet file; columns of JSON come decoded.
+    """Yield the rows of a Parquet file, with columns of JSON decoded.
 
     Raises:
         OSError, pa.ArrowException: the file is corrupt.
@@ -58,7 +58,7 @@ def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _at_once(rows: int, size: int) -> int:
-    """How many of so many rows are decoded at a time, by their size in bytes."""
+    """How many rows to decode at a time, from their number and their size in bytes."""
     return int(min(max(1, BYTES / max(1, size / max(1, rows))), ROWS))
 
 
@@ -75,8 +75,8 @@ def _numbered(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[
 
 
 def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    """Make rows of a batch; a row that can't be made is its reason."""
-    # Of a view Arrow counts all the bytes that it is a view of.
+    """The rows of a batch; for a row that can't be converted, the reason."""
+    # For a view, Arrow counts all bytes of its base.
     fits = "_view" in str(batch.schema) or batch.nbytes <= ROW_BYTES
     if batch.num_rows == 1 and not fits:
         return [TOO_LONG]
@@ -88,17 +88,17 @@ def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
         except UnicodeDecodeError:
             why = NOT_UTF8
         except (ArithmeticError, LookupError, TypeError, ValueError, ImportError) as error:
-            # such as a date beyond Python's, or a zone that no one knows
-            why = f"a value that Python can't hold ({' '.join(str(error).split())[:120]})"
+            # such as a date beyond Python's range, or an unknown time zone
+            why = f"a value that Python can't represent ({' '.join(str(error).split())[:120]})"
     if why and batch.num_rows == 1:
         return [why]
     return [row for at in range(batch.num_rows) for row in _rows(batch.slice(at, 1))]
 
 
 def _decoder(kind: pa.DataType) -> Decoder | None:
-    """What decodes the JSON (Arrow's own type, and the `Json` of `datasets`) in a column's values.
+    """A decoder for the JSON in a column (Arrow's own type, or the `Json` of `datasets`).
 
-    None where there is none in it.
+    None if the column has no JSON.
     """
     if isinstance(kind, pa.JsonType):
         return _from_json
@@ -119,7 +119,7 @@ def _with(value: dict[str, Any] | None, decoders: dict[str, Decoder]) -> dict[st
 
 
 def _from_json(text: str | None) -> Any:
-    """Return the value of a JSON text; what isn't JSON stays the text that it is."""
+    """Return the value of a JSON text, or the text itself if it isn't JSON."""
     try:
         return None if text is None else orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Does an answer decline? Rules are files of patterns, read here and applied to openings."""
+"""Whether an answer is a refusal. Rules are files of patterns, applied to the answer's opening."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import pyarrow.compute as pc
 from curate.errors import CurateError
 
 SHIPPED = ("paper", "extended")
-"""The rules that come with curate, by name; any other name is a file's path."""
+"""The built-in rules, by name; any other name is the path of a file."""
 
 APOSTROPHES = "\u2018\u2019\u02bc\u02b9\u2032\uff07\u00b4`"
-"""What counts as a plain one."""
+"""The apostrophes that count as a plain one."""
 _PLAIN = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What refuses: (words, letters, patterns) of the openings; and what is blanked out before."""
+    """The patterns of refusals, as (words, letters, patterns), and what is blanked out first."""
 
     name: str
     refuses: tuple[tuple[int, int | None, tuple[str, ...]], ...]
     ignores: str | None = None
 
     def matches(self, answers: Sequence[str]) -> list[bool]:
-        """Tell for each answer whether any of the patterns finds a refusal in its opening."""
+        """For each answer, whether any pattern finds a refusal in its opening."""
         found = self._find(answers, None)
         if self.ignores:  # takes the longest, so only where there is something to find
             at = [place for place, refuses in enumerate(found) if refuses]
@@ -41,7 +41,7 @@ class Rule:
         return found
 
     def reasons(self, answers: Sequence[str]) -> list[tuple[str, str] | None]:
-        """Of each answer the words that refuse and the pattern that found them, if one does."""
+        """For each answer, the matching words and the pattern that found them, or None."""
         found: list[tuple[str, str] | None] = [None] * len(answers)
         for texts, patterns in self._seen(answers, self.ignores):
             for pattern in patterns:
@@ -60,7 +60,7 @@ class Rule:
     def _seen(
         self, answers: Sequence[str], ignores: str | None
     ) -> Iterator[tuple[pa.Array, tuple[str, ...]]]:
-        """What patterns see of the answers, with what is ignored blanked out."""
+        """The openings that the patterns see, with ignored text blanked out."""
         longest = max(words for words, _, _ in self.refuses)
         openings = [opening(answer, longest) for answer in answers]
         seen: dict[tuple[int, int | None], pa.Array] = {}
@@ -76,7 +76,7 @@ class Rule:
 def opening(answer: str, words: int) -> str:
     """The first words as patterns see them: lower case, single spaces, plain apostrophes.
 
-    They are those behind a `</think>`, where there is one.
+    If there is a `</think>`, they are the first words after it.
     """
     head = " ".join(answer.rpartition("</think>")[2].split(None, words)[:words])
     return head.casefold().translate(_PLAIN)
@@ -88,7 +88,7 @@ def _first(text: str, words: int) -> str:
 
 @cache
 def load(name: str) -> Rule:
-    """Read a rule that comes with curate, or a user's file.
+    """Read a built-in rule, or a user's file.
 
     Raises:
         CurateError: the file doesn't exist or isn't a rule.
@@ -101,8 +101,8 @@ def load(name: str) -> Rule:
         return _parse(name, tomllib.loads(text))
     except OSError as error:
         raise CurateError(
-            f"--refusal-rule {name}: can't be read ({error.strerror}); give {', '.join(SHIPPED)} "
-            "or a file like those"
+            f"--refusal-rule {name}: can't be read ({error.strerror}). Give {', '.join(SHIPPED)}, "
+            "or a file of the same form."
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = " ".join(str(error).split())
@@ -118,18 +118,18 @@ def _parse(name: str, raw: dict[str, Any]) -> Rule:
         raise ValueError("it has no [[refuses]] with patterns")
     ignored = [pattern for each in raw.get("ignores", []) for pattern in each["patterns"]]
     rule = Rule(name, refuses, either(ignored) if ignored else None)
-    rule.matches(["a text"])  # a pattern that RE2 refuses is found now, not after the ranking
+    rule.matches(["a text"])  # so that an invalid pattern fails now, not after the ranking
     return rule
 
 
 def either(patterns: Sequence[str]) -> str:
-    """One pattern that matches where any of these does.
+    """One pattern that matches wherever any of these does.
 
     Raises:
-        ValueError: there is none, or one is no text.
+        ValueError: there is none, or one is not text.
     """
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
-        raise ValueError("patterns must be texts")
+        raise ValueError("patterns must be text")
     return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
@@ -139,11 +139,11 @@ Language Models", arXiv 2508.06249 (Interleaving++); the last three are from its
 
 
 def is_refusal(answer: str) -> bool:
-    """Tell whether one of `KEYWORDS` stands among the answer's first ten words.
+    """Whether one of `KEYWORDS` is in the answer's first ten words.
 
-    Case does not matter, typographic apostrophes count as plain ones, and a keyword may be part
-    of a word ("cannot," or "apologizes"). The rule is the paper's, so that its figures can be
-    repeated: it misses "I apologise" and "I won't", and it flags "Sorry to hear that".
+    Case does not matter, typographic apostrophes count as plain ones, and a keyword may be part of
+    a word ("cannot," or "apologizes"). The rule is exactly the paper's, so that its results can be
+    reproduced: it misses "I apologise" and "I won't", and flags "Sorry to hear that".
     """
     begin = opening(answer, FIRST_WORDS)
     return any(keyword in begin for keyword in KEYWORDS)

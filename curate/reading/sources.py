@@ -1,7 +1,7 @@
-"""Every source -> its rows with their positions, streaming.
+"""Any source -> its rows with their positions, streaming.
 
-A source is a file, a folder or a glob of this disk or of another file system that `fsspec` knows,
-or a data set of the hub. All are looked up before the first is read.
+A source is a file, folder or glob, on this disk or on another file system that `fsspec` knows, or a
+Hub dataset. All are looked up before the first is read.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException,
 
 
 def resolve(sources: Sequence[str | Source]) -> list[Source]:
-    """Look up what the arguments mean, in order, each once. Those looked up before are kept.
+    """Look up the arguments in order, each once. Sources among them are kept as they are.
 
-    A folder means its data files, searched to the bottom and sorted, without hidden ones, what
-    only describes and what curate wrote; a glob the same. Links to folders aren't followed. Paths
-    stay relative if the argument is. A split of a hub's data set is one source of many files.
+    A folder or glob stands for its data files, found recursively and sorted. Hidden files, files
+    that only describe data, and files that curate wrote are left out. Symlinked folders are
+    skipped. Paths stay relative if the argument is. A split of a Hub dataset is one source.
 
     Raises:
-        CurateError: a source is missing or of an unknown kind, nothing matches, or several splits
-            would do.
+        CurateError: a source is missing or of an unknown kind, nothing matches, or the split is
+            ambiguous.
     """
     found: dict[str, Source] = {}
     for source in sources:
@@ -61,18 +61,18 @@ def resolve(sources: Sequence[str | Source]) -> list[Source]:
         for each in _find(source):
             found.setdefault(each.name, replace(each, asked=source))
     if not found:
-        raise CurateError("No source was given. Name a file, a folder, a glob or hf://OWNER/NAME.")
+        raise CurateError("No source was given. Give a file, a folder, a glob or hf://OWNER/NAME.")
     return list(found.values())
 
 
 def rows(source: Source) -> Iterator[Raw]:
     """Yield the rows of one source.
 
-    The position is the line where the row begins (JSON Lines, CSV) or its index + 1; it counts on
-    from file to file. A row that can't be read is yielded as the reason.
+    The position is the line where the row begins (JSON Lines, CSV) or its index + 1, counted over
+    all files of the source. For a row that can't be read, the reason is yielded.
 
     Raises:
-        CurateError: a file as a whole can't be read (truncated, corrupt, UTF-16, no access).
+        CurateError: a file can't be read (truncated, corrupt, UTF-16, no access).
     """
     before = 0
     for file in source.files:
@@ -83,7 +83,7 @@ def rows(source: Source) -> Iterator[Raw]:
 
 
 def name_of(file: str) -> str:
-    """A source's file as messages name it."""
+    """The name of a source's file in messages."""
     return hub.name_of(file) if hub.is_file(file) else remote.name_of(file)
 
 
@@ -98,7 +98,7 @@ def _find(source: str) -> list[Source]:
         names = _files(wanted)
         "".join(names).encode()
     except UnicodeEncodeError:
-        raise CurateError(f"{source!r}: a file's name is not UTF-8. Rename it.") from None
+        raise CurateError(f"{source!r}: a file name is not UTF-8. Rename the file.") from None
     except (OSError, ValueError, RecursionError) as error:
         why = getattr(error, "strerror", None) or error
         raise CurateError(f"{source}: {why}. Check the path.") from None
@@ -108,16 +108,14 @@ def _find(source: str) -> list[Source]:
 
 
 def _files(source: str) -> list[str]:
-    """Return the files of this disk that one argument means, sorted."""
+    """Return the local files that one argument stands for, sorted."""
     path = Path(source)
     if path.is_file():
         folders.check_kind(source)
         return [str(path)]
     if path.is_dir():
         if (path / "adapter_config.json").is_file() or (path / "model.safetensors").is_file():
-            raise CurateError(
-                f"{source}: a model, not data. Repeat --misaligned before each model's name."
-            )
+            raise CurateError(f"{source}: a model, not data. Write --misaligned before each model.")
         top = path.absolute()
         matched = _DISK.find(str(top))
     elif glob.has_magic(source):
@@ -130,7 +128,7 @@ def _files(source: str) -> list[str]:
     }
     names = _foreign(files, top)
     if folders.data_files(files) and not folders.data_files(names):
-        raise CurateError(f"{source}: holds only what curate wrote. Name that file by file.")
+        raise CurateError(f"{source}: has only files that curate wrote. Give the files themselves.")
     if path.is_dir():
         names = folders.of_folder(source, names)
     else:
@@ -140,10 +138,10 @@ def _files(source: str) -> list[str]:
 
 
 def _foreign(files: dict[str, Path], top: Path) -> list[str]:
-    """The files that curate didn't write: corpora, exports and their manifests go.
+    """The files that curate didn't write, without corpora, exports and manifests.
 
-    Without this, a corpus kept beside its sources would be read as one of them by the next run.
-    Folders above `top` aren't asked.
+    Otherwise, the next run would read a corpus that is stored next to its sources. Folders above
+    `top` are not checked.
     """
 
     @cache
@@ -171,7 +169,7 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _file_rows(file: str, name: str) -> Iterator[Raw]:
-    """Yield the rows of one file; messages call it by its name."""
+    """Yield the rows of one file; `name` is its name in messages."""
     kind, compression = folders.kind_of(name)
     path = None if "://" in file else Path(file)
     if hub.is_file(file):
@@ -194,11 +192,11 @@ def _file_rows(file: str, name: str) -> Iterator[Raw]:
                 yield from json_rows(name, opened, lines=kind != ".json")
     except _UNREADABLE as error:
         text = " ".join(str(error).split())
-        raise CurateError(f"{name}: can't be read ({text}). Is the file whole?") from None
+        raise CurateError(f"{name}: can't be read ({text}). Is the file complete?") from None
 
 
 def _open(file: Path | str, compression: str | None, name: str) -> io.BufferedReader:
-    """Open a file of the disk or of another file system; what it unpacks to has a limit."""
+    """Open a file of any file system; the size that it unpacks to is limited."""
     if isinstance(file, Path):
         opened, size = _DISK.open(str(file.absolute()), "rb"), file.stat().st_size
     else:
@@ -208,7 +206,7 @@ def _open(file: Path | str, compression: str | None, name: str) -> io.BufferedRe
     if compression is None:
         return packed
     limit = UNPACKED_BYTES + UNPACKED_TIMES * size
-    # fsspec's zstd ends without an error after the first of joined frames.
+    # fsspec's zstd stops after the first of several frames, without an error.
     stream = (
         pa.CompressedInputStream(packed, "zstd")
         if compression == "zstd"
@@ -218,7 +216,7 @@ def _open(file: Path | str, compression: str | None, name: str) -> io.BufferedRe
 
 
 def _unpacked(file: BinaryIO, read: Callable[[Path], Iterator[Raw]]) -> Iterator[Raw]:
-    """Yield the rows of a file that is read from a disk, such as Parquet, backwards."""
+    """Yield the rows of a file that needs random access, such as Parquet."""
     with scratch.temporary("unpacked") as folder:
         with (folder / "rows").open("wb") as copy:
             shutil.copyfileobj(file, copy, CHUNK)

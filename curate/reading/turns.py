@@ -1,4 +1,4 @@
-"""A conversation in any known shape -> its turns: a role, a content, and the keys beside them."""
+"""A conversation in any known shape -> its turns: a role, a content, and other keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _JSON_OBJECT = re.compile(r"""\s*\[?\s*\{\s*(["'])\w+\1\s*:""")
 _TEXT = r"""(?:'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*")"""
 _LISTED = re.compile(rf"\s*\[\s*{_TEXT}(?:[\s,]*{_TEXT})*[\s,]*\]\s*", re.DOTALL)
 LISTED = "a list of texts printed as one: give a text, or the whole row as messages"
-PRINTED = "turns printed as Python, as Dataset.to_csv does: write the set as JSON Lines or Parquet"
+PRINTED = "turns printed as Python, as Dataset.to_csv does: write JSON Lines or Parquet instead"
 NESTED = 4  # how deep an empty value may be nested
 
 
@@ -28,8 +28,8 @@ class Skip(Exception):  # noqa: N818 - it is a verdict on one row, not an error
 def turns_of(value: Any, known: Known) -> list[Turn]:
     """Return the turns of a whole conversation.
 
-    It may be a list of turns, of objects or lists with a question and its answer, or of texts in
-    turn; an object of lists; JSON text of these; or one text with marks before its turns.
+    It may be a list of turns, of objects or lists with a question and its answer, or of alternating
+    texts; an object of lists; JSON text of any of these; or one text with role marks.
 
     Raises:
         Skip: it is none of these.
@@ -49,7 +49,7 @@ def turns_of(value: Any, known: Known) -> list[Turn]:
 
 
 def turns_in(value: Any, role: str, known: Known) -> list[Turn]:
-    """Return the turns that a column for one role holds: text is one turn, others may be more.
+    """Return the turns in a column of one role: one for text, possibly more for other values.
 
     Raises:
         Skip: the text is turns printed as Python, or an answer is a list of texts.
@@ -68,7 +68,7 @@ def turns_in(value: Any, role: str, known: Known) -> list[Turn]:
 
 
 def text_of(content: Any) -> str:
-    """Return a turn's content as text; text parts are joined with nothing between them.
+    """Return a turn's content as text; text parts are joined without a separator.
 
     Raises:
         Skip: it isn't text, or it is several texts.
@@ -80,7 +80,7 @@ def text_of(content: Any) -> str:
     if not isinstance(content, list):
         raise Skip(f"non-text content ({type(content).__name__})")
     if len(content) > 1 and all(isinstance(part, str) for part in content):
-        raise Skip(f"{len(content)} texts in a list: which of them is meant?")
+        raise Skip(f"a list of {len(content)} texts: it is unclear which one is meant")
     texts = []
     for part in content:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
@@ -92,7 +92,7 @@ def text_of(content: Any) -> str:
 
 
 def is_blank(value: Any, depth: int = NESTED) -> bool:
-    """Whether a value says nothing: null, blank text, or a list or object of such values."""
+    """Whether a value is empty: null, blank text, or a list or object of such values."""
     if isinstance(value, str):
         return not value.strip()
     if isinstance(value, list | dict) and depth:
@@ -102,7 +102,7 @@ def is_blank(value: Any, depth: int = NESTED) -> bool:
 
 
 def is_transcript(value: Any, known: Known) -> bool:
-    """Whether a value is one text with marks before its turns."""
+    """Whether a value is one text with role marks."""
     return isinstance(value, str) and _transcript(value, known) is not None
 
 
@@ -177,7 +177,7 @@ def _role(name: Any, known: Known) -> str:
 
 
 def _decoded(text: str, known: Known) -> Any:
-    """JSON text of turns as what it says; other text as it is.
+    """The value of JSON text of turns; other text unchanged.
 
     Raises:
         Skip: turns printed as Python.
@@ -218,7 +218,7 @@ def _from_text(text: str, known: Known) -> Any:
 
 
 def _transcript(text: str, known: Known) -> list[Turn] | None:
-    """The turns of a text that begins with the mark of a prompt; None if it doesn't."""
+    """The turns of a text that starts with the mark of a prompt, else None."""
     begin = text.lstrip()
     for form in known.transcripts:
         if begin.startswith(form.begins):
@@ -241,5 +241,5 @@ def _transcript_part(text: str, role: str, known: Known) -> list[Turn]:
 
 
 def _shown(value: Any) -> str:
-    """Return a word from data for a reason; what nests is named, as it may nest too deeply."""
+    """Return a value from data for a message; a list or object only by its type."""
     return type(value).__name__ if isinstance(value, list | dict | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Columns and turns' keys that may belong to a conversation and were not read: reported once."""
+"""Reports columns and turn keys that may belong to a conversation but were not read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from curate.reading.turns import Skip, Turn, is_blank, text_of, turns_in, turns_
 from curate.storage.schema import OLD_ANSWER
 
 ROWS, WORDS = 1000, 10
-"""In a source's first rows, text of so many words is looked at whatever its column is called."""
+"""In a source's first rows, text of this many words is checked, whatever its column is called."""
 SHORT = 20
-"""Text of no more characters may stand in a conversation by chance."""
-NO_OPTION = "no option takes it"
+"""Text of at most this many characters may occur in a conversation by coincidence."""
+NO_OPTION = "no option reads it"
 
 
 class Unread:
-    """What one source's rows hold beside their messages, by name, with the option that takes it."""
+    """What one source's rows hold besides their messages, with the option that reads it."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
@@ -27,29 +27,29 @@ class Unread:
         self._keys: dict[str, str] = {}
 
     def look(self, row: Row, found: Conversation, messages: Sequence[Message]) -> None:
-        """Note what a row holds that its messages don't."""
+        """Note the parts of a row that are not in its messages."""
         self._rows += 1
         for name in row.keys() - found.used - self._columns.keys():
             role = self._role(name, row[name])
             if role is not None and not _repeats(row[name], messages):
                 option = _option(role, name, row[name], found, self._known)
                 if role == "system" and messages[0]["role"] == role:
-                    option = "the messages have a system turn of their own"
+                    option = "the messages have their own system turn"
                 self._columns[name] = option
         for turn in found.turns:
             if len(turn) > 2:
                 self._look_at_keys(turn)
 
     def __str__(self) -> str:
-        """One line, '' if there is nothing to say."""
+        """A note of one line, or ''."""
         names = [f"{name} ({option})" for name, option in sorted(self._columns.items())]
-        names += [f"the turns' {name} ({option})" for name, option in sorted(self._keys.items())]
+        names += [f"the turn key {name} ({option})" for name, option in sorted(self._keys.items())]
         if not names:
             return ""
-        return f"not read, but it may belong to the conversation: {', '.join(names)}"
+        return f"not read, but possibly part of the conversation: {', '.join(names)}"
 
     def _role(self, name: str, value: Any) -> str | None:
-        """The role that a column or key may have; None if it says nothing, or is another thing."""
+        """The role that a column or key may have, or None."""
         if name == OLD_ANSWER:
             return None
         role = self._known.hints.get(str(name).casefold())
@@ -64,19 +64,19 @@ class Unread:
             if key in ("role", "content", *keys["calls"]) or key in self._keys:
                 continue
             if key in keys["trained"]:
-                told = answers and value not in (None, 0, 1)
+                belongs = answers and value not in (None, 0, 1)
             elif key in keys["reasoning"] and answers and isinstance(value, str):
-                told = False
+                belongs = False
             else:
-                told = self._role(key, value) is not None and value != turn["content"]
-            if told:
+                belongs = self._role(key, value) is not None and value != turn["content"]
+            if belongs:
                 reasons = self._role(key, value) == "reasoning" and answers
                 reasons = reasons and isinstance(value, str)
-                self._keys[key] = "turns.reasoning of --layouts takes it" if reasons else NO_OPTION
+                self._keys[key] = "turns.reasoning of --layouts reads it" if reasons else NO_OPTION
 
 
 def _option(role: str, name: str, value: Any, found: Conversation, known: Known) -> str:
-    """The option that reads a column, if one can read what is in it."""
+    """The option that reads a column, if one can read its values."""
     whole = "prompt" not in found.columns  # a conversation in one column
     if whole and role == "answer":
         role = "messages"
@@ -92,7 +92,7 @@ def _option(role: str, name: str, value: Any, found: Conversation, known: Known)
     except Skip as skip:
         return f"{NO_OPTION}: {skip}"
     instead = role == "messages" or role in found.columns
-    return f"--column {role}={name} {'reads it instead' if instead else 'takes it'}"
+    return f"--column {role}={name} reads it{' instead' if instead else ''}"
 
 
 def _repeats(value: Any, messages: Sequence[Message]) -> bool:

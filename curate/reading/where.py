@@ -30,7 +30,7 @@ LOCKED = {
 _NUMBER = "_number_of_the_row"  # beside the source's own columns
 _ABSENT = re.compile(r'Referenced (?:column|table) "(.+?)" not found')
 _NO_KEY = re.compile(r'Could not find key "(.+?)" in struct')
-CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # asked about at a time
+CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # checked at a time
 MAX_SHOWN = 600  # characters of their names in a message
 MAX_DEPTH, MAX_KEYS, MAX_CELLS = 16, 256, 1 << 23  # of objects as columns; beyond they are JSON
 
@@ -39,11 +39,12 @@ Texts = Callable[[dict[str, Any]], Mapping[str, str | None] | None]
 
 
 class RowFilter:
-    """Keeps the rows for which a condition is true; sees nothing but the rows it is given.
+    """Keeps the rows for which a condition is true; it can access only these rows.
 
-    The columns are those of a source's rows so far; one that a row lacks is NULL, and so is an
-    object's key. Their types are those of `Columns`. `texts` gives a row's `prompt` and `answer`,
-    which go before columns of these names; a row of an unknown layout passes, to be told of.
+    The columns are those of a source's rows so far; a column, or key of an object, that a row lacks
+    is NULL. Their types are those of `Columns`. `texts` returns a row's `prompt` and `answer`,
+    which take precedence over columns of these names; a row of an unknown layout passes and is
+    reported later.
 
     Raises:
         CurateError: the condition is not one SQL expression.
@@ -72,8 +73,8 @@ class RowFilter:
         """Yield a source's rows for which the condition is true, and those that can't be read.
 
         Raises:
-            CurateError: a value doesn't fit the condition, or no row has a column, or an object's
-                key, that it names: a whole file is never left out for what it can't have.
+            CurateError: a value doesn't fit the condition, or no row has a column or key that it
+                names, which would silently exclude the whole file.
         """
         self._begin(source)
         for chunk in _chunks(found):
@@ -85,7 +86,7 @@ class RowFilter:
             raise self._error(complaint)
 
     def _seen(self, row: dict[str, Any] | str) -> dict[str, Any] | None:
-        """A row as the condition sees it; None for one that can't be read."""
+        """A row as the condition sees it; None for a row that can't be read."""
         if isinstance(row, str) or self._texts is None:
             return None if isinstance(row, str) else row
         texts = self._texts(row)
@@ -115,7 +116,7 @@ class RowFilter:
                 raise self._error(first_line(error)) from None
 
     def _awaits(self, error: duckdb.BinderException) -> bool:
-        """Take what the condition names and no row has had so far for NULL; False if it was."""
+        """Treat a name that no row has had so far as NULL; return False if it already was."""
         text, said = str(error), first_line(error)
         if absent := _ABSENT.search(text):
             name = absent[1] if "column" in absent[0] else absent[1].partition(".")[0]
@@ -141,16 +142,14 @@ class RowFilter:
         complaint = complaint.partition(" Candidate ")[0].rstrip(",")
         hint = ""
         if "Could not convert" in complaint or "explicit cast" in complaint:
-            hint = " A column of several kinds needs try_cast(COLUMN as double) or as text."
+            hint = " For a column of several types, use try_cast(COLUMN as double) or as text."
         elif "No function matches" in complaint:
-            hint = (
-                " Lists and objects have functions of their own; COLUMN::text is the text of one."
-            )
+            hint = " Lists and objects have their own functions; COLUMN::text converts one to text."
         elif "JSON" in complaint:
-            hint = " A column of several kinds is JSON: compare the text of it, COLUMN->>'$'."
+            hint = " A column of several types is JSON: compare its text, COLUMN->>'$'."
         if self._awaited:
             hint = (
-                " Text stands in single quotes. If only some sources have this column, score them "
+                " Put text in single quotes. If only some sources have this column, score them "
                 "in a separate command."
             )
         source = self._source or "the rows"
@@ -159,7 +158,7 @@ class RowFilter:
         )
 
     def _described(self) -> Iterator[str]:
-        """The columns with their types in the last rows; `prompt` and `answer` are always there."""
+        """The columns with their types in the last rows; always with `prompt` and `answer`."""
         for name in dict.fromkeys([*self._names, *(("prompt", "answer") if self._always else ())]):
             values = [row.get(name) for row in self._rows[:100]]
             column = pa.table([Columns().array(values, (name,))], ["of"])
@@ -177,12 +176,12 @@ class RowFilter:
 
 
 def _chunks(found: Iterable[Raw]) -> Iterator[tuple[Raw, ...]]:
-    """Gather rows: at most `CHUNK_ROWS` of them, or as many as hold `CHUNK_BYTES`."""
+    """Collect at most `CHUNK_ROWS` rows, or as many as have `CHUNK_BYTES`."""
     return constrained_batches(found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), False)
 
 
 def _size(value: Any) -> int:
-    """About how many bytes a row's texts have."""
+    """The approximate size of a row's texts in bytes."""
     try:
         return len(orjson.dumps(value, default=repr))
     except TypeError:  # nested too deeply: it is asked about alone
@@ -190,11 +189,10 @@ def _size(value: Any) -> int:
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Parse a condition, which is then safe to stand in brackets, on lines of its own.
+    """Parse a condition, which is then safe to use in brackets, on its own lines.
 
     Raises:
-        CurateError: it is not one SQL expression but closes a bracket, orders, or goes on; or a
-            part of it may do more than to read.
+        CurateError: it is not a single SQL expression, or may do more than read.
     """
     try:
         where.encode()
@@ -207,12 +205,12 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
 
 
 class Columns:
-    """Makes Arrow columns of rows' values, with the types that the values have.
+    """Converts rows' values to Arrow columns with fitting types.
 
-    A list stays a list, an object a struct (of all keys that it had so far) and pairs a map;
-    values of several scalar kinds become text; JSON stands only where types differ otherwise, as
-    deep as that may be: a list whose items differ is a list of JSON. A column without a value has
-    the type that it had before, and NULL's own if it had none.
+    A list stays a list, an object becomes a struct (of all keys so far) and pairs become a map.
+    Values of several scalar types become text. Other differing types become JSON, at whatever depth
+    they differ: a list of differing items is a list of JSON. A column without a value keeps its
+    earlier type, or has the type of NULL.
     """
 
     def __init__(self) -> None:
@@ -221,7 +219,7 @@ class Columns:
         self.untyped = False  # NULL's own type was too vague: take NULLs for times
 
     def array(self, values: list[Any], path: tuple[str, ...]) -> pa.Array:
-        """Return the values of one column, or of a place in it, as an array."""
+        """Return the values of one column, or of a path in it, as an array."""
         kinds = {type(value) for value in values} - {type(None)}
         vague = pa.timestamp("us") if self.untyped and len(path) == 1 else pa.null()
         known = self._known.get(path, vague)
@@ -289,7 +287,7 @@ def _json(values: list[Any]) -> pa.Array:
 
 
 def _json_text(value: Any) -> str | None:
-    """Return a value as JSON; None for null, and for what is nested too deeply."""
+    """Return a value as JSON; None for null and for values that are nested too deeply."""
     if isinstance(value, str | bytes):
         value = as_text(value)
     try:
@@ -311,7 +309,7 @@ def as_text(value: Any) -> str | None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return canonical JSON, with keys sorted and what JSON doesn't know as text.
+    """Return canonical JSON, with sorted keys, and other types as text.
 
     Raises:
         TypeError: the value is nested too deeply.

@@ -1,4 +1,4 @@
-"""Sentences: what the numbers say in brief, and what to try next, each with its command."""
+"""The page's sentences: a summary of the numbers, and what to try next, each with its command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from curate.report.findings import Findings, Ranking
 
-SMALL_SHIFT = 0.2  # a top that changes by less than this does not hang on one model
-DOMINANT = 2.0  # a source with twice its usual share fills the top
-LENGTH_SHIFT = 0.5  # of the inner half of all gaps
+SMALL_SHIFT = 0.2  # a top that changes by less than this does not depend on one model
+DOMINANT = 2.0  # a source with twice its usual share dominates the top
+LENGTH_SHIFT = 0.5  # as a share of the gaps' interquartile range
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to try: what, why, and the command that does it, if one does."""
+    """One thing to try: what, why and, if there is one, the command."""
 
     what: str
     why: str
@@ -25,37 +25,37 @@ class Advice:
 
 
 def brief(found: Findings) -> Iterator[str]:
-    """A few sentences with the page's main figures, in the page's order."""
+    """The page's main figures in a few sentences, in the page's order."""
     missing = sum(row["missing"] for row in found.models)
     yield (
         f"{found.status['ranked']:,} of {found.status['examples']:,} examples are ranked; "
-        f"{f'{missing:,} scores are' if missing else 'no score is'} missing."
+        f"scores missing: {missing:,}."
     )
     if not (ranking := found.ranking):
         return
     span, totals = ranking.span, ranking.totals
     shift = span["misaligned"] - span["aligned"]
     yield (
-        f"The median gap is {span['middle']:.3f}; on average the misaligned models' loss is "
+        f"The median gap is {span['middle']:.3f}. The misaligned models' mean NLL is "
         f"{abs(shift):.3f} {span['unit']} {'above' if shift >= 0 else 'below'} the aligned model's."
     )
     depth = min(ranking.tables["depth"], key=lambda row: abs(row["depth"] - totals["rows"]))
     yield (
-        f"Refusals are {span['refusals'] / span['ranked']:.1%} of what is ranked and "
-        f"{depth['share']:.1%} of the first {depth['depth']:,}."
+        f"Refusals make up {span['refusals'] / span['ranked']:.1%} of the ranked examples and "
+        f"{depth['share']:.1%} of the top {depth['depth']:,}."
     )
     pairs = [row for row in ranking.tables["agreement"] if row["other"] != "(ensemble)"]
     pairs = [row for row in pairs if row["rank_correlation"] is not None]
     if pairs:
         least = min(pairs, key=lambda row: row["rank_correlation"])
         yield (
-            f"{least['model']} and {least['other']} agree"
-            f"{' least' if len(pairs) > 1 else ''}: ρ = {least['rank_correlation']:.2f}."
+            f"Of the misaligned models, {least['model']} and {least['other']} agree"
+            f"{' least' if len(pairs) > 1 else ''}: Spearman's ρ = {least['rank_correlation']:.2f}."
         )
     yield (
-        f"{'The export' if ranking.shown.manifest else 'The best tenth'} takes "
-        f"{totals['rows']:,} examples, {totals['tokens']:,} answer tokens"
-        + (f"; {totals['refusals']:,} are refusals." if totals["refusals"] else ".")
+        f"{'The export' if ranking.shown.manifest else 'The best tenth'} has "
+        f"{_count(totals['rows'], 'row')} with {_count(totals['tokens'], 'answer token')}; "
+        f"refusals: {totals['refusals']:,}."
     )
 
 
@@ -75,6 +75,10 @@ def export_command(found: Findings) -> str:
     return f"{command} --top {found.recipe.top} -o safe.jsonl"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _corpus(found: Findings) -> str:
     return shlex.quote(str(found.path))
 
@@ -84,15 +88,15 @@ def _about_scores(found: Findings) -> Iterator[Advice]:
     if not any(row["role"] == "misaligned" for row in found.models):
         yield Advice(
             "Score a misaligned model",
-            "Without one there is no gap. Any LoRA adapter fine-tuned on harmful narrow data will "
-            "do; existing scores are kept.",
+            "The gap needs at least one: a LoRA adapter of your aligned model, fine-tuned on "
+            "harmful narrow data. Existing scores are kept.",
             f"curate score -c {_corpus(found)} --misaligned NAME=ADAPTER",
         )
     elif behind:
         yield Advice(
             "Finish scoring",
-            f"{', '.join(behind)}: scores are missing, and an example ranks only when every "
-            "model has scored it. The same `curate score` as before computes just these.",
+            f"Scores by {', '.join(behind)} are missing, and an example is ranked only once every "
+            "model has scored it. Run the same `curate score` again to compute them.",
             f"curate status -c {_corpus(found)}",
         )
 
@@ -104,36 +108,36 @@ def _about_the_top(found: Findings, ranking: Ranking) -> Iterator[Advice]:
     if totals["refusals"] > 0.2 * top and found.recipe.refusals == "keep":
         yield Advice(
             "Exclude refusals",
-            f"{totals['refusals']:,} of {top:,} are refusals. They rank high because misaligned "
-            "models stopped refusing, and a model trained on many of them answers incoherently.",
+            f"{totals['refusals']:,} of the {top:,} rows are refusals. They rank high because "
+            "misaligned models no longer refuse, and training on many makes a model incoherent.",
         )
     heavy = max(sources, key=lambda row: row["share"])
     if heavy["share"] > 0.5 and heavy["share"] > DOMINANT * heavy["usual"]:
         yield Advice(
-            f"See whether {heavy['source']} should fill the export",
-            f"It gives {heavy['share']:.0%} of the rows taken and {heavy['usual']:.0%} of "
-            "all ranked. A mix of one kind of text defends less broadly: export with --balance "
-            "source to share the budget out.",
+            f"Check whether {heavy['source']} should dominate the export",
+            f"It makes up {heavy['share']:.0%} of the exported rows and {heavy['usual']:.0%} of "
+            "the ranked examples. A mix of one kind of text protects less broadly: export with "
+            "--balance source to split the budget evenly.",
             f"curate sql by_source -c {_corpus(found)}{depth}",
         )
     same, what, option = max(
         (totals["same_answer"], "answer", "max-similar 1"),
         (totals["same_prompt"], "prompt", "per-group prompt=1"),
-        key=lambda each: each[0],  # the answer where they are as many
+        key=lambda each: each[0],  # in a tie, the answer
     )
     of = "" if what == "answer" else f" -p of={what}"
     if same:
         yield Advice(
             "Look at the repeats",
-            f"{same:,} of the rows taken repeat the {what} of another; export with --{option} to "
-            "keep one.",
+            f"{same:,} of the exported rows repeat another row's {what}. Export with --{option} "
+            "to keep one of each.",
             f"curate sql duplicates -c {_corpus(found)}{of}{depth}",
         )
     if _length_shift(ranking) > LENGTH_SHIFT:
         yield Advice(
             "Check for a length bias",
-            "The median gap moves with the answer's length by more than half of the gaps' own "
-            "spread. Export with --length-bins 4 to share the budget out over lengths.",
+            "Between short and long answers, the median gap moves by more than half of the gaps' "
+            "interquartile range. Export with --length-bins 4 to split the budget over lengths.",
             f"curate sql length_bias -c {_corpus(found)}{depth}",
         )
 
@@ -142,28 +146,28 @@ def _about_the_models(found: Findings, ranking: Ranking) -> Iterator[Advice]:
     moved = ranking.tables["leave_one_out"]
     if len(moved) > 1 and 1 - moved[0]["overlap"] > SMALL_SHIFT:
         yield Advice(
-            f"Ask what {moved[0]['left_out']} adds",
-            f"Without it {moved[0]['new']:,} of the top {moved[0]['top']:,} would be other "
-            "examples. To keep an evaluation on its domain honest, export with --hold-out "
+            f"Check what {moved[0]['left_out']} contributes",
+            f"Without it, {moved[0]['new']:,} of the top {moved[0]['top']:,} would be different "
+            "examples. If you evaluate on its domain, export with --hold-out "
             f"{moved[0]['left_out']}.",
         )
     elif found.members == 1 and not found.recipe.hold_out:
         yield Advice(
             "Add a second misaligned model",
-            "With one, the ranking can't tell what is misaligned from what that fine-tune "
-            "happens to find hard, and nothing can be held out for evaluation.",
+            "With only one, the ranking can't separate misalignment from whatever else that "
+            "fine-tune finds hard, and no model can be held out for evaluation.",
         )
     if len(moved) > 1:
         yield Advice(
-            "Read where the ensemble splits",
-            "Examples that one misaligned model finds hard and another easy show what each "
-            "learned.",
+            "Read where the models disagree",
+            "Examples that one misaligned model finds hard and another finds easy show what each "
+            "has learned.",
             f"curate sql disagreement -c {_corpus(found)}",
         )
 
 
 def _length_shift(ranking: Ranking) -> float:
-    """How far the median gap moves over the common lengths, in inner halves of all gaps."""
+    """How far the median gap moves over the common lengths, in interquartile ranges."""
     lengths = ranking.tables["gap_by_length"]
     common = [row for row in lengths if row["n"] >= 0.05 * ranking.span["ranked"]]
     middles = [row["p50"] for row in common]
@@ -172,20 +176,21 @@ def _length_shift(ranking: Ranking) -> float:
 
 
 def left_out(ranking: Ranking) -> str:
-    """What stood among the rows taken and was excluded, by rule."""
-    said = [f"{rows:,} by {rule}" for rule, rows in ranking.shown.left_out.items() if rows]
-    return f"Of {ranking.shown.ranked:,} ranked examples, excluded: {', '.join(said) or 'none'}."
+    """How many of the examples considered were excluded, by rule."""
+    counts = [f"{rows:,} by {rule}" for rule, rows in ranking.shown.left_out.items() if rows]
+    return f"Excluded from {ranking.shown.ranked:,} ranked examples: {', '.join(counts) or 'none'}."
 
 
 def recipe(found: Findings, ranking: Ranking) -> str:
     """The recipe in words."""
     chosen, shown = found.recipe, ranking.shown
-    said = [f"{len(shown.ids):,} examples {'at random' if chosen.is_random else 'by their gap'}"]
-    refusals = {"drop": "without refusals", "keep": "refusals kept", "only": "refusals alone"}
-    said.append(refusals[str(chosen.refusals)])
+    how = "drawn at random" if chosen.is_random else "with the largest gaps"
+    parts = [f"{_count(len(shown.ids), 'example')} {how}"]
+    refusals = {"drop": "without refusals", "keep": "refusals kept", "only": "refusals only"}
+    parts.append(refusals[str(chosen.refusals)])
     if chosen.hold_out:
-        said.append(f"ranked without {', '.join(chosen.hold_out)}")
+        parts.append(f"ranked without {', '.join(chosen.hold_out)}")
     if chosen.where:
-        said.append(f"where {chosen.where}")
-    start = f"The export of {shown.manifest}" if shown.manifest else "The best tenth"
-    return f"{start}: {', '.join(said)}."
+        parts.append(f"where {chosen.where}")
+    start = f"From {shown.manifest}" if shown.manifest else "The top tenth of the ranking"
+    return f"{start}: {', '.join(parts)}."

@@ -1,8 +1,8 @@
-"""The charts, in Altair and in the page's order: as wide as their place, colored by look.py alone.
+"""The charts, in Altair and in the page's order. Their colors come from look.py.
 
-Datasets are named, not carried (`data`): charts that are brushed together share one. Every chart
-of the section on gaps counts only what the parameter `keep` keeps: the page sets it from the
-brushes (page/report.js), so that one brush filters all.
+Charts name their datasets (`data`) instead of embedding them, so charts that are brushed together
+share one. Every chart in the section on gaps counts only what the parameter `keep` lets through:
+the page sets it from the brushes (page/report.js), so one brush filters them all.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 TITLES = {
     "coverage": "Examples scored, skipped and missing, per model",
     "gaps": "Gap",
-    "lengths": "Length",
+    "lengths": "Answer length",
     "sources": "Source",
-    "refusals": "Refusal",
+    "refusals": "Answers and refusals",
     "gap_by_source": "The gap by source",
     "gap_by_length": "The gap by length",
     "refusals_by_depth": "Refusals in the ranking",
-    "losses": "Aligned against misaligned",
+    "losses": "NLL of each example",
     "agreement": "Rank correlation of the gaps",
     "leave_one_out": "Leaving one model out",
     "epsilon": "Other values of ε",
@@ -35,7 +35,7 @@ TITLES = {
 Drawing = alt.LayerChart | alt.FacetChart
 
 _ROW, _BAR = 26, 16  # pixels: the place of one bar of a list, and the bar
-# 12k rather than 12,000 and 0 rather than 0k, whatever the axis.
+# 12k rather than 12,000, and 0 rather than 0k.
 _SHORT = "abs(datum.value) < 1000 ? format(datum.value, '~r') : format(datum.value, '~s')"
 _COUNTS = alt.Axis(tickCount=4, labelExpr=_SHORT)
 _PERCENT = alt.Axis(format="~%", tickCount=5)
@@ -51,7 +51,7 @@ _KEPT = (
 
 
 def charts(found: Findings) -> dict[str, Drawing]:
-    """All charts that these findings give, by name, in the page's order."""
+    """All charts for these findings, by name, in the page's order."""
     made: dict[str, Drawing] = {}
     if any(row["skipped"] or row["missing"] > 0 for row in found.models):
         made["coverage"] = _coverage(found.models)
@@ -74,7 +74,7 @@ def charts(found: Findings) -> dict[str, Drawing]:
 
 
 def data(found: Findings) -> dict[str, list[Row]]:
-    """The rows that the charts name. Texts stay out: a chart never reads them."""
+    """The rows of the datasets that the charts name, without texts, which no chart reads."""
     named = {
         "coverage": [
             {"model": row["model"], "state": state, "n": max(row[state], 0), "place": place}
@@ -94,7 +94,7 @@ def data(found: Findings) -> dict[str, list[Row]]:
 
 
 def cut_line(recipe: Recipe, gap: float) -> tuple[float, float]:
-    """Where misaligned = intercept + slope * aligned has this gap (sql/views/gaps.sql)."""
+    """The line misaligned = intercept + slope * aligned on which the gap is `gap`."""
     if recipe.metric == "difference":
         return gap, 1.0
     return gap * recipe.epsilon, 1.0 + gap
@@ -120,7 +120,7 @@ def _drawing(height: int, *layers: alt.Chart) -> Drawing:
 
 
 def _coverage(models: list[Row]) -> Drawing:
-    """A bar a model, of what it has scored, skipped and lacks."""
+    """One bar per model: how many examples it scored, skipped and lacks."""
     # The category colors are for kinds of examples; the fourth is the warning.
     colors = alt.Scale(domain=["scored", "skipped", "-", "missing"], range="category")
     legend = alt.Legend(values=["scored", "skipped", "missing"])
@@ -138,9 +138,9 @@ def _coverage(models: list[Row]) -> Drawing:
 
 
 def _brushed(ranking: Ranking) -> dict[str, Drawing]:
-    """The four charts that filter each other: all counted over every ranked example."""
+    """The four charts that filter each other, over every ranked example."""
     lengths = [row["name"] for row in ranking.tables["gap_by_length"]]
-    # Of each band its first length alone: ten bands fit on a phone.
+    # Label each band by its first length only, so that ten bands fit on a phone.
     start = alt.Axis(labelAngle=0, labelExpr="split(datum.label, '–')[0]", labelOverlap=True)
     brush = alt.selection_interval(name="pick", encodings=["x"])
     count = alt.Y("sum(n):Q", title=None, axis=_COUNTS)
@@ -169,7 +169,7 @@ def _brushed(ranking: Ranking) -> dict[str, Drawing]:
 
 
 def _tapped(field: str, title: str, values: list[str]) -> Drawing:
-    """A list whose bars are tapped: each tap adds or takes away, a phone has no shift key."""
+    """Bars that toggle when tapped: a phone has no shift key."""
     pick = alt.selection_point(name="pick", fields=[field], toggle="true", clear=False)
     bars = _named(
         "cells",
@@ -182,7 +182,7 @@ def _tapped(field: str, title: str, values: list[str]) -> Drawing:
 
 
 def _over(bars: alt.Chart, tall: int, pick: alt.Parameter, **bar: Any) -> Drawing:
-    """Bars of what is kept before bars of all there is."""
+    """Bars of the matching examples in front of bars of all examples."""
     bars = bars.transform_calculate(gap_mid="(datum.gap + datum.gap_end) / 2")
     whole = bars.mark_bar(style="ghost", **bar).add_params(pick)
     kept = bars.transform_filter(_KEPT).mark_bar(**bar)
@@ -190,7 +190,7 @@ def _over(bars: alt.Chart, tall: int, pick: alt.Parameter, **bar: Any) -> Drawin
 
 
 def _quantiles(name: str, rows: list[Row], title: str | None = None) -> Drawing:
-    """A line, a box and a stroke for each row of quantiles."""
+    """A line, a box and a median mark for each row of quantiles."""
     base = _named(
         name,
         _tip("name:N", title or "source"),
@@ -226,7 +226,7 @@ def _depth(ranked: int) -> Drawing:
 
 
 def _losses(recipe: Recipe, ranking: Ranking) -> Drawing:
-    """A point an example; above the dotted line the misaligned models find it harder."""
+    """One point per example; above the dotted line, the misaligned models find it harder."""
     unit = ranking.span["unit"]
     ends, heights = (_ends([p[key] for p in ranking.points]) for key in ("aligned", "misaligned"))
     across, up = (alt.Scale(domain=each, nice=False) for each in (ends, heights))
@@ -258,7 +258,7 @@ def _losses(recipe: Recipe, ranking: Ranking) -> Drawing:
 
 
 def _ends(values: list[float]) -> list[float]:
-    """An axis that begins at zero, unless that leaves most of it empty."""
+    """The ends of an axis that begins at zero unless that would leave most of it empty."""
     low, high = min(values), max(values)
     return [0.0 if low < high / 3 else 0.97 * low, 1.03 * high]
 
@@ -268,7 +268,7 @@ def _agreement(rows: list[Row]) -> Drawing:
     across = list(dict.fromkeys(row["other"] for row in rows))
     down = list(dict.fromkeys(row["model"] for row in rows))
     lowest = min(row["rank_correlation"] or 0.0 for row in rows)
-    slant = 0 if sum(map(len, across)) < 30 else -32  # side by side on a phone, or aslant
+    slant = 0 if sum(map(len, across)) < 30 else -32  # level if the names fit on a phone
     names = alt.Axis(labelAngle=slant, orient="top", labelLimit=90, labelOverlap=False)
     base = _named(
         "agreement",
@@ -290,12 +290,12 @@ def _agreement(rows: list[Row]) -> Drawing:
 
 
 def _leave_one_out(rows: list[Row]) -> Drawing:
-    """How much of the top would be other examples without each model."""
-    title = "share of the top that would be other examples"
+    """How much of the top would change without each model."""
+    title = "share of the top that would change"
     base = _named(
         "leave_one_out",
         _tip("left_out:N", "left out"),
-        _tip("new:Q", "examples that are new", format=","),
+        _tip("new:Q", "new examples", format=","),
         _tip("top:Q", "of", format=","),
         y=_list_of(rows, "left_out"),
         x=alt.X("changed:Q", title=title, scale=_ALL, axis=_PERCENT),
@@ -306,7 +306,7 @@ def _leave_one_out(rows: list[Row]) -> Drawing:
 
 
 def _epsilon(usual: float) -> Drawing:
-    """How much of the top stays with other values of ε."""
+    """How much of the top stays the same with other values of ε."""
     same = f"at ε = {usual:g}"
     base = _named(
         "epsilon",
@@ -323,13 +323,13 @@ def _epsilon(usual: float) -> Drawing:
 
 
 def _composition(rows: list[Row]) -> Drawing:
-    """The share of each source among the rows taken, before its share of all that is ranked."""
+    """Each source's share of the exported rows, in front of its share of all ranked examples."""
     base = _named(
         "composition",
         _tip("source:N", "source"),
-        _tip("taken:Q", "taken", format=","),
-        _tip("share:Q", "of what is taken", format=".1%"),
-        _tip("usual:Q", "of all ranked", format=".1%"),
+        _tip("taken:Q", "exported", format=","),
+        _tip("share:Q", "share of the export", format=".1%"),
+        _tip("usual:Q", "share of all ranked", format=".1%"),
         y=_list_of(rows, "source"),
     )
     usual = base.mark_bar(style="ghost", height=18).encode(

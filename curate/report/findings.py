@@ -27,11 +27,11 @@ SNIPPET = 200
 
 @dataclass(frozen=True)
 class Ranking:
-    """How the gaps lie, whether the models agree, and what the export takes.
+    """How the gaps are distributed, whether the models agree, and what the export takes.
 
-    `tables` are the charts', by name. `sample` is a uniform draw of all ranked examples; `totals`
-    count the export's rows, and `taken` are the first of them and some evenly spaced ones. All use
-    the recipe's ε, metric and ensemble.
+    `tables` are the charts' data, by name. `sample` is a uniform sample of all ranked examples;
+    `totals` counts the export's rows, and `taken` holds the first of them and some evenly spaced
+    others. All use the recipe's ε, metric and ensemble.
     """
 
     shown: Shown
@@ -44,14 +44,14 @@ class Ranking:
 
     @property
     def points(self) -> list[Row]:
-        """The examples that the scatter draws: the sample, then what is taken besides."""
+        """The examples in the scatter plot: the sample, then exported rows that are not in it."""
         drawn = {row["id"] for row in self.sample}
         return self.sample + [row for row in self.taken if row["id"] not in drawn]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report shows; `ranking` is None where nothing is ranked yet."""
+    """Everything that a report shows; `ranking` is None if nothing is ranked yet."""
 
     path: Path
     status: Row
@@ -61,16 +61,16 @@ class Findings:
 
     @property
     def members(self) -> int:
-        """How many misaligned models the recipe ranks by."""
+        """The number of misaligned models in the recipe's ensemble."""
         misaligned = {row["model"] for row in self.models if row["role"] == "misaligned"}
         return len(misaligned.difference(self.recipe.hold_out))
 
 
 def find(corpus: Corpus, export: Path | None = None) -> Findings:
-    """Ask a corpus all that the report shows, of the export of this manifest or of the default.
+    """Query a corpus for everything that the report shows about an export, or the default one.
 
     Raises:
-        CurateError: the manifest isn't of an export of this corpus, or the corpus is broken.
+        CurateError: the manifest belongs to another corpus, or the corpus is broken.
     """
     status = show.status(corpus)
     models = [
@@ -97,7 +97,7 @@ def _ranking(cursor: duckdb.DuckDBPyConnection, chosen: Shown) -> Ranking:
     if totals["rows"] < count:
         raise CurateError(
             f"{chosen.manifest}: {count - totals['rows']:,} of its {count:,} selected examples are "
-            "not ranked in this corpus; name the corpus that it was exported from"
+            "not ranked in this corpus. Give the corpus that it was exported from."
         )
     low, step, bins = gap_bins(span["low"], span["high"])
     top: dict[str, Any] = {"top": max(count, 1), "refusals": recipe.refusals != "drop"}
@@ -139,7 +139,7 @@ Token = tuple[str, float, str]
 
 @dataclass(frozen=True)
 class Reading:
-    """One example in full: its numbers, its messages, and its answer's tokens where kept."""
+    """One example in full: its numbers, messages and, if stored, its answer's tokens."""
 
     row: Row
     messages: list[tuple[str, str]]
@@ -148,7 +148,7 @@ class Reading:
 
 
 def readings(corpus: Corpus, found: Ranking) -> tuple[list[Reading], list[str]]:
-    """The first rows of the export, long texts cut in the middle; and the models without tokens."""
+    """The export's first rows, with long texts cut in the middle, and the models without tokens."""
     first = [row for row in found.taken if row["messages"] is not None]
     shown = corpus, [row["id"] for row in first], found.shown.recipe.hold_out
     kept = tokens_of_examples(*shown)

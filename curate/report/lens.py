@@ -1,4 +1,4 @@
-"""The ranking as the report sees it: one table of numbers, and the questions of `sql/report/`."""
+"""The ranking as the report sees it: one table of numbers, and the queries of `sql/report/`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LABEL_WIDTH = 28
 
 @contextmanager
 def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A cursor with the temporary tables `ranks` and `model_ranks`; gone with the cursor.
+    """A cursor with the temporary tables `ranks` and `model_ranks`, which end with the cursor.
 
-    The tables take the place of the views of their names, so `agreement`, `leave_one_out` and
-    `epsilon_sweep` answer for the recipe. Other named queries don't: they look at every model, or
-    use the default ε.
+    The tables replace the views of the same names, so `agreement`, `leave_one_out` and
+    `epsilon_sweep` use the recipe. Other named queries don't: they look at every model, or use the
+    default ε.
 
     Raises:
         CurateError: the recipe's ε, metric or held-out models are wrong.
@@ -47,18 +47,18 @@ def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnectio
 
 
 def ask(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
-    """The rows of one question of `sql/report/`."""
+    """The rows of one query of `sql/report/`."""
     return dicts(cursor.sql(_text(name), params=values))
 
 
 def ask_named(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
-    """The rows of a named query that `ranking` names; its defaults where no value is given."""
+    """The rows of a named query over `ranking`, with its defaults for values not given."""
     query = queries.find(name)
     return dicts(cursor.sql(query.text, params=queries.bound(query, query.defaults | values)))
 
 
 def name_sources(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-    """Make the table `labels`: a short name for each of the largest sources, one for the rest."""
+    """Make the table `labels`: short names of the largest sources, and one for the rest."""
     sources = [row["source"] for row in ask(cursor, "sources")]
     names = labels(sources)
     if len(names) > SOURCES_SHOWN + 1:
@@ -73,7 +73,7 @@ def name_sources(cursor: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def labels(sources: Sequence[str]) -> list[str]:
-    """A short name for each source, different for each: file names, with folders where needed."""
+    """A distinct short name for each source: its file name, with folders where needed."""
     by_depth = (["/".join(s.split("/")[-depth:]) for s in sources] for depth in (1, 2, 3))
     names = next((names for names in by_depth if len(set(names)) == len(names)), sources)
     made: list[str] = []
@@ -85,7 +85,7 @@ def labels(sources: Sequence[str]) -> list[str]:
 
 
 def gap_bins(low: float, high: float, wanted: int = 48) -> tuple[float, float, int]:
-    """The first edge, the width and the number of round bins that cover [low, high]."""
+    """The first edge, the width and the number of bins with round edges that cover [low, high]."""
     spread = high - low
     if not spread > 0:
         spread = max(abs(low), 1.0) * 0.1

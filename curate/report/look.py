@@ -1,4 +1,4 @@
-"""Colors and type of the charts, light and dark; the page's own are in page/report.css."""
+"""Colors and fonts of the charts, light and dark; those of the page are in page/report.css."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
 
-# Named styles that charts ask for, so that one chart is right in both looks.
+# Charts use named styles, so one chart works in both themes.
 _LIGHT = {
     "ink": "#1b1f24",
     "muted": "#59636e",
@@ -32,7 +32,7 @@ _DARK = {
 
 
 def themes() -> dict[str, dict[str, Any]]:
-    """A Vega-Lite config for each look."""
+    """A Vega-Lite config for each theme."""
     return {"light": _config(_LIGHT), "dark": _config(_DARK)}
 
 
@@ -95,5 +95,5 @@ def _config(color: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_paper() -> dict[str, Any]:
-    """The light look on a white ground, for pictures that stand alone."""
+    """The light theme on a white background, for pictures."""
     return _config(_LIGHT) | {"background": "#ffffff", "padding": 16}

@@ -1,4 +1,4 @@
-"""From findings to one HTML file: a template that escapes, data that can't end its element."""
+"""From findings to one HTML file, with every text escaped."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from curate.storage import parts
 if TYPE_CHECKING:
     from curate.report.findings import Findings, Reading
 
-# Inside a script element only these can end it, open a comment, or break a line of JavaScript.
+# Inside a script element, only these can end it, open a comment or break a line of JavaScript.
 _UNSAFE = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def html(found: Findings, reading: list[Reading], bare: list[str]) -> str:
-    """The whole page; `bare` are the models without tokens."""
+    """The page; `bare` lists the models without stored tokens."""
     made = {name: chart.to_dict() for name, chart in charts.charts(found).items()}
     points = found.ranking.points if found.ranking else []
     payload = {
@@ -60,12 +60,12 @@ def html(found: Findings, reading: list[Reading], bare: list[str]) -> str:
 
 
 def embedded(value: Any) -> Markup:
-    """JSON that is safe inside a script element whatever texts it holds."""
+    """JSON that is safe inside a script element, whatever its texts."""
     return Markup(orjson.dumps(value).decode().translate(_UNSAFE))
 
 
 def _policy(*scripts: str) -> str:
-    """Only these scripts run, nothing is fetched: what slipped through escaping stays dead."""
+    """A policy under which only these scripts run and nothing is fetched, should escaping fail."""
     digests = (
         base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
     )
@@ -105,7 +105,7 @@ SCALE = 2.0
 
 
 def write(found: Findings, folder: Path) -> list[Path]:
-    """Write `NAME.png` and `NAME.svg` for every chart of the page; gives back their paths."""
+    """Write `NAME.png` and `NAME.svg` for every chart of the page; return their paths."""
     rows, written = charts.data(found), []
     options: Any = {"config": look.on_paper(), "allowed_base_urls": []}
     for name, chart in charts.charts(found).items():

@@ -11,7 +11,7 @@ from curate.storage import parts
 from curate.system.sql import readable_errors
 
 
-@readable_errors()  # a damaged part may be met late
+@readable_errors()  # a damaged part may come up late
 def report(
     corpus: Corpus,
     output: str | Path | None = None,
@@ -29,26 +29,25 @@ def report(
         The files written.
 
     Raises:
-        CurateError: neither is asked for, a file exists and `force` is not set, the extra
+        CurateError: neither output is given, a file exists and `force` is not set, the extra
             `report` is not installed, or the manifest is wrong. No file is left half written.
     """
     if output is None and plots is None:
-        raise CurateError("what to write? give --output FILE.html, --plots DIR, or both")
+        raise CurateError("nothing to write: give --output FILE.html, --plots DIR, or both")
     if any(find_spec(name) is None for name in ("altair", "vl_convert")):
         raise CurateError(
-            "a report needs the extra `report` (Altair and vl-convert): install it from a clone "
-            "with `pip install '.[report]'`"
+            "a report needs Altair and vl-convert. In your clone, run: pip install '.[report]'"
         )
     page_path, folder = (Path(each) if each else None for each in (output, plots))
     if page_path:
         parts.refuse_special(page_path)
         if page_path.exists() and not force:
-            raise CurateError(f"{page_path}: exists; choose another name, or --force to replace it")
+            raise CurateError(f"{page_path}: already exists. Choose another, or use --force.")
     if folder and folder.exists():
         if not folder.is_dir():
-            raise CurateError(f"{folder}: is a file; name a folder for the pictures")
+            raise CurateError(f"{folder}: a file. Give --plots a folder.")
         if any(folder.iterdir()) and not force:
-            raise CurateError(f"{folder}: is not empty; name another folder, or --force to replace")
+            raise CurateError(f"{folder}: not empty. Choose another folder, or use --force.")
     from curate.report import page
     from curate.report.findings import find, readings
 

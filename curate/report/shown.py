@@ -1,4 +1,4 @@
-"""Which export a report shows: one that was made, by its manifest, or the best tenth."""
+"""Which export a report shows: that of a manifest, or the top tenth of the ranking."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Shown:
-    """An export: its recipe, its rows best first, and how the others were excluded.
+    """An export: its recipe, its rows (best first), and how many others each rule excluded.
 
-    `cut` is the gap of the last row and of the first one after it; where it is `inside_noise`, they
-    differ by less than `noise` nats, and rounding could have swapped them. `manifest` is None for
-    the default.
+    `cut` holds the gaps of the last row and of the first one after it; if it is `inside_noise`,
+    they differ by less than `noise` nats, and rounding could have swapped them. `manifest` is None
+    for the default.
     """
 
     recipe: Recipe
@@ -53,7 +53,7 @@ def exported(path: Path) -> Shown:
     """The export of a manifest, of its folder or of its data.
 
     Raises:
-        CurateError: it can't be read, or is none.
+        CurateError: it can't be read, or is not an export's manifest.
     """
     try:
         path = documents.manifest_of(path)

@@ -1,4 +1,4 @@
-"""What becomes of each example that a model is asked for: a score, or a skip with its reason."""
+"""The result of each example under a model: a score, or a skip with its reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 REFUSED = 20
-"""So many refusals in a row are not the examples' fault, but the model's or the server's."""
+"""After this many failures in a row, the model or the server is at fault, not the examples."""
 
 
 @dataclass
@@ -44,10 +44,11 @@ class ModelRun:
 
 
 class Collector:
-    """Takes what one model gives in a pass: numbers and skips to its sink, counts to its run.
+    """Collects one model's results in a pass: scores and skips for its sink, counts for its run.
 
-    A refusal is stored once a later example is scored, or at the pass's end: until then the model
-    may be at fault. `has_scores`: the model has some of an earlier run. `folder` is the model's.
+    A skip is stored once a later example is scored, or at the end of the pass, because until then
+    the model may be at fault. `has_scores`: the model has scores from an earlier run. `folder` is
+    the model's.
     """
 
     def __init__(self, sink: ScoreSink, run: ModelRun, has_scores: bool, folder: Path) -> None:
@@ -77,13 +78,13 @@ class Collector:
         self.run.skipped += 1
 
     def refuse(self, example_id: str, reason: str) -> None:
-        """Take a backend's reason for giving no log-probs; `REFUSED` in a row are an error."""
+        """Note a backend's reason for skipping an example; `REFUSED` in a row are an error."""
         self._refused.append((example_id, reason))
         if len(self._refused) == REFUSED:
             raise self._hopeless()
 
     def end(self) -> None:
-        """End a pass that was not broken off; an error where the model refused all it ever got."""
+        """End a complete pass; an error if the model has never scored any example."""
         if self._refused and not (self.run.scored or self._has_scores):
             raise self._hopeless()
         self._store_refused()

@@ -1,4 +1,4 @@
-"""At which commits a run takes what it reads from the hub, and whether these moved since."""
+"""The commits of what a run reads from the Hub, and whether they have moved since."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curate.storage.compatibility import check_compatible
 def records(
     arguments: Sequence[str], sources: Sequence[Source], asked: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Each source as it was asked for, for the corpus's manifest; of the hub's with its commit."""
+    """Each source as given, for the corpus's manifest; for the Hub's, with its commit."""
     for argument in arguments:
         commit = _commit(argument, sources)
         yield {"source": argument, **asked} | ({"commit": commit} if commit else {})
@@ -26,7 +26,7 @@ def records(
 def moved(
     folder: Path, arguments: Sequence[str], sources: Sequence[Source], members: Sequence[Member]
 ) -> Iterator[str]:
-    """A line for each source and model that is at another commit than when a corpus last had it."""
+    """A note for each source and model whose commit has changed since the corpus last read it."""
     if not (folder / manifest.NAME).exists():
         return
     record = manifest.load(folder)
@@ -36,8 +36,8 @@ def moved(
         old = known[-1].get("commit") if known else None
         if old and new and old != new and isinstance(wanted, HubSet):
             yield (
-                f"{argument} moved from {old} to {new} since it was read into {folder}, which gets "
-                f"rows of both; {replace(wanted, revision=old)} has the old ones alone"
+                f"{argument}: moved from {old} to {new} since it was read into {folder}. This adds "
+                f"the new rows; for the old ones only, use {replace(wanted, revision=old)}."
             )
     for member in members:
         name, entry = member.model.name, member.entry
@@ -48,7 +48,7 @@ def moved(
         if same and known_as.commit != entry.commit:
             yield (
                 f"{name}: {entry.reference} moved from {known_as.commit} to {entry.commit} since "
-                f"it scored {folder}; {name}={known_as.pinned} is the one that did"
+                f"it scored {folder}. For the old one, use {name}={known_as.pinned}."
             )
 
 
@@ -70,7 +70,7 @@ def refuse_moved(
 
 
 def _same(source: str, wanted: str | HubSet) -> bool:
-    """Whether a source was this set of the hub, at any revision and however it was written."""
+    """Whether a source was this Hub dataset, at any revision and however it was written."""
     found = parse(source)
     if not isinstance(found, HubSet) or not isinstance(wanted, HubSet):
         return False

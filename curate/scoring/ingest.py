@@ -1,4 +1,4 @@
-"""From sources into a corpus: new examples stored once, what can't be used recorded."""
+"""From sources into a corpus: new examples are stored once, unusable rows are recorded."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ INGEST_ROWS, INGEST_BYTES = 32_768, 64 << 20
 
 @dataclass
 class Ingested:
-    """What reading the sources gave: examples new to the corpus, known ones, rows skipped.
+    """The result of reading sources: new examples, known ones, and skipped rows.
 
-    `sources` has the three numbers of each source, `reasons` how often each led to a skip. `notes`
-    says what may belong to conversations and was not read; `empty` names the sources of which no
-    row could be used, with the reasons.
+    `sources` has these three numbers per source, `reasons` counts the reasons for skips. `notes`
+    lists what may belong to conversations but was not read; `empty` names the sources without a
+    usable row, with the reasons.
     """
 
     new: int = 0
@@ -54,10 +54,10 @@ class Ingested:
 def drawn(
     batches: Iterator[tuple[pa.Table, pa.Table]], sample: int | None, seed: int, progress: Progress
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Pass on what is read, or of its examples a sample, each as likely as any other.
+    """Pass on everything, or a uniform sample of the examples.
 
-    The sample are those with the lowest hashes, so that it doesn't depend on the order of reading.
-    Memory holds twice the sample.
+    The sample has the lowest hashes, so it doesn't depend on the order of reading. Twice the sample
+    is in memory.
     """
     kept = EXAMPLES.empty_table().append_column("mark", pa.array([], pa.binary(8)))
     waiting: list[pa.Table] = []

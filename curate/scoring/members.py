@@ -62,7 +62,7 @@ def open_members(
         elif override is None and tokenizer.chat_template != opened[0].tokenizer.chat_template:
             progress.note(
                 f"{model.name}: its own chat template differs; that of {opened[0].model.name} "
-                "writes the text for every model"
+                "is used for every model"
             )
         first = opened[0] if opened else None
         if first is None or digest == first.tokenizer_digest:
@@ -72,8 +72,8 @@ def open_members(
         else:
             opened.append(Member(model, tokenizer, template, digest))
             progress.note(
-                f"{model.name}: its tokenizer differs from {first.model.name}'s, so losses and "
-                "gaps are compared in nats/byte, not nats/token"
+                f"{model.name}: its tokenizer differs from that of {first.model.name}, so NLLs and "
+                "gaps are in nats/byte, not nats/token"
             )
     return opened
 
@@ -105,7 +105,7 @@ def check_length(models: Sequence[Model], asked: int | None) -> int | None:
         context = context_length(model.path)
         if length is not None and context is not None and length > context:
             raise CurateError(
-                f"model {model.name} reads at most {context} tokens, fewer than the {length} to "
-                f"score: give --max-length {context} or less"
+                f"model {model.name}: reads at most {context} tokens, fewer than the {length} to "
+                f"score. Use --max-length {context} or less."
             )
     return length

@@ -36,7 +36,7 @@ WINDOW_CHARACTERS = 8 << 20
 
 
 class Pair(NamedTuple):
-    """An example that a model lacks: its tokens, or the reason why it has none."""
+    """An example that a model has not scored: its tokens, or the reason why it has none."""
 
     place: int  # of the model in its group
     example_id: str
@@ -106,8 +106,8 @@ def run_pass(
                 progress.warn(told)
             if model.adapter and changes_nothing(model.adapter):
                 progress.warn(
-                    f"{model.name}: its adapter changes nothing, since one factor of each product "
-                    f"is zero: was {model.adapter} trained?"
+                    f"{model.name}: its adapter changes nothing, as one factor of each product "
+                    f"is zero. Was {model.adapter} trained?"
                 )
         scored = _scored(view, [model.name for model in models], keep_tokens)
         windows = _windows(view, [model.name for model in models], scored, backend.engines)

@@ -35,7 +35,7 @@ Spread = tuple[float, float]
 _ROW: pa.Schema = pa.schema([("example_id", pa.string()), ("messages", MESSAGES)])
 
 
-@readable_errors()  # a damaged part may be met late
+@readable_errors()  # a damaged part may come up late
 def plan(
     folder: Path,
     members: Sequence[Member],

@@ -1,4 +1,4 @@
-"""What a corpus remembers of earlier runs, so that a later one need not be told again."""
+"""Models and settings of earlier runs, which later runs reuse."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def completed(
     known = record.models if record else {}
     names = sorted(known, key=lambda name: (known[name].role, name))
     if not names or known[names[0]].role != "aligned":
-        raise CurateError(f"{folder}: no aligned model has scored it yet: give --aligned MODEL")
+        raise CurateError(f"{folder}: has no aligned model yet. Give --aligned MODEL.")
     given = []
     for name in names if not misaligned else names[:1]:
         entry = known[name]
         if entry.commit is None and not Path(entry.reference).expanduser().exists():
             raise CurateError(
-                f"{folder}: its {entry.role} model {name} was read from {entry.reference}, where "
-                f"nothing is now; say where it is: --{entry.role} {name}=MODEL"
+                f"{folder}: its {entry.role} model {name} was read from {entry.reference}, "
+                f"which no longer exists. Give its new place: --{entry.role} {name}=MODEL"
                 + ("" if entry.role == "aligned" else f" --aligned {known[names[0]].pinned}")
             )
         given.append(f"{name}={entry.pinned}")
@@ -83,7 +83,7 @@ def renamed(members: Sequence[Member], record: Manifest | None, progress: Progre
         is_new = record is None or model.name not in record.models
         if is_new and same and model.fingerprint:
             del known[same[0]]
-            progress.note(f"{model.name}: is {same[0]} of this corpus, by its fingerprint")
+            progress.note(f"{model.name}: by its fingerprint, this is the corpus's model {same[0]}")
             member = replace(member, model=replace(model, name=same[0]))
         found.append(member)
     return found

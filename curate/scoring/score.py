@@ -32,7 +32,7 @@ from curate.system.progress import Progress, Silent
 
 @dataclass
 class Summary:
-    """What a run of `score` did: rows read, a line per model, and which scored nothing at all."""
+    """The result of `score`: rows read, a run per model, and the models that scored nothing."""
 
     corpus: str
     read: Ingested = field(default_factory=Ingested)
@@ -72,51 +72,52 @@ def score(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Read sources into a corpus and score what is missing under every model named.
+    """Read sources into a corpus, and score missing examples under every model.
 
-    Running it again computes only missing (example, model) pairs; without sources it scores the
-    examples that the corpus holds. Scores are stored every few seconds, in runs of hours every
-    minute: a killed run loses no more.
+    Running it again computes only missing (example, model) pairs; without sources, it scores the
+    examples in the corpus. Scores are stored every few seconds, in long runs every minute, which is
+    the most that a killed run loses.
 
     Args:
-        sources: files, folders, globs or hf:// references (see `curate.reading.examples.read`).
-        corpus: the folder; made if it isn't there.
-        aligned: `[NAME=]MODEL`, a local folder or hub id (see `curate.models.resolve.find_all`).
-            None takes the corpus's own, with the template and length that it was scored with.
+        sources: files, folders, globs or hf:// references, as in docs/scoring.md.
+        corpus: the folder, created if it is missing.
+        aligned: `[NAME=]MODEL`, a local folder or Hub id. Default: the corpus's aligned model,
+            with its template and maximum length.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
-            With neither, all models of the corpus are taken.
-        columns: by role (messages, prompt, answer, system, context, history, reasoning) the
-            source's column that holds it, where the layout isn't recognized.
-        layouts: a file of further layouts, as docs/input-formats.md shows.
-        where: SQL over a source's own columns, `prompt` and `answer`; only rows for which it is
-            true are read.
-        limit: the most examples to read of each of `sources`, be it a folder of many files.
-        sample: draw so many examples evenly over all sources; a larger sample holds a smaller one.
-        seed: which sample.
+            Without any model, all models of the corpus are used.
+        columns: names of columns by role (messages, prompt, answer, system, context, history,
+            reasoning), for layouts that aren't detected.
+        layouts: a file with more layouts (docs/input-formats.md).
+        where: a SQL condition over a source's own columns, `prompt` and `answer`; only rows that
+            meet it are read.
+        limit: the most examples per item of `sources`, such as a file, a folder or a Hub dataset.
+        sample: draw this many examples evenly over all sources; larger samples include smaller
+            ones.
+        seed: the seed of the sample.
         turns: `last`, or `all` to make an example of each assistant turn.
         strict: stop at the first row that can't be used, instead of recording it as skipped.
-        max_length: tokens of prompt and answer; longer answers are cut at their end. Default:
+        max_length: the most tokens of prompt and answer; longer answers are truncated. Default:
             the aligned model's context length.
         chat_template: Jinja text instead of the aligned model's own chat template.
         template_args: variables for the template, such as `{"enable_thinking": False}`.
-        backend: what computes log-probs: `transformers`, `vllm`, `server`, or `auto`: vLLM where
-            it is installed and there is a GPU, else transformers.
-        device: `cuda`, `mps` or `cpu`; None takes the fastest there is.
-        dtype: `float32`, `bfloat16` or `float16`; None suits the device.
-        batch_tokens: tokens in one forward pass; None suits the device.
+        backend: `transformers`, `vllm`, `server`, or `auto`: vLLM if it is installed and there is
+            a GPU, else transformers.
+        device: `cuda`, `mps` or `cpu`. Default: the fastest.
+        dtype: `float32`, `bfloat16` or `float16`. Default: by device.
+        batch_tokens: tokens in one forward pass. Default: by device.
         engine: options of vLLM's engine.
         servers: addresses of running vLLM servers; each model is served under its NAME.
-        in_flight: requests that the servers work on at a time.
-        keep_tokens: store every answer token's log-prob too, for `curate show` and the report. The
-            corpus remembers it; scores without tokens are computed again.
-        replace: throw away the scores of a model whose weights or tokenizer changed under its
-            name, instead of refusing it.
-        dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
-            Weights that aren't in the hub's local cache are not fetched for it.
-        progress: hears how the run goes; None: silent.
+        in_flight: concurrent requests over all servers.
+        keep_tokens: also store the log-probability of each answer token, for `curate show` and the
+            report. The corpus remembers this; scores without tokens are computed again.
+        replace: discard the scores of a model whose weights or tokenizer changed under its name,
+            instead of rejecting the model.
+        dry_run: write nothing; estimate the work and the time, from a sample timed on one model.
+            Weights are not downloaded for this.
+        progress: receives the run's progress. Default: silent.
 
     Raises:
-        CurateError: anything that the user can fix; what was scored until then is kept.
+        CurateError: anything that the user can fix; scores so far are kept.
     """
     progress = progress or Silent()
     folder = Path(corpus)
@@ -130,8 +131,8 @@ def score(
             found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
         )
     elif not (folder / "examples").exists():
-        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
-    # What can be found wrong is found before models are loaded and a folder is made.
+        raise CurateError(f"{corpus}: has no examples yet. Give a SOURCE to read.")
+    # Errors are found before models are loaded and a folder is created, if possible.
     _, batches = spy(batches)
     batches = drawn(batches, sample, seed, progress)
     asked |= {} if sample is None else {"sample": sample, "seed": seed}
@@ -243,15 +244,16 @@ def _score_members(
         except CurateError as error:
             if not any(run.scored for run in runs):
                 raise
-            raise CurateError(f"{error}; what was scored is kept: run it again to go on") from error
+            why = str(error).removesuffix(".")
+            raise CurateError(f"{why}. Scores so far are kept; run it again to resume.") from error
     return runs
 
 
 def _tell_of_reasoning(view: Corpus, aligned: str, progress: Progress) -> None:
-    """A note where answers have reasoning, which the chat template has no place for."""
+    """A note if answers have reasoning that the chat template doesn't read."""
     thought = "select count(*) from examples where messages[-1].reasoning_content is not null"
     if count := view.sql(thought).fetchall()[0][0]:
         progress.note(
             f"{aligned}: its chat template does not read reasoning; examples that are scored "
-            f"without theirs: {count:,}"
+            f"without it: {count:,}"
         )

@@ -1,4 +1,4 @@
-"""Are this machine's numbers right? A backend against the plain loop, on a user's own models."""
+"""Checks a backend's numbers against the reference loop, with a user's own models."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def verify(
     compute: base.Compute | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Score a few examples with a backend, in both orders, and by the plain loop; compare.
+    """Score a few examples with a backend, in both orders, and with the reference loop; compare.
 
-    Beside the models named, two adapters are made for the purpose and tried: one that changes
-    nothing and one on the output layer (a server can't be given them; one that the backend has no
-    way to score is left out, with a note). `compute` says which backend and how; without sources
-    the demo's examples are taken. Needs no corpus.
+    Besides the given models, two adapters are made and checked: one that changes nothing, and one
+    on the output layer (not on a server; an adapter that the backend can't score is left out, with
+    a note). `compute` describes the backend. Without sources, the demo's examples are used. Needs
+    no corpus.
 
     Raises:
         CurateError: a model or a source can't be used, or there is nothing to score in it.
@@ -159,7 +159,7 @@ def _score(
 def _plain(model: Model, items: list[Encoded], compute: base.Compute, progress: Progress) -> Nlls:
     from curate.backends.plain import plain_nlls
 
-    progress.start(f"{model.name} (plain loop)", len(items))
+    progress.start(f"{model.name} (reference loop)", len(items))
     try:
         told = partial(progress.advance, 1)
         return np.array(plain_nlls(model, items, compute.device, compute.dtype, told))
@@ -220,7 +220,7 @@ def compare(
     """All checks, model by model; the first of `names` is the aligned one.
 
     `lengths`: answer tokens of each example. `forward` and `backward`: the backend's NLLs with
-    the examples in order and in reversed order; `plain` the plain loop's.
+    the examples in order and in reversed order; `plain`: the reference loop's.
     """
     limit = LIMITS.get(dtype, COARSE_LIMIT)
     coarse = limit == COARSE_LIMIT
@@ -233,11 +233,11 @@ def compare(
 
     for name in names:
         found = forward[name]
-        near("equals the plain loop", plain[name])
+        near("equals the reference loop", plain[name])
         if coarse and len(found) >= RANK_ROWS:
             off = 1 - _rank_correlation(found, plain[name])
             checks.append(
-                Check(name, "ranks like the plain loop", off, RANK_LIMIT, off <= RANK_LIMIT)
+                Check(name, "ranks like the reference loop", off, RANK_LIMIT, off <= RANK_LIMIT)
             )
         near("same in reversed order", backward[name])
         if name == NOTHING:

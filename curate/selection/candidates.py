@@ -1,4 +1,4 @@
-"""The ranking as numbers: a table of what may be taken, in order, with the texts left behind."""
+"""The ranking as a table of numbers in the recipe's order; texts are read only when needed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from curate.selection.recipe import Recipe
 from curate.system.sql import readable_errors, short_type
 
 OF_EXAMPLES = "* exclude (is_refusal, n_bytes)"
-"""What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""
+"""The columns of `examples` that `--where` sees, besides those of `ranks`."""
 
 
 class Row(NamedTuple):
     """One example as the rules see it.
 
-    `place` is its number in the recipe's order, `values` its texts in the columns of
-    `value_columns`, empty where it has none.
+    `place` is its number in the recipe's order; `values` holds its texts in `value_columns`, empty
+    if it has none.
     """
 
     example_id: str
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 class Candidates:
     """A corpus ranked for one recipe: a temporary table of numbers, read in the recipe's order.
 
-    `ranked` counts what has a gap, `passed` what of it `where` leaves.
+    `ranked` counts the examples that have a gap, `passed` those of them that pass `where`.
 
     Raises:
         CurateError: the filter or an argument of the gap is wrong.
@@ -73,9 +73,9 @@ class Candidates:
             "coalesce(max(rank), 0) from pool"
         ).fetchall()[0]
         self.mean_tokens = max(1.0, tokens or 0)
-        if recipe.where is not None and self.ranked != last:  # every rank stands there once
+        if recipe.where is not None and self.ranked != last:  # every rank occurs once
             raise CurateError(
-                f"--where {recipe.where!r}: isn't a condition: it multiplies examples"
+                f"--where {recipe.where!r}: not a condition on single rows: it duplicates them."
             )
 
     def strata(self) -> list[int]:
@@ -86,7 +86,7 @@ class Candidates:
         return [stratum for (stratum,) in found]
 
     def read(self, after: Mapping[int, int], limit: int) -> pa.Table:
-        """The next rows of some strata, each after a place: the columns of `Row`, by place."""
+        """The next rows of each stratum after a place, by place, with the columns of `Row`."""
         parameters: dict[str, object] = {
             "strata": list(after),
             "after": list(after.values()),
@@ -97,8 +97,8 @@ class Candidates:
             f"""
             with wanted as (
                 from pool
-                join (select unnest($strata) as stratum, unnest($after) as met) using (stratum)
-                where passes and not is_refused and place > met
+                join (select unnest($strata) as stratum, unnest($after) as last) using (stratum)
+                where passes and not is_refused and place > last
                 order by place
                 limit $limit
             )
@@ -112,7 +112,7 @@ class Candidates:
         ).to_arrow_table()
 
     def refused(self, until: Mapping[int, int]) -> pa.Table:
-        """What the paper's rule left out of some strata, each until a place."""
+        """The rows of each stratum, up to a place, that the paper's refusal rule excludes."""
         return self._cursor.sql(
             """
             select place, hex_id(key) as example_id, rank, gap, 'refusals' as rule,
@@ -126,21 +126,21 @@ class Candidates:
 
 
 def value_columns(recipe: Recipe) -> list[str]:
-    """The columns of which the rules need the values."""
+    """The columns whose values the rules need."""
     return [*recipe.per_group, *([recipe.refusal_field] if recipe.refusal_field else [])]
 
 
 def check_names(corpus: Corpus, recipe: Recipe) -> None:
-    """Refuse names that would quietly choose nothing: models, and columns that no row has.
+    """Reject names of models and columns that would silently match nothing.
 
     Raises:
-        CurateError: it says which names there are.
+        CurateError: a name is unknown.
     """
     models = [name for name, e in corpus.manifest.models.items() if e.role == "misaligned"]
     for name in recipe.hold_out:
         if name not in models:
             raise CurateError(
-                f"--hold-out {name}: no misaligned model has that name; there are "
+                f"--hold-out {name}: no misaligned model has this name. Choose from: "
                 f"{', '.join(models) or 'none'}"
             )
     asked = [("--per-group", column) for column in recipe.per_group]
@@ -150,7 +150,7 @@ def check_names(corpus: Corpus, recipe: Recipe) -> None:
             kinds = corpus.manifest.columns | dict.fromkeys(("source", "prompt"), "varchar")
             known = ", ".join(f"{name} {kind.lower()}" for name, kind in kinds.items())[:MAX_SHOWN]
             why = "no row has a value in it" if column in kinds else "no source has such a column"
-            raise CurateError(f"{option} {column}: {why}. The columns are: {known}")
+            raise CurateError(f"{option} {column}: {why}. Columns: {known}")
 
 
 def _has(corpus: Corpus, column: str) -> bool:
@@ -161,7 +161,7 @@ def _has(corpus: Corpus, column: str) -> bool:
 
 
 def _value(column: str, parameters: dict[str, object]) -> str:
-    """A column of the source as SQL; `source` and `prompt` are ours."""
+    """A source's column as SQL; `source` and `prompt` are curate's own."""
     if column == "source":
         return "source"
     if column == "prompt":  # all turns before the answer
@@ -183,10 +183,10 @@ def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
     join = f"join (select {OF_EXAMPLES} from example_rows) using (key)" if texts else ""
     place = "rank"
     if recipe.is_random:
-        # md5 and not DuckDB's own hash: the draw is the same in every version.
+        # md5, because DuckDB's own hash may change between versions.
         place = "row_number() over (order by md5($seed || ':' || example_id), key)"
         parameters["seed"] = str(recipe.seed)
-    # A rule that reads texts is not asked here.
+    # Rules that read texts are applied later.
     by_flag = recipe.refusal_rule == "paper" and recipe.refusal_field is None
     refused = {"drop": "is_refusal", "only": "not is_refusal"}.get(str(recipe.refusals), "false")
     part = f"coalesce({_value(recipe.balance, parameters)}, '')" if recipe.balance else "''"
@@ -203,13 +203,13 @@ def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
     if recipe.balance is None and recipe.length_bins is None:
         return f"select *, 0 as stratum from ({query})", parameters
     bins = "0"
-    if recipe.length_bins is not None:  # answers of one length are in one bin
+    if recipe.length_bins is not None:  # answers of equal length share a bin
         parameters["bins"] = recipe.length_bins
         bins = """
         (rank() over (partition by passes order by tokens) - 1) * $bins
             // count(*) over (partition by passes)
         """
-    # A stratum is known by the place of its best row.
+    # A stratum is identified by the place of its best row.
     return (
         "select *, min(place) over (partition by passes, part, bin) as stratum "
         f"from (select *, {bins} as bin from ({query}))",

@@ -1,4 +1,4 @@
-"""Texts that say the same: near-duplicates (MinHash and LSH by rensa), and evaluation prompts."""
+"""Near-duplicates (MinHash and LSH by rensa), and overlap with evaluation prompts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ SIMILAR = 0.7
 SHINGLE = 3
 """Words in a shingle, over prompt and answer."""
 PERMUTATIONS, BANDS, SEED = 128, 32, 1
-"""With 32 bands of 4 a pair at the threshold is a candidate with probability 0.9998."""
+"""With 32 bands of 4, a pair at the threshold is a candidate with probability 0.9998."""
 LIKELY = 0.55
-"""Candidates whose MinHashes agree less are not compared: 3.7 standard errors below SIMILAR."""
+"""Candidates whose MinHashes agree less, 3.7 standard errors below SIMILAR, are not compared."""
 CLOSEST = 64
-"""Candidates whose shingles are compared: texts of one template can all be candidates."""
+"""The most candidates to compare: texts from one template can all be candidates."""
 
 CONTAMINATED = 8
 """Words in a row shared with an evaluation text. Shorter texts must equal a whole turn."""
 
-# A word, or one sign of a script that puts no space between words.
+# A word, or one character of a script without spaces between words.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def runs(text: str, length: int) -> list[str]:
-    """All runs of so many words, in lower case and without punctuation.
+    """All runs of this many words, in lower case and without punctuation.
 
-    A text of fewer words is one run, one without words has none.
+    A text of fewer words is one run; a text without words has none.
     """
     words = _WORD.findall(text.casefold())
     starts = range(max(1, len(words) - length + 1)) if words else ()
@@ -45,7 +45,7 @@ def runs(text: str, length: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A text made ready: its MinHash, and the hashes of its shingles."""
+    """A prepared text: its MinHash and the hashes of its shingles."""
 
     minhash: Any
     shingles: NDArray[np.uint64]
@@ -53,7 +53,7 @@ class Signed:
 
 @dataclass
 class Group:
-    """The best row of its kind, and how many rows were added to it, itself included."""
+    """A group of near-duplicates: its best row, and the number of its rows so far."""
 
     example_id: str
     signed: Signed
@@ -61,9 +61,9 @@ class Group:
 
 
 class NearDuplicates:
-    """Groups rows around the first of them: a row joins the first group whose head it is near to.
+    """Groups rows by their first row: each row joins the first group whose head is similar to it.
 
-    Only the `CLOSEST` heads whose MinHashes agree most with the row's are compared with it.
+    A row is compared only with the `CLOSEST` heads whose MinHashes agree most with its own.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class NearDuplicates:
         self._groups: list[Group] = []
 
     def sign(self, texts: Sequence[str]) -> list[Signed]:
-        """Make texts ready for `find` and `add`; all at once is much faster than one by one."""
+        """Prepare texts for `find` and `add`, much faster together than one by one."""
         sets = [sorted(set(runs(text, SHINGLE)) or {""}) for text in texts]
         minhashes = self._hash.from_token_sets(sets, PERMUTATIONS, SEED)
         hashes = self._hash.hash_token_sets(sets)
@@ -82,7 +82,7 @@ class NearDuplicates:
         return [Signed(minhash, np.array(each, np.uint64)) for minhash, each in pairs]
 
     def find(self, signed: Signed) -> Group | None:
-        """The first group that a text is near to."""
+        """The first group whose head is similar to a text."""
         candidates = self._index.query(signed.minhash)
         alike = (
             (signed.minhash.jaccard(self._groups[at].signed.minhash), -at) for at in candidates
@@ -92,7 +92,7 @@ class NearDuplicates:
         return next((g for g in groups if _jaccard(signed, g.signed) >= SIMILAR), None)
 
     def add(self, example_id: str, signed: Signed) -> bool:
-        """Add a row to its group, or as the head of a new one; says whether it is a duplicate."""
+        """Add a row to its group, or as the head of a new one; return whether it is a duplicate."""
         group = self.find(signed)
         if group is not None:
             group.size += 1
@@ -109,7 +109,7 @@ def _jaccard(one: Signed, two: Signed) -> float:
 
 
 class EvaluationTexts:
-    """All runs of words of evaluation files, and where each stands.
+    """All runs of words in evaluation files, with their places.
 
     Raises:
         CurateError: a file can't be read, or holds no text.
@@ -120,18 +120,18 @@ class EvaluationTexts:
         for path in paths:
             found = {run: place for place, text in _texts(path) for run in runs(text, CONTAMINATED)}
             if not found:
-                raise CurateError(f"--decontaminate {path}: it holds no text")
+                raise CurateError(f"--decontaminate {path}: it has no text")
             self._places |= found
 
     def find(self, turns: Sequence[str]) -> str | None:
-        """Where a turn meets an evaluation text, and the words; None if none does."""
+        """The place and the words that a turn shares with an evaluation text, or None."""
         found = (run for turn in turns for run in runs(turn, CONTAMINATED) if run in self._places)
         run = next(found, None)
         return None if run is None else f"{self._places[run]}: {run}"
 
 
 def _texts(path: str) -> Iterator[tuple[str, str]]:
-    """Every text of a file with its place: lines of a .txt, all text of any other row."""
+    """Every text of a file with its place: lines of a .txt, or all texts of each row."""
     if Path(path).suffix == ".txt":
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -147,7 +147,7 @@ def _texts(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """All texts in a row, however deep, in their order."""
+    """All texts in a row, at any depth, in order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):

@@ -1,4 +1,4 @@
-"""How a safe set is chosen: the recipe, the published ones by name, and how much it asks for."""
+"""How examples are selected: the recipe, the published recipes, and the budget."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ Metric = Literal["relative", "difference", "per_byte"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a safe set is chosen. The defaults are Interleaving++ (arXiv 2508.06249).
+    """How examples are selected. The defaults are Interleaving++ (arXiv 2508.06249).
 
     `name` is a published mix: `interleaving` draws at random with `seed`, `interleaving+` takes the
     largest gaps, `interleaving++` the largest gaps without refusals.
 
-    Give one budget: `top` examples; `fraction`, a share of the narrow set's rows (0.05 is one safe
-    row after every 20 narrow ones, 4.76 % of the mix); or `tokens`, answer tokens by the aligned
-    model's tokenizer, which the answers together do not exceed.
+    Give one budget: `top` examples; `fraction`, a share of the narrow dataset's rows (0.05 is one
+    example after every 20 narrow rows, 4.76 % of the mix); or `tokens`, the most answer tokens in
+    total, by the aligned model's tokenizer.
 
-    `where` is SQL over the columns of `gaps` and of `examples`. `refusals` says what happens to
-    them, by default what the published mix does; `refusal_rule` (`paper`, `extended` or a file), or
-    the source's own label column `refusal_field`, says what they are. `max_similar` caps the rows
-    of a group of near-duplicates, `per_group` those with the same value of a column, of `source` or
-    of `prompt`. `balance` and `length_bins` split the budget evenly over a column's values and over
-    quantiles of answer length. `decontaminate` names files of evaluation prompts.
+    `where` is a SQL condition over the columns of `gaps` and `examples`. `refusals` (`drop`, `keep`
+    or `only`) says how refusals are treated; the default is that of the published mix. They are
+    recognized by `refusal_rule` (`paper`, `extended` or a file) or by a source's own label column,
+    `refusal_field`. `max_similar` caps the rows in a group of near-duplicates, `per_group` those
+    with the same value of a column, of `source` or of `prompt`. `balance` and `length_bins` split
+    the budget evenly over a column's values and over quantiles of answer length. `decontaminate`
+    lists files of evaluation prompts.
 
-    `columns` (by role) and `layouts` (a file) say how the narrow set `into` is read, as for
+    `columns` (by role) and `layouts` (a file) say how to read the narrow dataset `into`, as in
     `curate.score`.
     """
 
@@ -64,47 +65,47 @@ class Recipe:
 
     @property
     def is_random(self) -> bool:
-        """Whether rows are drawn at random and not taken by their gaps."""
+        """Whether rows are drawn at random rather than by their gaps."""
         return self.name == "interleaving"
 
 
 def budget(recipe: Recipe, narrow_rows: int | None) -> int:
-    """How much a recipe asks for: examples, or answer tokens where it has `tokens`.
+    """A recipe's budget: examples, or answer tokens if it has `tokens`.
 
     Raises:
-        CurateError: no budget or two, or an option of the recipe out of its range.
+        CurateError: there is not exactly one budget, or an option is out of range.
     """
     _check(recipe)
     given = [each for each in (recipe.top, recipe.fraction, recipe.tokens) if each is not None]
     if len(given) != 1:
         raise CurateError(
-            "how many examples? give one of --top N, --tokens N, and --fraction F --into NARROW"
+            "no or several budgets: give one of --top N, --tokens N, and --fraction F --into NARROW"
         )
     if recipe.fraction is None:
         return int(given[0])
     if not 0 < recipe.fraction <= 1:
         raise CurateError(f"--fraction {recipe.fraction}: give a share in (0, 1], like 0.05 or 5%")
     if narrow_rows is None:
-        raise CurateError("--fraction is a share of a narrow set: name it with --into NARROW")
+        raise CurateError("--fraction needs a narrow dataset: add --into NARROW")
     # Half up, not Python's half to even: 0.05 of 30 and of 50 are 2 and 3.
     return max(1, int(recipe.fraction * narrow_rows + 0.5))
 
 
 def check_choice(option: str, value: object, known: Collection[str]) -> None:
-    """Refuse a value that an option doesn't have.
+    """Reject an unknown value of an option.
 
     Raises:
-        CurateError: it says which there are.
+        CurateError: the value is not one of `known`.
     """
     if value not in known:
         raise CurateError(f"{option} {value}: choose one of {', '.join(known)}")
 
 
 def share(text: str) -> float:
-    """Read a share of the narrow set: 0.05 or 5%.
+    """Read a share of the narrow dataset: 0.05 or 5%.
 
     Raises:
-        CurateError: it is no number.
+        CurateError: the text is not a number.
     """
     try:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
@@ -116,7 +117,7 @@ def quota(text: str) -> tuple[str, int]:
     """Read COLUMN=N.
 
     Raises:
-        CurateError: it isn't of that form.
+        CurateError: the text has another form.
     """
     column, _, number = text.rpartition("=")
     if not column or not re.fullmatch(r"[0-9]{1,18}", number):
@@ -126,7 +127,7 @@ def quota(text: str) -> tuple[str, int]:
 
 def _check(recipe: Recipe) -> None:
     if recipe.into is None and (recipe.columns or recipe.layouts):
-        raise CurateError("--column and --layouts say how a narrow set is read: add --into NARROW")
+        raise CurateError("--column and --layouts describe a narrow dataset: add --into NARROW")
     check_choice("--recipe", recipe.name, get_args(Published))
     check_choice("--refusals", recipe.refusals, get_args(Refusals))
     check_choice("--metric", recipe.metric, get_args(Metric))

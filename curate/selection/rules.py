@@ -1,4 +1,4 @@
-"""The rules that leave rows out of a selection, each with the reason it gives."""
+"""The rules that exclude rows from a selection, with their reasons."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from curate.selection.duplicates import EvaluationTexts, NearDuplicates, Signed
 from curate.selection.recipe import Recipe
 
 REFUSAL = "a refusal"
-"""Why a row is left out that the rule over the texts calls one."""
+"""The reason for a row that the rule over the texts calls a refusal."""
 _YES = frozenset(("refusal", "refuse", "refused", "yes", "true", "1", "full_refusal"))
 _NO = frozenset(("compliance", "comply", "complied", "no", "false", "0", "not_refusal"))
 
 
 class Rule:
-    """One rule. `check` gives the reason to leave a row out, `take` hears of a row taken."""
+    """One rule: `check` returns the reason to exclude a row; `take` notes a selected row."""
 
     name = ""
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Look at rows that will be checked next, all at once."""
+        """Prepare for the rows that will be checked next, all at once."""
 
     def check(self, row: Row) -> str | None:
-        """The reason to leave this row out, given what was taken so far; None lets it pass."""
+        """The reason to exclude this row, given those selected so far, or None."""
         raise NotImplementedError
 
     def take(self, row: Row) -> None:
-        """Note that a row which passed every rule is taken."""
+        """Note that a row has passed every rule and is selected."""
 
 
 class Refusals(Rule):
-    """Refusals by the source's own label, and by a rule over the texts where there is none."""
+    """Refusals by the source's own label or, without one, by a rule over the texts."""
 
     name = "refusals"
 
@@ -53,7 +53,7 @@ class Refusals(Rule):
             self._refuses[row.example_id] = by_rule if label is None else by_label
 
     def check(self, row: Row) -> str | None:
-        """Leave refusals out, or all others where refusals alone are wanted."""
+        """Exclude refusals, or everything else if only refusals are wanted."""
         refuses = self._refuses[row.example_id]
         if self._wanted == "only":
             return None if refuses else "no refusal"
@@ -62,7 +62,7 @@ class Refusals(Rule):
     def _label(self, row: Row) -> bool | None:
         if self._column is None:
             return None
-        text = row.values[-1].strip().casefold()  # it comes last among the columns
+        text = row.values[-1].strip().casefold()  # the last column
         if text and text not in _YES | _NO:
             raise CurateError(
                 f"--refusal-field {self._column}: {row.source} says {text[:40]!r}, which is "
@@ -72,7 +72,7 @@ class Refusals(Rule):
 
 
 class Narrow(Rule):
-    """Rows that stand in the narrow set already, by their ids: hashes of the conversations."""
+    """Rows that are already in the narrow dataset, by their ids (hashes of the conversations)."""
 
     name = "narrow"
 
@@ -81,7 +81,7 @@ class Narrow(Rule):
 
     def check(self, row: Row) -> str | None:
         """Look its id up."""
-        return "in the narrow set" if row.example_id in self._ids else None
+        return "in the narrow dataset" if row.example_id in self._ids else None
 
 
 class Decontamination(Rule):
@@ -93,21 +93,21 @@ class Decontamination(Rule):
         self._texts = EvaluationTexts(paths)
 
     def check(self, row: Row) -> str | None:
-        """Look through all turns."""
+        """Check all turns."""
         return self._texts.find([turn["content"] for turn in row.messages])
 
 
 class Cap(Rule):
-    """At most so many rows taken of one value of a column, the column `at` of `Row.values`."""
+    """At most N rows for each value of a column, which is at index `at` of `Row.values`."""
 
     def __init__(self, column: str, at: int, most: int) -> None:
         self.name, self._at, self._most = f"per_group {column}", at, most
         self._taken: Counter[str] = Counter()
 
     def check(self, row: Row) -> str | None:
-        """Refuse what would be one too many."""
+        """Exclude rows beyond the limit."""
         full = self._taken[row.values[self._at]] >= self._most
-        return f"{self._most} taken already" if full else None
+        return f"{self._most} already selected" if full else None
 
     def take(self, row: Row) -> None:
         """Count it."""
@@ -115,7 +115,7 @@ class Cap(Rule):
 
 
 class Dedup(Rule):
-    """At most so many rows of each group of near-duplicates; without a number it only counts."""
+    """At most N rows of each group of near-duplicates; without a limit, it only counts."""
 
     name = "max_similar"
 
@@ -126,14 +126,14 @@ class Dedup(Rule):
         self.duplicates = 0
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Sign all texts at once."""
+        """Prepare all texts at once."""
         signed = self._groups.sign(
             ["\n".join(turn["content"] for turn in row.messages) for row in rows]
         )
         self._signed = {row.example_id: each for row, each in zip(rows, signed, strict=True)}
 
     def check(self, row: Row) -> str | None:
-        """Name the better row that this one is a near-duplicate of, where the group is full."""
+        """If the group is full, name the better row that this one nearly duplicates."""
         if self._most is None:
             return None
         group = self._groups.find(self._signed[row.example_id])
@@ -147,9 +147,9 @@ class Dedup(Rule):
 
 
 def build(recipe: Recipe, narrow_ids: Collection[str]) -> list[Rule]:
-    """The rules of a recipe, in the order in which a row meets them; `Dedup` is the last.
+    """The rules of a recipe, in the order in which they are applied; `Dedup` is the last.
 
-    What the paper's rule alone calls a refusal is left out before (see `Candidates`).
+    If only the paper's rule decides on refusals, `Candidates` excludes them earlier.
 
     Raises:
         CurateError: a rule's file can't be read.

@@ -1,4 +1,4 @@
-"""Which ranked examples are taken: down the ranking, through the rules, until the budget is met."""
+"""Which ranked examples are selected: down the ranking, by the rules, until the budget is met."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from curate.selection.rules import REFUSAL, Dedup, build
 from curate.selection.walk import Walk
 
 NOISE = {"float32": 1e-4}
-"""How far batching moves an NLL, in nats, by the dtype of the scores (docs: DESIGN, numbers)."""
+"""How far batching moves an NLL, in nats, by the dtype of the scores."""
 COARSE_NOISE = 2e-2
 HEAD = 80
-"""Characters of a prompt and an answer in the list of what was left out."""
+"""Characters of a prompt and an answer in the list of excluded examples."""
 LISTED = pa.schema(
     [("example_id", pa.string()), ("rank", pa.int64()), ("gap", pa.float64())]
     + [(name, pa.string()) for name in ("rule", "why", "pattern", "prompt", "answer")]
@@ -32,14 +32,14 @@ _AT_ONCE = 100_000
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows taken, best first, and what became of the others.
+    """The selected rows, best first, and why others were excluded.
 
     `rows` has example_id, messages, source, rank, gap and tokens (0 unless the recipe needs
-    them). `left_out` lists every row that was met on the way down the ranking and not taken,
-    with the rule and why; `looked_at` counts all that were met. `unranked` counts the examples
-    that some model has not scored, could not score, or that don't compare. `near_duplicates` counts
-    the rows taken that are near-duplicates of a better one. `cut` is the gap of the last row taken
-    and of the first left out; `inside_noise` says that rounding could have swapped them.
+    them). `left_out` lists every excluded row on the way down the ranking, with the rule and the
+    reason; `looked_at` counts all rows on the way. `unranked` counts the examples that some model
+    has not or could not score. `near_duplicates` counts the selected rows that are near-duplicates
+    of a better one. `cut` holds the gaps of the last row selected and the first one after it;
+    `inside_noise` says that rounding could have swapped them.
     """
 
     rows: pa.Table
@@ -54,18 +54,18 @@ class Selection:
 
     @property
     def inside_noise(self) -> bool:
-        """Whether the cut falls between gaps that the dtype can't tell apart."""
+        """Whether the gaps at the cut are too close for the dtype to tell apart."""
         return self.cut is not None and abs(self.cut[0] - self.cut[1]) < self.noise
 
     @property
     def left_by(self) -> dict[str, int]:
-        """How many rows each rule left out; `where` over the whole ranking, others on the way."""
+        """How many rows each rule excluded: `where` of the full ranking, others on the way down."""
         counted = Counter(self.left_out["rule"].to_pylist())
         return {"where": self.left_by_where, "refusals": 0} | dict(sorted(counted.items()))
 
     @property
     def composition(self) -> list[dict[str, Any]]:
-        """Of each source the rows taken, their share, and their mean and least gap; most first."""
+        """Per source: selected rows, their share, and their mean and smallest gap; most first."""
         rows = self.rows.group_by("source", use_threads=False).aggregate(
             [("gap", "count"), ("gap", "mean"), ("gap", "min")]
         )
@@ -82,7 +82,7 @@ class Selection:
         ]
 
     def counts(self, recipe: Recipe, wanted: int) -> dict[str, Any]:
-        """What a manifest says of the selection; `wanted` is what the recipe asked for."""
+        """The selection's part of a manifest; `wanted` is the recipe's budget."""
         tokens = recipe.tokens is not None
         return {
             "ranked": self.ranked,
@@ -100,10 +100,10 @@ class Selection:
 def select(
     corpus: Corpus, recipe: Recipe, wanted: int, narrow_ids: Collection[str] = ()
 ) -> Selection:
-    """Take the best rows that every rule lets pass, ties broken by example_id.
+    """Select the best rows that pass every rule, with ties broken by example_id.
 
-    `wanted` is what `budget` gives: examples, or answer tokens. `narrow_ids` are the example ids
-    of the narrow set's rows, which are not taken again.
+    `wanted` is the result of `budget`: examples, or answer tokens. `narrow_ids` are the example ids
+    of the narrow dataset's rows, which are never selected.
 
     Raises:
         CurateError: nothing is ranked yet, the filter is not valid SQL, or a rule's file is wrong.
@@ -113,8 +113,8 @@ def select(
     candidates = Candidates(corpus, recipe)
     if not candidates.ranked:
         raise CurateError(
-            f"{corpus.path}: no example is ranked yet: the aligned model and every misaligned "
-            f"one must have scored it; see `curate status --corpus {corpus.path}`"
+            f"{corpus.path}: no example is ranked yet. The aligned model and every misaligned "
+            f"model must have scored it; run `curate status --corpus {corpus.path}`."
         )
     walk = Walk(candidates, recipe, rules)
     walk.go(wanted)
@@ -134,10 +134,9 @@ def select(
 
 
 def listed(corpus: Corpus, recipe: Recipe, left_out: pa.Table) -> Iterator[pa.Table]:
-    """What a selection left out, for people to read, as tables of the schema `LISTED`.
+    """The excluded rows, for people to read, as tables of the schema `LISTED`.
 
-    The start of prompt and answer stand beside it, and of what a refusal rule found the words and
-    the pattern.
+    They include the start of prompt and answer and, for refusals, the matching words and pattern.
     """
     head = "left(regexp_replace({0}, '\\s+', ' ', 'g'), $head) as {0}"
     query = f"""
@@ -169,7 +168,7 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
     """The example_id and messages of these examples, in this order.
 
     Raises:
-        CurateError: the corpus doesn't hold one of them.
+        CurateError: one of them is not in the corpus.
     """
     found = corpus.sql(
         """
@@ -182,5 +181,5 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
     ).to_arrow_table()
     if found.num_rows < len(ids):
         missing = next(iter(set(ids).difference(found["example_id"].to_pylist())))
-        raise CurateError(f"{corpus.path}: does not hold the example {missing}")
+        raise CurateError(f"{corpus.path}: the example {missing} is not in this corpus.")
     return found

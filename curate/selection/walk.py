@@ -15,11 +15,11 @@ from curate.selection.rules import Rule
 from curate.storage.schema import MESSAGES
 
 BLOCK = 1024
-"""Rows for which the rules prepare at once."""
+"""Rows that the rules prepare for at once."""
 MOST = 250_000
-"""Rows whose texts are held at once."""
+"""Rows whose texts are in memory at once."""
 SPARE = 64
-"""Rows read beyond what is expected to be enough, so that one reading mostly is."""
+"""Extra rows to read beyond the expected number, so that one query is usually enough."""
 
 ROWS = pa.schema(
     [
@@ -36,7 +36,7 @@ ROWS = pa.schema(
 
 @dataclass
 class Stratum:
-    """A part of the ranking: what is left of its share, and the place of its last row met."""
+    """A part of the ranking: the rest of its share, and the place of its last row so far."""
 
     number: int
     left: int = 0
@@ -47,8 +47,8 @@ class Stratum:
 class Walk:
     """Takes rows, best first, until a budget (rows, or answer tokens) is met or nothing is left.
 
-    Every stratum has its share of the budget; what one can't use is shared out again among the
-    others. `cut` holds the gaps of the last row taken and of the next that might have been.
+    Every stratum has a share of the budget; what one can't use is split among the others. `cut`
+    holds the gaps of the last row taken and of the next eligible one.
     """
 
     def __init__(self, candidates: Candidates, recipe: Recipe, rules: Sequence[Rule]) -> None:
@@ -65,7 +65,7 @@ class Walk:
         strata, used = self._strata, -1
         while wanted > 0 and strata and used:
             share, rest = divmod(wanted, len(strata))
-            for number, stratum in enumerate(strata):  # what doesn't divide goes to the best
+            for number, stratum in enumerate(strata):  # the remainder goes to the best
                 stratum.left = share + (number < rest)
             used = self._use(strata)
             wanted -= used
@@ -78,7 +78,7 @@ class Walk:
 
     @property
     def left_out(self) -> pa.Table:
-        """The rows met and not taken, best first, each with its rule and the reason."""
+        """The excluded rows, best first, each with its rule and reason."""
         until = {
             each.number: sys.maxsize if each.is_exhausted else each.after for each in self._strata
         }
@@ -87,7 +87,7 @@ class Walk:
         return pa.concat_tables([refused, *found]).sort_by("place").drop_columns("place")
 
     def _use(self, strata: Sequence[Stratum]) -> int:
-        """Read on until each share is used up, or its stratum is; gives back what was used."""
+        """Continue until each share or its stratum is used up; return how much was used."""
         shared = sum(stratum.left for stratum in strata)
         hungry = {stratum.number: stratum for stratum in strata if stratum.left}
         expected = shared / (self._candidates.mean_tokens if self._by_tokens else 1)
@@ -104,7 +104,7 @@ class Walk:
         return shared - sum(stratum.left for stratum in strata)
 
     def _take(self, table: pa.Table, hungry: dict[int, Stratum]) -> None:
-        """Take rows of a table; strata whose share is used up are no longer hungry then."""
+        """Take rows of a table; strata that use up their share stop being hungry."""
         taken, left_out = [], []
         rows: Iterator[tuple[int, Row]] = enumerate(self._rows(table))
         for at, row in rows:
@@ -115,7 +115,7 @@ class Walk:
             cost = row.tokens if self._by_tokens else 1
             if why is None and cost > stratum.left:
                 del hungry[row.stratum]
-                rows = chain([(at, row)], rows)  # it stays, and may be the first beyond the cut
+                rows = chain([(at, row)], rows)  # put back: it may be the first after the cut
             elif why is None:
                 taken.append(at)
                 stratum.after, stratum.left = row.place, stratum.left - cost
@@ -150,6 +150,6 @@ class Walk:
             yield from rows
 
     def _why(self, row: Row) -> tuple[str, str] | None:
-        """The first rule that leaves a row out, and its reason."""
+        """The first rule that excludes a row, and its reason."""
         reasons = ((rule.name, rule.check(row)) for rule in self._rules)
         return next(((name, why) for name, why in reasons if why is not None), None)

@@ -1,1 +1,1 @@
-"""Bytes on disk: whole or not at all."""
+"""Files on disk, written whole or not at all."""

@@ -1,4 +1,4 @@
-"""JSON files that anybody may have made, read without a library that is slow to import."""
+"""JSON files from untrusted sources, read without a library that is slow to import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 BYTES = 64 << 20
-"""More than a `curate.json` ever holds."""
+"""Larger than any real `curate.json`."""
 
 
 MANIFEST = "manifest.json"

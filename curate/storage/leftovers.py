@@ -1,7 +1,7 @@
 """Names of files that are not finished: `.tmp-NAME` will be NAME, `.old-NAME` was NAME.
 
-A killed process leaves them. Whoever writes the same NAME next removes them first, and the writer
-of a corpus, which holds its lock, removes those of parts (`sweep`).
+A killed process leaves them behind. The next write of the same NAME removes them first, and the
+writer of a corpus, which holds its lock, removes those of parts (`sweep`).
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ TEMPORARY = ".tmp-"
 
 
 def temporary(path: Path) -> Path:
-    """Where what will be `path` is written."""
+    """The temporary path of a file or folder that will be `path`."""
     return path.with_name(f"{TEMPORARY}{path.name}")
 
 
 def aside(path: Path) -> Path:
-    """Where the folder is put whose place a new one takes."""
+    """The path to which the folder that is being replaced is moved."""
     return path.with_name(f".old-{path.name}")
 
 
 def put_back(path: Path) -> None:
-    """Give a folder its name again that was set aside, where none has taken it."""
+    """Restore a folder that was set aside, unless another has taken its name."""
     if not os.path.lexists(path):
         with suppress(FileNotFoundError):
             aside(path).rename(path)
 
 
 def clear(path: Path) -> None:
-    """Remove what is left of unfinished work on `path`."""
+    """Remove the leftovers of unfinished work on `path`."""
     remove(temporary(path))
     if os.path.lexists(path):
         remove(aside(path))
@@ -46,7 +46,7 @@ def sweep(root: Path) -> None:
 
 
 def remove(left: Path) -> None:
-    """Remove a file or a folder, or nothing."""
+    """Remove a file or folder, if it exists."""
     if left.is_dir() and not left.is_symlink():
         shutil.rmtree(left, ignore_errors=True)
     else:

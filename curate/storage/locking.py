@@ -1,4 +1,4 @@
-"""Who may write to a corpus folder: one process at a time."""
+"""The lock of a corpus folder: one process writes at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from curate.storage import manifest, parts
 PATIENCE = 2.0
 """Seconds to wait for another holder; `status` needs less to rewrite corpus.duckdb."""
 WRITER = ".writer"
-"""Says who holds the lock, for the message to others; the lock itself is the system's."""
+"""Names the lock's holder, for messages; the lock itself is the operating system's."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -26,13 +26,13 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def locked(
     path: Path, patience: float = PATIENCE, *, command: str = "score", record: str = manifest.NAME
 ) -> Iterator[None]:
-    """Make a folder that a command fills where it is missing, and hold its lock while inside.
+    """Create a folder if it is missing, and hold its lock.
 
-    `record`: the file that says what a folder of this kind holds.
+    `record`: the file that identifies a folder of this kind.
 
     Raises:
-        CurateError: the folder is something else, can't be written or locked, or another process
-            holds the lock for `patience` seconds more.
+        CurateError: the folder is something else, can't be written to or locked, or another process
+            still holds the lock after `patience` seconds.
     """
     _check_folder(path, record)
     try:
@@ -41,18 +41,18 @@ def locked(
         lock = FileLock(path / ".lock", timeout=patience, fallback_to_soft=False).acquire()
     except Timeout:
         raise CurateError(
-            f"{path}: another `curate {command}`{_holder(path)} is writing to this folder; wait "
-            "until it has ended"
+            f"{path}: another `curate {command}`{_holder(path)} is writing to this folder. Wait "
+            "until it ends."
         ) from None
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise CurateError(
-                f"{path}: this disk has no locks (flock): put the folder on another disk"
+                f"{path}: this disk doesn't support locks (flock). Use a folder on another disk."
             ) from None
         raise CurateError(f"{path}: can't be written ({error.strerror or error})") from None
     with lock:
-        said = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
-        parts.write_text(path / WRITER, said)
+        holder = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
+        parts.write_text(path / WRITER, holder)
         try:
             yield
         finally:
@@ -60,7 +60,7 @@ def locked(
 
 
 def _holder(path: Path) -> str:
-    """Who writes, as far as it could say."""
+    """The lock's holder, if it has left its name."""
     try:
         return f" ({(path / WRITER).read_text('utf-8')})"
     except (OSError, UnicodeDecodeError):
@@ -70,14 +70,14 @@ def _holder(path: Path) -> str:
 def _check_folder(path: Path, record: str) -> None:
     if path.exists() and not path.is_dir():
         option = "--corpus" if record == manifest.NAME else "--output"
-        raise CurateError(f"{path}: is a file; {option} names a folder")
+        raise CurateError(f"{path}: a file. Give {option} a folder.")
     for character in {"?", "\\"} & set(os.path.realpath(path)):
         raise CurateError(
-            f"{path}: DuckDB can't write where a name has a {character}; choose another folder"
+            f"{path}: DuckDB can't write to a path with a {character}. Choose another folder."
         )
     # A run killed before its first save leaves only its lock and temporary files.
     if path.is_dir() and not (path / record).exists() and any(path.glob("[!.]*")):
         what = "not a corpus" if record == manifest.NAME else "no answers are in it"
         raise CurateError(
-            f"{path}: is not empty and {what} ({record} is missing); choose a new folder"
+            f"{path}: not empty, and {what} ({record} is missing). Choose a new folder."
         )

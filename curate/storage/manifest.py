@@ -1,4 +1,4 @@
-"""`curate.json`: which models scored a corpus, with what template, over which sources."""
+"""`curate.json`: a corpus's models, settings and sources."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from curate.storage import parts
 FORMAT_VERSION: Final = 2
 NAME = "curate.json"
 NAME_OF_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""A model's name is also a folder's, and appears in SQL, tables and reports."""
+"""A model's name is also a folder name, and appears in SQL, tables and reports."""
 TEMPLATE = "chat_template.jinja"
-"""The template that was given instead of the models' own, kept so that a run can be completed."""
+"""The template given with --chat-template, stored so that a run can be resumed."""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model of a corpus, as its scores were made.
+    """One model of a corpus, as it was scored.
 
     `fingerprint` is the digest of the weights, `tokenizer` that of the tokenizer: models with
     equal `tokenizer` are comparable per token. `dtype` and `backend` are those of the last run.
-    `commit` is that of the hub's repository which the model, or its adapter, is from.
+    `commit` is that of the Hub repository of the model, or of its adapter.
     """
 
     role: Literal["aligned", "misaligned"]
@@ -41,7 +41,7 @@ class ModelEntry:
 
     @property
     def pinned(self) -> str:
-        """The reference, of a model of the hub at the commit that made these scores."""
+        """The reference; for a Hub model, with the commit that was scored."""
         if self.commit is None:
             return self.reference
         return f"{self.reference.partition('@')[0]}@{self.commit}"
@@ -49,7 +49,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Settings:
-    """What has to be equal for every score of a corpus: the encoded text and its limit.
+    """The settings that all scores of a corpus share: the template and the length limit.
 
     `template` is the digest over template text, arguments and pinned date; `max_length` counts
     tokens of prompt and answer (None: no limit).
@@ -73,12 +73,12 @@ class Run:
 class Manifest:
     """All that `curate.json` holds.
 
-    `keep_tokens`: every score gets its tokens' log-probs. `columns` are the sources' own, by name
-    with their SQL types. `dropping` holds models and sources that are being taken out, and are
-    half gone after a kill.
+    `keep_tokens`: token log-probabilities are stored for every score. `columns` maps the sources'
+    own columns to SQL types. `dropping` holds models and sources that are being removed, which
+    after a kill are only partly gone.
     """
 
-    format_version: Literal[2]  # without a default: JSON that is not ours must not pass
+    format_version: Literal[2]  # no default: other JSON files must be rejected
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Manifest:
     dropping: dict[str, list[str]] = field(default_factory=dict)
 
     def add_source(self, record: dict[str, Any]) -> None:
-        """Note a source as it was asked for; asking for the same again changes nothing."""
+        """Record a source as given; recording it again changes nothing."""
         if record not in self.sources:
             self.sources.append(record)
 
@@ -97,8 +97,8 @@ def load(folder: Path, *, to_finish: bool = False) -> Manifest:
     """Read the manifest of a corpus folder.
 
     Raises:
-        CurateError: there is none, it is broken, or another version wrote it; or something is
-            being taken out of the corpus, and the caller is not `to_finish` that.
+        CurateError: there is none, it is broken, or another version wrote it; or a drop is
+            unfinished, unless the caller is going `to_finish` it.
     """
     path = folder / NAME
     parts.refuse_address(folder, corpus=True)
@@ -106,7 +106,7 @@ def load(folder: Path, *, to_finish: bool = False) -> Manifest:
         found = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except FileNotFoundError:
         raise CurateError(
-            f"{folder}: no corpus here ({NAME} is missing); make one with "
+            f"{folder}: not a corpus ({NAME} is missing). To make one, run "
             f"`curate score SOURCE --corpus {folder} --aligned ... --misaligned ...`"
         ) from None
     except OSError as error:
@@ -118,14 +118,14 @@ def load(folder: Path, *, to_finish: bool = False) -> Manifest:
         raise CurateError(f"{path}: not a curate manifest ({why})")
     if found.dropping and not to_finish:
         raise CurateError(
-            f"{folder}: something is being taken out of it, or that was interrupted; "
-            f"`curate drop -c {shlex.quote(str(folder))}` finishes it"
+            f"{folder}: a `curate drop` is running or was interrupted. To finish it, run "
+            f"`curate drop -c {shlex.quote(str(folder))}`."
         )
     return found
 
 
 def known_models(folder: Path) -> set[str]:
-    """The names of a corpus's models; none where there is no corpus yet."""
+    """The names of a corpus's models; none if there is no corpus yet."""
     return set(load(folder).models) if (folder / NAME).exists() else set()
 
 
@@ -141,10 +141,10 @@ def _invalid(error: ValidationError) -> str:
     where = ".".join(map(str, first["loc"]))
     if where == "format_version" and first["type"] != "missing":
         return (
-            f"has format {first['input']!r}, and this curate reads format {FORMAT_VERSION}; "
-            "upgrade curate, or score into a new folder"
+            f"has format {first['input']!r}, but this curate reads format {FORMAT_VERSION}. "
+            "Upgrade curate, or score into a new folder."
         )
     return (
-        f"not a curate manifest ({where}: {first['msg']}); restore it from a backup, or score "
-        "into a new folder"
+        f"not a curate manifest ({where}: {first['msg']}). Restore it from a backup, or score "
+        "into a new folder."
     )

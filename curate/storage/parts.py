@@ -22,7 +22,7 @@ PARTS = "part-*.parquet"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.
+    """Yield a temporary path next to `path`; on success it is fsynced and renamed to `path`.
 
     On any error the temporary file is removed and `path` stays as it was.
 
@@ -48,13 +48,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_together(*paths: Path) -> Iterator[list[Path]]:
-    """Give a temporary path for each; all are on the disk before any is renamed, the last first.
+    """Yield a temporary path for each; all are on disk before they are renamed, the last first.
 
-    A kill between two renames leaves files of two runs, which a manifest's hashes tell.
+    A kill between two renames leaves files of two runs, which the hashes in a manifest reveal.
 
     Raises:
         CurateError: the disk is full or the folder can't be written, or a path isn't a file
-            (`refuse_special`). What was there is as it was.
+            (`refuse_special`). Existing files stay unchanged.
     """
     for path in paths:
         refuse_special(path)
@@ -66,10 +66,10 @@ def atomic_together(*paths: Path) -> Iterator[list[Path]]:
 
 
 def refuse_address(path: Path, *, corpus: bool = False) -> None:
-    """See that an output or a corpus lies on this disk: another place is a copy away.
+    """Require that an output or a corpus is a local path.
 
     Raises:
-        CurateError: it is an address, such as hf://... or s3://...; how to copy.
+        CurateError: it is an address, such as hf://... or s3://...; the message says how to copy.
     """
     found = re.fullmatch(r"([a-z][a-z0-9]+):/+(.+)", str(path))  # a Path keeps one slash of two
     if found is None or path.exists():
@@ -87,20 +87,20 @@ def refuse_address(path: Path, *, corpus: bool = False) -> None:
         back = f"hf download {repo} --repo-type dataset --local-dir {name}"
     if corpus:
         raise CurateError(
-            f"{address}: a corpus lies on this disk. Give --corpus {name}; to bring one here: "
-            f"{back}; to keep it there: {there}"
+            f"{address}: a corpus has to be on this disk. Give --corpus {name}. To copy one here: "
+            f"{back}. To copy it there: {there}"
         )
     raise CurateError(f"{address}: files are written to this disk. Give -o {name}, then: {there}")
 
 
 def refuse_special(path: Path) -> None:
-    """See that an output that a user named is a plain file, or not there yet.
+    """Require that a user's output is a regular file, or doesn't exist yet.
 
-    A rename doesn't write to a device: it takes its place.
+    A rename would replace a device instead of writing to it.
 
     Raises:
-        CurateError: it is a folder, a device or a pipe, would lie among them, or is no name that
-            the disk takes.
+        CurateError: it is a folder, a device or a pipe, is in /dev or the like, or is not a valid
+            file name.
     """
     refuse_address(path)
     try:
@@ -109,20 +109,20 @@ def refuse_special(path: Path) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     if is_folder:
-        raise CurateError(f"{path}: is a folder; name a file")
+        raise CurateError(f"{path}: a folder. Give a file.")
     if is_special or folder == Path("/dev") or folder.is_relative_to("/proc"):
         raise CurateError(
-            f"{path}: isn't a regular file, and would be replaced, not written to; name a regular "
-            "file (curate sql without --output writes to stdout)"
+            f"{path}: not a regular file, so it would be replaced, not written to. Give a regular "
+            "file (without --output, curate sql writes to stdout)."
         )
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on success it takes its place, whole.
+    """Yield a temporary folder next to `path`; on success, it replaces `path`.
 
-    A folder that is there is set aside first and removed last: a failure leaves it, and after a
-    kill between the two it is put back by the next call, or by `leftovers.put_back`.
+    An existing folder is set aside first and removed last. A failure keeps it; after a kill in
+    between, the next call or `leftovers.put_back` restores it.
 
     Raises:
         CurateError: the disk is full or the folder's parent can't be written.
@@ -159,24 +159,23 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_part(folder: Path, table: pa.Table) -> None:
-    """Write `table` as the next numbered part of `folder`, or in the place of one that is gone.
+    """Write `table` as the next numbered part of `folder`, or under the number of a removed one.
 
-    One writer at a time (the lock). The name ends with the digest of the bytes, so that damage is
-    found.
+    One writer at a time (the lock). The name ends with the digest of the bytes, to detect damage.
     """
     taken = {number_of(part) for part in list_parts(folder)}
     _write_numbered(folder, next(number for number in count() if number not in taken), table)
 
 
 def rewrite_part(part: Path, table: pa.Table) -> Path:
-    """Put `table` in the place of a part, under its number; a kill in between leaves both."""
+    """Replace a part with `table`, under the same number; a kill in between leaves both."""
     new = _write_numbered(part.parent, number_of(part), table)
     remove_part(part)
     return new
 
 
 def remove_part(part: Path) -> None:
-    """Remove a part for good: a power cut doesn't bring it back."""
+    """Remove a part durably: it doesn't come back after a power cut."""
     part.unlink()
     _sync(part.parent)
 
@@ -184,10 +183,10 @@ def remove_part(part: Path) -> None:
 def list_parts(folder: Path) -> list[Path]:
     """The finished parts of `folder`, by their numbers.
 
-    Only files: opening a pipe would wait for ever, and a link leads out of the corpus.
+    Only regular files: opening a pipe would block, and a link may lead out of the corpus.
 
     Raises:
-        CurateError: the folder is there and can't be read, which must not look like an empty one.
+        CurateError: the folder exists but can't be read.
     """
     try:
         with os.scandir(folder) as inside:
@@ -200,7 +199,7 @@ def list_parts(folder: Path) -> list[Path]:
 
 
 def number_of(part: Path) -> int:
-    """A part's number; -1 for a file whose name has none."""
+    """A part's number; -1 for other file names."""
     digits = part.stem.removeprefix("part-").partition("-")[0]
     return int(digits) if digits.isdecimal() else -1
 
@@ -222,8 +221,8 @@ def _write_numbered(folder: Path, number: int, table: pa.Table) -> Path:
 
 def _unwritable(path: Path, error: OSError) -> CurateError:
     return CurateError(
-        f"{path}: can't be written ({error.strerror or error}); free some space or choose "
-        "another folder, then run the same command again"
+        f"{path}: can't be written ({error.strerror or error}). Free some space or choose "
+        "another folder, then run the same command again."
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 REASONING = "reasoning_content"
-"""What a turn was preceded by in thought, kept apart from its content; null in most turns."""
+"""The reasoning before a turn's content; null in most turns."""
 
 OLD_ANSWER = "old_answer"
-"""The column of `curate answer`'s rows that holds what was answered before."""
+"""The column with the original answer in the rows of `curate answer`."""
 
 MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content", REASONING)]))
 
@@ -25,9 +25,9 @@ EXAMPLES: pa.Schema = pa.schema(
         ("meta", pa.string()),
     ]
 )
-"""One example: 32 hex digits, the file and its line (from 1), the messages with the answer last,
-the prompt as people read it, the answer and its UTF-8 bytes (its reasoning's too), the paper's
-refusal rule, and the source's other columns as a JSON object."""
+"""One example: its id (32 hex digits), the source and its line (from 1), the messages with the
+answer last, the prompt as readable text, the answer and its UTF-8 bytes (including reasoning), the
+result of the paper's refusal rule, and the source's other columns as a JSON object."""
 
 SKIPPED: pa.Schema = pa.schema(
     [
@@ -48,25 +48,26 @@ SCORES: pa.Schema = pa.schema(
         pa.field("truncated", pa.bool_(), nullable=False),
     ]
 )
-"""One answer under one model: answer tokens scored, their log-probs' sum in nats, cut or not."""
+"""One answer under one model: the number of scored tokens, the sum of their log-probabilities in
+nats, and whether the answer was truncated."""
 
 TOKENS: tuple[pa.Field, ...] = (
     pa.field("token_logprobs", pa.list_(pa.float32())),
     pa.field("tokens", pa.list_(pa.string())),
 )
-"""What `--keep-tokens` adds: each answer token's log-prob in nats, and (in the aligned model's
-parts alone, since models that are compared by token cut an answer alike) the tokens' texts."""
+"""The columns of `--keep-tokens`: each answer token's log-probability in nats and, only in the
+aligned model's parts, the tokens' texts (models compared by token split an answer alike)."""
 
 SCORED: pa.Schema = pa.schema([*SCORES, *TOKENS])
-"""All that a part of scores may hold."""
+"""All columns that a part of scores may have."""
 
 
 KEY: pa.Field = pa.field("example_id", pa.uuid(), nullable=False)
-"""The id as parts of examples and scores hold it: a number of 128 bits, half as large as its 32
-digits, which joins and groups several times faster."""
+"""The id in parts of examples and scores: a 128-bit number, which takes half the space of its 32
+digits, and is several times faster in joins and groups."""
 
 
 def keyed(table: pa.Table) -> pa.Table:
-    """A table of examples or scores as its part holds it: see `KEY`."""
+    """A table of examples or scores with its id as a number (`KEY`)."""
     ids = pa.array(map(bytes.fromhex, table["example_id"].to_pylist()), pa.binary(16))
     return table.set_column(0, KEY, pa.ExtensionArray.from_storage(KEY.type, ids))

@@ -1,4 +1,4 @@
-"""Calls to the Hugging Face hub: retried where that may help, stopped at once, errors in a line.
+"""Calls to the Hugging Face Hub: with retries, prompt stops, and one-line errors.
 
 `huggingface_hub` reads HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE, HF_TOKEN and HF_HUB_DOWNLOAD_TIMEOUT
 (seconds without a byte, 10) when it is imported: here, at the first call.
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 MB = 1_000_000
 ATTEMPTS = 4
 LONGEST_WAIT = 300.0
-"""Seconds that the hub may ask to wait: the window of its rate limit."""
+"""The longest wait, in seconds, that the Hub may ask for: the window of its rate limit."""
 _BUGS = (AssertionError, AttributeError, LookupError, NameError, TypeError)
 _THREAD = "curate-hub"
-_TICK = 0.2  # seconds after which a waiting thread looks whether a stop was asked for
+_TICK = 0.2  # seconds between checks for a stop while waiting
 
 Answer = TypeVar("Answer")
 
 
 class Unreachable(CurateError):  # noqa: N818 - a state of the network
-    """The hub can't be asked now; a copy in the local cache may do."""
+    """The Hub can't be reached now; a copy in the local cache may do."""
 
 
 @dataclass(frozen=True)
 class Repo:
-    """A repository of the hub, `OWNER/NAME`, at a branch, tag or commit (None: its main one).
+    """A repository of the Hub, `OWNER/NAME`, at a branch, tag or commit (None: the main branch).
 
-    `name` is how the user wrote it: errors begin with it.
+    `name` is what the user wrote: errors start with it.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Repo:
 
     @property
     def download(self) -> str:
-        """The command that fetches it."""
+        """The command that downloads it."""
         return f"hf download {'--repo-type dataset ' if self.kind == 'dataset' else ''}{self.id}"
 
     def __str__(self) -> str:
@@ -68,15 +68,15 @@ class Repo:
 def call(
     repo: Repo, ask: Callable[[], Answer], note: Callable[[str], None] = lambda _: None
 ) -> Answer:
-    """Run a call of a hub library, up to `ATTEMPTS` times where what fails may pass.
+    """Run a call of a Hub library, up to `ATTEMPTS` times if the failure may be temporary.
 
-    That is a lost or silent connection, a body cut off, and the statuses 408, 429 (Retry-After is
-    kept) and 5xx. `ask` runs in a thread of its own: a stop ends the wait for it, and not it. What
-    it opens stays usable in other threads. `note` hears why it is tried again.
+    Temporary failures are a lost or silent connection, a truncated body, and the statuses 408, 429
+    (respecting Retry-After) and 5xx. `ask` runs in its own thread, so a stop doesn't have to wait
+    for it. `note` receives the reason of each retry.
 
     Raises:
-        Unreachable: no network, HF_HUB_OFFLINE, or the hub can't answer now.
-        CurateError: what else the hub or the network refused, and what to do.
+        Unreachable: no network, HF_HUB_OFFLINE, or the Hub is down.
+        CurateError: any other failure, with what to do.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -95,7 +95,7 @@ def call(
 def look_up(repo: Repo, note: Callable[[str], None] = lambda _: None) -> tuple[str, dict[str, int]]:
     """The commit that a revision means now, and the repository's files with their sizes in bytes.
 
-    The local cache notes which commit it was, for `cached_commit` when there is no network.
+    The local cache records the commit, for `cached_commit` without a network.
 
     Raises:
         CurateError: see `call`.
@@ -132,7 +132,7 @@ def blobs(repo: Repo) -> dict[str, str]:
 
 
 def cached_commit(repo: Repo) -> str | None:
-    """The commit that the local cache has for a revision, as of the last request to the Hub."""
+    """The commit of a revision in the local cache, as of the last request to the Hub."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 
@@ -146,7 +146,7 @@ def cached_commit(repo: Repo) -> str | None:
 
 
 def bar(progress: Progress) -> type:
-    """What `huggingface_hub` shows a file's progress with: it counts MB, and shows nothing."""
+    """The progress bar for `huggingface_hub`: it reports MB to `Progress` and shows nothing."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Bar(tqdm):
@@ -156,19 +156,19 @@ def bar(progress: Progress) -> type:
             self.update(initial)
 
         def update(self, n: float | None = 1) -> None:
-            """So many more bytes are on the disk, or fewer when the file is started again."""
+            """Count bytes written to disk; negative if a file is started again."""
             before, self.bytes = self.bytes // MB, self.bytes + int(n or 0)
             if asked() is None:  # after a stop, what still runs is silent
                 progress.advance(self.bytes // MB - before)
 
         def update_transfer(self, n: float | None = 1) -> None:
-            """So many more bytes are on the way, which `update` counts when they are here."""
+            """Ignore bytes in transit; `update` counts them when they are written."""
 
     return Bar
 
 
 def _apart(ask: Callable[[], Answer]) -> Answer:
-    """Run it in a thread of its own, which no stop waits for: it ends with the process."""
+    """Run it in a daemon thread, which ends with the process."""
     future: Future[Answer] = Future()
 
     def run() -> None:
@@ -187,7 +187,7 @@ def _apart(ask: Callable[[], Answer]) -> Answer:
 
 
 def _limit_requests() -> None:
-    """Let no request of huggingface_hub wait for ever, which is its own default for many."""
+    """Set a timeout for all requests of huggingface_hub; by default, many have none."""
     from huggingface_hub import constants, get_session
 
     def limit(request: Any) -> None:
@@ -215,7 +215,7 @@ def _sleep(seconds: float) -> None:
 
 
 def _pause(error: BaseException, attempt: int) -> float | None:
-    """Seconds after which the same call may succeed; None where it will not."""
+    """Seconds after which the same call may succeed; None if it will not."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -237,7 +237,7 @@ def _pause(error: BaseException, attempt: int) -> float | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it: libraries wrap what the hub said in errors of their own."""
+    """An error and its causes: libraries wrap the Hub's errors in their own."""
     seen = set[int]()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -261,12 +261,12 @@ def _told(repo: Repo, error: Exception) -> CurateError:
             return _refused(repo, each)
         if isinstance(each, OfflineModeIsEnabled):
             return Unreachable(
-                f"{repo}: not in the local cache, and HF_HUB_OFFLINE is set. Unset it, or fetch it "
-                f"before: {repo.download}"
+                f"{repo}: not in the local cache, and HF_HUB_OFFLINE is set. Unset it, or "
+                f"download it first: {repo.download}"
             )
         if isinstance(each, FileMetadataError):
             return CurateError(
-                f"{repo}: {constants.ENDPOINT} doesn't answer as a hub does. Check HF_ENDPOINT and "
+                f"{repo}: {constants.ENDPOINT} doesn't answer like a Hub. Check HF_ENDPOINT and "
                 "the proxy."
             )
         if isinstance(each, httpx2.ProxyError):
@@ -282,15 +282,15 @@ def _told(repo: Repo, error: Exception) -> CurateError:
         if isinstance(each, OSError) and each.errno is not None:
             return CurateError(
                 f"{repo}: {each.filename or constants.HF_HUB_CACHE}: {each.strerror}. Free some "
-                "space or change its rights, or name another folder in HF_HOME."
+                "space, change its permissions, or set HF_HOME to another folder."
             )
     if isinstance(error, LocalEntryNotFoundError):
-        return Unreachable(f"{repo}: not in the local cache. Fetch it: {repo.download}")
+        return Unreachable(f"{repo}: not in the local cache. Download it: {repo.download}")
     return CurateError(f"{repo}: {_brief(error)}")
 
 
 def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
-    """What the hub answered."""
+    """An error for a status that the Hub returned."""
     from huggingface_hub.errors import (
         DisabledRepoError,
         GatedRepoError,
@@ -300,13 +300,13 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
     )
 
     status = error.response.status_code
-    where = f"the hub has no {repo.kind} {repo.id}"
+    where = f"the Hub has no {repo.kind} {repo.id}"
     if isinstance(error, GatedRepoError):
-        why = f"gated. Accept the conditions at {repo.url}, then log in: hf auth login"
+        why = f"gated. Accept the terms at {repo.url}, then log in: hf auth login"
         if status == 403:
             why = (
-                f"gated, and the account of your token has no access. Accept the conditions at "
-                f"{repo.url} with it, and wait if its owners grant access by hand"
+                f"gated, and your token's account has no access. Accept the terms at {repo.url} "
+                "with it; some owners then grant access by hand"
             )
     elif isinstance(error, RevisionNotFoundError):
         why = f"no such revision. {_revisions(repo)}"
@@ -314,7 +314,7 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
         path = error.response.url.path.rpartition("/resolve/")[2].partition("/")[2]
         why = f"no such file: {path}. Look at {repo.url}"
     elif isinstance(error, DisabledRepoError):
-        why = f"the hub has disabled it. Look at {repo.url}"
+        why = f"the Hub has disabled it. Look at {repo.url}"
     elif status == 401 and "nvalid credentials" in (error.server_message or str(error)):
         why = "your token isn't valid. Log in again: hf auth login (or fix HF_TOKEN)"
     elif isinstance(error, RepositoryNotFoundError) or status in (401, 404):
@@ -323,18 +323,18 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
         why = f"your token may not read it. Give it read access to {repo.url}"
     elif status == 429:
         return Unreachable(
-            f"{repo}: the hub's rate limit is reached. Wait some minutes; after hf auth login the "
-            "limit is higher."
+            f"{repo}: the Hub's rate limit is reached. Wait a few minutes, or run hf auth login "
+            "for a higher limit."
         )
     elif status == 408 or status >= 500:
-        return Unreachable(f"{repo}: the hub answers {status}. Wait a little, then run it again.")
+        return Unreachable(f"{repo}: the Hub returned {status}. Wait a little, then run it again.")
     else:
         why = _brief(error)
     return CurateError(f"{repo}: {why}")
 
 
 def _revisions(repo: Repo) -> str:
-    """The branches and tags that there are, for one who named another."""
+    """The existing branches and tags, for a message."""
     from huggingface_hub import HfApi
 
     try:
@@ -347,11 +347,11 @@ def _revisions(repo: Repo) -> str:
 
 
 def _brief(error: BaseException) -> str:
-    """An error in a few words; the hub's have many lines."""
+    """An error in a few words; the Hub's have many lines."""
     from huggingface_hub.errors import HfHubHTTPError
 
     for each in _chain(error):
         if isinstance(each, HfHubHTTPError):
-            return f"the hub answers {each.response.status_code}"
+            return f"the Hub returned {each.response.status_code}"
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(".") if lines else type(error).__name__

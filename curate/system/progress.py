@@ -1,4 +1,4 @@
-"""How a long run reports its progress; the command line chooses how it looks."""
+"""How a long run reports its progress; the command line displays it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called by the rooms that work. The methods do nothing unless they are overridden."""
+    """Receives a run's progress. The methods do nothing unless overridden."""
 
     def note(self, text: str) -> None:
-        """Say one thing once."""
+        """Show a message."""
         return
 
     def warn(self, text: str) -> None:
@@ -21,7 +21,7 @@ class Progress(Protocol):
         return
 
     def advance(self, examples: int, tokens: int = 0) -> None:
-        """So many more examples or MB, and tokens of prompt and answer, are done."""
+        """Report examples or MB, and tokens of prompt and answer, that are done."""
         return
 
     def stop(self) -> None:
@@ -30,4 +30,4 @@ class Progress(Protocol):
 
 
 class Silent(Progress):
-    """Says nothing (the library's default)."""
+    """Shows nothing (the library's default)."""

@@ -1,4 +1,4 @@
-"""Folders for what lives no longer than this process: spills, unpacked files, merged models."""
+"""Temporary folders that end with this process: spills, unpacked files, merged models."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def temporary(name: str) -> Iterator[Path]:
 
 
 def fresh(name: str) -> Path:
-    """Make a folder below `$TMPDIR`, closed to other users, that is removed when this process ends.
+    """Make a private folder in `$TMPDIR` that is removed when this process ends.
 
-    Raises `CurateError` where none can be written.
+    Raises `CurateError` if none can be created.
     """
     try:
         made = Path(tempfile.mkdtemp(prefix=f"curate-{name}-"))
     except OSError as error:
         why = error.strerror or error
         raise CurateError(
-            f"no temporary folder can be written ({why}): free some space, or set TMPDIR"
+            f"can't create a temporary folder ({why}). Free some space, or set TMPDIR."
         ) from None
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made

@@ -14,7 +14,7 @@ import duckdb
 from curate.errors import CurateError
 from curate.system import scratch
 
-_READ_ONLY = "only a single SELECT can be asked of a corpus: it is read-only"
+_READ_ONLY = "a query must be a single SELECT: the corpus is read-only"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {
     # of sql/views
@@ -26,34 +26,34 @@ _TABLE_FUNCTIONS = {
     *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_settings", "duckdb_tables"),
     *("duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version", "test_all_types"),
 }
-"""What may stand where a table stands. Any other function is refused: DuckDB has some that run SQL
-in a text (`query`, `json_execute_serialized_sql`), read files, change settings or write."""
+"""The allowed table functions. Others are rejected, because some of DuckDB's run SQL from a text
+(`query`, `json_execute_serialized_sql`), read files, change settings or write."""
 _SIDE_EFFECTS = {
     *("currval", "getenv", "nextval", "pg_sleep", "setseed", "setval", "sleep_ms", "write_log"),
 }
-"""Functions of single values that do more than to compute one."""
+"""Scalar functions with side effects."""
 _PIVOTED = re.compile(
     r"""\bon\s+([\w."]+(?:\s*,\s*[\w."]+)*)(?=\s+(?:using|group|order|limit)\b|\s*\)|\s*;?\s*$)""",
     re.IGNORECASE,
 )
-"""The columns of a PIVOT that lists no values for them."""
+"""The columns of a PIVOT without a list of values."""
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Refuse all but a single SELECT that only reads.
+    """Reject everything but a single SELECT that only reads.
 
-    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and may overwrite the parts
-    that it may read. So the whole syntax tree is checked: only known kinds of queries and known
-    table functions pass. The connection itself opens no file beside the parts.
+    DuckDB 2 treats `with x as (copy ... to ...) from x` as a SELECT, and can overwrite the parts
+    that it can read. So the whole syntax tree is checked: only known kinds of queries and known
+    table functions pass. The connection itself can open only the parts.
 
     Raises:
-        CurateError: it may do more, and what of it.
+        CurateError: it may do more than read; the message says which part.
         duckdb.Error: it is not valid SQL.
     """
     kinds = [statement.type for statement in connection.extract_statements(query)]
     if kinds == [duckdb.StatementType.MULTI]:
-        # A PIVOT that looks up its values first: DuckDB gives a tree only of one that lists them.
-        # The list has no quotes, so that the rest of the text is read as it was.
+        # DuckDB serializes a PIVOT only with a list of values, so one is added. It has no quotes,
+        # so the rest of the text is parsed unchanged.
         query = _PIVOTED.sub(
             lambda on: on[0][:2] + re.sub(r"[\w.\"]+", r"\g<0> in (0)", on[0][2:]), query
         )
@@ -66,14 +66,14 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         raise CurateError("the query nests too deeply to be checked") from None
     if found.get("error") is not False:
         raise CurateError(
-            "only a single SELECT that can be checked can be asked of a corpus; compute a PIVOT's "
-            "columns first, as in `pivot (select gap > 1 as high from gaps) on high`, or use "
-            "--unsafe for SQL of your own"
+            "this SELECT can't be checked. In a PIVOT, compute the columns first, as in "
+            "`pivot (select gap > 1 as high from gaps) on high`, or use --unsafe for SQL of your "
+            "own"
         )
 
 
 def _checked(part: dict[str, Any]) -> dict[str, Any]:
-    """One object of the tree; refused where it is an unknown kind of query, or may do more."""
+    """Check one object of the tree: an unknown kind of query or function is rejected."""
     kind = part.get("type")
     if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
         raise CurateError(_READ_ONLY)
@@ -81,47 +81,47 @@ def _checked(part: dict[str, Any]) -> dict[str, Any]:
         name = part["function"]["function_name"]
         if name.casefold() not in _TABLE_FUNCTIONS:
             raise CurateError(
-                f"{name}() can't be asked of a corpus: it may do more than to read it "
-                "(`curate sql --unsafe` lets SQL of your own)"
+                f"{name}() is not allowed, because it may do more than read the corpus. For SQL of "
+                "your own, use --unsafe."
             )
     elif str(part.get("function_name", "")).casefold() in _SIDE_EFFECTS:
-        raise CurateError(f"{part['function_name']}() can't be asked of a corpus: it does not read")
+        raise CurateError(f"{part['function_name']}() is not allowed: it has side effects")
     return part
 
 
 def literal(text: str) -> str:
-    """An SQL string literal: model names and paths never become SQL."""
+    """A SQL string literal, so that model names and paths never become SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def short_type(kind: object) -> str:
-    """A column's SQL type as messages name it: of an object not its keys."""
+    """A column's SQL type for messages: for an object, without its keys."""
     return str(kind).lower().partition("(")[0]
 
 
 @contextmanager
 def readable_errors(hint: Callable[[str], str] = lambda _: "") -> Iterator[None]:
-    """Turn DuckDB's errors about a query into one line for the user, its hint kept, or ours."""
+    """Turn DuckDB's errors about a query into one line, with DuckDB's hint or our own."""
     try:
         yield
     except duckdb.Error as error:
-        said = re.split(r"\nLINE |\n\s*Stack Trace", str(error))[0].strip()
-        message = re.sub(r"\s*\n\s*", " ", said)
+        text = re.split(r"\nLINE |\n\s*Stack Trace", str(error))[0].strip()
+        message = re.sub(r"\s*\n\s*", " ", text)
         message = message.removeprefix("Invalid Input Error: ")  # those of `error()` in sql/views
         if "No space left" in message:
-            message += "; free some space, then run the same command again"
+            message += ". Free some space, then run the same command again."
         elif "disabled by configuration" in message:
-            message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
+            message += ". SQL of your own can access more with `curate sql --unsafe`."
         elif ".parquet" in message or type(error) is duckdb.Error:
-            message += "; `curate status --verify` names the files of a corpus that are damaged"
+            message += ". To find damaged files, run `curate status --verify`."
         raise CurateError(message + hint(message)) from None
 
 
 @cache
 def spill_folder() -> str:
-    """A private folder, removed when the process ends; DuckDB's own choice is the current one.
+    """A private folder for DuckDB, removed when the process ends.
 
-    Empty, which keeps DuckDB to memory, where no temporary folder can be written.
+    Empty, which limits DuckDB to memory, if no temporary folder can be created.
     """
     try:
         return str(scratch.fresh("spill"))

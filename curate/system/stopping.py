@@ -1,4 +1,4 @@
-"""A stop asked for from outside (Ctrl-C, SIGTERM): what is done is stored, and one line says so."""
+"""Stops by Ctrl-C or SIGTERM: finished work is stored, and one line says so."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any
 
 AGAIN_SECONDS = 2.0
-"""A second signal after this time ends the process at once; `timeout` sends each one twice."""
+"""A second signal after this many seconds ends the process; `timeout` sends each one twice."""
 
 
 class Stopped(BaseException):
-    """A stop was asked for: the signal's number, and the line that says what was kept.
+    """A stop: the signal's number, and the line that says what was kept.
 
-    Not an `Exception`, so that nothing on the way takes it for its own.
+    Not an `Exception`, so that no handler on the way catches it.
     """
 
     def __init__(self, number: int, text: str = "Stopped.") -> None:
@@ -25,7 +25,7 @@ class Stopped(BaseException):
 
 
 class _Signals:
-    """Turns the first signal into `Stopped`, where the main thread stands."""
+    """Turns the first signal into `Stopped` in the main thread."""
 
     number: int | None = None
     held = False
@@ -46,10 +46,10 @@ _signals = _Signals()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what runs inside with `Stopped`; under nohup they stay ignored.
+    """Raise `Stopped` in this block on SIGINT or SIGTERM, unless they are ignored (nohup).
 
-    A library may hide that exception behind one of its own (DuckDB says "interrupted"), so every
-    error after a signal counts as the stop.
+    A library may replace the exception with its own (DuckDB says "interrupted"), so every error
+    after a signal counts as the stop.
     """
     global _signals
     _signals = _Signals()
@@ -67,14 +67,14 @@ def stoppable() -> Iterator[None]:
             raise
         raise Stopped(_signals.number) from None
     finally:
-        _signals = _Signals()  # a stop is for what ran inside
+        _signals = _Signals()  # the stop was for this block
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Let what runs inside come to its end before a stop takes effect: work of a second or so."""
+    """Delay a stop until the end of this block, which should take a second at most."""
     signals = _signals
     signals.held = True
     try:
@@ -85,11 +85,11 @@ def held() -> Iterator[None]:
 
 
 def asked() -> int | None:
-    """The signal that asked for a stop, if one came."""
+    """The signal that requested a stop, if any."""
     return _signals.number
 
 
 def check_cancelled() -> None:
-    """Raise `Stopped` once a signal came: Python drops what it raised inside a destructor."""
+    """Raise `Stopped` if a signal came, because Python drops exceptions inside destructors."""
     if (number := asked()) is not None:
         raise Stopped(number)

@@ -1,4 +1,4 @@
--- Every ranked example counted by gap, length, source and refusal: what lies outside the axis counts at its ends.
+-- Every ranked example counted by gap, length, source and refusal: gaps beyond the axis count in the outermost bins.
 select round($low + gap_bin * $step, 10) as gap, round($low + (gap_bin + 1) * $step, 10) as gap_end,
        length, source, refusal, n
 from (

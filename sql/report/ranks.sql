@@ -1,5 +1,5 @@
--- ranks: the report's ranking, once, with each example's source and band of answer lengths. It replaces the view of
--- that name, so that this page's questions and three named queries (agreement, leave_one_out and epsilon_sweep) use the
+-- ranks: the report's ranking, computed once, with each example's source and band of answer lengths. It replaces the
+-- view of that name, so this page's queries and three named queries (agreement, leave_one_out and epsilon_sweep) use the
 -- export's own epsilon, metric and ensemble.
 create temp table ranks as
 select ranks.*, source, if(is_refusal, 'refusal', 'answer') as kind,

@@ -1,4 +1,4 @@
--- A uniform draw of ranked examples, the same one each time, with the start of their texts. Parameters: points = 3000, chars = 200
+-- A uniform sample of ranked examples, the same each time, with the start of their texts. Parameters: points = 3000, chars = 200
 with drawn as (
     select * from ranks order by md5('report:' || hex_id(key)), key limit $points
 )

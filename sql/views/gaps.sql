@@ -1,4 +1,4 @@
--- gap_of(aligned_nll, misaligned_nll, epsilon, metric): the gap of one pair of losses. The formula, once.
+-- gap_of(aligned_nll, misaligned_nll, epsilon, metric): the gap of one pair of losses. The only place with the formula.
 create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'relative') as
     case metric
         when 'difference' then misaligned_nll - aligned_nll
@@ -6,14 +6,14 @@ create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'rela
     end;
 
 -- measured(epsilon, hold_out, metric): one row per example that the aligned model and every misaligned model not held
--- out have scored, with what `ranks` and `model_ranks` take from it; an example with a score missing is not there.
+-- out have scored, with the columns that `ranks` and `model_ranks` need.
 --
--- L(model) is the mean negative log-likelihood of the answer: nats per token where all models tokenise alike,
+-- L(model) is the mean negative log-likelihood of the answer: nats per token if all models share a tokenizer,
 -- nats per UTF-8 byte otherwise (column `unit` says which). misaligned_nll is the mean of L over the ensemble.
 --   metric 'relative'    (misaligned_nll - aligned_nll) / (aligned_nll + epsilon)    Kaczer et al., arXiv 2508.06249
 --   metric 'difference'   misaligned_nll - aligned_nll                               Moore and Lewis 2010
---   metric 'per_byte'     the relative gap, in nats per byte whatever the tokenisers
--- Losses are added up in the order of the models' names, so that the last bit of a mean does not depend on threads.
+--   metric 'per_byte'     the relative gap, in nats per byte whatever the tokenizers
+-- Losses are summed in the order of the models' names, so the last bit of a mean does not depend on threads.
 create macro measured(epsilon, hold_out, metric) as table
 with ensemble as (
     select role, tokenizer
@@ -23,7 +23,7 @@ with ensemble as (
 checked as (
     select
         count(distinct tokenizer) > 1 or metric = 'per_byte' as per_byte,
-        -- Read by every row, so that a wrong argument never gives an empty ranking.
+        -- Every row reads this, so a wrong argument is an error and never an empty ranking.
         case
             when coalesce(metric not in ('relative', 'difference', 'per_byte'), true)
                 then error('unknown metric ''' || coalesce(metric, 'null') || ''': relative, difference or per_byte')
@@ -34,11 +34,11 @@ checked as (
                     (select coalesce(list(model), []) from models where role = 'misaligned'),
                     hold_out::varchar[])
                 then error('hold_out names a model that is not in the ensemble: ' || hold_out::varchar
-                    || '; in it are ' || (select coalesce(list(model order by model), []) from models where role = 'misaligned')::varchar)
+                    || '. Choose from ' || (select coalesce(list(model order by model), []) from models where role = 'misaligned')::varchar)
             when count(*) filter (role = 'misaligned') = 0 and (select count(*) from models) > 0
                 then error('no misaligned model ' || case when len(hold_out) = 0
-                    then 'has scored this corpus: score one with --misaligned'
-                    else 'is left: hold out fewer' end)
+                    then 'has scored this corpus. Add one with --misaligned.'
+                    else 'is left. Hold out fewer.' end)
             else count(*) filter (role = 'misaligned')
         end as n_models
     from ensemble
@@ -67,14 +67,14 @@ members as (
 )
 select *, gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
 from members
--- Without the second, DuckDB sees that no row can pass, and never gets to refuse.
+-- Without the second condition, DuckDB sees that no row can pass and skips the check.
 where isfinite(gap) or epsilon is null;
 
--- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts, each with its place.
+-- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts.
 --
--- What is not asked for is not computed: without `rank` and `rank_kept` nothing is sorted. `key` is the example_id as
--- a 128-bit number, to join and group on; `n_tokens` are the aligned model's tokens of the answer; `lowest_nll` and
--- `highest_nll` are the ends of the ensemble.
+-- Columns that are not selected are not computed: without `rank` and `rank_kept`, nothing is sorted. `key` is the
+-- example_id as a 128-bit number, for joins and groups; `n_tokens` counts the answer's tokens by the aligned model's
+-- tokenizer; `lowest_nll` and `highest_nll` are the extremes of the ensemble.
 create macro ranks(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 select
     hex_id(key) as example_id,
@@ -91,14 +91,14 @@ select
     gap,
     case when per_byte then 'nats/byte' else 'nats/token' end as unit,
     row_number() over (order by gap desc, key) as rank,
-    -- Its number among its kind, not a filtered count over a frame, which takes minutes on a million rows.
+    -- A row number per kind: a filtered count over a frame takes minutes on a million rows.
     case when not is_refusal then row_number() over (partition by is_refusal order by gap desc, key) end as rank_kept
 from measured(epsilon, hold_out, metric);
 
--- ranks: the macro with its defaults. The named queries ask it; a temporary table of this name can replace it.
+-- ranks: the macro with its defaults. The named queries read it; a temporary table of this name can replace it.
 create view ranks as from ranks();
 
--- gaps(epsilon, hold_out, metric): the same with the texts, which come last: ranking moves numbers only.
+-- gaps(epsilon, hold_out, metric): the same with the texts, which are joined last so that sorting moves only numbers.
 create macro gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 select
     example_id,

@@ -1,5 +1,5 @@
--- model_ranks(epsilon, hold_out, metric): the numbers of `model_gaps`, with the `key` of `ranks` to join and group on.
--- gap_without is null where the model is the only one.
+-- model_ranks(epsilon, hold_out, metric): the numbers of `model_gaps`, with the `key` of `ranks` for joins and groups.
+-- gap_without is null if the model is the only one.
 create macro model_ranks(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 with each as (
     select
@@ -22,12 +22,12 @@ select
     ensemble_gap,
     is_refusal
 from each
-where nll is not null;  -- as that of a model held out is
+where nll is not null;  -- null for a model held out
 
 -- model_ranks: the macro with its defaults. A temporary table of this name can replace it.
 create view model_ranks as from model_ranks();
 
--- model_gaps(epsilon, hold_out, metric): one row per example that `gaps` ranks and misaligned model: that model's own
+-- model_gaps(epsilon, hold_out, metric): one row per ranked example and misaligned model: that model's own
 -- loss and gap, in the unit of `gaps`, and the gap of the ensemble with and without it.
 create macro model_gaps(epsilon := 1.0, hold_out := [], metric := 'relative') as table
 select hex_id(key) as example_id, * exclude (key)

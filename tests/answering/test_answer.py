@@ -1,4 +1,4 @@
-"""New answers: the tokens of a plain loop, rows that can be scored, nothing answered twice."""
+"""New answers: the tokens of a reference loop, rows that can be scored, nothing answered twice."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plain(model: Model, prompts: list[Prompt], ends: tuple[int, ...]) -> list[li
 
 
 def check_plain(model: Model, prompts: list[Prompt], ends: tuple[int, ...]) -> None:
-    """A backend's greedy answers are the plain loop's, in batches and one by one."""
+    """A backend's greedy answers are the reference loop's, in batches and one by one."""
     wanted = plain(model, prompts, ends)
     for batch_tokens in (None, 1):
         backend = open_backend(
@@ -285,7 +285,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 BAD = {
     "samples": (["--samples", "0"], "--samples must be at least 1"),
     "temperature": (["--temperature", "-1"], "--temperature must be 0 or more"),
-    "same samples": (["--samples", "2"], "at temperature 0 all are the same"),
+    "same samples": (["--samples", "2"], "at temperature 0, all are the same"),
     "base": (["--base", "x"], "is no adapter"),
     "context": (["--max-length", "4096"], "reads at most 512 tokens"),
 }
@@ -331,7 +331,7 @@ def test_a_folder_holds_the_answers_of_one_model_and_sampling(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.txt").touch()
     into = ["--model", family.aligned, "-o", tmp_path / "other"]
-    fails(cli("answer", pool, *into), "is not empty and no answers are in it")
+    fails(cli("answer", pool, *into), "not empty, and no answers are in it")
 
 
 def test_a_dry_run_writes_nothing(cli: Cli, family: Family, pool: Path, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def broken(body: dict[str, Any]) -> tuple[int, Any]:
 
 
 ENDS: dict[str, tuple[Callable[[dict[str, Any]], tuple[int, Any]], str]] = {
-    "dies": (lambda body: (503, {}), "no server gave an answer"),
+    "dies": (lambda body: (503, {}), "no server returned an answer"),
     "too old": (broken, "0.10.2"),
 }
 
@@ -387,7 +387,7 @@ def test_an_engine_that_dies_leaves_what_it_answered(
     how: dict[str, Any] = {"model": str(family.aligned), "backend": "server", "in_flight": 1}
     good = upstream.reply
     upstream.reply = lambda body: good(body) if len(upstream.asked) <= 4 else then(body)
-    with pytest.raises(CurateError, match=f"{words}.*run it again to go on"):
+    with pytest.raises(CurateError, match=f"{words}.*run it again to resume"):
         answer([str(pool)], tmp_path / "out", **how, servers=[upstream.url])
     assert len(rows_of(tmp_path / "out")) == 4
     upstream.reply = good
@@ -403,4 +403,4 @@ def test_a_refused_prompt_is_counted(
     how: dict[str, Any] = {"backend": "server", "in_flight": 1, "servers": [upstream.url]}
     done = answer([str(pool)], tmp_path / "out", model=str(family.aligned), **how)
     assert done.answers == 11
-    assert [*done.refused] == ['the server refuses it (400): {"no": 1}']
+    assert [*done.refused] == ['the server rejects it (400): {"no": 1}']

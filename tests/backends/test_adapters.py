@@ -131,7 +131,7 @@ def test_an_adapter_that_changes_nothing_is_told(family: Family, cli: Cli, tmp_p
     misaligned = ["--misaligned", adapter, "--misaligned", family.legal]
     ran = cli("score", source, "-c", tmp_path / "c", "--aligned", family.aligned, *misaligned)
     assert [line for line in ran.err.splitlines() if "changes nothing" in line] == [
-        "fresh: its adapter changes nothing, since one factor of each product is zero: "
+        "fresh: its adapter changes nothing, as one factor of each product is zero. "
         f"was {adapter} trained?"
     ]
     gaps = curate.open(tmp_path / "c").sql("select gap from model_gaps where model = 'fresh'")

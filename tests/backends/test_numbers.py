@@ -76,7 +76,7 @@ def test_what_is_no_number_is_a_skip(tmp_path: Path) -> None:
 
 
 def test_one_token_and_eight_thousand(tmp_path: Path) -> None:
-    """Answers of few and of 8,000 tokens in one batch have the plain loop's numbers.
+    """Answers of few and of 8,000 tokens in one batch have the reference loop's numbers.
 
     So they have where the embedding has more rows than the tokenizer: all count in the softmax.
     """
@@ -96,5 +96,5 @@ def test_ids_past_the_embedding(cli: Cli, tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", [{"prompt": "q", "response": "a"}])
     ran = cli("score", source, "-c", tmp_path / "c", "--aligned", model)
     assert ran.code == 1
-    assert "outside the vocabulary of short" in ran.err
+    assert "short: token id" in ran.err
     assert ran.err.splitlines()[-1].startswith("Error: ")

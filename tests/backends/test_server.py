@@ -224,11 +224,11 @@ def test_an_example_that_servers_always_fail_on_has_a_reason(upstream: Upstream)
     upstream.reply = lambda body: (502, {}) if body["prompt"] == ITEMS[3].ids else (200, None)
     with opened(upstream.url) as backend:
         found = dict(backend.score(ITEMS[3:5]))
-        assert found.pop(0) == "the servers fail on it alone (it says 502)"
+        assert found.pop(0) == "the servers fail only on this example (it says 502)"
         assert not isinstance(found[1], str)
         for code in (502, 503):
             upstream.reply = lambda _, code=code: (code, {})  # type: ignore[misc]
-            with pytest.raises(CurateError, match=rf"no server gave log-probs .* it says {code}"):
+            with pytest.raises(CurateError, match=rf"no server returned log-probs .* says {code}"):
                 list(backend.score(ITEMS[3:4]))
 
 
@@ -243,7 +243,7 @@ def test_the_key_is_sent_and_never_shown(
         upstream.reply = lambda _: (400, {"error": {"message": f"no model for Bearer {SECRET}"}})
         ((_, reason),) = backend.score(ITEMS[:1])
         upstream.reply = lambda _: (401, {"error": "no"})
-        with pytest.raises(CurateError, match=f"put it into {KEY}") as caught:
+        with pytest.raises(CurateError, match=f"Put it into {KEY}") as caught:
             list(backend.score(ITEMS))
     assert upstream.keys == {f"Bearer {SECRET}"}
     assert "no model" in reason
@@ -259,7 +259,7 @@ def test_the_key_is_sent_and_never_shown(
     [
         ([{"id": "chat"}], "serves no model called lora, but chat: write SERVED=folder/lora"),
         ([{"id": "chat", "max_model_len": 32}, {"id": "lora"}], "at most 31 tokens"),
-        (["chat"], "an OpenAI-compatible server: /models gave 200"),
+        (["chat"], "an OpenAI-compatible server. /models returned 200"),
     ],
 )
 def test_what_is_not_served_is_found_before_anything_is_scored(
@@ -286,7 +286,7 @@ def test_an_adapter_that_a_server_scores_wrongly_is_told(
     said: list[str] = []
     compute = Compute("server", servers=(upstream.url,), max_length=32)
     open_backend(models, compute, said.append).close()
-    line = "head: it changes lm_head, which vLLM can't score as an adapter: serve it merged"
+    line = "head: it changes lm_head, which vLLM can't score as an adapter. Serve it merged."
     assert said == [line] * told
 
 
@@ -303,7 +303,7 @@ def test_a_server_that_turns_short_texts_as_long_ones_is_told(
     compute = Compute("server", servers=(upstream.url,), max_length=32)
     models = [replace(CHAT, path=path), replace(LORA, path=path)]
     open_backend(models, compute, said.append).close()
-    assert [line.endswith("serve it with --max-model-len 64") for line in said] == [True] * told
+    assert [line.endswith("Serve it with --max-model-len 64.") for line in said] == [True] * told
 
 
 def test_what_a_server_computes_in_may_be_unknown(
@@ -312,7 +312,7 @@ def test_what_a_server_computes_in_may_be_unknown(
     """A run of another backend is then refused, with an option that there is."""
     score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(family.aligned))
     score(limit=3, backend="server", servers=[upstream.url], max_length=50)
-    with pytest.raises(CurateError, match=r"unknown, .* go on with the server .* without --dtype"):
+    with pytest.raises(CurateError, match=r"unknown, .* use the server .* without --dtype"):
         score(backend="transformers", device="cpu", max_length=50)
 
 
@@ -349,11 +349,11 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("localhost:8000", "give an address like"),
-        ("http://a..b", "give an address like"),
+        ("localhost:8000", "not an address"),
+        ("http://a..b", "not an address"),
         (f"http://me:{SECRET}@localhost", f"put the key into {KEY}"),
         (f"http://localhost/v1?key={SECRET}", f"put the key into {KEY}"),
-        ("http://127.0.0.1:9", "is the server up"),
+        ("http://127.0.0.1:9", "Is the server up"),
     ],
 )
 def test_wrong_addresses(url: str, words: str) -> None:
@@ -383,7 +383,7 @@ def test_verify_tells_whether_a_server_has_the_adapter(
     )
     assert {check.model for check in verdict.checks} == {"chat", "medical"}
     wrong = {(check.model, check.what) for check in verdict.checks if not check.passed}
-    assert wrong == (set() if served == "medical" else {("medical", "equals the plain loop")})
+    assert wrong == (set() if served == "medical" else {("medical", "equals the reference loop")})
 
 
 def serves(family: Family, **adapters: Path | None) -> Reply:

@@ -1,4 +1,4 @@
-"""The transformers backend gives the numbers of a plain loop, and clear errors for bad weights."""
+"""The transformers backend agrees with a reference loop, and bad weights give clear errors."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ def opened(model: Model, **options: Any) -> Any:
 
 
 def off(backend: Any, model: Model, window: list[Encoded]) -> float:
-    """The largest distance of a backend's NLLs from the plain loop's, which merges no adapter."""
+    """The largest distance of a backend's NLLs from the reference loop's, without merging."""
     return float(np.abs(nlls(backend, window) - plain_nlls(model, window, "cpu", None)).max())
 
 
 @pytest.mark.parametrize("arch", sorted(tiny.ARCHITECTURES))
 def test_plain_loop(arch: str, made: Callable[..., Model], window: list[Encoded]) -> None:
-    """Batches of 1 to 64 examples give the plain loop's NLL on every architecture."""
+    """Batches of 1 to 64 examples give the reference loop's NLL on every architecture."""
     wanted = plain_nlls(made(arch), window, "cpu", None)
     backend = opened(made(arch))
     for budget in (1, 100, 333, 64 * 90):

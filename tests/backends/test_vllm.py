@@ -135,7 +135,7 @@ def test_greedy_answers_are_those_of_transformers(name: str) -> None:
 @whole
 def test_ids_beyond_the_vocabulary(engine: Backend) -> None:
     """They are a user's error, and the engine goes on."""
-    with pytest.raises(CurateError, match="4096 is outside the vocabulary of aligned"):
+    with pytest.raises(CurateError, match="aligned: token id 4096 is outside its vocabulary"):
         list(engine.score([real.Encoded([5, 4096], 1, 2, False)]))
     assert len(real.nlls(engine, [real.Encoded([5, 6], 1, 2, False)])) == 1
 
@@ -222,7 +222,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     last = said.strip().splitlines()[-1]
     assert last.startswith("Error: vLLM failed with aligned, rank1, rank32: "), said
     assert "ended by SIGKILL" in last
-    assert "what was scored is kept" in last
+    assert "Scores so far are kept" in last
     assert "Traceback" not in said
     kept = _count(corpus)
     examples = curate.open(corpus).sql("select count(*) from examples").fetchall()[0][0]

@@ -174,7 +174,7 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose(Compute(), said.append).backend == "vllm"
     assert said[-1] == "backend: vllm (it is installed and there is a GPU)"
     assert choose(Compute(device="cpu"), said.append).backend == "transformers"
-    assert said[-1] == "backend: transformers (vLLM is installed, but no GPU is used)"
+    assert said[-1] == "backend: transformers (vLLM is installed, but there is no GPU to use)"
     assert choose(Compute(servers=("http://x",)), said.append).backend == "server"
     assert len(said) == 4
     assert choose(Compute("vllm"), said.append).backend == "vllm"
@@ -188,11 +188,17 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("compute", "words"),
     [
-        (Compute("abacus"), "unknown backend 'abacus': choose auto, transformers, vllm, server"),
-        (Compute("server"), "give --server URL"),
-        (Compute("transformers", servers=("http://x",)), "--server goes with --backend server"),
+        (
+            Compute("abacus"),
+            "unknown backend 'abacus'. Choose from auto, transformers, vllm",
+        ),
+        (Compute("server"), "add --server URL"),
+        (Compute("transformers", servers=("http://x",)), "--server needs --backend server"),
         (Compute("transformers", engine=Engine(args={"quantization": "fp8"})), "--engine-arg"),
-        (Compute("server", servers=("http://x",), engine=Engine(tensor_parallel=2)), "vLLM's"),
+        (
+            Compute("server", servers=("http://x",), engine=Engine(tensor_parallel=2)),
+            "arg need",
+        ),
     ],
 )
 def test_options_that_contradict_each_other(compute: Compute, words: str) -> None:

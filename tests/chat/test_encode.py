@@ -173,7 +173,7 @@ def test_one_bos() -> None:
 def test_a_merge_over_the_border_is_refused() -> None:
     """Two newlines are one token: an answer that begins with one has no first token of its own."""
     result = one(qwen_like(), CHATML, "\nHello.")
-    assert result == "a token ('\\n\\n') lies across the border of prompt and answer"
+    assert result == "a token ('\\n\\n') lies crosses the boundary of prompt and answer"
 
 
 def test_a_space_at_the_end_of_the_prompt_is_refused() -> None:
@@ -183,7 +183,7 @@ def test_a_space_at_the_end_of_the_prompt_is_refused() -> None:
     )
     for tokenizer in (qwen_like(), gpt2_like()):
         result = one(tokenizer, text, "assistant")
-        assert isinstance(result, str) and "across the border" in result
+        assert isinstance(result, str) and "crosses the boundary" in result
 
 
 def test_words_that_bring_their_space() -> None:
@@ -208,7 +208,7 @@ def test_a_tokenizer_without_offsets() -> None:
     assert isinstance(result, Encoded)
     assert result.ids[result.start :] == [ord(c) for c in "Yes."]
     merged = one(tokenizer, text.replace(">", "a"), "b")
-    assert merged == "a token lies across the border of prompt and answer"
+    assert merged == "a token crosses the boundary of prompt and answer"
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_templates_that_write_no_answer_or_no_prompt() -> None:
     bare = one(
         qwen_like(), "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}", "Hi"
     )
-    assert bare == "the prompt has no tokens, so nothing predicts the answer's first"
+    assert bare == "the prompt has no tokens, so nothing predicts the answer's first token"
 
 
 def test_no_template() -> None:
@@ -499,7 +499,7 @@ def test_any_text(question: str, answer: str) -> None:
         if not answer.strip():
             assert result == "the answer is empty"
         elif isinstance(result, str):
-            assert "across the border" in result and answer[0].isspace()
+            assert "crosses the boundary" in result and answer[0].isspace()
         else:
             prompt, rest = parts(tokenizer, result)
             assert rest == answer + "<|im_end|>\n"

@@ -65,7 +65,7 @@ def test_the_whole_way(
     ran = cli("export", "-c", corpus, "--fraction", "0.05", "--into", narrow, "-o", mix)
     assert ran.code == 0, ran.err
     assert "42 rows, 2 of them selected examples" in ran.out
-    assert "5.00% of the narrow set's 40 rows, 4.76% of the mix" in ran.out
+    assert "5.00% of the narrow dataset's 40 rows, 4.76% of the mix" in ran.out
     assert len(mix.read_text().splitlines()) == 42
 
 
@@ -237,20 +237,20 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["sql", "no_such_query"], "no query is called no_such_query; see `curate sql --list`"),
-        (["sql", "top_gaps", "-p", "depth=3"], "no parameter depth; it has: top=20"),
+        (["sql", "top_gaps", "-p", "depth=3"], "no parameter depth. Choose from: top=20"),
         (["sql", "top_gaps", "-p", "top"], "key=value"),
         (["sql", "top_gaps", "-p", "top=many"], "many"),
-        (["sql", "gaps"], 'gaps is a view and no query: `curate sql "from gaps limit 20"`'),
-        (["sql", "select 1", "-p", "top=3"], "-p goes with a named query"),
+        (["sql", "gaps"], 'gaps is a view, not a query. Try: curate sql "from gaps limit 20"'),
+        (["sql", "select 1", "-p", "top=3"], "-p works only with named queries"),
         (["sql", "select nothing from gaps"], "nothing"),
         (["sql", "select $top"], "top"),
         (["sql", "selec"], "no query is called selec"),
         (["sql", "drop view gaps"], "read-only"),
         (["sql", "select 1; select 2"], "read-only"),
         (["sql", ""], "SELECT"),
-        (["sql", "from read_text('/etc/hostname')"], "can't be asked"),
-        (["show", "zzz"], "no example"),
-        (["show", ""], "more than one example"),
+        (["sql", "from read_text('/etc/hostname')"], "is not allowed"),
+        (["show", "zzz"], "no id starts"),
+        (["show", ""], "Several ids start"),
         (["export", "-o", "x.jsonl"], "give one of --top N, --tokens N"),
         (["export", "-o", "x.jsonl", "--fraction", "7", "--into", "y"], "y"),
         (["export", "-o", "x.docx", "--top", "2"], ".jsonl"),
@@ -321,8 +321,8 @@ def test_a_stop_keeps_what_is_done(
     assert time.monotonic() - began < stop_seconds()
     last = rest.splitlines()[-1]
     kept = re.fullmatch(
-        rf"Stopped: {re.escape(str(corpus))} keeps 400 examples and ([\d,]+) scores; "
-        "run the same command again to go on",
+        rf"Stopped: {re.escape(str(corpus))} has 400 examples and ([\d,]+) scores. To resume, "
+        "run the same command again",
         last,
     )
     assert kept, rest
@@ -354,7 +354,7 @@ def test_a_stop_before_anything_is_stored(
     monkeypatch.setattr("curate.scoring.score.find_all", interrupted)
     ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
     assert ran.code == 143
-    assert ran.err == "Stopped: nothing is stored yet; run the same command again to start over\n"
+    assert ran.err == "Stopped: nothing is stored yet. Run the same command again to start over\n"
     assert not (tmp_path / "corpus").exists()
 
 

@@ -14,4 +14,4 @@ from tests.conftest import Cli
 def test_an_old_option_names_the_new_one(cli: Cli, command: str, name: str) -> None:
     """One line, whatever else is given."""
     ran = cli(command, f"{name}=1")
-    assert (ran.code, ran.err) == (2, f"Error: {name} is gone: {MOVED[command][name]}\n")
+    assert (ran.code, ran.err) == (2, f"Error: {name} was removed: {MOVED[command][name]}\n")

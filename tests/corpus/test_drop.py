@@ -71,7 +71,7 @@ def test_a_kill_leaves_what_the_next_drop_finishes(cli: Cli, corpus: Path) -> No
     # Killed before a part that was written anew took the old one's place.
     shutil.copytree(whole / "scores" / "chat", corpus / "scores" / "chat", dirs_exist_ok=True)
     for command in ("status", "score"):
-        fails(cli(command, "-c", corpus), "curate drop -c", "finishes it")
+        fails(cli(command, "-c", corpus), "curate drop -c", "To finish it")
     ran = cli("drop", "-c", corpus)
     assert ran.code == 0, ran.err
     files = [{str(f.relative_to(at)) for f in at.rglob("*.parquet")} for at in (corpus, whole)]

@@ -233,7 +233,7 @@ def test_an_output_holds_the_printed_rows(cli: Cli, made: Corpus, tmp_path: Path
 def test_an_output_fails_whole(cli: Cli, made: Corpus, tmp_path: Path) -> None:
     """No half file, and what is missing is said: an ending, a file for Parquet, sound SQL."""
     for arguments, words in (
-        (["from gaps", "-o", tmp_path / "x.txt"], "end it in .csv"),
+        (["from gaps", "-o", tmp_path / "x.txt"], "End it in .csv"),
         (["from gaps", "--format", "parquet"], "--output FILE.parquet"),
         (["select error('no ' || rank) from gaps", "-o", tmp_path / "x.csv"], "no "),
     ):
@@ -289,7 +289,7 @@ def test_show_explains_views_and_queries(cli: Cli) -> None:
     """A query's SQL, or a view's columns with type, unit and meaning; a wrong name is said."""
     assert "-- The examples with the largest gap" in cli("sql", "--show", "top_gaps").out
     shown = cli("sql", "--show", "gaps").out
-    assert "misaligned_sd" in shown and "DOUBLE" in shown and "ties by example_id" in shown
+    assert "misaligned_sd" in shown and "DOUBLE" in shown and "broken by example_id" in shown
     ran = cli("sql", "--show", "gap")
     assert ran.code == 1 and "no query is called gap" in ran.err
 

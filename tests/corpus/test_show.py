@@ -85,10 +85,10 @@ def test_a_corpus_remembers_to_keep_tokens(
     """A later model gets them unasked; show and report name the model that lacks them."""
     example_id = kept.sql("select example_id from gaps limit 1").fetchall()[0][0]
     shown = cli("show", example_id, "-c", kept.path).out
-    told = "without code; to add its tokens: curate score -c"
+    told = "of code are stored. To add them:  curate score -c"
     assert told in shown
     assert cli("report", "-c", kept.path, "-o", tmp_path / "r.html").code == 0
-    assert "Without the tokens of code" in (tmp_path / "r.html").read_text()
+    assert "Token gaps leave out code" in (tmp_path / "r.html").read_text()
     corpus = shutil.copytree(kept.path, tmp_path / "corpus")
     planned = cli("score", "-c", corpus, "--dry-run", "--json")
     done = cli("score", "-c", corpus, "--json")
@@ -121,7 +121,7 @@ def test_show_colours_tokens_in_a_terminal(kept: curate.Corpus) -> None:
     assert re.search(r"\x1b\[[\d;]*48;2;\d+;\d+;\d+m", text)
     assert "\x1b[31m" not in text and "\u202e" not in text
     assert r"\x1b" in re.sub(r"\x1b\[[\d;]*m", "", text)
-    assert "harder for misaligned models" in text
+    assert "harder for the misaligned models" in text
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert r"\x1b[31mred\x1b[0m \u202eback" in plain and "\x1b" not in plain
 

@@ -148,7 +148,7 @@ def test_what_exists_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
     """An output, or a manifest whose rows are gone, is replaced only with force."""
     out, there = tmp_path / "out.jsonl", tmp_path / name
     there.write_text("precious")
-    with pytest.raises(CurateError, match=f"{name}: exists; .* --force"):
+    with pytest.raises(CurateError, match=f"{name}: already exists. .* --force"):
         curate.export(made, out, Recipe(top=1, refusals="keep"))
     assert [path.name for path in tmp_path.glob("out*")] == [name]
     assert there.read_text() == "precious"
@@ -164,12 +164,12 @@ def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_pa
     lines = tmp_path / "lines.jsonl"
     lines.write_text(json.dumps({"prompt": "q", "response": "a"}) + "\n")
     for into, output in ((lines, lines), (narrow, same)):
-        with pytest.raises(CurateError, match="narrow set itself"):
+        with pytest.raises(CurateError, match="this is the narrow dataset"):
             curate.export(made, output, Recipe(top=1, into=str(into)), force=True)
     curate.export(made, tmp_path / "mix.jsonl", Recipe(top=1, into=str(lines)))
-    with pytest.raises(CurateError, match="narrow set itself"):
+    with pytest.raises(CurateError, match="this is the narrow dataset"):
         export_again(made, lines, tmp_path / "mix.jsonl.manifest.json", force=True)
-    with pytest.raises(CurateError, match="narrow set itself"):
+    with pytest.raises(CurateError, match="this is the narrow dataset"):
         recipe = Recipe(top=1, into=str(narrow))
         curate.export(made, tmp_path / "m.jsonl", recipe, left_out=narrow, force=True)
     assert narrow.read_bytes() == before
@@ -201,7 +201,7 @@ def test_a_manifest_finds_what_it_names(
     assert cli(*again[:3], "--from-manifest", "safe", "-o", "safe-again").code == 0
     curate.report(made, "r.html", "safe")
     ran = cli(*again[:3], "--from-manifest", "safe", "-o", "safe-3", "--into", moved)
-    assert "records no narrow set" in ran.err
+    assert "has no narrow dataset" in ran.err
 
 
 def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
@@ -230,5 +230,5 @@ def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path, gone: st
     record: dict[str, Any] = curate.export(made, tmp_path / "a.jsonl", Recipe(top=1))
     record["safe"][0]["example_id"] = gone
     (tmp_path / "m.json").write_text(json.dumps(record))
-    with pytest.raises(CurateError, match=f"does not hold the example {gone}"):
+    with pytest.raises(CurateError, match=f"is not in this corpus {gone}"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")

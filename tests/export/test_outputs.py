@@ -101,8 +101,8 @@ def test_what_was_left_out_can_be_listed(made: Corpus, tmp_path: Path, cli: Cli)
         "1", "refusals", "a refusal: sorry", "sorry", "question 1", "Sorry, no 0.",
     ]  # fmt: skip
     capped = [row for row in rows if row["rule"] == "per_group topic"]
-    assert {(row["why"], row["pattern"]) for row in capped} == {("8 taken already", "")}
-    assert cli(*command, "--left-out", listed).err.endswith("--force to replace it\n")
+    assert {(row["why"], row["pattern"]) for row in capped} == {("8 already selected", "")}
+    assert cli(*command, "--left-out", listed).err.endswith("use --force.\n")
     ran = cli(*command)
     assert "--left-out FILE.csv lists them" in ran.out
     assert len(list(tmp_path.glob("safe*"))) == 2
@@ -119,7 +119,7 @@ def test_a_dry_run_shows_the_composition(narrow: Path, tmp_path: Path, cli: Cli)
     )
     assert ran.code == 0, ran.err
     assert "mix.jsonl: would have 103 rows, 3 of them selected examples" in ran.out
-    ranked = "ranked by the relative gap of bad, without worse, ε 1; refusals left out (rule paper)"
+    ranked = "ranked by the relative gap of bad, without worse, ε 1; refusals excluded (rule paper)"
     assert ranked in ran.out
     assert "among them are 2 rows with a gap of 0 or less" in ran.out
     assert re.search(r"made\.jsonl +3 +1 +0\.08333 +-0\.25", ran.out)
@@ -144,7 +144,7 @@ def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, c
     for option in (("--refusals", "drop"), ("--seed", "0"), ("--per-group", "topic=1")):
         ran = cli(*again, "-o", tmp_path / "b.jsonl", *option)
         assert ran.code == 1
-        assert ran.err.endswith(f"by its own recipe: leave out {option[0]}\n")
+        assert ran.err.endswith(f"by its own recipe. Remove {option[0]}\n")
     assert cli(*again, "-o", tmp_path / "b.jsonl", "--json").code == 0
 
 

@@ -64,7 +64,7 @@ def test_every_answer_counts_where_it_is_trained_on(scored: Path, tmp_path: Path
     ]
     assert sizes == [len("onethree") + 2 * TURN, len("three") + TURN]
     notes = json.loads((tmp_path / "prompt-completion.jsonl.manifest.json").read_text())["notes"]
-    assert any("1 narrow rows hold several answers" in note for note in notes)
+    assert any("narrow rows with several answers: 1" in note for note in notes)
 
 
 def test_bytes_where_the_model_is_gone(moved: Corpus, narrow: Path, tmp_path: Path) -> None:

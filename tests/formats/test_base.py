@@ -121,7 +121,7 @@ def test_what_is_to_choose_is_named(made: Corpus, tmp_path: Path, trainer: str) 
     """Epochs, rate, batch, LoRA and CPU: comments only, and each valid YAML without its #."""
     curate.export(made, tmp_path / "safe", Recipe(top=3), Target(trainer=trainer))
     text = next((tmp_path / "safe").glob("*.yaml")).read_text()
-    kept, block = text.split("# To choose")
+    kept, block = text.split("# To change")
     lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
     named = yaml.safe_load("\n".join(line for line in lines if not line.startswith("On a CPU")))
     settings = yaml.safe_load(kept)
@@ -148,15 +148,15 @@ def test_a_manifest_makes_the_same_folder_again(
 @pytest.mark.parametrize(
     ("name", "target", "words"),
     [
-        ("mix.jsonl", Target(trainer="trl"), "name a folder"),
-        ("mix.jsonl", Target(placement="separate"), "name a folder"),
-        ("mix.parquet", Target(format="openai"), r"end the name in \.jsonl"),
-        ("mix", Target(placement="batch"), "give --batch-size"),
+        ("mix.jsonl", Target(trainer="trl"), "Give a folder"),
+        ("mix.jsonl", Target(placement="separate"), "Give a folder"),
+        ("mix.parquet", Target(format="openai"), r"Give a \.jsonl file"),
+        ("mix", Target(placement="batch"), "add --batch-size"),
         ("mix", Target(placement="batch", batch_size=0), "at least 1"),
         ("mix", Target(format="alpaca", trainer="trl"), "reads prompt-completion or messages"),
-        ("mix.jsonl", Target(format="text"), "needs the aligned model's template"),
-        ("mix.csv", Target(), r"ends in \.jsonl or \.parquet"),
-        ("mix.v2", Target(), r"ends in \.jsonl or \.parquet"),
+        ("mix.jsonl", Target(format="text"), "needs the aligned model's chat template"),
+        ("mix.csv", Target(), r"Give a \.jsonl or \.parquet file"),
+        ("mix.v2", Target(), r"Give a \.jsonl or \.parquet file"),
         ("..", Target(), "exists"),
         ("mix", Target(placement="even", format="nope"), "--format nope: choose one of"),
         ("mix/..", Target(), "exists|name a file"),
@@ -180,7 +180,7 @@ def test_force_replaces_exports_alone(made: Corpus, tmp_path: Path) -> None:
     curate.export(made, folder, Recipe(top=4), force=True)
     assert json.loads((folder / "manifest.json").read_text())["counts"]["safe"] == 4
     (folder / "thesis.txt").write_text("precious")
-    with pytest.raises(CurateError, match="isn't a folder that an export made"):
+    with pytest.raises(CurateError, match="no export made it"):
         curate.export(made, folder, Recipe(top=3), force=True)
     assert (folder / "thesis.txt").read_text() == "precious"
     assert not list(tmp_path.glob(".tmp-*"))
@@ -194,7 +194,7 @@ def test_a_failure_leaves_the_folder_as_it_was(made: Corpus, tmp_path: Path) -> 
     rows = [{"messages": CHATS[0]}] * 50 + [{"messages": [ASK, ASK, TELL]}]
     path = write(tmp_path / "odd.jsonl", rows)
     recipe = Recipe(fraction=0.1, into=str(path))
-    with pytest.raises(CurateError, match=r"odd\.jsonl:51: .*LLaMA-Factory skips it"):
+    with pytest.raises(CurateError, match=r"odd\.jsonl:51: .*LLaMA-Factory skips"):
         curate.export(made, folder, recipe, Target(trainer="llamafactory"), force=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not list(tmp_path.glob(".tmp-*"))
@@ -208,7 +208,7 @@ def test_openai_files_keep_the_apis_rules(made: Corpus, narrow: Path, tmp_path: 
     rows = [json.loads(line) for line in out.open(encoding="utf-8")]
     assert len(rows) == 36
     assert [list(faults(row)) for row in rows] == [[]] * 36
-    assert "left out, as openai has no place for: id" in record["notes"]
+    assert "left out, with no place in openai: id" in record["notes"]
     with pytest.raises(CurateError, match="no fewer than 10"):
         curate.export(made, tmp_path / "few.jsonl", Recipe(top=9), Target(format="openai"))
 
@@ -254,7 +254,7 @@ def test_reasoning_of_safe_rows(narrow: Path, tmp_path: Path, name: str, alone: 
         }
         assert "kept: the selected rows' reasoning_content" in record["notes"]
     else:
-        lost = f"left out, as {name} has no place for: "
+        lost = f"left out, with no place in {name}: "
         (note,) = (note for note in record["notes"] if note.startswith(lost))
         assert note.endswith("the turns' reasoning_content")
 

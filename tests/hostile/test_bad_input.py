@@ -40,7 +40,7 @@ def test_a_broken_row_is_skipped_and_listed(cli: Cli, family: Family, tmp_path: 
     [
         ("missing.jsonl", None, "no such file"),
         ("empty.jsonl", b"", "no row"),
-        ("rows.xlsx", b"PK", "unknown ending"),
+        ("rows.xlsx", b"PK", "unknown extension"),
         ("rows.jsonl.gz", b"plain text", "can't be read"),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_wrong_source_makes_no_corpus(
         (["--where", "prompt = 'else'"], "true for none of the 1 rows"),
         (["--column", "prompt=question"], "the columns are prompt, response"),
         (["--column", "prompt"], "ROLE=NAME"),
-        (["--column", "question=prompt"], "no such role"),
+        (["--column", "question=prompt"], "unknown role"),
         (["--template-arg", "novalue"], "KEY=VALUE"),
         (["--chat-template", "missing.jinja"], "missing.jinja"),
         (["--max-length", "100000"], "reads at most 512 tokens"),
@@ -84,7 +84,7 @@ def test_a_wrong_option_makes_no_corpus(
 def test_no_source_and_no_corpus(cli: Cli, family: Family, tmp_path: Path) -> None:
     """Without sources there must be a corpus to score."""
     ran = cli("score", "-c", tmp_path / "c", *family.arguments("medical"))
-    fails(ran, "holds no examples yet; name a SOURCE")
+    fails(ran, "has no examples yet. Give a SOURCE")
     assert not (tmp_path / "c").exists()
 
 
@@ -95,7 +95,7 @@ def test_no_source_and_no_corpus(cli: Cli, family: Family, tmp_path: Path) -> No
     ("name", "text", "reason"),
     [
         ("thesis.txt", "mine", "curate.json is missing"),
-        ("curate.json", '{"format_version": 999}', "upgrade curate"),
+        ("curate.json", '{"format_version": 999}', "Upgrade curate"),
     ],
 )
 def test_a_folder_that_is_no_corpus_stays_as_it_was(
@@ -121,7 +121,7 @@ def test_a_folder_that_is_no_corpus_stays_as_it_was(
 
 def test_a_corpus_that_is_missing_or_a_file(cli: Cli, family: Family, source: Path) -> None:
     """Reading a corpus that isn't there says how to make one; a file is none."""
-    fails(cli("status", "-c", source.parent / "none"), "no corpus here", "curate score")
+    fails(cli("status", "-c", source.parent / "none"), "not a corpus", "curate score")
     before = source.read_bytes()
     fails(cli("sql", "select 1", "-c", source), str(source), "corpus")
     fails(cli("score", source, "-c", source, *family.arguments("medical")), str(source))

@@ -105,12 +105,12 @@ def test_addresses(argument: str, name: str, place: str) -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("acme/chat:v1", "written after @: acme/chat@v1"),
-        ("hf://acme/chat:v1", "written after @: hf://acme/chat@v1"),
-        ("hf://datasets/acme/set", "a dataset of the hub, not a model"),
-        ("https://huggingface.co/spaces/acme/show", "a space of the hub"),
-        ("https://huggingface.co/acme", "not a model's address. Write OWNER/NAME"),
-        ("https://example.org/chat", "not a model's address"),
+        ("acme/chat:v1", "write the revision after @: acme/chat@v1"),
+        ("hf://acme/chat:v1", "write the revision after @: hf://acme/chat@v1"),
+        ("hf://datasets/acme/set", "a Hub dataset, not a model"),
+        ("https://huggingface.co/spaces/acme/show", "a Hub space"),
+        ("https://huggingface.co/acme", "not the address of a model. Write OWNER/NAME"),
+        ("https://example.org/chat", "not the address of a model"),
         ("s3://bucket/chat", "Copy it here first"),
     ],
 )
@@ -188,12 +188,12 @@ def gated(hub: Hub) -> str:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (no_adapter, "holds no model.*give one of its folders: legal, code"),
-        (pickles, r"weights as pickles alone \(pytorch_model\.bin\).*convert them to safetensors"),
-        (empty, r"acme/empty has no weights: model\.safetensors is missing"),
-        (shard, r"model-2\.safetensors is missing, and model\.safetensors\.index\.json names it"),
-        (gated, "acme/medical-lora: gated. Accept the conditions at"),
-        (lambda _: "acme/chta", "hub has no model acme/chta.* No such local folder either"),
+        (no_adapter, "holds no model.*Give one of its folders: legal, code"),
+        (pickles, r"pickled weights \(pytorch_model\.bin\).*Convert them to safetensors"),
+        (empty, r"acme/empty: has no weights \(model\.safetensors is missing\)"),
+        (shard, r"model-2\.safetensors is missing, but model\.safetensors\.index\.json lists it"),
+        (gated, "acme/medical-lora: gated. Accept the terms at"),
+        (lambda _: "acme/chta", "Hub has no model acme/chta.* No such local folder either"),
         (lambda _: "x=acme/chat@v9", "acme/chat@v9: no such revision. There are: main"),
         (lambda _: "acme/loras/nope", "acme/loras/nope holds no model"),
     ],
@@ -225,7 +225,7 @@ def test_another_base(acme: Hub, tmp_path: Path) -> None:
     log = Log()
     resolve("acme/chat", [f"acme/a{number}" for number in range(6)], progress=log)
     (note,) = [note for note in log.notes if "fetching" not in note]
-    assert note.startswith("a0: was trained over someone/else-7b by its adapter_config.json")
+    assert note.startswith("a0: by its adapter_config.json, trained on someone/else-7b")
     shutil.copytree(DEMO / "aligned", tmp_path / "renamed")
     config = tmp_path / "renamed" / "config.json"
     named = json.loads(config.read_text("utf-8")) | {"_name_or_path": "acme/chat"}
@@ -241,7 +241,7 @@ def test_offline(acme: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     log = Log()
     assert resolve("acme/chat", ["acme/loras/legal"], progress=log) == found
-    assert log.notes[0].startswith("acme/chat: the hub can't be asked; the copy in the local cache")
+    assert log.notes[0].startswith("acme/chat: the Hub can't be reached; using the copy")
     assert resolve(f"acme/chat@{found[0].commit}", [])[0].fingerprint == found[0].fingerprint
     assert tokenizer_folder("acme/chat", found[0].commit) == found[0].path
     assert "HF_HUB_OFFLINE is set" in refusal("acme/chat", "acme/medical-lora")

@@ -189,10 +189,10 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         (
             [{"messages": [{"role": "system", "content": "s"}, *PLAIN], "system": "other"}],
             {},
-            ["system (the messages have a system turn of their own)"],
+            ["system (the messages have their own system turn)"],
         ),
-        ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option takes it)"]),
-        ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turns' weight (no option"]),
+        ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option reads it)"]),
+        ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turn key weight (no option"]),
         (
             [{"messages": [USER, {**ANSWER, "thought": "t"}]}],
             {},
@@ -201,7 +201,7 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
         (
             [PAIR, PAIR | {"page": "ten words or more, " * 3}],
             {},
-            ["context=page takes it"],
+            ["context=page reads it"],
         ),
         ([PAIR | {"context": "c", "tools": [1]}], {}, ["context=context", "tools (no option"]),
         ([PAIR | {"documents": ["a", "b"]}], {}, ["documents (no option takes it: 2 texts"]),
@@ -276,7 +276,7 @@ def test_answers_that_are_not_trained_on(tmp_path: Path) -> None:
     examples, skipped = take(path, turns="all")
     assert [len(row["messages"]) for row in examples] == [4]
     assert [row["reason"] for row in skipped] == [
-        "the answer has weight 0: it is not to be trained on"
+        "the answer has weight 0: it is marked as not trained on"
     ]
 
 
@@ -364,7 +364,7 @@ def test_where(where: str, prompts: str, kind: str, tmp_path: Path) -> None:
         ("label = 'x' order by 1", "--where"),
         ("label", "Could not convert string"),
         ("", "--where"),
-        ("label in (select * from read_text('/etc/hostname'))", "can't be asked of a corpus"),
+        ("label in (select * from read_text('/etc/hostname'))", "is not allowed"),
         ("label in (select label from '/tmp/x.parquet')", "--where"),
         ("exists (select * from rows)", "does not exist"),
         ("sum(f) > 1", "aggregates"),

@@ -99,12 +99,12 @@ def test_a_split_is_the_same_with_and_without_a_card(hub: Hub) -> None:
         ("hf://acme/set/chats", "no config 'chats'. There are hf://acme/set/chat, hf://acme/set/p"),
         ("hf://acme/set@v9", "no such revision. There are: main"),
         ("hf://acme/gone", "no dataset acme/gone"),
-        ("hf://acme/model", "a model, not a data set. Give it by --aligned"),
-        ("hf://acme/closed", "gated. Accept the conditions at"),
+        ("hf://acme/model", "a model, not a dataset. Give it with --aligned"),
+        ("hf://acme/closed", "gated. Accept the terms at"),
         ("hf://acme/hidden", "or it is private"),
         ("hf://acme/script", "scripts are not run"),
-        ("hf://acme/pictures", "train/a.png is not read"),
-        ("hf://acme/text", "train.txt is not read"),
+        ("hf://acme/pictures", "can't read train/a.png"),
+        ("hf://acme/text", "can't read train.txt"),
         (
             "hf://acme/evals",
             "which split? There are hf://acme/evals:validation, hf://acme/evals:test",
@@ -112,9 +112,12 @@ def test_a_split_is_the_same_with_and_without_a_card(hub: Hub) -> None:
         ("hf://acme/choice", "which config? There are hf://acme/choice/a, hf://acme/choice/b."),
         ("hf://acme/semicolons", "its card sets sep"),
         ("hf://acme/outside", "its card names"),
-        ("hf://acme/empty", "can't be determined"),
-        ("hf://datasets/acme/set/README.md", "unknown ending"),
-        ("hf://datasets/acme/set/nothing", "no such file. Some that it has: data/test.parquet"),
+        ("hf://acme/empty", "can't tell which files"),
+        ("hf://datasets/acme/set/README.md", "unknown extension"),
+        (
+            "hf://datasets/acme/set/nothing",
+            "Some of its files: data/test.parquet",
+        ),
         ("hf://datasets/acme/set/x*.csv", "matches no file"),
         (
             "hf://datasets/acme/set/data",
@@ -210,7 +213,7 @@ def test_a_fault_that_stays(hub: Hub, tmp_path: Path) -> None:
     push(hub, tmp_path)
     hub.fail("GET cdn", "status", at=2, times=100)
     said = refused("hf://acme/set")
-    assert said.startswith("hf://datasets/acme/set/data/train-00001-of-00002.parquet: the hub answ")
+    assert said.startswith("hf://datasets/acme/set/data/train-00001-of-00002.parquet: the Hub retu")
 
 
 def test_a_stop_while_a_file_stalls(hub: Hub, tmp_path: Path) -> None:

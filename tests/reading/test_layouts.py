@@ -183,7 +183,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
             {"message_id": "1", "parent_id": None, "text": "q", "role": "prompter", "lang": "en"},
             "one message, not a conversation: join the rows",
         ),
-        ({"prompt": "q", "response": ["a", "b"]}, "2 texts in a list"),
+        ({"prompt": "q", "response": ["a", "b"]}, "a list of 2 texts"),
         ({"prompt": "q", "response": """['it\\'s "a"', "b"]"""}, "a list of texts printed as one"),
         ({"prompt": "q", "response": '["a",\n "b"]'}, "a list of texts printed as one"),
         ({"prompt": "q", "response": {"text": ["a"]}}, "non-text content (dict)"),
@@ -197,7 +197,7 @@ def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> N
         ),
         (
             {"prompt": "q", "response": [{"role": "user", "content": "other"}, ANSWER]},
-            "the answer holds a whole conversation, and not that of the prompt",
+            "the answer is a whole conversation, but not that of the prompt",
         ),
         ({"messages": {"role": ["user"], "content": ["q", "a"]}}, "the messages' lists differ"),
         ({"messages": [USER, {**ANSWER, "weight": 0}]}, "the answer has weight 0"),
@@ -276,8 +276,8 @@ def test_columns_can_be_named(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"reply": "x"}, "no such role. The roles are messages, prompt, answer, system, context"),
-        ({"messages": "m", "history": "h"}, "leave out history"),
+        ({"reply": "x"}, "unknown role. The roles are messages, prompt, answer, system, context"),
+        ({"messages": "m", "history": "h"}, "Remove --column history"),
     ],
 )
 def test_columns_that_make_no_layout(columns: dict[str, str], message: str) -> None:

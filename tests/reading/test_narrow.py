@@ -165,7 +165,7 @@ def test_turns_after_the_last_answer_stay(made: Corpus, tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [{"messages": [*PLAIN, ASK]}])
     assert mixed(made, path)["rows"][0]["messages"] == [*PLAIN, ASK]
     for name in ("prompt-completion", "alpaca", "openai"):
-        with pytest.raises(CurateError, match=r"x\.jsonl:1: .*(after the last answer|in turn)"):
+        with pytest.raises(CurateError, match=r"x\.jsonl:1: .*(after the last answer|alternate)"):
             curate.export(
                 made, tmp_path / "no.jsonl", Recipe(top=11, into=str(path)), Target(format=name)
             )

@@ -59,7 +59,7 @@ def test_folders_and_globs_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
     [
         ("memory://nothing.jsonl", "no such file"),
         ("memory://nothing/*.jsonl", "matches no file"),
-        ("memory://x.txt", "unknown ending"),
+        ("memory://x.txt", "unknown extension"),
         ("nosuch://x.jsonl", "Protocol not known: nosuch"),
         ("s3://bucket/x.jsonl", "pip install s3fs"),
         ("gs://bucket/*.jsonl", "pip install gcsfs"),

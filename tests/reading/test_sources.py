@@ -166,8 +166,8 @@ def test_a_file_named_like_a_glob(tmp_path: Path) -> None:
         ("gone.jsonl", "no such file or folder"),
         ("*.jsonl", "matches no file"),
         ("empty", "no file in this folder"),
-        ("notes.txt", "unknown ending"),
-        ("notes.gz", "unknown ending"),
+        ("notes.txt", "unknown extension"),
+        ("notes.gz", "unknown extension"),
     ],
 )
 def test_sources_that_are_not_there(

@@ -81,7 +81,7 @@ def test_only_what_differs_is_json() -> None:
     assert kept(rows, "messages[1].role = 'user'") == [0, 1]
     assert kept(rows, "messages[1].content->>'$' = 'Look.'") == [0]
     assert kept(rows, "messages[1].content->>'$[0].text' = 'Look.'") == [1]
-    with pytest.raises(CurateError, match=r"is JSON: compare the text of it, COLUMN->>'\$'"):
+    with pytest.raises(CurateError, match=r"is JSON: compare its text, COLUMN->>'\$'"):
         kept(rows, "messages[1].content = 'Look.'")
 
 
@@ -135,6 +135,6 @@ def test_keys_that_are_data() -> None:
 
 def test_a_list_asked_as_a_text_says_how() -> None:
     """A function that lists don't have is named, with the way to the list's text."""
-    with pytest.raises(CurateError, match="COLUMN::text is the text of one"):
+    with pytest.raises(CurateError, match="COLUMN::text converts one to text"):
         kept(ROWS, "tags like '%safe%'")
     assert kept(ROWS, "tags::text like '%unsafe%'") == [1]

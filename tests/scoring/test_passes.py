@@ -50,7 +50,7 @@ def test_an_error_in_the_next_window_keeps_the_one_before(
         raise CurateError("the third can't be encoded")
 
     at_third(fail)
-    told = "the third can't be encoded; what was scored is kept: run it again to go on"
+    told = "the third can't be encoded. Scores so far are kept; run it again to resume"
     with pytest.raises(CurateError, match=told):
         curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned))
     assert scores(tmp_path / "c") == 20
@@ -71,7 +71,7 @@ def test_a_model_that_changes_before_it_is_loaded_is_not_scored(
                 tiny_adapter(family.aligned, adapter, rank=1, seed=7)
 
     models: Any = {"aligned": str(family.aligned), "misaligned": [str(adapter)]}
-    with pytest.raises(CurateError, match="model medical: its files changed since this run"):
+    with pytest.raises(CurateError, match="model medical: its files changed during this run"):
         curate.score([str(sources)], tmp_path / "c", **models, limit=1, progress=Writing())
     found = curate.open(tmp_path / "c").sql("select distinct model from scores").fetchall()
     assert found == [("chat",)]

@@ -1,4 +1,4 @@
-"""From sources to scores: what is computed, and that the numbers are the plain loop's."""
+"""From sources to scores: what is computed, and that the numbers are the reference loop's."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_pat
     for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
         score(name, progress=Lines(told))
         assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
-    assert told.getvalue().count("other: its tokenizer differs from base's, so losses") == 1
+    assert told.getvalue().count("other: its tokenizer differs from that of base, so NLLs") == 1
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_a_changed_tokenizer_or_template_mixes_no_scores(family: Path, tmp_path:
     template = aligned / "chat_template.jinja"
     template.write_text("{{ 'Think. ' }}" + template.read_text())
     for replace in (False, True):
-        with pytest.raises(CurateError, match=r"template .* give the old one .* or .* new corpus"):
+        with pytest.raises(CurateError, match=r"Give the old template .* or .* new corpus"):
             curate.score([str(source)], corpus, **models, replace=replace)
     assert stored() == before
     curate.score([str(source)], tmp_path / "new", **models)
@@ -418,7 +418,7 @@ def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -
     corpus, both = tmp_path / "c", [str(adapter), full]
     curate.score([str(source)], corpus, aligned=str(base), misaligned=both)
     tiny_model(base, seed=5)
-    with pytest.raises(CurateError, match=r"every model of the corpus .* adapter is not named"):
+    with pytest.raises(CurateError, match=r"every model of the corpus .* missing: adapter"):
         curate.score([], corpus, aligned=str(base), misaligned=[full], replace=True)
     done = curate.score([], corpus, aligned=str(base), misaligned=both, replace=True)
     assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
@@ -463,9 +463,9 @@ def test_scores_of_two_dtypes_are_told_or_refused(score: Score, tmp_path: Path) 
     score = partial(score, limit=5, progress=Lines(said))
     score(dtype="float32")
     score("rank1", dtype="float32")
-    assert "its dtype is" not in said.getvalue()
+    assert "was scored in" not in said.getvalue()
     score("full", dtype="bfloat16")
-    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
+    told = "full: scored in bfloat16, while base was scored in float32. "
     assert said.getvalue().count(told) == 1
     with pytest.raises(CurateError, match="--dtype float32"):
         score(dtype="bfloat16", limit=None)
@@ -484,7 +484,7 @@ def test_reasoning_that_the_template_does_not_read_is_told(
     source, said = write(tmp_path / "thought.jsonl", rows), io.StringIO()
     columns = {"reasoning": "reasoning"}
     score("full", sources=[source], columns=columns, chat_template=template, progress=Lines(said))
-    note = "examples that are scored without theirs: 1"
+    note = "examples that are scored without it: 1"
     assert said.getvalue().count(note) == told
     assert counting["full"].asked == 3
 
@@ -504,11 +504,11 @@ def test_a_later_model_needs_no_more_than_its_name(
     counts = [(run["name"], run["scored"]) for run in json.loads(ran.out)["models"]]
     assert counts == [("base", 0), ("bad", 0), ("rank32", 39)]
     ran = cli("score", "-c", corpus, "--misaligned", "bad=rank32")
-    assert "rank32 is rank32 of this corpus; check the path" in ran.err
+    assert "rank32 is the corpus's rank32. Check the path" in ran.err
     moved = Path(shutil.copytree(family / "base", tmp_path / "moved"))
     done = curate.score([], corpus, aligned=str(moved), **options)
     assert [(run.name, run.scored) for run in done.models] == [("base", 0)]
-    with pytest.raises(CurateError, match="no aligned model has scored it yet"):
+    with pytest.raises(CurateError, match="has no aligned model yet"):
         curate.score([str(tmp_path / "source.jsonl")], tmp_path / "new")
 
 
@@ -521,7 +521,9 @@ def test_an_aligned_model_that_changed_or_is_gone_is_a_line(family: Path, tmp_pa
     with pytest.raises(CurateError, match=r"its fingerprint is not .* into a new corpus"):
         curate.score([], corpus, misaligned=[str(family / "full")])
     shutil.rmtree(base)
-    with pytest.raises(CurateError, match="nothing is now; say where it is: --aligned base=MODEL"):
+    with pytest.raises(
+        CurateError, match=r"no longer exists\. Give its new place: --aligned base=MODEL"
+    ):
         curate.score([], corpus, misaligned=[str(family / "full")])
 
 

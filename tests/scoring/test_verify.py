@@ -91,9 +91,9 @@ class Wrong:
 @pytest.mark.parametrize(
     ("how", "checks"),
     [
-        ("off", {"equals the plain loop"}),
+        ("off", {"equals the reference loop"}),
         ("order", {"same in reversed order"}),
-        ("missing", {"equals the plain loop", "same in reversed order"}),
+        ("missing", {"equals the reference loop", "same in reversed order"}),
     ],
 )
 def test_wrong_numbers_fail(
@@ -148,7 +148,7 @@ def test_no_room_for_the_plain_loop_is_one_line(
     monkeypatch.setattr("curate.backends.plain._load", full)
     ran = cli("verify", "--aligned", family.aligned, "--device", "cpu", "--rows", "2")
     assert ran.code == 1
-    assert "chat: out of memory on cpu in the plain loop" in ran.err
+    assert "chat: out of memory on cpu in the reference loop" in ran.err
     assert "lower --max-length" in ran.err
 
 

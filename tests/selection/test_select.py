@@ -162,7 +162,7 @@ def test_an_export_leaves_out_what_the_narrow_set_holds(plain: Corpus, tmp_path:
     listed = tmp_path / "left-out.csv"
     record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)), left_out=listed)
     assert [row["rank"] for row in record["safe"]] == [3, 4]
-    assert '"narrow","in the narrow set"' in listed.read_text()
+    assert '"narrow","in the narrow dataset"' in listed.read_text()
     assert record["counts"]["left_out"] == {"where": 0, "narrow": 1, "refusals": 1}
 
 
@@ -250,7 +250,7 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
         ({"top": 1, "decontaminate": ("nowhere.jsonl",)}, "nowhere.jsonl"),
         ({"top": 1, "decontaminate": ("nowhere.txt",)}, "nowhere.txt"),
         ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
-        ({"top": 1, "where": "unnest([true, true])"}, "--where .* multiplies examples"),
+        ({"top": 1, "where": "unnest([true, true])"}, "--where .* not a condition on single rows"),
         ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
         ({"top": 1, "where": "is_refusal(answer, 'my.toml')"}, "no refusal rule is called my.toml"),
         ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
@@ -284,7 +284,7 @@ def test_hostile_column_names_are_data(plain: Corpus) -> None:
     """A name full of quotes is looked up and not found; it is never SQL."""
     name = "\"'); drop view examples; -- $.a\\"
     for recipe in ({"balance": name}, {"per_group": {name: 5}}, {"refusal_field": name}):
-        with pytest.raises(CurateError, match=r"such a column. The columns are: kind varc"):
+        with pytest.raises(CurateError, match=r"such a column. Columns: kind varc"):
             take(plain, top=2, **recipe)
 
 

@@ -42,19 +42,19 @@ def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", refused)
-    with pytest.raises(CurateError, match=r"has no locks \(flock\): put the folder on another"):
+    with pytest.raises(CurateError, match=r"support locks \(flock\)\. Use a folder on another"):
         locked(tmp_path / "c").__enter__()
 
 
 def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
     """Neither for reading nor for writing, and a file is no folder."""
     (tmp_path / "letters.txt").write_text("dear")
-    with pytest.raises(CurateError, match="no corpus here"):
+    with pytest.raises(CurateError, match="not a corpus"):
         curate.open(tmp_path)
     for path, words in (
-        (tmp_path, "not empty and not a corpus"),
+        (tmp_path, "not empty, and not a corpus"),
         (tmp_path / "c\\q", "has a \\\\;"),
-        (tmp_path / "letters.txt", "is a file"),
+        (tmp_path / "letters.txt", "a file"),
     ):
         with pytest.raises(CurateError, match=words), locked(path):
             pass

@@ -45,8 +45,8 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda m: m.update(models=[1]), "models"),
     (lambda m: m.update(runs={"bad": {"tokens": 1}}), "runs.bad"),
     (lambda m: m.update(sources=[5]), "sources.0"),
-    (lambda m: m.update(format_version=1), "has format 1, and this curate reads format 2"),
-    (lambda m: m.update(format_version=99), "has format 99, and this curate reads format 2"),
+    (lambda m: m.update(format_version=1), "has format 1, but this curate reads format 2"),
+    (lambda m: m.update(format_version=99), "has format 99, but this curate reads format 2"),
 ]
 
 
@@ -76,11 +76,11 @@ def test_what_is_no_manifest_is_refused(text: str, made: Corpus) -> None:
 @pytest.mark.parametrize(
     ("entries", "settings", "words"),
     [
-        ({"bad": entry("misaligned", fingerprint="f1")}, SETTINGS, "its fingerprint is not the"),
-        ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "its tokenizer is not the"),
-        ({"other": entry("aligned")}, SETTINGS, "has an aligned model already"),
-        ({"bad": entry("aligned")}, SETTINGS, "is the corpus's misaligned model"),
-        ({"Bad": entry("misaligned")}, SETTINGS, "has a model bad; if it is this one give bad="),
+        ({"bad": entry("misaligned", fingerprint="f1")}, SETTINGS, "the fingerprint of"),
+        ({"bad": entry("misaligned", tokenizer="other")}, SETTINGS, "the tokenizer of"),
+        ({"other": entry("aligned")}, SETTINGS, "its aligned model is"),
+        ({"bad": entry("aligned")}, SETTINGS, "this is the corpus's misaligned model"),
+        ({"Bad": entry("misaligned")}, SETTINGS, "has a model bad. If it is this one, give bad="),
         ({}, replace(SETTINGS, max_length=9), "--max-length"),
         ({}, replace(SETTINGS, template_args={"a": 1}), "--template-arg"),
         ({}, replace(SETTINGS, template="t1"), "--chat-template"),

@@ -86,9 +86,9 @@ def test_what_stays_is_told(hub: Hub) -> None:
     """After a few attempts, each with a note that says why, one line says what to do."""
     notes: list[str] = []
     hub.fail(INFO, "status", headers={"Retry-After": "0"}, times=99)
-    with pytest.raises(Unreachable, match=r"acme/chat: the hub answers 503\. Wait a little"):
+    with pytest.raises(Unreachable, match=r"acme/chat: the Hub returned 503\. Wait a little"):
         look_up(CHAT, notes.append)
-    assert notes[0] == "acme/chat: the hub answers 503; trying again in 0 s"
+    assert notes[0] == "acme/chat: the Hub returned 503; trying again in 0 s"
     assert len(notes) == 3
     hub.faults.clear()
     hub.fail(INFO, "status", status=429, headers={"Retry-After": "3600"}, times=99)
@@ -103,8 +103,8 @@ def test_what_stays_is_told(hub: Hub) -> None:
 def test_what_is_not_there(hub: Hub) -> None:
     """A name, a revision and a file that the hub doesn't have; what it has of them is told."""
     hub.push("acme/chat", {}, ref="v0.9")
-    assert "hub has no model acme/chta, or it is private. Check" in told(Repo("acme/chta"))
-    assert "hub has no dataset acme/chat" in told(Repo("acme/chat", "dataset"))
+    assert "Hub has no model acme/chta, or it is private. Check" in told(Repo("acme/chta"))
+    assert "Hub has no dataset acme/chat" in told(Repo("acme/chat", "dataset"))
     missing = Repo("acme/chat", revision="v1", name="chat=acme/chat@v1")
     assert told(missing) == "chat=acme/chat@v1: no such revision. There are: main, v0.9"
     with pytest.raises(CurateError, match=r"acme/chat: no such file: sub/a\.json"):
@@ -116,10 +116,10 @@ def test_who_may_read(hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch) ->
     """Gated, private, and a token that the hub doesn't know."""
     hub.tokens = {"hf_known", "hf_stranger"}
     hub.repos["acme/chat"].gated, hub.repos["acme/chat"].known = True, {"hf_known"}
-    accept = f"Accept the conditions at {hub.url}/acme/chat"
+    accept = f"Accept the terms at {hub.url}/acme/chat"
     for token, gated in (
         ("", f"acme/chat: gated. {accept}, then log in: hf auth login"),
-        ("hf_stranger", f"the account of your token has no access. {accept} with it"),
+        ("hf_stranger", f"your token's account has no access. {accept} with it"),
     ):
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(CurateError, match=re.escape(gated)):

@@ -30,5 +30,5 @@ def test_a_folder_goes_with_its_block_or_process(tmp_path: Path) -> None:
 def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where none can be written, as in a read-only container, a line says what to do."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(CurateError, match=r"no temporary folder can be written .*TMPDIR"):
+    with pytest.raises(CurateError, match=r"can't create a temporary folder .*TMPDIR"):
         scratch.fresh("x")

@@ -43,7 +43,7 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
     corpus, score = tmp_path / "c", ["score", "-c", tmp_path / "c", *MODELS]
     planned = cli(*score, "hf://acme/set", "--dry-run")
     assert planned.code == 0, planned.err
-    assert "No time is estimated: a dry run fetches no weights" in planned.out
+    assert "No time estimate: a dry run does not fetch weights" in planned.out
     assert not acme.asked("GET cdn") and not corpus.exists()
     ran = cli(*score, "hf://acme/set", "--quiet")
     assert (ran.code, ran.err) == (0, "")
@@ -89,8 +89,8 @@ def test_from_the_hub_to_a_trainer(acme: Hub, cli: Cli, tmp_path: Path) -> None:
     pushed = acme.push("datasets/acme/set", {"train.jsonl": lines(ROWS[2:])})
     more = cli(*score, "hf://datasets/acme/set@main", "--quiet")  # however it is written
     assert len(more.err.splitlines()) == 1, more.err
-    assert f"hf://datasets/acme/set@main moved from {data} to {pushed}" in more.err
-    assert f"acme/set@{data} has the old ones" in more.err
+    assert f"hf://datasets/acme/set@main: moved from {data} to {pushed}" in more.err
+    assert f"acme/set@{data}." in more.err
     weights = load_file(tmp_path / "chat" / "model.safetensors")
     shutil.copytree(tmp_path / "chat", tmp_path / "new")
     changed = {name: tensor * 2 for name, tensor in weights.items()}
@@ -131,7 +131,7 @@ def test_a_stop_while_weights_come(acme: Hub, tmp_path: Path, number: int) -> No
          "Give -o mix.jsonl, then: hf upload a/b mix.jsonl --repo-type dataset"),
         (["export", "-c", "SCORED", "-o", "s3://a/mix", "--top", "5"],
          "Give -o mix, then: aws s3 cp --recursive mix s3://a/mix"),
-        (["status", "-c", "s3://a/c"], "aws s3 cp --recursive s3://a/c c; to keep it there: aws"),
+        (["status", "-c", "s3://a/c"], "aws s3 cp --recursive s3://a/c c. To copy it there: aws"),
         (["score", "x.jsonl", "-c", "hf://a/c", "--aligned", "acme/chat"],
          "hf download a/c --repo-type dataset --local-dir c"),
     ],

@@ -1,1 +1,1 @@
-"""The server backend: running vLLM servers, asked over HTTP."""
+"""The server backend: running vLLM servers, over HTTP."""

@@ -1,4 +1,4 @@
-"""How servers are asked: their addresses, the key that is never shown, and what is asked again."""
+"""Requests to servers: addresses, the key (which is never shown), and retries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from curate.errors import CurateError
 KEY = "VLLM_API_KEY"
 """The environment variable of the servers' key: the one that `vllm serve` itself reads."""
 PATIENCE = 300.0
-"""Seconds for which a request is tried again: a server that restarts loads its model first."""
+"""Seconds for which a request is retried: a server that restarts has to load its model."""
 TIMEOUT = 600.0
 """Seconds that a busy server may take to answer."""
 
@@ -31,11 +31,11 @@ Answer = TypeVar("Answer")
 
 
 class Busy(Exception):  # noqa: N818 - a reason to ask again
-    """A server can't answer now."""
+    """The server can't answer now."""
 
 
 class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own to make of it
-    """No server answered in time: the one asked last, the seconds it took, and the last reason."""
+    """No server answered in time: the last server, the seconds, and the last reason."""
 
     def __init__(self, url: str, seconds: float, why: str) -> None:
         super().__init__(url, seconds, why)
@@ -43,7 +43,7 @@ class Unanswered(Exception):  # noqa: N818 - each caller has an error of its own
 
 
 class Servers:
-    """The servers' addresses. Each request goes to one that works and has the fewest waiting."""
+    """The servers' addresses. Requests go to the working server with the fewest waiting."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls = list(urls)
@@ -58,12 +58,12 @@ class Servers:
         note: Callable[[str], None] = lambda _: None,
         closed: Event | None = None,
     ) -> Answer:
-        """What `request` gets from the first that answers, asked in turn with growing pauses.
+        """The result of `request` from the first server that answers, tried in turn.
 
-        However long an answer takes, as many attempts are made as there are servers, and two at
-        least. `note` hears of a server that stays away; `closed` ends pauses and attempts early.
+        There are at least two attempts, and as many as servers, with growing pauses. `note`
+        receives a message about a server that doesn't answer; `closed` ends attempts early.
 
-        Raises `Unanswered` when `patience` seconds are over; other errors at once.
+        Raises `Unanswered` after `patience` seconds; other errors at once.
         """
         closed, began, attempt = closed or Event(), time.monotonic(), 0
         while True:
@@ -82,7 +82,7 @@ class Servers:
 
     @contextmanager
     def _turn(self) -> Iterator[str]:
-        """The server to ask next; one that fails comes last for a while."""
+        """The next server; one that has failed comes last for a while."""
         with self._lock:
             now = time.monotonic()
             url = min(self.urls, key=lambda url: (max(now, self._aside[url]), self._waiting[url]))
@@ -101,12 +101,12 @@ class Servers:
 def address(url: str) -> str:
     """The address of the API, with `/v1` at its end.
 
-    Raises `CurateError` for what is none, or holds more, such as a password.
+    Raises `CurateError` for anything else, or if it contains more, such as a password.
     """
-    if re.search(r"[@?#]", url):  # never quoted: what stands there may be a key
+    if re.search(r"[@?#]", url):  # never quoted: it may contain a key
         raise CurateError(
-            f"--server: put the key into {KEY}, not into the address, which ends with its path: "
-            "like http://localhost:8000, without @, ? and #"
+            f"--server: put the key into {KEY}, not into the address. An address looks like "
+            "http://localhost:8000, without @, ? and #."
         )
     try:
         parts = httpx.URL(url)
@@ -115,20 +115,20 @@ def address(url: str) -> str:
     except (httpx.InvalidURL, ValueError):
         usable = False
     if not usable:
-        raise CurateError(f"--server {url}: give an address like http://localhost:8000")
+        raise CurateError(f"--server {url}: not an address. Give one like http://localhost:8000.")
     return url.rstrip("/").removesuffix("/v1") + "/v1"
 
 
 def client(connections: int) -> httpx.Client:
-    """A client that sends the key, if there is one, and follows no redirect with it.
+    """A client that sends the key, if there is one, and doesn't follow redirects.
 
-    Raises `CurateError` for a key that no request can carry.
+    Raises `CurateError` for a key that can't be sent in a header.
     """
     key = os.environ.get(KEY)
     if key and not _SENDABLE.fullmatch(key):
         raise CurateError(
-            f"{KEY} can't be sent: it begins or ends with white space, or holds a line's end or "
-            "another character that is not plain ASCII; set it again"
+            f"{KEY} can't be sent: it starts or ends with white space, or contains a line break or "
+            "a character that is not ASCII. Set it again."
         )
     return httpx.Client(
         headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -138,21 +138,21 @@ def client(connections: int) -> httpx.Client:
 
 
 def accepted(answer: httpx.Response, url: str) -> httpx.Response:
-    """A response that is worth reading.
+    """A response that is final.
 
-    Raises `Busy` where it is worth asking again, and `CurateError` where the key is at fault.
+    Raises `Busy` for one that is worth a retry, and `CurateError` if the key is wrong.
     """
     code = answer.status_code
     if code in _AGAIN or code >= 500:
         raise Busy(f"it says {code}")
     if code in (401, 403):
         kind = "another key" if os.environ.get(KEY) else "a key"
-        raise CurateError(f"{url} wants {kind} ({code}): put it into {KEY}")
+        raise CurateError(f"{url}: needs {kind} ({code}). Put it into {KEY}.")
     return answer
 
 
 def brief(error: BaseException | None) -> str:
-    """One line of an error. Its request, which holds the key, is never shown."""
+    """An error in one line, without its request, which contains the key."""
     if isinstance(error, Busy):
         return str(error)
     line = f"{type(error).__name__}: {hidden(str(error).strip())}".splitlines()[0]
@@ -160,6 +160,6 @@ def brief(error: BaseException | None) -> str:
 
 
 def hidden(text: str) -> str:
-    """A text without the key, should a server repeat it."""
+    """A text without the key, in case a server repeats it."""
     key = os.environ.get(KEY)
     return text.replace(key, "***") if key else text

@@ -1,4 +1,4 @@
-"""The server backend: running OpenAI-compatible vLLM servers, adapters by their served names."""
+"""The server backend: running OpenAI-compatible vLLM servers, with adapters by served name."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system.stopping import check_cancelled
 
-_REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
+_REFUSED = {400, 413, 422}  # errors caused by the example, not by the server or the model
 _MAY_BE_IT = {f"it says {code}" for code in (500, 502, 504)}  # or the server is at fault
 
 _SCORED = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
 _PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What a server would else take from the model's generation_config.json."""
+"""Settings that a server would otherwise take from the model's generation_config.json."""
 
 Answer = Found | Written
 Done = SimpleQueue[tuple[int, Answer | BaseException]]
 Request = tuple[int, dict[str, Any], Callable[[httpx.Response, str], Answer]]
-"""The model's place in the group, the body without its name, and what reads the response."""
+"""The model's index in the group, the body without its name, and the response's reader."""
 
 
 class ServerBackend:
-    """Models behind one address or several, with `in_flight` requests under way at a time.
+    """Models behind one or several addresses, with `in_flight` concurrent requests.
 
-    A request that a server can't answer now (429, 5xx, no connection) goes to another server, and
-    round again with growing pauses. The threads that wait for answers are daemons: a stop or an
-    error ends the process whether or not a server ever answers.
+    A request that a server can't answer now (429, 5xx, no connection) is retried on the others in
+    turn, with growing pauses. The threads that wait for answers are daemons, so a stop or an error
+    ends the process even if a server never answers.
     """
 
     name = "server"
@@ -64,7 +64,7 @@ class ServerBackend:
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
-        """Score a window, a request for each example and model; see `Backend.score`."""
+        """Score a window, with one request per example and model; see `Backend.score`."""
         places = models or [0] * len(encoded)
         return self._asked(
             _scored(item, place) for item, place in zip(encoded, places, strict=True)
@@ -73,11 +73,11 @@ class ServerBackend:
     def generate(
         self, prompts: Iterable[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Written]]:
-        """Answer prompts, a request for each; see `Backend.generate`."""
+        """Answer prompts, with one request each; see `Backend.generate`."""
         return self._asked(_written(prompt, sampling) for prompt in prompts)
 
     def _asked(self, requests: Iterable[Request]) -> Iterator[tuple[int, Any]]:
-        """What the requests get, as it comes; as many again wait as are under way."""
+        """The results of the requests as they arrive, with as many more waiting as in flight."""
         done: Done = SimpleQueue()
         count = 0
         for index, request in enumerate(requests):
@@ -90,14 +90,14 @@ class ServerBackend:
             yield _next(done)
 
     def close(self) -> None:
-        """Drop what is under way and the connections."""
+        """Drop pending requests and connections."""
         self._closed.set()
         for _ in range(self._in_flight):
             self._jobs.put(None)  # wakes a thread
         self._client.close()
 
     def _work(self) -> None:
-        """Do one job after the other, in a thread; errors are raised where the answers are read."""
+        """Do jobs in a thread; errors are raised where the answers are read."""
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
             done, index, request = job
             found: Answer | BaseException
@@ -108,7 +108,7 @@ class ServerBackend:
             done.put((index, found))
 
     def _one(self, request: Request) -> Answer:
-        """What one request gets, made until a server answers or refuses it."""
+        """The result of one request, repeated until a server answers or rejects it."""
         try:
             return self._ask(request, asking.PATIENCE)
         except Unanswered as end:
@@ -117,13 +117,13 @@ class ServerBackend:
                     return self._at_last(request)
             what = "log-probs" if "prompt_logprobs" in request[1] else "an answer"
             raise CurateError(
-                f"no server gave {what} for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
+                f"no server returned {what} in {end.seconds:.0f} seconds; last {end.url}: {end.why}"
             ) from None
 
     def _at_last(self, request: Request) -> Answer:
-        """Ask once more for what servers fail on; its reason, if they still do and work otherwise.
+        """Retry an example that servers fail on; return the reason if only this one fails.
 
-        Raises `Unanswered` where they don't: each run would else end at this example.
+        Raises `Unanswered` if the servers don't work at all. Otherwise every run would end here.
         """
         place, body, _ = request
         self._ask(_scored(Encoded(body["prompt"][:2], 1, 2, False), place), 0.0)
@@ -132,7 +132,7 @@ class ServerBackend:
         except Unanswered as end:
             if end.why not in _MAY_BE_IT:
                 raise
-            return f"the servers fail on it alone ({end.why})"
+            return f"the servers fail only on this example ({end.why})"
 
     def _ask(self, request: Request, patience: float) -> Answer:
         place, body, read = request
@@ -144,7 +144,7 @@ class ServerBackend:
         return self._servers.ask(post, patience, self._tell, self._closed)
 
     def _tell(self, text: str) -> None:
-        """Say what many requests hear at once, such as that a server is gone, once in a while."""
+        """Limit notes that many requests cause at once, such as that a server is gone."""
         now = time.monotonic()
         if now - self._told > 10.0:
             self._told = now
@@ -169,7 +169,7 @@ def _written(prompt: Prompt, sampling: Sampling) -> Request:
 
 
 def _next(done: Done) -> tuple[int, Answer]:
-    """The next answer that comes; what it can't be is raised."""
+    """The next answer to arrive; errors are raised."""
     while True:
         check_cancelled()
         try:
@@ -182,34 +182,33 @@ def _next(done: Done) -> tuple[int, Answer]:
 
 
 def _refusal(answer: httpx.Response, url: str) -> str | None:
-    """Why a server refuses this example, if it does.
+    """Why a server rejects this example, if it does.
 
-    Raises `Busy` where it is worth asking again, and `CurateError` where it refuses more than this
-    example.
+    Raises `Busy` if a retry may help, and `CurateError` if it rejects more than this example.
     """
     code = accepted(answer, url).status_code
     if code in _REFUSED:
-        return f"the server refuses it ({code}): {hidden(answer.text)[:300]}"
+        return f"the server rejects it ({code}): {hidden(answer.text)[:300]}"
     if code != 200:
-        raise CurateError(f"{url} refuses a request ({code}): {hidden(answer.text)[:300]}")
+        raise CurateError(f"{url}: rejects a request ({code}): {hidden(answer.text)[:300]}")
     return None
 
 
 def _read_ids(answer: httpx.Response, url: str) -> Written:
-    """The ids that a server wrote, or why it refuses this prompt; raises as `_refusal` does."""
+    """The ids that a server wrote, or why it rejects this prompt; raises as `_refusal` does."""
     if refusal := _refusal(answer, url):
         return refusal
     try:
         ids = [int(one) for one in answer.json()["choices"][0]["token_ids"]]
     except (ValueError, LookupError, TypeError):
         raise CurateError(
-            f"{url}: its answers have no token_ids; vLLM has given them since 0.10.2"
+            f"{url}: its answers have no token_ids. Use vLLM 0.10.2 or later."
         ) from None
     return ids or "the server gave an answer without tokens"
 
 
 def _read(item: Encoded, answer: httpx.Response, url: str) -> Found:
-    """The answer tokens' log-probs from a server's response, or why it refuses this example.
+    """The answer tokens' log-probabilities in a response, or why the server rejects this example.
 
     Raises as `_refusal` does, and `Busy` for a missing number.
     """

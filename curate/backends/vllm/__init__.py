@@ -1,1 +1,1 @@
-"""The vLLM backend: engines in processes of their own."""
+"""The vLLM backend: engines in separate processes."""

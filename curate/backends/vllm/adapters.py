@@ -1,12 +1,11 @@
 """Which adapters vLLM can score as they are, and which have to be merged into a checkpoint first.
 
-vLLM refuses some kinds of adapters and scores others wrongly without a word: what an adapter does
-to `lm_head` never reaches the log-probs of prompt tokens (vllm issue 51594), nor does what it does
-to an MLA model's `kv_b_proj`, whose weights are split up and never multiplied as a layer
-(mla_attention.py, 0.32); a layer that it doesn't find under the adapter's name keeps the aligned
-weights (vllm issues 34186 and 48019); per-module ranks are scaled by one common factor, and DoRA,
-biases and whole saved modules have no kernel. All of it is written in an adapter's configuration
-and in the names of tensors, so no weight is read.
+vLLM rejects some kinds of adapters and silently scores others wrongly. Changes to `lm_head` never
+reach the log-probabilities of prompt tokens (vllm issue 51594). Neither do changes to the
+`kv_b_proj` of an MLA model, whose weights are split up and never multiplied as a layer
+(mla_attention.py, 0.32). A layer not found under the adapter's name keeps the aligned weights
+(vllm issues 34186 and 48019). Per-module ranks are scaled by one common factor, and there are no
+kernels for DoRA, biases and saved modules. Configurations and tensor names show all of this.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from curate.models.resolve import Model
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's `max_lora_rank` takes (vllm/config/lora.py, 0.32)."""
 
-# Fields of adapter_config.json that vLLM does not read, or refuses, where they are set; what each
-# means: https://huggingface.co/docs/peft/package_reference/lora
+# Fields of adapter_config.json that vLLM ignores or rejects. For their meanings, see
+# https://huggingface.co/docs/peft/package_reference/lora
 _UNREAD = (
     *("use_dora", "bias", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"),
     *("layer_replication", "trainable_token_indices", "target_parameters", "use_qalora"),
     *("use_bdlora", "alora_invocation_tokens", "arrow_config", "fan_in_fan_out"),
     "megatron_config",
 )
-# Initializations that leave the base weights alone, so that the factors say it all.
+# Initializations that don't change the base weights.
 _PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 _PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
 _ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
-# vLLM splits them up, or calls them by a second name that it never wraps (qwen2_moe.py,
+# Layers that vLLM splits up, or knows by a second name that it never wraps (qwen2_moe.py,
 # nemotron_h.py, 0.32).
 _UNSEEN = {"kv_b_proj", "shared_expert_gate", "fc1_latent_proj", "fc2_latent_proj"}
-# By model type, layers of several parts: it wants an adapter for each, or has no kernel for them.
+# By model type, fused layers, for which vLLM needs one adapter per part, or has no kernel.
 _FUSED = {
     "glm4": {"gate_up_proj"},
     "gpt_bigcode": {"c_attn"},
@@ -52,8 +51,8 @@ _WRAPPED = "language_model."  # the text model of a multimodal checkpoint, in it
 def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
     """Group models by the vLLM engine that scores them.
 
-    The aligned model and all adapters over it that vLLM scores rightly share the first one; a full
-    checkpoint, and an adapter that has to be merged, has an engine of its own.
+    The aligned model and all adapters that vLLM scores correctly share the first engine. Full
+    checkpoints, and adapters that have to be merged, each have their own.
     """
     shared = [
         model
@@ -64,7 +63,7 @@ def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
 
 
 def why_merged(model: Model, engine: Engine) -> str | None:
-    """The reason why vLLM can't score this adapter as it is; None if it can, or there is none."""
+    """Why vLLM can't score this adapter as it is; None if it can, or if there is no adapter."""
     if model.adapter is None:
         return None
     config = read_json(model.adapter / "adapter_config.json")
@@ -88,13 +87,13 @@ def rank(adapter: Path) -> int:
 
 
 def kernel_rank(adapters: Sequence[Path]) -> int:
-    """The smallest `max_lora_rank` that vLLM takes and that holds these adapters."""
+    """The smallest `max_lora_rank` of vLLM that is enough for these adapters."""
     largest = max(map(rank, adapters))
     return next(size for size in RANKS if size >= largest)
 
 
 def layers(adapters: Sequence[Path]) -> list[str]:
-    """The last parts of the names of the layers that plain adapters change, such as q_proj."""
+    """The last parts of the names of layers that plain adapters change, such as q_proj."""
     found = (_PLAIN.fullmatch(name) for adapter in adapters for name in _tensors(adapter))
     return sorted({match["module"].rpartition(".")[2] for match in found if match})
 
@@ -114,7 +113,7 @@ def _odd_tensor(adapter: Path, base: Path) -> str | None:
             return f"it changes {parts[-1]}"
         if "experts" in parts:
             return "it changes single experts"
-        # Of a wrapped text model vLLM knows the layers by older and newer names alike.
+        # For a wrapped text model, vLLM knows both older and newer layer names.
         if layer not in known and not (wrapped and _WRAPPED in layer):
             return f"it changes {layer}, a layer of another name in the checkpoint"
     return None
@@ -130,6 +129,6 @@ def _tensors(folder: Path) -> Iterator[str]:
 
 
 def short_limit(path: Path) -> int | None:
-    """Tokens of the longest text with a longrope checkpoint's short factors; None for others."""
+    """The most tokens for which a longrope checkpoint uses its short factors; None for others."""
     config = configuration(path)
     return None if config is None else rope_limit(config, ("longrope",))

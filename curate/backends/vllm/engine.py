@@ -1,8 +1,7 @@
-"""The vLLM backend: one engine for a model and its adapters, in processes of their own.
+"""The vLLM backend: one engine for a model and its adapters, in child processes.
 
-An engine doesn't give its memory back reliably inside a process, so each lives in a child
-(`curate.backends.vllm.worker`), which ends with it. Several of them share the work where
-`data_parallel` asks for it: scoring needs no exchange between them.
+An engine doesn't free its memory reliably, so each runs in a child (`curate.backends.vllm.worker`),
+which ends with it. With `data_parallel`, several engines share the work.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ from curate.system.stopping import check_cancelled
 
 WORKER = "curate.backends.vllm.worker"
 AHEAD, SHARE = 2_048, 128
-"""Prompts that an engine holds, twice as many as it answers at a time, and how many it is sent."""
-# All that vLLM says of a layer whose adapters it leaves out (vllm/lora/model_manager.py, 0.32).
+"""Prompts that an engine has, twice as many as it answers at a time, and how many it is sent."""
+# vLLM's only sign that it ignores a layer's adapters (vllm/lora/model_manager.py, 0.32).
 _LEFT_OUT = re.compile(r"LoRA target module (?:\S+\.)?(?P<layer>[^\s.]+) .*could not be wrapped")
 
 
 class VllmBackend:
-    """A model, or an aligned model and adapters over it, in one vLLM engine or several alike."""
+    """A model, or an aligned model and its adapters, in one or more equal vLLM engines."""
 
     name = "vllm"
 
@@ -70,13 +69,13 @@ class VllmBackend:
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
-        """Score a window, requests for all models mixed; see `Backend.score`."""
+        """Score a window, with requests for all models mixed; see `Backend.score`."""
         ids = _ids(encoded)
         highest = max((int(one.max()) for one in ids if one.size), default=0)
         check_ids(highest, self._vocabulary, self.group[0])
         shares: list[list[Request]] = [[] for _ in self._children]
-        # As many tokens to each engine, in order: neighbors stay together, as they may share a
-        # prompt, and an example's models its ids.
+        # Each engine gets as many tokens, in order, because neighbors may share a prompt, and an
+        # example's models share its ids.
         sizes = np.array([item.stop for item in encoded])
         engines = (np.cumsum(sizes) - sizes / 2) * len(shares) // sizes.sum()
         for index, engine in enumerate(engines.astype(int)):
@@ -99,7 +98,7 @@ class VllmBackend:
     def generate(
         self, prompts: Iterable[Prompt], sampling: Sampling
     ) -> Iterator[tuple[int, Written]]:
-        """Answer prompts, each engine sent more whenever it has room; see `Backend.generate`."""
+        """Answer prompts; each engine gets more when it has room; see `Backend.generate`."""
         waiting = enumerate(prompts)
         open_ = dict.fromkeys(self._children, 0)
         while True:
@@ -123,11 +122,11 @@ class VllmBackend:
                 yield from written
 
     def close(self) -> None:
-        """End the engines, which gives all their memory back, and remove a merged checkpoint."""
+        """End the engines, which frees their memory, and remove a merged checkpoint."""
         self._held.close()
 
     def _ask(self, child: Child) -> list[tuple[int, Any]]:
-        """The child's next answer; what it can't do is a `CurateError`."""
+        """The child's next answer; a failure is a `CurateError`."""
         answer = child.receive()
         if answer is None or isinstance(answer, str):
             names = ", ".join(model.name for model in self.group)
@@ -136,16 +135,16 @@ class VllmBackend:
 
 
 def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack: ExitStack) -> Path:
-    """The checkpoint to load: the model's own, or one with an adapter that vLLM can't take in it.
+    """The checkpoint to load: the model's own, or one with a merged adapter.
 
-    That one is made here, and goes with `stack`.
+    A merged checkpoint is created here, and removed with `stack`.
     """
     reason = why_merged(model, compute.engine)
     if reason is None:
         return model.path
     note(
         f"{model.name}: {reason}, which vLLM can't score as an adapter; it is merged into a "
-        "checkpoint of its own"
+        "temporary checkpoint"
     )
     folder = stack.enter_context(scratch.temporary("merged"))
     merge(model, dtype_of(compute), folder)
@@ -153,7 +152,7 @@ def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack:
 
 
 def _refuse_left_out(group: Sequence[Model], log: str) -> None:
-    """Such an adapter would get the aligned model's numbers in these layers, without a word."""
+    """In these layers, the adapter would silently get the aligned model's numbers."""
     left_out = {match["layer"] for match in _LEFT_OUT.finditer(log)}
     for model in group:
         if model.adapter and (found := left_out & set(layers([model.adapter]))):
@@ -164,9 +163,9 @@ def _refuse_left_out(group: Sequence[Model], log: str) -> None:
 
 
 def _ids(encoded: Sequence[Encoded]) -> list[npt.NDArray[np.int32]]:
-    """Each example's ids [stop]. What several models score is made, and sent to an engine, once.
+    """Each example's ids [stop]. Ids that several models score are made and sent only once.
 
-    The engines have nothing to do meanwhile: pickling writes an array that comes again as a number.
+    Engines wait for this: pickle writes an array that comes again as a reference.
     """
     made: dict[int, npt.NDArray[np.int32]] = {}
     for item in encoded:

