@@ -18,6 +18,12 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
     """
     if compute.backend not in NAMES:
         raise CurateError(f"unknown backend {compute.backend!r}: choose {', '.join(NAMES)}")
+    if compute.ray is not None:
+        from curate.backends.ray import cluster
+
+        return cluster.choose(compute, note, choose)
+    if compute.workers is not None:
+        raise CurateError("--workers goes with --ray")
     if compute.backend == "auto":
         from curate.backends.weights import choose_device
 
@@ -72,14 +78,21 @@ def open_backend(
     group: Sequence[Model],
     compute: Compute | None = None,
     note: Callable[[str], None] = lambda _: None,
+    windows: int = 1,
 ) -> Backend:
     """Load a group of `groups` into the backend that `choose` settled on.
+
+    `windows`: about how many are to come; no more workers are asked for at once.
 
     Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
     """
     compute = compute or Compute()
     if compute.backend == "auto":
         compute = choose(compute, note)
+    if compute.ray is not None:
+        from curate.backends.ray.backend import RayBackend
+
+        return RayBackend(group, compute, note, open_backend, windows)
     if compute.backend == "vllm":
         from curate.backends.vllm.engine import VllmBackend
 
@@ -101,6 +114,11 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
 
     Raises `CurateError` as `open_backend` does.
     """
+    if compute.ray is not None:
+        from curate.backends.ray import cluster
+
+        cluster.check(models, compute, check_models)
+        return
     from curate.backends import weights
     from curate.backends.vllm import adapters, job
 

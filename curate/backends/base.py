@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,8 @@ class Compute:
     in one forward pass; None suits the device. `max_length`: tokens of the longest example to
     come; None is the model's own limit. `servers`: addresses of running servers; `in_flight`:
     requests that are under way at a time, over all of them. `writes`: it is opened to write
-    answers, and `max_length` counts what is written too.
+    answers, and `max_length` counts what is written too. `ray`: a Ray cluster's address, or `auto`;
+    `workers`: the most to have there, each with a backend of its own; None: as there is room for.
     """
 
     backend: str = "auto"
@@ -76,6 +77,17 @@ class Compute:
     servers: tuple[str, ...] = ()
     in_flight: int = 64
     writes: bool = False
+    ray: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Examples that are scored together, and for each the place of the model in its group."""
+
+    example_ids: list[str]
+    models: list[int]
+    encoded: list[Encoded]
 
 
 class Backend(Protocol):
@@ -123,6 +135,32 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give the models' memory back."""
         ...
+
+
+@runtime_checkable
+class Parallel(Backend, Protocol):
+    """A backend of several workers, which score windows side by side."""
+
+    def stream(
+        self, windows: Iterable[Window], told: Callable[[int], None]
+    ) -> Iterator[tuple[Window, int, Found]]:
+        """Score windows, as `stream` below does; `told` hears how many workers there are."""
+        ...
+
+
+def stream(
+    backend: Backend, windows: Iterable[Window], told: Callable[[int], None]
+) -> Iterator[tuple[Window, int, Found]]:
+    """Score windows, one after the other unless the backend is `Parallel`.
+
+    Yields what `Backend.score` does, each with its window, whose items may have lost their ids.
+    """
+    if isinstance(backend, Parallel):
+        yield from backend.stream(windows, told)
+        return
+    for window in windows:
+        for index, found in backend.score(window.encoded, window.models):
+            yield window, index, found
 
 
 def check_ids(highest: int, vocabulary: int, model: Model) -> None:

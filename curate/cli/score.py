@@ -88,7 +88,7 @@ def score(
     """
     from curate.scoring.score import score as run
 
-    with kept(lambda: holdings(corpus)):
+    with kept(lambda: holdings(corpus)), shared.connected():
         summary = run(
             sources or [],
             corpus,

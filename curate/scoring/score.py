@@ -67,6 +67,8 @@ def score(
     engine: base.Engine | None = None,
     servers: Sequence[str] = (),
     in_flight: int = 64,
+    ray: str | None = None,
+    workers: int | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -107,6 +109,8 @@ def score(
         engine: options of vLLM's engine.
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: requests that the servers work on at a time.
+        ray: a Ray cluster's address, or `auto`: workers there compute (see docs/cluster.md).
+        workers: the most that there are; None: as many as the cluster has room for.
         keep_tokens: store every answer token's log-prob too, for `curate show` and the report. The
             corpus remembers it; scores without tokens are computed again.
         replace: throw away the scores of a model whose weights or tokenizer changed under its
@@ -164,6 +168,8 @@ def score(
         engine=engine or base.Engine(),
         servers=tuple(servers),
         in_flight=in_flight,
+        ray=ray,
+        workers=workers,
     )
     compute = backends.choose(compute, progress.note)
     known = set[str]() if replace else known_models(folder)

@@ -1,0 +1,259 @@
+"""The cluster: reaching it, what a worker asks of it, and whether its machines are alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+from curate.backends.base import Compute
+from curate.backends.ray import worker
+from curate.errors import CurateError
+from curate.models.elsewhere import absolute, locate
+from curate.models.resolve import Model
+from curate.system.stopping import check_cancelled
+
+ANSWER_SECONDS = 5.0
+Note = Callable[[str], None]
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, if one is named, and leave it at the end.
+
+    What Ray prints meanwhile on stdout (a machine that is gone) goes to stderr.
+    """
+    if address is None:
+        yield
+        return
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        connect(address)
+        yield
+    finally:
+        if "ray" in sys.modules:
+            import ray
+
+            ray.shutdown()
+        sys.stdout.flush()
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
+def connect(address: str) -> None:
+    """Connect to the cluster at an address; `auto` is the one here, and starts one if none runs.
+
+    Raises `CurateError` where Ray is not installed or nothing answers.
+    """
+    if find_spec("ray") is None:
+        raise CurateError("--ray needs Ray: pip install '.[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if address != "auto":
+        _refuse(address)
+    # Ray puts the current folder on its workers' sys.path, and files in it may be anyone's. It
+    # also takes SIGTERM for itself.
+    handler = signal.getsignal(signal.SIGTERM)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        with chdir(sys.prefix):
+            try:
+                ray.init(address, **options)
+            except ConnectionError:
+                if address != "auto":
+                    raise
+                ray.init(include_dashboard=False, **options)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise CurateError(f"--ray {address}: {' '.join(str(error).split())}") from error
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _refuse(address: str) -> None:
+    """Addresses at which Ray would wait for a minute, or which it takes for another protocol."""
+    if "://" in address:
+        raise CurateError(
+            f"--ray {address}: Ray's client protocol can't stream results; run curate on the "
+            "cluster's head (ray job submit does) and give --ray auto"
+        )
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise CurateError(f"--ray {address}: give auto or HOST:PORT, such as 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise CurateError(
+            f"--ray {address}: nothing answers there ({error}); start a head with `ray start "
+            "--head`, or give --ray auto on a machine of the cluster"
+        ) from error
+
+
+def needs(compute: Compute) -> dict[str, float]:
+    """What a worker asks Ray for: its engines' GPUs, or the smallest machine's cores.
+
+    Raises `CurateError` where no machine has that.
+    """
+    nodes = _nodes()
+    gpus = compute.engine.tensor_parallel * compute.engine.data_parallel
+    device = compute.device or "auto"
+    if device.startswith("cuda") or (device == "auto" and any(_of(n)["GPU"] for n in nodes)):
+        asked = {"CPU": 1.0, "GPU": float(gpus)}
+    else:
+        cores = [_of(node)["CPU"] for node in nodes if _of(node)["CPU"]]
+        asked = {"CPU": min(cores, default=1.0)}
+    if not places(asked):
+        there = "; ".join(f"{n['NodeManagerAddress']}: {_said(_of(n))}" for n in nodes)
+        raise CurateError(
+            f"no machine of the cluster has room for a worker, which asks for {_said(asked)}: "
+            f"{there or 'none is up'}"
+        )
+    return asked
+
+
+def places(asked: Mapping[str, float]) -> int:
+    """How many workers the machines that are up have room for, if nothing else runs there."""
+    return sum(_room(node, asked) for node in _nodes())
+
+
+def _room(node: Mapping[str, Any], asked: Mapping[str, float]) -> int:
+    return int(min(_of(node)[key] // count for key, count in asked.items()))
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _of(node: Mapping[str, Any]) -> dict[str, float]:
+    return {key: node["Resources"].get(key, 0.0) for key in ("CPU", "GPU")}
+
+
+def _said(resources: Mapping[str, float]) -> str:
+    return " and ".join(f"{count:g} {key}s" for key, count in resources.items())
+
+
+def options(asked: Mapping[str, float]) -> dict[str, float]:
+    """The same as Ray's options of tasks and actors."""
+    return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0.0)}
+
+
+def run_on_worker(function: Callable[..., Any], compute: Compute, note: Note, *given: Any) -> Any:
+    """Call `function(*given, compute, note)` where a worker would be, in a process that then ends.
+
+    It notes to `note` afterwards. Errors of the function are raised here.
+    """
+    import ray
+
+    asked = needs(compute)
+    remote = ray.remote(max_calls=1, max_retries=3, **options(asked))(_noted)
+    ref = remote.remote(function, given, _alone(compute))
+    while not ray.wait([ref], timeout=1.0)[0]:
+        check_cancelled()
+    result, notes = _get(ref)
+    for text in notes:
+        note(text)
+    return result
+
+
+def _noted(function: Callable[..., Any], given: Sequence[Any], compute: Compute) -> Any:
+    notes: list[str] = []
+    return function(*given, compute, notes.append), notes
+
+
+def choose(compute: Compute, note: Note, choose_here: Callable[[Compute, Note], Compute]) -> Compute:
+    """Settle on a worker's machine which backend is used: this one may have no GPU.
+
+    Raises `CurateError` as `backends.choose` does.
+    """
+    if compute.servers or compute.backend == "server":
+        raise CurateError("--ray goes with --backend transformers or vllm: servers need no workers")
+    if compute.device and ":" in compute.device:
+        raise CurateError(f"--device {compute.device}: Ray chooses the GPU; give --device cuda")
+    assert compute.ray
+    connect(compute.ray)
+    chosen: Compute = run_on_worker(choose_here, compute, note)
+    return replace(chosen, ray=compute.ray, workers=compute.workers)
+
+
+def check(models: Sequence[Model], compute: Compute, check_here: Callable[..., None]) -> None:
+    """Find out on every machine that has room for a worker whether it has these models, and alike.
+
+    `check_here` tries models and options on one of them.
+
+    Raises `CurateError` where a model or a version differs from another machine's.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    asked, models = needs(compute), absolute(models)
+    nodes = [node for node in _nodes() if _room(node, asked)]
+    remote = ray.remote(num_cpus=0, max_calls=1)(_look)
+    refs = [
+        remote.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(models)
+        for node in nodes
+    ]
+    found = [_get(ref) for ref in refs]
+    for node, there in zip(nodes, found, strict=True):
+        refuse_other(found[0], there, nodes[0]["NodeManagerAddress"], node["NodeManagerAddress"])
+    own = worker.versions()["curate-gap"]
+    if found[0]["curate-gap"] != own:
+        raise CurateError(
+            f"curate is {found[0]['curate-gap']} on the cluster's machines and {own} here: install "
+            "the same everywhere"
+        )
+    run_on_worker(_checked, compute, lambda _: None, check_here, models)
+
+
+def refuse_other(
+    first: Mapping[str, str | None], second: Mapping[str, str | None], where: str, there: str
+) -> None:
+    """Raise `CurateError` if versions on two machines differ."""
+    for package, version in first.items():
+        if second[package] != version:
+            raise CurateError(
+                f"{package} is {version or 'missing'} on {where} and {second[package] or 'missing'}"
+                f" on {there}: their numbers may differ; install the same everywhere"
+            )
+
+
+def _checked(
+    check_here: Callable[..., None], models: Sequence[Model], compute: Compute, _: Note
+) -> None:
+    check_here(locate(models), compute)
+
+
+def _look(models: Sequence[Model]) -> dict[str, str | None]:
+    locate(models)
+    return worker.versions()
+
+
+def _alone(compute: Compute) -> Compute:
+    return replace(compute, ray=None, workers=None)
+
+
+def _get(ref: Any) -> Any:
+    """What a call gave; its own error, without Ray's around it."""
+    import ray
+
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CurateError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        raise CurateError(f"Ray: {' '.join(str(error).split())[:600]}") from error
