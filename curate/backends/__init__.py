@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any, TypeVar
 
 from curate.backends.base import NAMES, Backend, Compute, Engine
 from curate.errors import CurateError
 from curate.models.resolve import Model
+from curate.system.progress import Progress
+
+Result = TypeVar("Result")
 
 
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
@@ -21,7 +25,10 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
     if compute.ray is not None:
         from curate.backends.ray import cluster
 
-        return cluster.choose(compute, note, choose)
+        cluster.check_options(compute)
+        cluster.connect(compute.ray)
+        (chosen,) = cluster.on_workers(_choose, [], compute, note)
+        return replace(compute, backend=chosen.backend)
     if compute.workers is not None:
         raise CurateError("--workers goes with --ray")
     if compute.backend == "auto":
@@ -61,6 +68,10 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
         if spare := spare_gpus(compute):
             note(spare)
     return compute
+
+
+def _choose(_: Sequence[Model], compute: Compute, progress: Progress) -> Compute:
+    return choose(compute, progress.note)
 
 
 def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
@@ -117,7 +128,8 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
     if compute.ray is not None:
         from curate.backends.ray import cluster
 
-        cluster.check(models, compute, check_models)
+        cluster.check_machines(models, compute)
+        cluster.on_workers(_check_models, models, compute, lambda _: None)
         return
     from curate.backends import weights
     from curate.backends.vllm import adapters, job
@@ -134,3 +146,34 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         left = compute.backend == "vllm" and job.judges(model)
         if not left or adapters.why_merged(model, compute.engine):  # it is transformers that merges
             weights.check(model)
+
+
+def _check_models(models: Sequence[Model], compute: Compute, _: Progress) -> None:
+    check_models(models, compute)
+
+
+def on_site(
+    function: Callable[..., Result],
+    models: Sequence[Model],
+    compute: Compute,
+    progress: Progress,
+    *given: Any,
+) -> list[Result]:
+    """Call `function(models, compute, progress, *given)` where models are computed.
+
+    That is here or, on a cluster, on every machine that has room for a worker.
+    """
+    if compute.ray is None:
+        return [function(models, compute, progress, *given)]
+    from curate.backends.ray import cluster
+
+    return cluster.on_workers(function, models, compute, progress.note, *given, every=True)
+
+
+def workers(compute: Compute) -> int:
+    """How many workers a run would have, as far as it has work for them."""
+    if compute.ray is None:
+        return 1
+    from curate.backends.ray import cluster
+
+    return compute.workers or cluster.places(cluster.needs(compute))

@@ -22,6 +22,9 @@ Written = list[int] | str
 
 NAMES = ("auto", "transformers", "vllm", "server")
 
+PROMPTS = 2_048
+"""Prompts that a worker of a cluster is handed together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

@@ -73,7 +73,7 @@ def answer(
     from curate.answering.answer import answer as run
 
     stored = "what was answered is kept; run the same command again to go on"
-    with kept(lambda: f"{stored} ({output})"):
+    with kept(lambda: f"{stored} ({output})"), shared.connected():
         done = run(
             sources,
             output,

@@ -1,4 +1,4 @@
-"""The backend of a cluster: windows go to workers, and their numbers come back as they are there."""
+"""The backend of a cluster: windows go to workers, and numbers come back as they are there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import ray
 from more_itertools import chunked
 
-from curate.backends.base import Compute, Found, Prompt, Sampling, Window, Written
+from curate.backends.base import PROMPTS, Compute, Found, Prompt, Sampling, Window, Written
 from curate.backends.ray import cluster
 from curate.backends.ray.fleet import Fleet, Task
 from curate.backends.ray.windows import pack
@@ -16,9 +16,6 @@ from curate.backends.ray.worker import Opener
 from curate.chat.encode import Encoded
 from curate.models.elsewhere import absolute
 from curate.models.resolve import Model
-
-PROMPTS = 256
-"""Prompts that a worker is handed together."""
 
 
 class RayBackend:

@@ -17,10 +17,12 @@ from curate.backends.ray import worker
 from curate.errors import CurateError
 from curate.models.elsewhere import absolute, locate
 from curate.models.resolve import Model
+from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
 ANSWER_SECONDS = 5.0
-Note = Callable[[str], None]
+Site = Callable[..., Any]
+"""A function of models, options and a progress, and of what else it is given."""
 
 
 @contextmanager
@@ -132,6 +134,17 @@ def _room(node: Mapping[str, Any], asked: Mapping[str, float]) -> int:
     return int(min(_of(node)[key] // count for key, count in asked.items()))
 
 
+def _with_room(asked: Mapping[str, float]) -> list[dict[str, Any]]:
+    return [node for node in _nodes() if _room(node, asked)]
+
+
+def _on(node: Mapping[str, Any]) -> Any:
+    """Ray's word for one machine and no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+
+
 def _nodes() -> list[dict[str, Any]]:
     import ray
 
@@ -151,71 +164,76 @@ def options(asked: Mapping[str, float]) -> dict[str, float]:
     return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0.0)}
 
 
-def run_on_worker(function: Callable[..., Any], compute: Compute, note: Note, *given: Any) -> Any:
-    """Call `function(*given, compute, note)` where a worker would be, in a process that then ends.
+def on_workers(
+    function: Site,
+    models: Sequence[Model],
+    compute: Compute,
+    note: Callable[[str], None],
+    *given: Any,
+    every: bool = False,
+) -> list[Any]:
+    """Call a function on a machine that has room for a worker, or on every one.
 
-    It notes to `note` afterwards. Errors of the function are raised here.
+    It is given the models as they are there, the options without the cluster, a progress and
+    `given`. Its notes are passed on, each once, and its errors raised here.
     """
     import ray
 
     asked = needs(compute)
-    remote = ray.remote(max_calls=1, max_retries=3, **options(asked))(_noted)
-    ref = remote.remote(function, given, _alone(compute))
-    while not ray.wait([ref], timeout=1.0)[0]:
+    call = ray.remote(max_retries=3, **options(asked))(_on_site)
+    calls = [call]
+    if every:
+        calls = [call.options(scheduling_strategy=_on(node)) for node in _with_room(asked)]
+    alone = replace(compute, ray=None, workers=None)
+    refs = [each.remote(function, absolute(models), alone, given) for each in calls]
+    while not ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]:
         check_cancelled()
-    result, notes = _get(ref)
-    for text in notes:
+    found = [_get(ref) for ref in refs]
+    for text in dict.fromkeys(text for _, notes in found for text in notes):
         note(text)
-    return result
+    return [result for result, _ in found]
 
 
-def _noted(function: Callable[..., Any], given: Sequence[Any], compute: Compute) -> Any:
-    notes: list[str] = []
-    return function(*given, compute, notes.append), notes
+class _Notes(Progress):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
 
 
-def choose(compute: Compute, note: Note, choose_here: Callable[[Compute, Note], Compute]) -> Compute:
-    """Settle on a worker's machine which backend is used: this one may have no GPU.
+def _on_site(
+    function: Site, models: Sequence[Model], compute: Compute, given: Sequence[Any]
+) -> tuple[Any, list[str]]:
+    notes = _Notes()
+    return function(locate(models), compute, notes, *given), notes.texts
 
-    Raises `CurateError` as `backends.choose` does.
-    """
+
+def check_options(compute: Compute) -> None:
+    """Raise `CurateError` for options that contradict --ray."""
     if compute.servers or compute.backend == "server":
         raise CurateError("--ray goes with --backend transformers or vllm: servers need no workers")
     if compute.device and ":" in compute.device:
         raise CurateError(f"--device {compute.device}: Ray chooses the GPU; give --device cuda")
-    assert compute.ray
-    connect(compute.ray)
-    chosen: Compute = run_on_worker(choose_here, compute, note)
-    return replace(chosen, ray=compute.ray, workers=compute.workers)
 
 
-def check(models: Sequence[Model], compute: Compute, check_here: Callable[..., None]) -> None:
-    """Find out on every machine that has room for a worker whether it has these models, and alike.
-
-    `check_here` tries models and options on one of them.
+def check_machines(models: Sequence[Model], compute: Compute) -> None:
+    """Find out whether every machine that has room for a worker has these models, and is alike.
 
     Raises `CurateError` where a model or a version differs from another machine's.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    asked, models = needs(compute), absolute(models)
-    nodes = [node for node in _nodes() if _room(node, asked)]
-    remote = ray.remote(num_cpus=0, max_calls=1)(_look)
-    refs = [
-        remote.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(models)
-        for node in nodes
-    ]
-    found = [_get(ref) for ref in refs]
-    for node, there in zip(nodes, found, strict=True):
-        refuse_other(found[0], there, nodes[0]["NodeManagerAddress"], node["NodeManagerAddress"])
-    own = worker.versions()["curate-gap"]
-    if found[0]["curate-gap"] != own:
-        raise CurateError(
-            f"curate is {found[0]['curate-gap']} on the cluster's machines and {own} here: install "
-            "the same everywhere"
-        )
-    run_on_worker(_checked, compute, lambda _: None, check_here, models)
+    nodes, models = _with_room(needs(compute)), absolute(models)
+    look = ray.remote(num_cpus=0)(_look)
+    refs = [look.options(scheduling_strategy=_on(node)).remote(models) for node in nodes]
+    here = worker.versions()
+    for node, ref in zip(nodes, refs, strict=True):
+        there, place = _get(ref), node["NodeManagerAddress"]
+        if node is nodes[0]:
+            refuse_other({"curate-gap": here["curate-gap"]}, there, "this machine", place)
+            first, where = there, place
+        refuse_other(first, there, where, place)
 
 
 def refuse_other(
@@ -230,19 +248,9 @@ def refuse_other(
             )
 
 
-def _checked(
-    check_here: Callable[..., None], models: Sequence[Model], compute: Compute, _: Note
-) -> None:
-    check_here(locate(models), compute)
-
-
 def _look(models: Sequence[Model]) -> dict[str, str | None]:
     locate(models)
     return worker.versions()
-
-
-def _alone(compute: Compute) -> Compute:
-    return replace(compute, ray=None, workers=None)
 
 
 def _get(ref: Any) -> Any:

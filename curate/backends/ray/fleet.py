@@ -206,7 +206,9 @@ class Fleet:
         if member.opened is None:
             self._failures += 1
             if self._failures == FAILURES:
-                raise CurateError(f"{FAILURES} workers were lost while they loaded; the last: {why}")
+                raise CurateError(
+                    f"{FAILURES} workers were lost while they loaded; the last: {why}"
+                )
         self._hire_at = time.monotonic() + 2.0**self._failures
         self._note(f"a worker is lost, and its examples go to another: {why}")
         for task, _ in reversed(member.tasks):
