@@ -38,8 +38,8 @@ def _loopback() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[Any]:
-    """A `ray.cluster_utils.Cluster`: a head without cores, and two machines of one core each."""
+def network() -> Iterator[None]:
+    """Where Ray may be started: its ports reach nobody, and only one test module has it."""
     pytest.importorskip("ray", reason="Ray is not installed")
     folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # sockets' paths must be short
     given = {
@@ -54,18 +54,24 @@ def machines() -> Iterator[Any]:
     with FileLock(Path(tempfile.gettempdir()) / "curate-test-ray.lock"), _loopback():
         for name, value in given.items():
             patch.setenv(name, value)
-        from ray.cluster_utils import Cluster
+        yield
+        patch.undo()
+        shutil.rmtree(folder, ignore_errors=True)
 
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            for _ in range(2):
-                add(cluster)
-            yield cluster
-        finally:
-            cluster.shutdown()
-            patch.undo()
-            shutil.rmtree(folder, ignore_errors=True)
+
+@pytest.fixture(scope="module")
+def machines(network: None) -> Iterator[Any]:
+    """A `ray.cluster_utils.Cluster`: a head without cores, and two machines of one core each."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            add(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
 
 
 def add(cluster: Any, **resources: float) -> Any:
@@ -86,11 +92,11 @@ def driver(machines: Any) -> Iterator[None]:
 def workers(doing: str = "") -> list[int]:
     """The processes of workers in this network, or those that are in a method now."""
     found = []
-    own = os.readlink("/proc/thread-self/ns/net")
+    own = Path("/proc/thread-self/ns/net").readlink()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             title = (process / "cmdline").read_bytes()
-            here = os.readlink(process / "ns/net") == own
+            here = (process / "ns/net").readlink() == own
         except OSError:  # it has just ended
             continue
         if here and title.startswith(f"ray::Worker{doing}".encode()):

@@ -189,10 +189,11 @@ def print_plan(summary: Summary) -> None:
         rows.append((run.name, run.role, run.scored, run.tokens, clock))
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
     if total := sum(run.seconds for run in summary.models):
+        on = f" on {summary.workers:,} workers" if summary.workers > 1 else ""
         print(
-            f"About {_clock(total, summary.spread)} in all, estimated from a sample on the first "
-            "model that lacks anything, at the load of this minute; the others are assumed to be "
-            "as fast. To run it, drop --dry-run."
+            f"About {_clock(total, summary.spread)} in all{on}, estimated from a sample on the "
+            "first model that lacks anything, at the load of this minute; the others are assumed "
+            "to be as fast. To run it, drop --dry-run."
         )
     elif not summary.timed:
         print(

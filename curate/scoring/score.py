@@ -41,6 +41,7 @@ class Summary:
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
     timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
     spread: tuple[float, float] = (1.0, 1.0)  # the range of the estimates, as factors of them
+    workers: int = 1  # that the estimates count on
 
 
 def score(
@@ -188,7 +189,8 @@ def score(
         )
         read.notes, read.empty = [*told.notes, *read.notes], told.empty
         timed = all(run.seconds or not run.scored for run in runs)
-        return Summary(str(corpus), read, runs, dry_run=True, timed=timed, spread=spread)
+        workers = backends.workers(compute)
+        return Summary(str(corpus), read, runs, [], True, timed, spread, workers)
     with open_for_writing(folder) as writer:
         entries = {member.model.name: member.entry for member in members}
         writer.manifest.keep_tokens = keep_tokens

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curate.backends import base, choose
+from curate.backends import choose
 from curate.backends.base import Compute, Engine, Window
 from curate.backends.ray import cluster
 from curate.backends.ray.windows import Scores, pack, unpack
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
-from tests.clusters import add, driver, machines, workers
+from tests.clusters import add, driver, machines, network, workers
 
-__all__ = ["driver", "machines"]
+__all__ = ["driver", "machines", "network"]
 POISON = 666
 
 
@@ -137,7 +136,7 @@ def test_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_versions_are_refused() -> None:
     """The package, both versions and both machines are named."""
-    with pytest.raises(CurateError, match="torch is 2.13.0 on a and missing on b"):
+    with pytest.raises(CurateError, match=r"torch is 2\.13\.0 on a and missing on b"):
         cluster.refuse_other({"torch": "2.13.0", "vllm": None}, {"torch": None}, "a", "b")
 
 
@@ -187,9 +186,19 @@ class TestCluster:
         assert "id-60, id-61, id-62" in str(error.value)
         assert "\n" not in str(error.value)
 
+    def test_models_that_cannot_be_loaded(self, driver: None) -> None:
+        """A worker's own error ends the run as it would here."""
+        from curate.backends.ray.backend import RayBackend
+
+        def broken(*_: Any) -> Pretended:
+            raise CurateError("a tensor is missing")
+
+        with pytest.raises(CurateError, match=r"^a tensor is missing$"):
+            RayBackend([], Compute(ray="-"), print, broken)
+
     def test_no_place(self, driver: None) -> None:
         """What a worker asks for, and what the machines have."""
-        with pytest.raises(CurateError, match="asks for 1 CPUs and 4 GPUs: .*1 CPUs and 0 GPUs"):
+        with pytest.raises(CurateError, match=r"takes 1 CPU and 4 GPUs: .*2 with 1 CPU and 0 GPUs"):
             cluster.needs(Compute("vllm", device="cuda", engine=Engine(2, 2), ray="-"))
 
     def test_a_worker_sees_the_gpus_of_all_its_engines(

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
@@ -81,7 +83,8 @@ def connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise CurateError(f"--ray {address}: {' '.join(str(error).split())}") from error
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _refuse(address: str) -> None:
@@ -95,7 +98,7 @@ def _refuse(address: str) -> None:
     if not (host and port.isdecimal()):
         raise CurateError(f"--ray {address}: give auto or HOST:PORT, such as 10.0.0.1:6379")
     try:
-        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except OSError as error:
         raise CurateError(
             f"--ray {address}: nothing answers there ({error}); start a head with `ray start "
@@ -117,10 +120,11 @@ def needs(compute: Compute) -> dict[str, float]:
         cores = [_of(node)["CPU"] for node in nodes if _of(node)["CPU"]]
         asked = {"CPU": min(cores, default=1.0)}
     if not places(asked):
-        there = "; ".join(f"{n['NodeManagerAddress']}: {_said(_of(n))}" for n in nodes)
+        there = Counter(_said(_of(node)) for node in nodes)
+        have = "; ".join(f"{count} with {what}" for what, count in there.items())
         raise CurateError(
-            f"no machine of the cluster has room for a worker, which asks for {_said(asked)}: "
-            f"{there or 'none is up'}"
+            f"no machine of the cluster has room for a worker, which takes {_said(asked)}: "
+            f"{have or 'none is up'}"
         )
     return asked
 
@@ -156,7 +160,7 @@ def _of(node: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _said(resources: Mapping[str, float]) -> str:
-    return " and ".join(f"{count:g} {key}s" for key, count in resources.items())
+    return " and ".join(f"{n:g} {key}{'' if n == 1 else 's'}" for key, n in resources.items())
 
 
 def options(asked: Mapping[str, float]) -> dict[str, float]:
@@ -186,7 +190,7 @@ def on_workers(
         calls = [call.options(scheduling_strategy=_on(node)) for node in _with_room(asked)]
     alone = replace(compute, ray=None, workers=None)
     refs = [each.remote(function, absolute(models), alone, given) for each in calls]
-    while not ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]:
+    while len(ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]) < len(refs):
         check_cancelled()
     found = [_get(ref) for ref in refs]
     for text in dict.fromkeys(text for _, notes in found for text in notes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ SILENT_SECONDS = 600.0
 LOADING = 6
 """Loading may take so many times as long as the longest silence of a worker."""
 COUNT_SECONDS = 5.0
+_DEAD = re.compile(r"The actor is dead because (?P<why>.*?)\.(?: |$)")
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Task:
     arguments: list[Any]  # references to them, and plain values
     left: set[int]
     names: list[str]  # of the examples, by their index
-    deaths: list[str] = field(default_factory=list)
+    deaths: int = 0  # of workers since its last result
 
 
 @dataclass
@@ -171,7 +173,7 @@ class Fleet:
                 found = [each for each in ray.get(next(stream)) if each[0] in task.left]
                 task.left.difference_update(index for index, _ in found)
                 if found:
-                    task.deaths.clear()
+                    task.deaths = 0
                     yield task, found
             member.heard = time.monotonic()
         except StopIteration:
@@ -184,7 +186,7 @@ class Fleet:
                 raise error.cause from None
             self._lose(member, str(error.cause))
         except RayError as error:  # it may live on: what it gives is not heard any more
-            self._lose(member, str(error))
+            self._lose(member, _brief(error))
 
     def _arrived(self, member: Member, said: str | Opened) -> None:
         """A worker has a place, and begins to load; or it has loaded."""
@@ -202,30 +204,39 @@ class Fleet:
         """Give a worker up, and its tasks to others."""
         _kill(member)
         self.members.remove(member)
-        why = f"{member.host or 'a machine'}: {' '.join(why.split())[:300]}"
+        where = member.host or "a machine"
         if member.opened is None:
             self._failures += 1
             if self._failures == FAILURES:
                 raise CurateError(
-                    f"{FAILURES} workers were lost while they loaded; the last: {why}"
+                    f"{FAILURES} workers were lost while they loaded, the last on {where}: {why}"
                 )
         self._hire_at = time.monotonic() + 2.0**self._failures
-        self._note(f"a worker is lost, and its examples go to another: {why}")
+        self._note(f"the worker on {where} is lost ({why}): others go on with its examples")
         for task, _ in reversed(member.tasks):
             if task.left:
                 self._waiting.appendleft(task)
         if not member.tasks:
             return
         task, _ = member.tasks[0]
-        task.deaths.append(why)
-        if len(task.deaths) == KILLS:
+        task.deaths += 1
+        if task.deaths == KILLS:
             left = sorted(task.left)
             names = ", ".join(task.names[index] for index in left[:3])
             more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
             raise CurateError(
-                f"{KILLS} workers in a row were lost with the same examples, {names}{more} "
-                f"({why}): lower --batch-tokens or --max-length, or leave these out by --where"
+                f"{KILLS} workers in a row were lost with the same examples, {names}{more} (on "
+                f"{where}: {why}): lower --batch-tokens or --max-length, or exclude them by --where"
             )
+
+
+def _brief(error: RayError) -> str:
+    """Why an actor is dead, of the paragraph that Ray says."""
+    text = " ".join(str(error).split())
+    if "running low on memory" in text:
+        return "its machine ran low on memory"
+    found = _DEAD.search(text)
+    return found["why"] if found else text[:200]
 
 
 def _kill(member: Member) -> None:
