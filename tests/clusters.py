@@ -90,15 +90,20 @@ def driver(machines: Any) -> Iterator[None]:
 
 
 def workers(doing: str = "") -> list[int]:
-    """The processes of workers in this network, or those that are in a method now."""
+    """The processes of workers, or those that are in a method now."""
+    return running(f"ray::Worker{doing}")
+
+
+def running(text: str) -> list[int]:
+    """The processes in this network whose command line has a text."""
     found = []
     own = Path("/proc/thread-self/ns/net").readlink()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            title = (process / "cmdline").read_bytes()
+            command = (process / "cmdline").read_bytes()
             here = (process / "ns/net").readlink() == own
         except OSError:  # it has just ended
             continue
-        if here and title.startswith(f"ray::Worker{doing}".encode()):
+        if here and text.encode() in command:
             found.append(int(process.name))
     return found

@@ -35,12 +35,13 @@ class Pretended:
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Any]]:
-        """The first id and the model of each example, in reversed order."""
+        """The first id and the model of each example, and the process, in reversed order."""
         for index in reversed(range(len(encoded))):
             time.sleep(0.02)
             if encoded[index].ids[0] == POISON:
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield index, np.array([encoded[index].ids[0], models[index]], np.float32)
+            found = encoded[index].ids[0], models[index], os.getpid()
+            yield index, np.array(found, np.float32)
 
 
 def pretend(*_: Any) -> Pretended:
@@ -83,11 +84,11 @@ def fleet(driver: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
 
 def numbers(found: list[tuple[Window, int, Any]]) -> list[int]:
     """The examples that were scored, by their numbers; each with its own id and model."""
-    for window, index, (first, model) in found:
+    for window, index, (first, model, _) in found:
         assert window.example_ids[index] == f"id-{int(first) - 10_000}"
         assert window.models[index] == model
         assert window.encoded[index].ids == []
-    return sorted(int(first) - 10_000 for _, _, (first, _) in found)
+    return sorted(int(first) - 10_000 for _, _, (first, *_) in found)
 
 
 def test_packed_windows_keep_pairs_apart() -> None:
@@ -154,6 +155,17 @@ class TestCluster:
         found = list(fleet(Compute(ray="-")).stream(windows(8, 40), counts.append))
         assert numbers(found) == list(range(320))
         assert max(counts) == 2
+
+    def test_killed_workers_cost_no_result(self, fleet: Callable[..., Any]) -> None:
+        """Twenty kills in turn: each result comes once all the same."""
+        backend, found, killed = fleet(Compute(ray="-")), [], set[int]()
+        for window, index, result in backend.stream(windows(30, 100), lambda _: None):
+            found.append((window, index, result))
+            if len(killed) < 20 and (pid := int(result[2])) not in killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+        assert numbers(found) == list(range(3000))
+        assert sum("others go on" in note for note in backend.notes) == 20
 
     def test_the_maximum_is_kept(self, fleet: Callable[..., Any]) -> None:
         """--workers 1 is one worker, whatever has room."""
