@@ -47,6 +47,7 @@ def network() -> Iterator[None]:
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "RAY_raylet_start_wait_time_s": "180",
         "RAY_memory_monitor_refresh_ms": "0",
         "CURATE_WORKER_SECONDS": "60",
     }

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
@@ -22,7 +23,7 @@ from curate.models.resolve import Model
 from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS, PATIENCE_SECONDS = 5.0, 60.0
 Site = Callable[..., Any]
 """A function of models, options and a progress, and of what else it is given."""
 
@@ -80,7 +81,7 @@ def connect(address: str) -> None:
                 if address != "auto":
                     raise
                 ray.init(include_dashboard=False, **options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises bare ones
         raise CurateError(f"--ray {address}: {' '.join(str(error).split())}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -190,8 +191,12 @@ def on_workers(
         calls = [call.options(scheduling_strategy=_on(node)) for node in _with_room(asked)]
     alone = replace(compute, ray=None, workers=None)
     refs = [each.remote(function, absolute(models), alone, given) for each in calls]
+    began, told = time.monotonic(), False
     while len(ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]) < len(refs):
         check_cancelled()
+        if not told and time.monotonic() - began > PATIENCE_SECONDS:
+            note("still waiting for the cluster: are its machines busy? `ray status` tells")
+            told = True
     found = [_get(ref) for ref in refs]
     for text in dict.fromkeys(text for _, notes in found for text in notes):
         note(text)
