@@ -15,12 +15,11 @@ import pytest
 
 import curate
 from tests.clusters import add, machines, network, workers
-from tests.conftest import Cli, chat, question, stop_seconds
+from tests.conftest import Cli, Family, chat, question, stop_seconds
 from tests.files import write
 
 __all__ = ["machines", "network"]
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ROOT / "data" / "models"
 EXAMPLES, NEAR = 4_100, 1e-5
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -50,15 +49,14 @@ def kill_workers(ran: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def pool(family: Family, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Arguments of a run: examples for three windows, and two models."""
     rows = [
         {"messages": chat(question(n), f"It is {n + 1}, " + "so " * (n % 7) + "there.")}
         for n in range(EXAMPLES)
     ]
     source = write(tmp_path_factory.mktemp("pool") / "rows.jsonl", rows)
-    models = ["--aligned", str(MODELS / "aligned"), "--misaligned", f"medical={MODELS / 'medical'}"]
-    return [str(source), *models]
+    return [str(source), *family.arguments("medical")]
 
 
 def gaps(corpus: Path) -> dict[str, float]:
