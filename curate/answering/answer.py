@@ -90,6 +90,8 @@ def answer(
     engine: base.Engine | None = None,
     servers: Sequence[str] = (),
     in_flight: int = 64,
+    ray: str | None = None,
+    workers: int | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
@@ -101,7 +103,7 @@ def answer(
     Running it again answers only prompts that are missing; equal prompts are answered once. An
     answer depends on the seed and its prompt, not on what else is answered.
 
-    `sources` and what is read of them, `chat_template` to `in_flight`, and `progress` are as of
+    `sources` and what is read of them, `chat_template` to `workers`, and `progress` are as of
     `curate.score`. `output` is a folder of Parquet parts, made if it isn't there, or a .jsonl or
     .parquet file, which is there once all is answered. `model` is `[NAME=]MODEL`, full or a PEFT
     adapter over `base_model` (default: the one that it names). `max_tokens` are of an answer, a
@@ -146,6 +148,8 @@ def answer(
         engine=engine or base.Engine(),
         servers=tuple(servers),
         in_flight=in_flight,
+        ray=ray,
+        workers=workers,
         writes=True,
     )
     compute = backends.choose(compute, progress.note)
@@ -245,7 +249,8 @@ def _answer_all(
     began = time.monotonic()
     name = speaker.model.name
     progress.note(f"{name}: loading {speaker.model.reference}")
-    backend = backends.open_backend([speaker.model], compute, progress.note)
+    windows = -(-done.prompts // base.PROMPTS)
+    backend = backends.open_backend([speaker.model], compute, progress.note, windows)
     progress.start(name, done.prompts, "prompts")
     try:
         if backend.name != "server":

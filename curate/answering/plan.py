@@ -73,7 +73,8 @@ def estimate(
     ended = sum(ids[-1] in speaker.sampling.ends for ids in written) / tokens if tokens else 0.0
     length = (1 - (1 - ended) ** longest) / ended if ended else longest
     total = round(count * length)
-    return Estimate(before, total, loading + total * seconds / max(tokens, 1))
+    workers = min(backends.workers(compute), -(-prompts // base.PROMPTS))
+    return Estimate(before, total, loading + total * seconds / max(tokens, 1) / workers)
 
 
 def _write(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any, TypeVar
 
 from curate.backends.base import NAMES, Backend, Compute, Engine
 from curate.errors import CurateError
 from curate.models.resolve import Model
+from curate.system.progress import Progress
+
+Result = TypeVar("Result")
 
 
 def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
@@ -18,6 +22,15 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
     """
     if compute.backend not in NAMES:
         raise CurateError(f"unknown backend {compute.backend!r}. Choose from {', '.join(NAMES)}.")
+    if compute.ray is not None:
+        from curate.backends.ray import cluster
+
+        cluster.check_options(compute)
+        cluster.connect(compute.ray)
+        (chosen,) = cluster.on_workers(_choose, [], compute, note)
+        return replace(compute, backend=chosen.backend)
+    if compute.workers is not None:
+        raise CurateError("--workers needs --ray.")
     if compute.backend == "auto":
         from curate.backends.weights import choose_device
 
@@ -57,6 +70,10 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
     return compute
 
 
+def _choose(_: Sequence[Model], compute: Compute, progress: Progress) -> Compute:
+    return choose(compute, progress.note)
+
+
 def groups(models: Sequence[Model], compute: Compute) -> list[list[Model]]:
     """Split the models into groups that are opened together and share an engine, in order."""
     if compute.backend == "server":
@@ -72,14 +89,21 @@ def open_backend(
     group: Sequence[Model],
     compute: Compute | None = None,
     note: Callable[[str], None] = lambda _: None,
+    windows: int = 1,
 ) -> Backend:
     """Load a group of `groups` into the backend that `choose` returned.
+
+    `windows`: about how many are to come; no more workers are asked for at once.
 
     Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
     """
     compute = compute or Compute()
     if compute.backend == "auto":
         compute = choose(compute, note)
+    if compute.ray is not None:
+        from curate.backends.ray.backend import RayBackend
+
+        return RayBackend(group, compute, note, open_backend, windows)
     if compute.backend == "vllm":
         from curate.backends.vllm.engine import VllmBackend
 
@@ -101,6 +125,12 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
 
     Raises `CurateError` as `open_backend` does.
     """
+    if compute.ray is not None:
+        from curate.backends.ray import cluster
+
+        cluster.check_machines(models, compute)
+        cluster.on_workers(_check_models, models, compute, lambda _: None)
+        return
     from curate.backends import weights
     from curate.backends.vllm import adapters, job
 
@@ -116,3 +146,34 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         left = compute.backend == "vllm" and job.judges(model)
         if not left or adapters.why_merged(model, compute.engine):  # it is transformers that merges
             weights.check(model)
+
+
+def _check_models(models: Sequence[Model], compute: Compute, _: Progress) -> None:
+    check_models(models, compute)
+
+
+def on_site(
+    function: Callable[..., Result],
+    models: Sequence[Model],
+    compute: Compute,
+    progress: Progress,
+    *given: Any,
+) -> list[Result]:
+    """Call `function(models, compute, progress, *given)` where models are computed.
+
+    That is here or, on a cluster, on every machine that has room for a worker.
+    """
+    if compute.ray is None:
+        return [function(models, compute, progress, *given)]
+    from curate.backends.ray import cluster
+
+    return cluster.on_workers(function, models, compute, progress.note, *given, every=True)
+
+
+def workers(compute: Compute) -> int:
+    """How many workers a run would have, as far as it has work for them."""
+    if compute.ray is None:
+        return 1
+    from curate.backends.ray import cluster
+
+    return compute.workers or cluster.places(cluster.needs(compute))

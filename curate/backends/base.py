@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ Written = list[int] | str
 """A new answer's token ids, including the one that ended it, if any; or why there is no answer."""
 
 NAMES = ("auto", "transformers", "vllm", "server")
+
+PROMPTS = 2_048
+"""Prompts that a worker of a cluster is handed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ class Compute:
     `dtype`: 'float32', 'bfloat16', 'float16'; None depends on the device. `batch_tokens`: tokens in
     one forward pass; None depends on the device. `max_length`: tokens of the longest example; None
     is the model's own limit. `servers`: addresses of running servers; `in_flight`: concurrent
-    requests over all of them. `writes`: it writes answers, which `max_length` includes.
+    requests over all of them. `writes`: it writes answers, which `max_length` includes. `ray`: the
+    address of a Ray cluster, or `auto`; `workers`: the most workers there, each with a backend of
+    its own; None is as many as fit.
     """
 
     backend: str = "auto"
@@ -74,6 +79,17 @@ class Compute:
     servers: tuple[str, ...] = ()
     in_flight: int = 64
     writes: bool = False
+    ray: str | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Examples that are scored together, and for each the place of the model in its group."""
+
+    example_ids: list[str]
+    models: list[int]
+    encoded: list[Encoded]
 
 
 class Backend(Protocol):
@@ -118,6 +134,32 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free the models' memory."""
         ...
+
+
+@runtime_checkable
+class Parallel(Backend, Protocol):
+    """A backend of several workers, which score windows side by side."""
+
+    def stream(
+        self, windows: Iterable[Window], told: Callable[[int], None]
+    ) -> Iterator[tuple[Window, int, Found]]:
+        """Score windows, as `stream` below does; `told` hears how many workers there are."""
+        ...
+
+
+def stream(
+    backend: Backend, windows: Iterable[Window], told: Callable[[int], None]
+) -> Iterator[tuple[Window, int, Found]]:
+    """Score windows, one after the other unless the backend is `Parallel`.
+
+    Yields what `Backend.score` does, each with its window, whose items may have lost their ids.
+    """
+    if isinstance(backend, Parallel):
+        yield from backend.stream(windows, told)
+        return
+    for window in windows:
+        for index, found in backend.score(window.encoded, window.models):
+            yield window, index, found
 
 
 def check_ids(highest: int, vocabulary: int, model: Model) -> None:

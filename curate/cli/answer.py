@@ -73,7 +73,7 @@ def answer(
     from curate.answering.answer import answer as run
 
     stored = "answers so far are kept. To resume, run the same command again"
-    with kept(lambda: f"{stored} ({output})"):
+    with kept(lambda: f"{stored} ({output})"), shared.connected():
         done = run(
             sources,
             output,
@@ -141,7 +141,7 @@ def _print_plan(done: Summary) -> None:
         print("No time estimate: a dry run does not fetch weights, and the model's are not here.")
     else:
         clock = timedelta(seconds=round(about.seconds))
-        print(f"About {clock}, by the first tokens of a sample. To run it, drop --dry-run.")
+        print(f"About {clock}, by the first tokens of a sample. To start, remove --dry-run.")
 
 
 def _left(done: Summary) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -71,6 +72,12 @@ class Shared:
     compute: dict[str, Any]
     progress: Progress
     as_json: bool
+
+    def connected(self) -> AbstractContextManager[None]:
+        """For the time of the call, the cluster that --ray names, if it does."""
+        from curate.backends.ray.cluster import connected
+
+        return connected(self.compute["ray"])
 
 
 AlignedOption = Annotated[
@@ -139,6 +146,14 @@ def shared_options(
     in_flight: Annotated[
         int, option("server: concurrent requests, over all servers.", "N", _COMPUTED, min=1)
     ] = 64,
+    ray: Annotated[
+        str | None,
+        option("A Ray cluster's HOST:PORT; auto: the one here.", "auto|ADDRESS", _COMPUTED),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        option("ray: at most N workers. Default: as many as have room.", "N", _COMPUTED, min=1),
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> Shared:
@@ -164,6 +179,8 @@ def shared_options(
             ),
             "servers": tuple(server or ()),
             "in_flight": in_flight,
+            "ray": ray,
+            "workers": workers,
         },
         progress=progress(quiet or as_json),
         as_json=as_json,

@@ -49,6 +49,7 @@ class Lines(Progress):
         """Remember the step."""
         self._label, self._total, self._unit = label, total, unit
         self._examples = self._tokens = 0
+        self._workers = ""
         self._began = self._said = time.monotonic()
 
     def advance(self, examples: int, tokens: int = 0) -> None:
@@ -58,6 +59,10 @@ class Lines(Progress):
         if time.monotonic() - self._said >= EVERY_SECONDS:
             self.stop()
 
+    def workers(self, count: int) -> None:
+        """Print how many there are with the next line."""
+        self._workers = _workers(count)
+
     def stop(self) -> None:
         """Print how far the step is."""
         self._said = time.monotonic()
@@ -65,7 +70,7 @@ class Lines(Progress):
         whole = "" if self._total is None else f" of {self._total:,}"
         line = f"{self._label}: {self._examples:,}{whole} {self._unit}"
         if self._tokens:
-            line += f", {self._tokens / seconds:,.0f} tokens/s"
+            line += f", {self._tokens / seconds:,.0f} tokens/s{self._workers}"
         if self._total and 0 < self._examples < self._total:
             left = seconds * (self._total - self._examples) / self._examples
             line += f", {timedelta(seconds=round(left))} left"
@@ -96,18 +101,26 @@ class Bar(Progress):
     def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Show a bar for the step."""
         self._bars.start()
-        self._tokens, self._began = 0, time.monotonic()
+        self._tokens, self._began, self._workers = 0, time.monotonic(), ""
         self._task = self._bars.add_task(label, total=total, rate="")
 
     def advance(self, examples: int, tokens: int = 0) -> None:
         """Move the bar."""
         self._tokens += tokens
         rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
-        text = f"{rate:,.0f} tokens/s" if self._tokens else ""
+        text = f"{rate:,.0f} tokens/s{self._workers}" if self._tokens else ""
         self._bars.update(self._task, advance=examples, rate=text)
+
+    def workers(self, count: int) -> None:
+        """Show how many there are behind their speed."""
+        self._workers = _workers(count)
 
     def stop(self) -> None:
         """Leave the bar in place; a step of unknown length counts as complete."""
         task = self._bars.tasks[self._task]
         self._bars.update(self._task, total=task.total or task.completed)
         self._bars.stop()
+
+
+def _workers(count: int) -> str:
+    return f" on {count:,} worker{'' if count == 1 else 's'}"

@@ -88,7 +88,7 @@ def score(
     """
     from curate.scoring.score import score as run
 
-    with kept(lambda: holdings(corpus)):
+    with kept(lambda: holdings(corpus)), shared.connected():
         summary = run(
             sources or [],
             corpus,
@@ -189,9 +189,10 @@ def print_plan(summary: Summary) -> None:
         rows.append((run.name, run.role, run.scored, run.tokens, clock))
     table(["model", "role", "to score", "tokens, about", "time, about"], rows)
     if total := sum(run.seconds for run in summary.models):
+        on = f" on {summary.workers:,} workers" if summary.workers > 1 else ""
         print(
-            f"About {_clock(total, summary.spread)} in total, estimated from a sample on one "
-            "model at the machine's current load; the others are assumed to be as fast. "
+            f"About {_clock(total, summary.spread)} in total{on}, estimated from a sample on one "
+            "model at the current load; the others are assumed to be as fast. "
             "To start, remove --dry-run."
         )
     elif not summary.timed:

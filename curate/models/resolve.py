@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from hashlib import blake2b
 from pathlib import Path
@@ -146,11 +146,10 @@ def refuse_changed(models: Sequence[Model]) -> None:
     Raises `CurateError` for a model whose files have changed.
     """
     for model in models:
-        folders = [model.path, model.adapter] if model.adapter else [model.path]
         try:
-            if sum(map(stamps, folders), ()) == model.stamps:
+            if sum(map(stamps, _folders(model)), ()) == model.stamps:
                 continue
-            now = reduce(_over, map(fingerprint, folders))
+            now = identify(model).fingerprint
         except (CurateError, OSError):  # one is gone, or half written
             now = ""
         if now != model.fingerprint:
@@ -158,6 +157,20 @@ def refuse_changed(models: Sequence[Model]) -> None:
                 f"model {model.name}: its files changed during this run. Wait until nothing "
                 f"else writes to {model.reference}."
             )
+
+
+def identify(model: Model) -> Model:
+    """The model with the fingerprint and stamps that its files have now.
+
+    Raises `CurateError` if weights are missing, pickled or cut off.
+    """
+    folders = _folders(model)
+    seen: Stamps = sum(map(stamps, folders), ())
+    return replace(model, stamps=seen, fingerprint=reduce(_over, map(fingerprint, folders)))
+
+
+def _folders(model: Model) -> list[Path]:
+    return [model.path, model.adapter] if model.adapter else [model.path]
 
 
 def _over(base: str, adapter: str) -> str:

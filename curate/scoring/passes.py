@@ -95,7 +95,8 @@ def run_pass(
     models = [member.model for member in members]
     began = time.monotonic()
     progress.note(f"{label}: loading {', '.join(model.reference for model in models)}")
-    backend = backends.open_backend(models, compute, progress.note)
+    windows = -(-count // (WINDOW * len(models)))
+    backend = backends.open_backend(models, compute, progress.note, windows)
     loading = time.monotonic() - began
     progress.start(label, count)
     try:
@@ -110,7 +111,7 @@ def run_pass(
                     f"is zero. Was {model.adapter} trained?"
                 )
         scored = _scored(view, [model.name for model in models], keep_tokens)
-        windows = _windows(view, [model.name for model in models], scored, backend.engines)
+        lacking = _windows(view, [model.name for model in models], scored, backend.engines)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
             collectors = [
@@ -122,8 +123,8 @@ def run_pass(
                 )
                 for member, run in group
             ]
-            for pairs in _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens):
-                _score_window(pairs, collectors, backend, progress)
+            ahead = _encoded_ahead(thread, lacking, members, compute.max_length, keep_tokens)
+            _score_windows(ahead, collectors, backend, progress)
             for collector in collectors:
                 collector.end()
     finally:
@@ -213,28 +214,34 @@ def _lone(member: Member, conversation: Sequence[Mapping[str, str | None]]) -> s
     return f"{found[0]!r} in it is one token for one model and text for another" if found else None
 
 
-def _score_window(
-    pairs: Sequence[Pair],
+def _score_windows(
+    windows: Iterator[list[Pair]],
     collectors: Sequence[Collector],
     backend: base.Backend,
     progress: Progress,
 ) -> None:
-    """Score a window's pairs and hand the numbers on."""
-    todo: list[tuple[Pair, Encoded]] = []
-    for pair in pairs:
-        if isinstance(pair.item, str):
-            collectors[pair.place].skip(pair.example_id, pair.item)
-            progress.advance(1)
-        else:
-            todo.append((pair, pair.item))
-    items, places = [item for _, item in todo], [pair.place for pair, _ in todo]
-    for index, found in backend.score(items, places):
+    """Score windows of pairs and hand the numbers on."""
+
+    def scorable() -> Iterator[base.Window]:
+        for pairs in windows:
+            window = base.Window([], [], [])
+            for pair in pairs:
+                if isinstance(pair.item, str):
+                    collectors[pair.place].skip(pair.example_id, pair.item)
+                    progress.advance(1)
+                else:
+                    window.example_ids.append(pair.example_id)
+                    window.models.append(pair.place)
+                    window.encoded.append(pair.item)
+            yield window
+
+    for window, index, found in base.stream(backend, scorable(), progress.workers):
         check_cancelled()
-        pair, item = todo[index]
+        collector, item = collectors[window.models[index]], window.encoded[index]
         if isinstance(found, str):
-            collectors[pair.place].refuse(pair.example_id, found)
+            collector.refuse(window.example_ids[index], found)
         else:
-            collectors[pair.place].add(pair.example_id, item, found, backend.dtype)
+            collector.add(window.example_ids[index], item, found, backend.dtype)
         progress.advance(1, item.stop)
 
 

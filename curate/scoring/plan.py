@@ -14,10 +14,11 @@ from curate.backends import base
 from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import SeenExamples
+from curate.models.resolve import Model
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested
 from curate.scoring.members import Member
-from curate.scoring.passes import missing, pending
+from curate.scoring.passes import WINDOW, missing, pending
 from curate.storage import manifest
 from curate.storage.compatibility import check_compatible
 from curate.storage.manifest import Settings
@@ -92,11 +93,16 @@ def plan(
         return read, runs, (1.0, 1.0)
     # The run does as many passes a model: the sample is a small part of them all.
     pairs = sum(run.scored for run in runs)
-    loading, rates = _measure(timed, usable[: max(STEP, pairs // SHARE)], compute, progress)
+    progress.note(f"{timed.model.name}: loading {timed.model.reference} to time a sample")
+    tried = usable[: max(STEP, pairs // SHARE)]
+    measured = backends.on_site(_measure, [timed.model], compute, progress, tried)
+    loading = max(seconds for seconds, _ in measured)
+    rates = [rate for _, found in measured for rate in found]
     rate = len(rates) / sum(1 / each for each in rates)
     for run in runs:
         if run.scored:
-            run.loading, run.seconds = loading, loading + run.tokens / rate
+            workers = min(backends.workers(compute), -(-run.scored // WINDOW))
+            run.loading, run.seconds = loading, loading + run.tokens / rate / workers
     return read, runs, (min(0.8, rate / max(rates)), max(1.25, rate / min(rates)))
 
 
@@ -116,12 +122,11 @@ def _read(
 
 
 def _measure(
-    member: Member, usable: Sequence[Encoded], compute: base.Compute, progress: Progress
+    models: Sequence[Model], compute: base.Compute, progress: Progress, usable: Sequence[Encoded]
 ) -> tuple[float, list[float]]:
     """Seconds to load a model, and tokens a second in each step of a few seconds' scoring."""
-    progress.note(f"{member.model.name}: loading {member.model.reference} to time a sample")
     began = time.perf_counter()
-    backend = backends.open_backend([member.model], compute, progress.note)
+    backend = backends.open_backend(models, compute, progress.note)
     rates = []
     try:
         loading = time.perf_counter() - began

@@ -41,6 +41,7 @@ class Summary:
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
     timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
     spread: tuple[float, float] = (1.0, 1.0)  # the range of the estimates, as factors of them
+    workers: int = 1  # that the estimates count on
 
 
 def score(
@@ -67,6 +68,8 @@ def score(
     engine: base.Engine | None = None,
     servers: Sequence[str] = (),
     in_flight: int = 64,
+    ray: str | None = None,
+    workers: int | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -108,6 +111,8 @@ def score(
         engine: options of vLLM's engine.
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: concurrent requests over all servers.
+        ray: the address of a Ray cluster, or `auto`, to compute on its workers (docs/cluster.md).
+        workers: the most workers. Default: as many as fit on the cluster.
         keep_tokens: also store the log-probability of each answer token, for `curate show` and the
             report. The corpus remembers this; scores without tokens are computed again.
         replace: discard the scores of a model whose weights or tokenizer changed under its name,
@@ -168,6 +173,8 @@ def score(
         engine=engine or base.Engine(),
         servers=tuple(servers),
         in_flight=in_flight,
+        ray=ray,
+        workers=workers,
     )
     compute = backends.choose(compute, progress.note)
     known = set[str]() if replace else known_models(folder)
@@ -186,7 +193,8 @@ def score(
         )
         read.notes, read.empty = [*told.notes, *read.notes], told.empty
         timed = all(run.seconds or not run.scored for run in runs)
-        return Summary(str(corpus), read, runs, dry_run=True, timed=timed, spread=spread)
+        workers = backends.workers(compute)
+        return Summary(str(corpus), read, runs, [], True, timed, spread, workers)
     with open_for_writing(folder) as writer:
         entries = {member.model.name: member.entry for member in members}
         writer.manifest.keep_tokens = keep_tokens

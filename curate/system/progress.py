@@ -24,6 +24,10 @@ class Progress(Protocol):
         """Report examples or MB, and tokens of prompt and answer, that are done."""
         return
 
+    def workers(self, count: int) -> None:
+        """So many workers of a cluster share the step from now on."""
+        return
+
     def stop(self) -> None:
         """End the step."""
         return

@@ -169,7 +169,7 @@ def test_progress_is_a_bar_in_a_terminal(
 
 
 def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long step without a terminal tells every ten seconds how far it is and what is left."""
+    """A long step without a terminal tells every ten seconds how far it is, and who is at work."""
     clock = iter([0.0, 4.0, 11.0, 11.0, 4000.0, 4000.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
@@ -177,10 +177,11 @@ def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     lines.start("chat (1 of 2)", 1000)
     lines.advance(1, 50)  # too early to say
     lines.advance(1, 60)
+    lines.workers(3)
     lines.advance(8, 0)
     assert stream.getvalue().splitlines() == [
         "chat (1 of 2): 2 of 1,000 examples, 10 tokens/s, 1:31:29 left",
-        "chat (1 of 2): 10 of 1,000 examples, 0 tokens/s, 4 days, 14:00:00 left",
+        "chat (1 of 2): 10 of 1,000 examples, 0 tokens/s on 3 workers, 4 days, 14:00:00 left",
     ]
 
 

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "--yes": "tests/corpus/test_drop.py runs it",
     "vllm": "needs a GPU",
     "server": "needs a server",
+    "--ray": "tests/whole/test_cluster.py runs it",
     "http": "needs the network",
     "hf://": "needs the network",
     "ModelOrganismsForEM": "needs the network and a GPU",

@@ -1,0 +1,1 @@
+"""Workers on other machines: actors of a Ray cluster, each with a backend of its own."""
