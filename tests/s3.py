@@ -20,20 +20,24 @@ import pytest
 ROOT = Path(__file__).parent.parent
 REGION = {"AWS_REGION": "us-east-1", "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9"}
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAVISIBLE", "AWS_SECRET_ACCESS_KEY": "hushhush"}
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request, "
+    "SignedHeaders=host, Signature=0"
+)
 
 
 class S3:
-    """A server, its buckets emptied for each test; requests that match `cut` lose their answer."""
+    """A server, emptied for each test; `times` requests that match `cut` lose their answers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.cut: str | None = None
+        self.cut, self.times = "", 0
         self.before: Callable[[str], object] = lambda _: None
         self.log: list[str] = []
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """One request past the gate, without credentials."""
-        headers = {"Content-Type": "text/plain"}
+        """One request past the gate."""
+        headers = {"Content-Type": "text/plain", "Authorization": SIGNED}
         request = Request(f"{self.url}/{path}", data=body, method=method, headers=headers)
         with urlopen(request) as answer:
             found: bytes = answer.read()
@@ -116,7 +120,8 @@ def _gate(s3: S3) -> type[StreamRequestHandler]:
             with socket.create_connection((host, int(port))) as there:
                 there.sendall(head + body)
                 answer = b"".join(iter(lambda: there.recv(1 << 16), b""))
-            cuts = bool(s3.cut and re.search(s3.cut, first))
+            cuts = s3.times > 0 and re.search(s3.cut, first)
+            s3.times -= bool(cuts)
             self.wfile.write(answer[: len(answer) // 2] if cuts else answer)
             if cuts:  # to linger for no time is to end with a reset
                 linger: Any = struct.pack("ii", 1, 0)

@@ -218,16 +218,18 @@ def _part(store: ObjectStore, address: str, name: str, size: int) -> bytes:
 
 def _write(store: ObjectStore, address: str, head: Head, before: Version | None) -> Version:
     """Write the head, if it still is what it was `before`."""
-    from obstore.exceptions import AlreadyExistsError, PreconditionError
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
     text = orjson.dumps(asdict(head), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     condition: Any = before or "create"
     try:
         return _version(store.put(HEAD, text, mode=condition))
-    except (AlreadyExistsError, PreconditionError):
+    except BaseError as error:
         now = _head(store, address)
         if now and now[0] == head:  # this one came through, and its answer was lost
             return now[1]
+        if not isinstance(error, AlreadyExistsError | PreconditionError):
+            raise
         raise CurateError(
             f"{address}: another run pushed meanwhile, and this one was not taken; run it again to "
             "see what is there"

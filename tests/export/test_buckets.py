@@ -37,9 +37,9 @@ def test_an_export_replaced(s3: S3, cli: Cli, scored: Path) -> None:
     """One file may be; broken off, no manifest stands beside another's rows. A folder may not."""
     command = ("export", "-c", scored, "-o", "s3://box/mix.jsonl", "--force")
     assert cli(*command, "--top", 5).code == 0
-    s3.before = lambda line: setattr(s3, "cut", "PUT .*manifest")
+    s3.cut, s3.times = "PUT .*manifest", 99
     fails(cli(*command, "--top", 3), "s3://box: ", "doesn't answer")
-    s3.before, s3.cut = (lambda _: None), None
+    s3.times = 0
     assert cli(*command, "--top", 3).code == 0
     assert s3.ask("GET", "box/mix.jsonl").count(b"\n") == 3
     fails(cli(*command, "--top", 3, "--into", "s3://box/mix.jsonl"), "is the narrow set itself")
