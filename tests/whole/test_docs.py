@@ -37,6 +37,7 @@ ELSEWHERE = {
     "server": "needs a server",
     "http": "needs the network",
     "hf://": "needs the network",
+    "s3://": "tests/corpus/test_transfer.py and the test_buckets.py run these",
     "ModelOrganismsForEM": "needs the network and a GPU",
 }
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
