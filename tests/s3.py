@@ -13,6 +13,7 @@ from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
@@ -38,7 +39,7 @@ class S3:
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """One request past the gate."""
         headers = {"Content-Type": "text/plain", "Authorization": SIGNED}
-        request = Request(f"{self.url}/{path}", data=body, method=method, headers=headers)
+        request = Request(f"{self.url}/{quote(path)}", data=body, method=method, headers=headers)
         with urlopen(request) as answer:
             found: bytes = answer.read()
         return found
