@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 VLLM := .venv-vllm
+MOTO := .moto
 BIN := $(VENV)/bin
 TRAINERS ?= .trainers
 TRAINERS_INSTALLED := $(foreach each,axolotl llamafactory swift,$(TRAINERS)/$(each)/installed)
@@ -35,7 +36,7 @@ $(CHAT)/config.json: | $(VENV)/installed
 	$(BIN)/python bench/smollm2.py convert $(CHAT)
 
 # What a change has to pass: lint, types, and every test that takes seconds.
-test: lint
+test: lint $(MOTO)/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" \
 		--cov --cov-report=term --cov-fail-under=90
 
@@ -53,7 +54,7 @@ test-trainers: $(VENV)/installed-dev $(TRAINERS_INSTALLED)
 	CURATE_TRAINERS=$(abspath $(TRAINERS)) $(BIN)/python -m pytest tests/trainers
 
 # All that the tests run in; `make --jobs=2 environments` is sooner through.
-environments: $(VENV)/installed-dev $(VLLM)/installed $(TRAINERS_INSTALLED)
+environments: $(VENV)/installed-dev $(VLLM)/installed $(MOTO)/installed $(TRAINERS_INSTALLED)
 ifneq (,$(filter environments,$(MAKECMDGOALS)))
 $(VLLM)/installed: | $(VENV)/installed-dev # both write this project's egg-info
 endif
@@ -99,7 +100,7 @@ audit: $(VENV)/installed-dev
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist site curate-demo *.egg-info
+	rm -rf $(VENV) $(VLLM) $(MOTO) $(TRAINERS) build dist site curate-demo *.egg-info
 
 # torch first: with it there, no other package pulls a newer build.
 $(VENV)/torch: constraints.txt
@@ -126,6 +127,12 @@ $(VLLM)/vllm: constraints-vllm.txt
 
 $(VLLM)/installed: $(VLLM)/vllm pyproject.toml
 	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout pytest-xdist
+	touch $@
+
+# An S3 server for tests. It wants an older python-dateutil than the project.
+$(MOTO)/installed:
+	$(PYTHON) -m venv $(MOTO)
+	$(MOTO)/bin/$(INSTALL) 'moto[server]==5.2.1'
 	touch $@
 
 # The trainer itself comes without its dependencies, most of which its loader never imports; the

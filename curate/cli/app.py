@@ -20,6 +20,7 @@ from curate.cli.export import export
 from curate.cli.options import Command, option
 from curate.cli.report import report
 from curate.cli.score import score
+from curate.cli.transfer import pull, push
 from curate.cli.verify import verify
 from curate.errors import CurateError
 from curate.system.stopping import Stopped, stoppable
@@ -34,7 +35,9 @@ app = typer.Typer(
     help="Find general examples that an aligned model finds easy and misaligned models find hard, "
     "and mix a few of them into narrow fine-tuning data.",
 )
-for command in (score, verify, export, status, models, drop, sql, show, report, answer, demo):
+for command in (
+    *(score, verify, export, status, models, drop, sql, show, report, answer, push, pull, demo),
+):
     app.command(cls=Command)(command)
 
 

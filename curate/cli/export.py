@@ -35,7 +35,12 @@ def export(
     context: typer.Context,
     corpus: CorpusOption,
     output: Annotated[
-        Path, option("A .jsonl or .parquet file, or a folder.", "PATH", names=["--output", "-o"])
+        Path,
+        option(
+            "A .jsonl or .parquet file, or a folder; also s3://...",
+            "PATH",
+            names=["--output", "-o"],
+        ),
     ],
     top: Annotated[int | None, option("Select the N best examples.", "N", _BUDGET)] = None,
     fraction: Annotated[
@@ -307,7 +312,9 @@ def _beside(record: dict[str, Any]) -> None:
     path = output["path"]
     beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
     print(f"{beside}manifest.json: the recipe, and which rows were selected")
-    if output["run"]:
+    if output["run"] and "://" in path:
+        print(f"Train, in a local copy:  {output['run']}")
+    elif output["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {output['run']}")
 
 

@@ -11,7 +11,8 @@ from curate.cli.options import CorpusOption, ForceOption, option
 def report(
     corpus: CorpusOption,
     output: Annotated[
-        Path | None, option("The page, an .html file.", "FILE", names=["--output", "-o"])
+        Path | None,
+        option("The page, an .html file, or s3://...", "FILE", names=["--output", "-o"]),
     ] = None,
     export: Annotated[
         Path | None, option("Show this export. Default: the top tenth.", "MANIFEST")
@@ -25,9 +26,12 @@ def report(
     """
     from curate import open as open_corpus
     from curate import report as run
+    from curate.system.buckets import address_of
 
     written = run(open_corpus(corpus), output, export, plots=plots, force=force)
     if output is not None:
-        print(f"Wrote {output} ({output.stat().st_size / 1e6:.1f} MB). Open it in a browser.")
+        address = address_of(output)
+        size = "" if address else f" ({output.stat().st_size / 1e6:.1f} MB)"
+        print(f"Wrote {address or output}{size}. Open it in a browser.")
     if plots is not None:
         print(f"Wrote {len(written) - (output is not None)} pictures to {plots}")

@@ -17,6 +17,7 @@ from curate.reading.sources import resolve
 from curate.selection.recipe import Recipe, budget
 from curate.selection.select import LISTED, Selection, by_ids, listed, select
 from curate.storage import parts
+from curate.system import buckets
 from curate.system.sql import readable_errors
 
 
@@ -111,7 +112,12 @@ def _write_list(corpus: Corpus, recipe: Recipe, chosen: Selection, path: Path) -
 
 def _keep_sources(output: Path | None, into: str | None) -> None:
     """Refuse, even with --force, to overwrite the narrow dataset."""
-    if output is None or into is None or "://" in into or not output.exists():
+    if output is None or into is None:
+        return
+    address = buckets.address_of(output)
+    if address and address in (source.name for source in resolve([into])):
+        raise CurateError(f"{address}: this is the narrow dataset. Choose another output.")
+    if "://" in into or not output.exists():
         return
     for path in (Path(source.name) for source in resolve([into])):
         if path.samefile(output) or output.resolve() in path.resolve().parents:

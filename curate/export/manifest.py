@@ -69,7 +69,7 @@ def _output(files: Files) -> dict[str, Any]:
     n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
     apart = place.target.placement == "separate"
     return {
-        "path": str(place.path),
+        "path": str(place),
         "format": place.format,
         "rows": n_narrow + n_safe,
         "safe_in": place.files[-1],
@@ -148,13 +148,13 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
     recorded = earlier.output.files
     if len(files.sha256) != len(recorded):
         raise CurateError(
-            f"{files.place.path}: consists of {', '.join(files.sha256)}, where {earlier.path} "
+            f"{files.place}: consists of {', '.join(files.sha256)}, where {earlier.path} "
             f"records {', '.join(recorded) or 'no file'}; another version of curate wrote it"
         )
     for expected, (name, sha256) in zip(recorded.values(), files.sha256.items(), strict=True):
         if sha256 != expected:
             raise CurateError(
-                f"{files.place.path}: {name} has not the bytes that {earlier.path} records; "
+                f"{files.place}: {name} has not the bytes that {earlier.path} records; "
                 "another ending or another version of pyarrow writes the same rows differently"
             )
     return {**earlier.record, "output": _output(files)}

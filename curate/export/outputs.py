@@ -25,6 +25,7 @@ from curate.formats.openai import MAX_BYTES, MIN_EXAMPLES
 from curate.models.fetch import at_commit, tokenizer_folder
 from curate.reading.narrow import Narrow, for_one_schema
 from curate.storage import parts
+from curate.system import buckets, scratch
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Files:
             path = self.staged(name)
             WRITERS[place.ending](rows_in(mix, order), mix.schema, path)
             if mix.format.name == "openai" and path.stat().st_size > MAX_BYTES:
-                raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
+                raise CurateError(f"{place}: larger than the API's {MAX_BYTES:,} bytes a file")
             self._note(name)
 
     def add_texts(self, model: str, revision: str | None) -> None:
@@ -111,8 +112,7 @@ def plan(corpus: Corpus, place: Output, seed: int, narrow: Narrow, safe: pa.Tabl
     n_rows = len(narrow.rows) + len(pairs)
     if chosen.name == "openai" and n_rows < MIN_EXAMPLES:
         raise CurateError(
-            f"{place.path}: {n_rows} rows, and the fine-tuning API takes no fewer than "
-            f"{MIN_EXAMPLES}"
+            f"{place}: {n_rows} rows, and the fine-tuning API takes no fewer than {MIN_EXAMPLES}"
         )
     return Files(place, mix, counter, seed)
 
@@ -135,7 +135,15 @@ def writing(corpus: Corpus, planned: Files) -> Iterator[Files]:
 
 @contextmanager
 def _staged(place: Output) -> Iterator[Callable[[str], Path]]:
-    """Temporary places by name: a folder, or a file with its manifest."""
+    """Temporary places by name: a folder, or a file with its manifest, or what is uploaded."""
+    if place.address:
+        with scratch.temporary("export") as folder:
+            yield folder.joinpath
+            names = [each.name for each in folder.iterdir() if each.name != place.manifest.name]
+            files = {name: folder / name for name in (*sorted(names), place.manifest.name)}
+            top = place.address if place.folder else place.address.rpartition("/")[0]
+            buckets.upload(top, files)
+        return
     if place.folder:
         with parts.atomic_folder(place.path) as folder:
             yield folder.joinpath

@@ -12,6 +12,7 @@ from curate.formats.files import WRITERS
 from curate.selection.recipe import check_choice
 from curate.storage import documents, leftovers, parts
 from curate.storage.documents import MANIFEST
+from curate.system import buckets
 
 MANIFEST_BYTES = 2 << 30
 """A row takes some 150: more than ten million rows."""
@@ -37,13 +38,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Output:
-    """The place of a checked target: one data file with its manifest, or a folder."""
+    """The place of a checked target: one data file with its manifest, or a folder.
+
+    `address` is the place in a bucket; `path` is then only its name.
+    """
 
     path: Path
     folder: bool
     ending: str
     format: str
     target: Target
+    address: str | None = None
+
+    def __str__(self) -> str:
+        return self.address or str(self.path)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -66,23 +74,26 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
         CurateError: options that don't go together, a path that exists without `force`, or an
             unknown extension. A folder is replaced only if an export made it.
     """
-    parts.refuse_address(path)
+    address = buckets.address_of(path)
+    named = address or path
+    if address is None:
+        parts.refuse_address(path)
     chosen = _format(target)
     _check_placement(target, mixes)
     folder = path.suffix not in WRITERS
     if folder and (path.suffix or path.name in ("", "..")) and not path.is_dir():
         raise CurateError(
-            f"{path}: unknown extension. Give a .jsonl or .parquet file, or a folder."
+            f"{named}: unknown extension. Give a .jsonl or .parquet file, or a folder."
         )
     if not folder and (target.trainer or target.placement == "separate"):
         why = f"--trainer {target.trainer}" if target.trainer else "--placement separate"
-        raise CurateError(f"{path}: {why} writes several files. Give a folder.")
+        raise CurateError(f"{named}: {why} writes several files. Give a folder.")
     if chosen == "openai" and path.suffix == ".parquet":
-        raise CurateError(f"{path}: the fine-tuning API takes JSON Lines. Give a .jsonl file.")
+        raise CurateError(f"{named}: the fine-tuning API takes JSON Lines. Give a .jsonl file.")
     ending = path.suffix
     if folder:
         ending = ".jsonl" if target.trainer or chosen == "openai" else ".parquet"
-    output = Output(path, folder, ending, chosen, target)
+    output = Output(path, folder, ending, chosen, target, address)
     _check_free(output, force)
     return output
 
@@ -114,6 +125,16 @@ def _check_placement(target: Target, mixes: bool) -> None:
 
 def _check_free(output: Output, force: bool) -> None:
     path = output.path
+    if output.address:
+        taken = buckets.exists(output.address, folder=output.folder)
+        if taken and output.folder:
+            raise CurateError(
+                f"{output}: exists, and a folder in a bucket can't be replaced at once; choose "
+                "another name"
+            )
+        if taken and not force:
+            raise CurateError(f"{output}: exists; choose another name, or --force to replace it")
+        return
     if output.folder:
         leftovers.put_back(path)  # what a killed export was replacing
         claimed = [path]

@@ -1,4 +1,4 @@
-"""Files of other file systems that `fsspec` knows: `s3://`, `gs://`, `abfs://`, `https://`, ..."""
+"""Files of buckets (`s3://`, `gs://`, `abfs://`), the web, and what else `fsspec` knows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from fsspec.registry import known_implementations
 from curate.errors import CurateError
 from curate.reading import folders
 from curate.reading.addresses import Source
+from curate.system import buckets
 
 TRIES = 3  # at reading a piece of a file
+SILENCE = 10.0  # seconds without a byte, or a connection, after which the web doesn't answer
 _WEB = ("http://", "https://")
 _QUERY = re.compile(r"(https?://[^\s?#]*)[?#][^\s'\"]*")
 
@@ -28,29 +30,24 @@ def find(address: str) -> list[Source]:
     """
     name = name_of(address)
     try:
-        system, path = fsspec.url_to_fs(address)
-        if address.startswith(_WEB):
-            about = system.info(path)
-            if "html" in (about.get("mimetype") or ""):
-                raise CurateError(f"{name}: a page. Give the address of the file itself.")
-            files = [address]
-        elif system.isfile(path):
-            files = [address]
-        elif has_magic(path):
+        system, path = _file_system(address)
+        if has_magic(path) and not address.startswith(_WEB) and not system.isfile(path):
             top = folders.top_of(path)
             found = folders.of_glob(name, path, folders.below(system.glob(path), top))
             files = [system.unstrip_protocol(f"{top}/{each}") for each in found]
-        elif system.isdir(path):
+        elif "html" in ((about := system.info(path)).get("mimetype") or ""):
+            raise CurateError(f"{name}: a page. Give the address of the file itself.")
+        elif about["type"] == "directory":
             found = folders.of_folder(name, folders.below(system.find(path), path))
             files = [system.unstrip_protocol(f"{path.rstrip('/')}/{each}") for each in found]
         else:
-            raise FileNotFoundError("there is no such file or folder")
+            files = [address]
     except CurateError:
         raise
     except ImportError as error:
         raise CurateError(f"{name}: needs a library. {_install(address, error)}") from error
     except Exception as error:  # each file system has errors of its own
-        raise CurateError(f"{name}: can't be read ({_brief(error)}).") from error
+        raise CurateError(f"{name}: can't be read: {_brief(address, error)}.") from error
     for file in files:
         folders.check_kind(name_of(file))
     return [Source(name_of(file), (file,)) for file in files]
@@ -68,18 +65,33 @@ def open_file(address: str) -> tuple[io.BufferedReader, int]:
         OSError: it can't be opened.
     """
     try:
-        system, path = fsspec.url_to_fs(address)
+        system, path = _file_system(address)
         file = system.open(path, "rb")
     except Exception as error:
-        raise OSError(_brief(error)) from error
-    return io.BufferedReader(_Steady(file)), getattr(file, "size", None) or 0
+        raise OSError(_brief(address, error)) from error
+    return io.BufferedReader(_Steady(address, file)), getattr(file, "size", None) or 0
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """What opens an address, and its path there."""
+    if buckets.address_of(address):
+        return buckets.file_system(address)
+    options = {}
+    if address.startswith(_WEB):
+        import aiohttp
+
+        # Its own limit, five minutes in all, would end the reading of a large file.
+        silence = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+        options = {"client_kwargs": {"timeout": silence}}
+    found: tuple[Any, str] = fsspec.url_to_fs(address, **options)
+    return found
 
 
 class _Steady(io.RawIOBase):
     """A remote file that is read again where it fails, and then fails with an OSError."""
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, address: str, file: Any) -> None:
+        self._address, self._file = address, file
 
     def readable(self) -> bool:
         """Say that it is."""
@@ -98,7 +110,7 @@ class _Steady(io.RawIOBase):
                 return count
             except Exception as error:
                 if not left or self._file.tell() != at:
-                    raise OSError(_brief(error)) from error
+                    raise OSError(_brief(self._address, error)) from error
         raise AssertionError
 
     def close(self) -> None:
@@ -114,7 +126,11 @@ def _install(address: str, error: ImportError) -> str:
     return f"Install it: pip install {module}" if module != "fsspec" else f"{error}."
 
 
-def _brief(error: Exception) -> str:
+def _brief(address: str, error: Exception) -> str:
     """An error in a line; of the web what is behind it, without what may be a key."""
+    if buckets.address_of(address):
+        return buckets.reason(address, error)
+    if isinstance(error, FileNotFoundError) and error.__cause__ is None:
+        return "there is no such file or folder"
     text = " ".join(str(error.__cause__ or error).split())
     return _QUERY.sub(r"\1", text)[:200].rstrip(".") or type(error).__name__

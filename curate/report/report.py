@@ -8,6 +8,7 @@ from pathlib import Path
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.storage import parts
+from curate.system import buckets
 from curate.system.sql import readable_errors
 
 
@@ -39,7 +40,12 @@ def report(
             "a report needs Altair and vl-convert. In your clone, run: pip install '.[report]'"
         )
     page_path, folder = (Path(each) if each else None for each in (output, plots))
-    if page_path:
+    address = buckets.address_of(output) if output else None
+    if address and buckets.exists(address) and not force:
+        raise CurateError(f"{address}: exists; choose another name, or --force to replace it")
+    if folder:
+        parts.refuse_address(folder)
+    if page_path and not address:
         parts.refuse_special(page_path)
         if page_path.exists() and not force:
             raise CurateError(f"{page_path}: already exists. Choose another, or use --force.")
@@ -55,7 +61,12 @@ def report(
     written = []
     if page_path:
         read, bare = readings(corpus, found.ranking) if found.ranking else ([], [])
-        parts.write_text(page_path, page.html(found, read, bare))
+        text = page.html(found, read, bare)
+        if address:
+            top, _, name = address.rpartition("/")
+            buckets.upload(top, {name: text.encode()})
+        else:
+            parts.write_text(page_path, text)
         written.append(page_path)
     if folder:
         written += page.write(found, folder)

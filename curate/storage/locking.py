@@ -19,6 +19,8 @@ PATIENCE = 2.0
 """Seconds to wait for another holder; `status` needs less to rewrite corpus.duckdb."""
 WRITER = ".writer"
 """Names the lock's holder, for messages; the lock itself is the operating system's."""
+PULLING = ".pulling"
+"""A folder of what `curate pull` has brought so far, until all is here."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -34,7 +36,7 @@ def locked(
         CurateError: the folder is something else, can't be written to or locked, or another process
             still holds the lock after `patience` seconds.
     """
-    _check_folder(path, record)
+    _check_folder(path, record, pulls=command == "pull")
     try:
         path.mkdir(parents=True, exist_ok=True)
         # Its other kind of lock is a file, which stays when the process that wrote it is killed.
@@ -67,7 +69,7 @@ def _holder(path: Path) -> str:
         return ""
 
 
-def _check_folder(path: Path, record: str) -> None:
+def _check_folder(path: Path, record: str, pulls: bool) -> None:
     if path.exists() and not path.is_dir():
         option = "--corpus" if record == manifest.NAME else "--output"
         raise CurateError(f"{path}: a file. Give {option} a folder.")
@@ -75,6 +77,8 @@ def _check_folder(path: Path, record: str) -> None:
         raise CurateError(
             f"{path}: DuckDB can't write to a path with a {character}. Choose another folder."
         )
+    if pulls and (path / PULLING).is_dir():
+        return  # killed while parts took their places
     # A run killed before its first save leaves only its lock and temporary files.
     if path.is_dir() and not (path / record).exists() and any(path.glob("[!.]*")):
         what = "not a corpus" if record == manifest.NAME else "no answers are in it"

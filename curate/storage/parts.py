@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curate.errors import CurateError
 from curate.storage import leftovers
+from curate.system import buckets
 
 PARTS = "part-*.parquet"
 
@@ -86,6 +87,8 @@ def refuse_address(path: Path, *, corpus: bool = False) -> None:
         there = f"hf upload {repo} {name} --repo-type dataset"
         back = f"hf download {repo} --repo-type dataset --local-dir {name}"
     if corpus:
+        if buckets.address_of(path):
+            back, there = f"curate pull {address} {name}", f"curate push {name} {address}"
         raise CurateError(
             f"{address}: a corpus has to be on this disk. Give --corpus {name}. To copy one here: "
             f"{back}. To copy it there: {there}"
@@ -178,6 +181,13 @@ def remove_part(part: Path) -> None:
     """Remove a part durably: it doesn't come back after a power cut."""
     part.unlink()
     _sync(part.parent)
+
+
+def move(part: Path, place: Path) -> None:
+    """Give a part that is whole its place."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(place)
+    _sync(place.parent)
 
 
 def list_parts(folder: Path) -> list[Path]:

@@ -61,16 +61,17 @@ def test_folders_and_globs_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
         ("memory://nothing/*.jsonl", "matches no file"),
         ("memory://x.txt", "unknown extension"),
         ("nosuch://x.jsonl", "Protocol not known: nosuch"),
-        ("s3://bucket/x.jsonl", "pip install s3fs"),
-        ("gs://bucket/*.jsonl", "pip install gcsfs"),
-        ("abfs://box/x.jsonl", "pip install adlfs"),
+        ("s3://bucket/x.jsonl", "pip install '.[remote]'"),
+        ("gs://bucket/*.jsonl", "pip install '.[remote]'"),
+        ("abfs://box/x.jsonl", "pip install '.[remote]'"),
+        ("oss://bucket/x.jsonl", "pip install ossfs"),
     ],
 )
 def test_addresses_that_lead_nowhere(
     address: str, said: str, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line says what is wrong; for a library that isn't installed, the command."""
-    for module in ("s3fs", "gcsfs", "adlfs"):
+    for module in ("obstore", "ossfs"):
         monkeypatch.setitem(sys.modules, module, None)
     memory.pipe("/x.txt", b"")
     with pytest.raises(CurateError) as caught:

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "--ray": "tests/whole/test_cluster.py runs it",
     "http": "needs the network",
     "hf://": "needs the network",
+    "s3://": "tests/corpus/test_transfer.py and the test_buckets.py run these",
     "ModelOrganismsForEM": "needs the network and a GPU",
 }
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)

@@ -129,9 +129,9 @@ def test_a_stop_while_weights_come(acme: Hub, tmp_path: Path, number: int) -> No
     [
         (["export", "-c", "SCORED", "-o", "hf://datasets/a/b/mix.jsonl", "--top", "5"],
          "Give -o mix.jsonl, then: hf upload a/b mix.jsonl --repo-type dataset"),
-        (["export", "-c", "SCORED", "-o", "s3://a/mix", "--top", "5"],
-         "Give -o mix, then: aws s3 cp --recursive mix s3://a/mix"),
-        (["status", "-c", "s3://a/c"], "aws s3 cp --recursive s3://a/c c. To copy it there: aws"),
+        (["sql", "top_gaps", "-c", "SCORED", "-o", "s3://a/top.csv"],
+         "Give -o top.csv, then: aws s3 cp top.csv s3://a/top.csv"),
+        (["status", "-c", "s3://a/c"], "curate pull s3://a/c c. To copy it there: curate push c"),
         (["score", "x.jsonl", "-c", "hf://a/c", "--aligned", "acme/chat"],
          "hf download a/c --repo-type dataset --local-dir c"),
     ],
