@@ -24,6 +24,7 @@ from typer.main import get_command
 import curate
 from curate.cli.app import app
 from curate.cli.progress import Lines
+from curate.cli.tables import count
 from tests.conftest import Cli, Family, question, stop_seconds
 from tests.files import write
 
@@ -335,6 +336,11 @@ def test_a_stop_keeps_what_is_done(
     assert "chat (1 of 3): nothing is missing" in ran_again.err
     counts = "select count(*), count(distinct (example_id, model)) from scores"
     assert curate.open(corpus).sql(counts).fetchall() == [(1200, 1200)]
+
+
+def test_one_of_a_thing() -> None:
+    """Is no plural."""
+    assert (count(1, "row"), count(1200, "row")) == ("1 row", "1,200 rows")
 
 
 @pytest.mark.parametrize("option", ["--aligned", "--corpus", "--limit"])
