@@ -11,7 +11,7 @@ PIP := $(BIN)/$(INSTALL) -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/$(INSTALL) --no-compile -c constraints-vllm.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-trainers test-vllm environments lint format wheel fuzz soak audit clean
+.PHONY: demo test test-slow test-trainers test-vllm environments lint format docs dist fuzz soak audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -46,13 +46,23 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/typos
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheel: $(VENV)/installed-dev
-	$(BIN)/python -m build --wheel --no-isolation
+# The site, in site/. The page of the command line is made from the Typer app.
+docs: $(VENV)/installed-dev
+	$(BIN)/typer curate.cli.app utils docs --name curate --title "Command line" --output docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The source distribution and the wheel made from it, as a package index would take them.
+dist: $(VENV)/installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(PIP) twine
+	$(BIN)/twine check --strict dist/*
 
 # Minutes of coverage-guided fuzzing of the readers; atheris is Linux's and not every Python's.
 fuzz: $(VENV)/installed-dev
@@ -72,7 +82,7 @@ audit: $(VENV)/installed-dev
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist curate-demo *.egg-info
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) build dist site curate-demo *.egg-info
 
 # torch first: with it there, no other package pulls a newer build.
 $(VENV)/torch: constraints.txt

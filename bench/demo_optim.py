@@ -1,4 +1,4 @@
-"""The demo models' optimisers: Muon for matrices, AdamW for the rest, and one training step."""
+"""The demo models' optimizers: Muon for matrices, AdamW for the rest, and one training step."""
 
 from __future__ import annotations
 

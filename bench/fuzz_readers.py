@@ -3,7 +3,8 @@
     make fuzz SECONDS=300
 
 The first byte chooses the format. What is found is written beside as `crash-*`; make a row of
-`tests/traps.py` of it. Parquet is left to Arrow's own fuzzers: their code is not instrumented.
+`tests/hostile/test_inputs.py` of it. Parquet is left to Arrow's own fuzzers: their code is not
+instrumented.
 """
 
 from __future__ import annotations

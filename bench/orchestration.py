@@ -2,7 +2,7 @@
 
     python bench/orchestration.py [DATA_FOLDER] --examples 100000
 
-Reads examples, drops duplicates, encodes, tokenises and stores scores; the backend in the models'
+Reads examples, drops duplicates, encodes, tokenizes and stores scores; the backend in the models'
 place answers at once, so what is left is curate's own work. A row per corpus: `short` and `long`
 are generated chats, `real` those of the folder's instruct_messages.jsonl.gz over and over, each
 numbered. `whole` counts the seconds of reading and of scoring, from the source to stored scores.

@@ -1,12 +1,11 @@
-"""Precision and recall of the refusal rules against answers that a person read and labelled.
+"""Precision and recall of the refusal rules against answers that a person read and labeled.
 
 python bench/refusals.py [DATASETS] [--rule paper --rule extended --rule my-rule.toml]
 
 `bench/refusal_labels.csv` names the answers by the id of their example and holds no text. The
 data is looked for in ../shared/datasets, in $CURATE_DATASETS, or where the argument says. A
 refusal is an answer that declines what was asked and doesn't then do it; a disclaimer before an
-answer is none. The extended rule was written with the sample `tuned` in view, `held-out` was
-labelled afterwards and nothing was changed.
+answer is none. The samples are those of docs/selection.md.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ HERE = Path(__file__).resolve().parent
 LABELS = HERE / "refusal_labels.csv"
 
 
-def labelled(datasets: Path) -> list[tuple[str, str, str, bool]]:
-    """The labelled answers as (sample, file, answer, is a refusal)."""
+def labeled(datasets: Path) -> list[tuple[str, str, str, bool]]:
+    """The labeled answers as (sample, file, answer, is a refusal)."""
     with LABELS.open(encoding="utf-8", newline="") as file:
         labels = list(csv.DictReader(file))
     answers: dict[tuple[str, str], str] = {}
@@ -63,6 +62,9 @@ def measured(
     for at, (sample, name, _, _) in enumerate(rows):
         groups.setdefault(f"{sample} {name.partition('.')[0]}", []).append(at)
         groups.setdefault(f"{sample}, all", []).append(at)
+    for group in [group for group in groups if list(groups.values()).count(groups[group]) > 1]:
+        if group.endswith(", all"):  # the sample is of one file
+            del groups[group]
     found = []
     for rule in rules:
         verdicts = load(rule).matches([answer for _, _, answer, _ in rows])
@@ -83,8 +85,8 @@ def main() -> None:
     )
     parser.add_argument("--rule", action="append")
     given = parser.parse_args()
-    rows = labelled(Path(given.datasets))
-    print("| rule | answers | labelled | refusals | called so | precision | recall |")
+    rows = labeled(Path(given.datasets))
+    print("| rule | answers | labeled | refusals | called so | precision | recall |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for *cells, precision, recall in measured(rows, given.rule or ["paper", "extended"]):
         print("|", " | ".join(map(str, cells)), f"| {precision:.3f} | {recall:.3f} |")

@@ -1,6 +1,6 @@
 """One side of bench/scoring.py, in a process of its own: `scoring_sides.py SIDE JOB.json`.
 
-Prints one line of JSON. `seconds` are encoding, tokenising and scoring; `load` is all else that
+Prints one line of JSON. `seconds` are encoding, tokenizing and scoring; `load` is all else that
 the side does: imports, loading weights, starting and ending engines, a first batch. For curate on
 transformers it holds the merging of each adapter into the weights and their packing, which the loop
 has no need of: it pays for its adapters in every example instead.

@@ -5,7 +5,7 @@
 Makes a corpus of N examples under one aligned and five misaligned models, then asks each question
 both ways, each in a process of its own with two threads. Processor seconds are compared, as they
 hold on a busy machine too. A hand-written query knows what the named one has to find out: that
-every example is scored by all models, that they tokenise alike, and which columns are asked for.
+every example is scored by all models, that they tokenize alike, and which columns are asked for.
 """
 
 from __future__ import annotations

@@ -61,3 +61,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'curate' has no attribute {name!r}")
     module, attribute = _HOMES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curate.corpus.queries import named, typed
+from curate.corpus.queries import RANKING, named, typed
 from curate.corpus.views import described
 
 PAGE = Path(__file__).parent / "sql.md"
@@ -29,13 +29,15 @@ def queries() -> str:
     """A line a named query: its parameters with their defaults, and what it answers."""
     lines = ["| query | parameters | what it answers |", "|---|---|---|"]
     for query in named().values():
-        given = ", ".join(f"`{key}={typed(value)}`" for key, value in query.defaults.items())
-        lines.append(f"| `{query.name}` | {given} | {query.about} |")
+        given = [f"`{key}={typed(value)}`" for key, value in query.defaults.items()]
+        if "hold_out" in query.defaults:
+            given = [*given[: -len(RANKING)], "*gaps*"]
+        lines.append(f"| `{query.name}` | {', '.join(given)} | {query.about} |")
     return "\n".join(lines)
 
 
 def filled(page: str) -> str:
-    """The page with its two generated parts made anew."""
+    """The page with its two generated parts regenerated."""
     for name, text in (("views", views()), ("queries", queries())):
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         head, _, rest = page.partition(start)

@@ -1,7 +1,8 @@
 -- Examples on which the ensemble splits: the largest distance between the gaps of two of its models. Parameters: top = 20
 with measured as materialized (
     select key, rank, gap, unit,
-           gap_of(aligned_nll, lowest_nll) as lowest, gap_of(aligned_nll, highest_nll) as highest
+           gap_of(aligned_nll, lowest_nll, $epsilon, $metric) as lowest,
+           gap_of(aligned_nll, highest_nll, $epsilon, $metric) as highest
     from ranks
 ),
 split as (
@@ -14,7 +15,7 @@ losses as (
     select key, model, case unit when 'nats/byte' then -logprob else -logprob / n_tokens end as loss
     from score_parts
     join split using (key)
-    where role = 'misaligned'
+    where role = 'misaligned' and not list_contains(string_split($hold_out, ','), model)
 ),
 ends as (
     select key, min_by(model, (loss, model)) as lowest_model, max_by(model, (loss, model)) as highest_model

@@ -1,4 +1,4 @@
--- Examples that say the same but for case, spaces and punctuation: one row per such answer (or prompt: of = prompt), those with most copies in the top first. Parameters: of = answer, top = 1000, limit = 20
+-- Examples that say the same but for case, spaces and punctuation: one row per such answer (or prompt: of = prompt), those with most copies in the top first. Parameters: of = answer, top = 0.1, limit = 20
 with texts as materialized (
     select key as example, source, hash(translate(lower(
         case $of when 'answer' then answer when 'prompt' then prompt
@@ -19,7 +19,7 @@ placed as (
     left join (select key as example, rank from ranks) using (example)
     group by key
 )
-select copies, in_top, best_rank, sources, case $of when 'prompt' then prompt else answer end as text,
+select copies, in_top, $top::bigint as top, best_rank, sources, case $of when 'prompt' then prompt else answer end as text,
        hex_id(example_parts.key) as example_id
 from groups
 join placed using (key)

@@ -1,4 +1,4 @@
--- How the top changes with epsilon: overlap with the top at the usual one, and what it then holds (means; answer tokens). Parameters: top = 1000, refusals = false, usual = 1.0, epsilons = 0 0.01 0.1 0.3 1 3 10
+-- How the top changes with epsilon: overlap with the top at `epsilon`, and what it then holds (means; answer tokens). Parameters: top = 0.1, refusals = false, epsilons = 0 0.01 0.1 0.3 1 3 10
 with measured as materialized (
     select key, is_refusal, n_tokens, aligned_nll, misaligned_nll
     from ranks
@@ -10,7 +10,7 @@ swept as (
     from (
         select unnest(string_split($epsilons::varchar, ' ')::double[]) as epsilon
         union
-        select $usual::double
+        select $epsilon::double
     )
 ),
 -- The last gap of each top; only what reaches it is put in order.
@@ -32,7 +32,7 @@ tops as materialized (
         partition by epsilon order by gap_of(aligned_nll, misaligned_nll, epsilon) desc, key) <= $top
 ),
 usual as (
-    select key from tops where epsilon = $usual::double
+    select key from tops where epsilon = $epsilon::double
 )
 select tops.epsilon, count(*) as top, count(usual.key) as same,
        round(count(usual.key) / count(*), 4) as overlap,

@@ -1,4 +1,4 @@
--- How much the top changes when each misaligned model is left out: of the top without it, how many stay and how many are new. Parameters: top = 1000, refusals = false
+-- How much the top changes when each misaligned model is left out: of the top without it, how many stay and how many are new. Parameters: top = 0.1, refusals = false
 with wanted as materialized (
     select key, model, gap_without, ensemble_gap
     from model_ranks

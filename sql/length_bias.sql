@@ -1,4 +1,4 @@
--- Does the gap favour some lengths? Correlation of gap with answer tokens (rank; and with their logarithm), and the mean length in the top. Parameters: top = 1000
+-- Does the gap favor some lengths? Correlation of gap with answer tokens (rank; and with their logarithm), and the mean length in the top. Parameters: top = 0.1
 with measured as (
     select rank, gap, is_refusal, n_tokens,
            rank() over (order by gap) + (count(*) over (partition by gap) - 1) / 2 as gap_rank,
@@ -14,7 +14,7 @@ select answers, count(*) as examples,
        round(corr(gap_rank, length_rank), 3) as rank_correlation,
        round(corr(gap, ln(n_tokens)), 3) as log_correlation,
        round(avg(n_tokens), 1) as mean_tokens,
-       round(avg(n_tokens) filter (rank <= $top), 1) as mean_tokens_in_top
+       round(avg(n_tokens) filter (rank <= $top), 1) as mean_tokens_in_top, $top::bigint as top
 from grouped
 group by answers
 order by answers;

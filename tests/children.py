@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from curate.backends.vllm.worker import Job, Ready, Scored
+from curate.backends.vllm.worker import Job
 
 
 def main(descriptor: str) -> None:
@@ -44,7 +44,7 @@ def score(connection: Connection) -> None:
     """Answer as vLLM's worker does: every token costs a nat, or the process's number of them."""
     cost = os.getpid() if "COST_IS_PID" in os.environ else 1
     print(os.environ.get("LOGGED", ""), file=sys.stderr, flush=True)
-    connection.send(Ready())
+    connection.send([])
     while (requests := connection.recv()) is not None:
         counts = [(one.index, len(one.ids) - one.start) for one in requests]
-        connection.send([Scored(index, np.full(n, -cost, np.float32)) for index, n in counts])
+        connection.send([(index, np.full(n, -cost, np.float32)) for index, n in counts])

@@ -14,6 +14,7 @@ import pytest
 import curate
 from curate.cli.app import main
 from tests.files import write
+from tests.hub import hub as hub
 from tests.real import real_family as real_family
 from tests.tiny import tiny_adapter, tiny_model
 
@@ -50,6 +51,15 @@ class Ran:
 
 
 Cli = Callable[..., Ran]
+
+
+def fails(ran: Ran, *expected: str) -> None:
+    """A command ended with exit code 1, and one last line that begins so and says each of these."""
+    assert (ran.code, ran.out) == (1, ""), ran
+    assert "Traceback" not in ran.err
+    error = ran.err.splitlines()[-1]
+    assert error.startswith("Error: "), ran.err
+    assert [text for text in expected if text not in error] == [], error
 
 
 @pytest.fixture

@@ -24,14 +24,17 @@ def entry(role: str, tokenizer: str = "tok", fingerprint: str = "f0") -> ModelEn
 
 
 def rows(
-    answers: Sequence[str], source: str = "made.jsonl", meta: Sequence[str] | None = None
+    answers: Sequence[str],
+    source: str = "made.jsonl",
+    meta: Sequence[str] | None = None,
+    reasoning: str | None = None,
 ) -> pa.Table:
-    """Examples with these answers, each to a prompt of its own."""
+    """Examples with these answers, each to a prompt of its own; `reasoning` before every answer."""
     made = []
     for number, answer in enumerate(answers, 1):
         messages = [
             {"role": "user", "content": f"question {number}"},
-            {"role": "assistant", "content": answer},
+            {"role": "assistant", "content": answer, "reasoning_content": reasoning},
         ]
         made.append(
             {
@@ -58,12 +61,13 @@ def corpus(
     n_tokens: int = 10,
     truncated: Sequence[bool] | None = None,
     meta: Sequence[str] | None = None,
+    reasoning: str | None = None,
 ) -> Corpus:
     """A corpus whose models give these NLLs (nats per token); the first model is the aligned one.
 
     None is a missing score. All answers have `n_tokens` tokens.
     """
-    table = rows(answers, meta=meta)
+    table = rows(answers, meta=meta, reasoning=reasoning)
     ids = table["example_id"].to_pylist()
     roles = ["aligned"] + ["misaligned"] * (len(nlls) - 1)
     entries = {

@@ -47,6 +47,11 @@ def pack(path: Path, data: bytes) -> Path:
     return path
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files under a folder, by their path in it, with their bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def _encode(name: str, rows: Sequence[dict[str, Any]]) -> bytes:
     if ".parquet" in name:
         sink = io.BytesIO()

@@ -2,8 +2,7 @@
 
 A job is a list of steps on one new disk, which is mounted at `place`: ["size", bytes] makes it as
 large as that (`ROOM` at first), ["read-only"] closes it, ["run", arguments] runs curate,
-["scores"] lists what the corpus there holds, ["files"] all files with their ends. The answers come
-back as JSON, one a step.
+["scores"] lists what the corpus there holds. The answers come back as JSON, one a step.
 """
 
 from __future__ import annotations
@@ -55,13 +54,6 @@ def scores(corpus: Path) -> dict[str, Any]:
     return {"scores": stored, "left": left, "used": used(corpus.parent)}
 
 
-def files(place: Path) -> dict[str, Any]:
-    """The end of every file, and the room all of it takes."""
-    found = (path for path in place.rglob("*") if path.is_file())
-    ends = {str(path.relative_to(place)): path.read_bytes()[-12:].hex() for path in found}
-    return {"files": ends, "used": used(place)}
-
-
 def used(place: Path) -> int:
     """The bytes that are taken on a disk."""
     disk = os.statvfs(place)
@@ -79,8 +71,6 @@ def one(place: Path, job: list[list[Any]]) -> list[Any]:
             mount(place, "remount,ro")
         elif step == "run":
             answers.append(run(values[0]))
-        elif step == "files":
-            answers.append(files(place))
         else:
             answers.append(scores(place / "corpus"))
     subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -123,6 +123,40 @@ def tiny_tokenizer(folder: Path) -> Path:
     return folder
 
 
+def qwen_split() -> tuple[Any, Any]:
+    """Qwen's way of splitting text into words of bytes, where two newlines are one; its decoder."""
+    from tokenizers import Regex, decoders, pre_tokenizers
+
+    words = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    steps = [
+        pre_tokenizers.Split(Regex(words), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+    return pre_tokenizers.Sequence(steps), decoders.ByteLevel()
+
+
+def trained_tokenizer(
+    texts: list[str], specials: list[str], split: Any, decoder: Any, after: Any = None, **names: str
+) -> Any:
+    """A small BPE tokenizer, trained here, with these special tokens, some of them with names."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw: Any = Tokenizer(models.BPE())
+    raw.pre_tokenizer, raw.decoder, raw.post_processor = split, decoder, after
+    trainer = trainers.BpeTrainer(
+        vocab_size=600 + len(specials),
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+
+
 def zero_head(folder: Path, copy: Path) -> Path:
     """Copy a model and set its head to zero: every token then costs exactly log(vocab) nats."""
     import torch

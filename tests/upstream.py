@@ -62,7 +62,7 @@ class Upstream:
 
 def scores(body: dict[str, Any], sign: float = -1.0) -> dict[str, Any]:
     """A response in vLLM's form: each token costs a hundredth of its id, more for the adapter."""
-    factor = 0.02 if body["model"] == "lora" else 0.01
+    factor = 0.02 if "lora" in body["model"] else 0.01
     rows: list[Any] = [None] + [
         {str(token): {"logprob": sign * factor * token, "rank": 1, "decoded_token": "x"}}
         for token in body["prompt"][1:]

@@ -1,6 +1,6 @@
 """The whole experiment: `python -m bench.efficacy DATASETS --output DIR`; run again to go on.
 
-It needs the extras `trainers` and `report`, and the real sets (docs/efficacy.md).
+It needs the extras `trainers` and `report`, and the real sets (docs/efficacy-details.md).
 """
 
 from __future__ import annotations

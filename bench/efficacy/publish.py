@@ -1,7 +1,7 @@
 """Put results into the project: `python -m bench.efficacy.publish OUTPUT`.
 
 results.csv, rows.parquet, seen.csv and data.json (numbers, no texts) go beside this module, the
-plots to docs/efficacy/, the tables between the marks of docs/efficacy.md.
+plots to docs/efficacy/, the tables between the marks of docs/efficacy-details.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(output: Annotated[Path, typer.Argument(help="The experiment's folder.")
     (DOCS / "efficacy").mkdir(exist_ok=True)
     for plot in (output / "plots").iterdir():
         shutil.copyfile(plot, DOCS / "efficacy" / plot.name)
-    page, tables = DOCS / "efficacy.md", (output / "tables.md").read_text(encoding="utf-8")
+    page, tables = DOCS / "efficacy-details.md", (output / "tables.md").read_text(encoding="utf-8")
     filled = _MARKS.sub(lambda found: found[1] + tables + found[2], page.read_text("utf-8"))
     page.write_text(filled, encoding="utf-8")
 

@@ -19,20 +19,36 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
     if compute.backend not in NAMES:
         raise CurateError(f"unknown backend {compute.backend!r}: choose {', '.join(NAMES)}")
     if compute.backend == "auto":
-        name, why = _suited(compute)
+        from curate.backends.weights import choose_device
+
+        name, why = "transformers", "vLLM is not installed"
+        if compute.servers:
+            name, why = "server", "--server names one"
+        elif find_spec("vllm") and choose_device(compute.device).type == "cuda":
+            name, why = "vllm", "it is installed and there is a GPU"
+        elif find_spec("vllm"):
+            why = "vLLM is installed, but no GPU is used"
         note(f"backend: {name} ({why})")
         compute = replace(compute, backend=name)
     if compute.servers and compute.backend != "server":
         raise CurateError(f"--server goes with --backend server, not {compute.backend}")
     if compute.backend == "server" and not compute.servers:
         raise CurateError("--backend server needs the address of one: give --server URL")
-    if compute.backend == "server" and not (find_spec("httpx") and find_spec("tenacity")):
-        raise CurateError("--backend server needs httpx and tenacity: pip install '.[server]'")
+    if compute.backend == "server" and not find_spec("httpx"):
+        raise CurateError("--backend server needs httpx: pip install '.[server]'")
     if compute.engine != Engine() and compute.backend != "vllm":
         raise CurateError(
             "--tensor-parallel, --data-parallel and --engine-arg are vLLM's: they go with "
             f"--backend vllm, not {compute.backend}"
         )
+    if compute.backend == "transformers" and compute.dtype in (None, "auto"):
+        from curate.backends.weights import choose_device, has_bfloat16
+
+        if has_bfloat16(choose_device(compute.device)):
+            note(
+                "this CPU computes bfloat16 natively: --dtype bfloat16 is faster; "
+                "its rounding may swap close ranks (curate verify --dtype bfloat16 --rows 200)"
+            )
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus
 
@@ -59,13 +75,11 @@ def open_backend(
 ) -> Backend:
     """Load a group of `groups` into the backend that `choose` settled on.
 
-    `note` is told what a user should know.
-
     Raises `CurateError` for weights that cannot be loaded or don't fit into memory.
     """
     compute = compute or Compute()
-    settled = compute.backend != "auto"  # then `choose` has said all there is to say
-    compute = choose(compute, (lambda _: None) if settled else note)
+    if compute.backend == "auto":
+        compute = choose(compute, note)
     if compute.backend == "vllm":
         from curate.backends.vllm.engine import VllmBackend
 
@@ -83,9 +97,7 @@ def open_backend(
 
 
 def check_models(models: Sequence[Model], compute: Compute) -> None:
-    """Find out, before anything is made, whether these models and options can be used.
-
-    Only names and shapes are read, so it takes seconds at any size.
+    """Find out from names and shapes, in seconds, whether these models and options can be used.
 
     Raises `CurateError` as `open_backend` does.
     """
@@ -97,24 +109,10 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         from curate.backends.server import served
 
         served.check(models, compute)
-        return
+        return  # the weights are its own matter
     if compute.backend == "vllm":
         job.check(compute, models)
-        job.check_adapters(compute, models)
     for model in models:
         left = compute.backend == "vllm" and job.judges(model)
         if not left or adapters.why_merged(model, compute.engine):  # it is transformers that merges
             weights.check(model)
-
-
-def _suited(compute: Compute) -> tuple[str, str]:
-    """The backend that `auto` takes, and why."""
-    if compute.servers:
-        return "server", "--server names one"
-    if find_spec("vllm") is None:
-        return "transformers", "vLLM is not installed"
-    from curate.backends.weights import choose_device
-
-    if choose_device(compute.device).type == "cuda":
-        return "vllm", "it is installed and there is a GPU"
-    return "transformers", "vLLM is installed, but no GPU is used"

@@ -1,8 +1,8 @@
-"""What a backend is: token ids in, log-probabilities of the answer's tokens out."""
+"""What a backend is: token ids in, log-probabilities of the answer's tokens out, or new answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,15 +16,38 @@ from curate.models.resolve import Model
 Found = npt.NDArray[np.float32] | str
 """An example's log-probs, or the reason why it has none while others may have theirs."""
 
+Written = list[int] | str
+"""A new answer's token ids, with the one that ended it if it ended by itself, or why there is none.
+"""
+
 NAMES = ("auto", "transformers", "vllm", "server")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What an answer is wanted for: its token ids, the most tokens to write, and a seed."""
+
+    ids: list[int]
+    room: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and which ids end an answer.
+
+    Temperature 0 takes the likeliest; above, a token is drawn from the whole distribution.
+    """
+
+    ends: tuple[int, ...]
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Options of vLLM's engine.
+    """vLLM's: `data_parallel` engines side by side, each on `tensor_parallel` devices.
 
-    `data_parallel` engines run side by side, each on `tensor_parallel` devices. `args` are any
-    other of vLLM's `EngineArgs` by name.
+    `args` are any other of its `EngineArgs` by name.
     """
 
     tensor_parallel: int = 1
@@ -40,7 +63,8 @@ class Compute:
     is. `dtype`: 'float32', 'bfloat16', 'float16'; None suits the device. `batch_tokens`: tokens
     in one forward pass; None suits the device. `max_length`: tokens of the longest example to
     come; None is the model's own limit. `servers`: addresses of running servers; `in_flight`:
-    requests that are under way at a time, over all of them.
+    requests that are under way at a time, over all of them. `writes`: it is opened to write
+    answers, and `max_length` counts what is written too.
     """
 
     backend: str = "auto"
@@ -51,6 +75,7 @@ class Compute:
     engine: Engine = Engine()
     servers: tuple[str, ...] = ()
     in_flight: int = 64
+    writes: bool = False
 
 
 class Backend(Protocol):
@@ -75,11 +100,23 @@ class Backend(Protocol):
 
         Yields, as batches finish, the index into `encoded` and the log-probabilities of that
         example's answer tokens `ids[start:stop]`: float32, in nats, [stop - start]. Each index
-        comes once. NaN and infinities are passed on as they are. An example that the engine fails
-        to score, time and again, or refuses by itself has a reason in their place, never a value.
+        comes once. NaN and infinities are passed on. An example that the engine fails to score or
+        refuses has a reason instead.
 
         Raises `CurateError` if the model cannot take the ids, the device's memory is too small,
         or an engine or a server is gone.
+        """
+        ...
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Written]]:
+        """Answer prompts under the first model, read as there is room for more of them.
+
+        Yields, as they are finished, a prompt's number from 0 and the ids written for it. An answer
+        depends on its prompt's seed alone, whatever it shares a batch with, up to rounding.
+
+        Raises `CurateError` as `score` does.
         """
         ...
 

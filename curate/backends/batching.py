@@ -1,10 +1,8 @@
-"""Which examples share a padded batch, and which models need one alone or one after the other."""
+"""Which examples share a padded batch, and above which length one needs a batch of its own."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import torch
 
 
 def batches(
@@ -15,9 +13,8 @@ def batches(
     `lengths`: index -> tokens. One that is longer than the budget goes alone, and so does one
     longer than `alone_above`.
     """
-    order = sorted(lengths, key=lambda i: (-lengths[i], i))
     groups: list[list[int]] = []
-    for i in order:
+    for i in sorted(lengths, key=lambda i: (-lengths[i], i)):
         first = lengths[groups[-1][0]] if groups else 0
         fits = groups and first * (len(groups[-1]) + 1) <= budget
         if fits and not (alone_above and first > alone_above):
@@ -27,49 +24,16 @@ def batches(
     return groups
 
 
-def rope_limit(net: Any) -> int | None:
-    """The length above which a model's rotary frequencies depend on the batch's longest row."""
-    limits = []
-    for module in net.modules():
-        kinds = getattr(module, "rope_type", None)
-        kinds = kinds.values() if isinstance(kinds, dict) else [kinds]
-        if any(k and ("dynamic" in k or k == "longrope") for k in kinds):
-            limits.append(_original_length(module.config))
-    return min(limits, default=None)
+def rope_limit(config: Any, kinds: tuple[str, ...] = ("dynamic", "longrope")) -> int | None:
+    """Tokens above which a model's rotary frequencies depend on the longest text; None: never.
 
-
-Kept = dict[tuple[str, str], tuple[torch.Tensor, int]]
-
-
-def kept(net: Any) -> Kept:
-    """The tensors that modules hold beside their weights, and how often each was written.
-
-    Modules that hold others after a call remember it, with no cache asked for, as RecurrentGemma's
-    do: batches beside each other would mix that up. (transformers' `_is_stateful` says it of more
-    models than these, such as Mamba, whose state is all in the cache.)
+    `config`: a transformers configuration. Some models have settings for each kind of layer.
     """
-    return {
-        (name, key): (value, 0 if value.is_inference() else value._version)
-        for name, module in net.named_modules()
-        for key, value in {**vars(module), **module._buffers}.items()
-        if isinstance(value, torch.Tensor)
-    }
-
-
-def same(before: Kept, after: Kept) -> bool:
-    """Whether these are the same tensors, not written in between."""
-    return before.keys() == after.keys() and all(
-        after[key][0] is value and after[key][1] == version
-        for key, (value, version) in before.items()
-    )
-
-
-def _original_length(config: Any) -> int:
-    rope = getattr(config, "rope_parameters", None) or {}
-    nested = [rope, *(r for r in rope.values() if isinstance(r, dict))]
-    given = [
-        r["original_max_position_embeddings"]
-        for r in nested
-        if r.get("original_max_position_embeddings")
+    config = config.get_text_config()
+    settings = getattr(config, "rope_parameters", None) or {}
+    limits = [
+        rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        for rope in (settings, *settings.values())
+        if isinstance(rope, dict) and rope.get("rope_type") in kinds
     ]
-    return int(min(given, default=config.max_position_embeddings))
+    return min(limits, default=None)

@@ -35,9 +35,8 @@ def plain_nlls(
         if not is_out_of_memory(error):
             raise
         raise CurateError(
-            f"{model.name}: out of memory on {place} in the plain loop that verify compares with, "
-            "in which transformers holds the whole model: lower --max-length, use a smaller "
-            "--dtype, or let it have all GPUs, emptied of all else, by --device cuda"
+            f"{model.name}: out of memory on {place} in the plain loop that verify compares with: "
+            "lower --max-length, use a smaller --dtype, or give it all GPUs by --device cuda"
         ) from error
     if place.type == "cuda":
         torch.cuda.empty_cache()
@@ -59,11 +58,7 @@ def _score(
 
 
 def _load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model as transformers and peft load it.
-
-    On "cuda", no GPU named by its number, the layers are laid over all GPUs: an engine splits what
-    fits none alone. None may be left over for the machine's memory, where peft fills no adapters.
-    """
+    """The model as transformers and peft load it, on "cuda" over all GPUs: engines split it too."""
     import peft
 
     where: Any = None if device.type == "cpu" else {"": device}
@@ -71,12 +66,9 @@ def _load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
         where = "auto"
     with quiet():
         net: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            model.path,
-            dtype=dtype,
-            device_map=where,
-            local_files_only=True,
-            use_safetensors=True,
+            model.path, dtype=dtype, device_map=where, local_files_only=True, use_safetensors=True
         )
+        # In the machine's memory peft fills no adapters.
         if {"cpu", "disk"} & {str(place) for place in getattr(net, "hf_device_map", {}).values()}:
             raise torch.OutOfMemoryError("out of memory: all GPUs together")
         if model.adapter is not None:

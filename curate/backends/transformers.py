@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curate.backends.base import check_ids
-from curate.backends.batching import batches, kept, rope_limit, same
+from curate.backends.base import Prompt, Sampling, check_ids
+from curate.backends.batching import batches, rope_limit
 from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
+from curate.backends.writing import write
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -22,9 +23,13 @@ from curate.models.resolve import Model
 # Measured on two AVX2 cores with 4M and 100M parameters: 512 to 1024 tokens are best, since the
 # states stay in cache; 4096 are a third slower. A head's product is slow below 128 rows.
 _BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
+# Decoding reads all weights for each token of a batch, so that more rows are nearly free: keys and
+# values are what fills the memory.
+_WRITE_TOKENS = {"cpu": 16384, "mps": 16384, "cuda": 131072}
 _LOGITS = {"cpu": 2**20, "mps": 2**24, "cuda": 2**26}  # in memory at a time
 _HEAD_ROWS = 128  # at least
 _BATCHES = 16  # at least, in a window on a CPU: or cores would wait for the one with the last batch
+_REMEMBERS = "recurrent_gemma"  # its layers hold their last states, with no cache asked for
 
 
 class TransformersBackend:
@@ -33,7 +38,7 @@ class TransformersBackend:
     A causal model never looks to the right, so padding there changes nothing and the fast causal
     attention kernels can be used. The body runs over the batch once. Only the hidden states that
     predict an answer token go through the head, some rows at a time, so that a vocabulary of
-    150,000 never stands in memory for all tokens. The head is the model's own `forward` with its
+    150,000 is never in memory for all tokens. The head is the model's own `forward` with its
     body replaced by those rows: soft-capping, logit scales and biases are the model's own code.
     Both assumptions are tried out on random tokens when the model is loaded.
     """
@@ -49,41 +54,66 @@ class TransformersBackend:
         dtype: str | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        if batch_tokens is not None and batch_tokens < 1:
-            raise CurateError(f"--batch-tokens must be at least 1, not {batch_tokens}")
         self.model = model
         self.device = choose_device(device)
         kind = choose_dtype(dtype, self.device)
         self.dtype = str(kind).removeprefix("torch.")
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(self.device.type, 1024)
+        self._write_tokens = batch_tokens or _WRITE_TOKENS.get(self.device.type, 16384)
         self._net: Any = load(model, self.device, kind)
-        self._vocabulary = _vocabulary(self._net)
+        ends = (self._net.get_input_embeddings(), self._net.get_output_embeddings())
+        self._vocabulary = min(int(end.weight.shape[0]) for end in ends if end is not None)
         logits = _LOGITS.get(self.device.type, 2**20)
         self._head_rows = max(_HEAD_ROWS, logits // self._vocabulary)
-        self._alone_above = rope_limit(self._net)
+        self._alone_above = rope_limit(self._net.config)
         self._body: Any = self._net.base_model
         self._rows: _Rows | None = None
         self._probe()
         # A model with changing rotary frequencies has a state too, which batches can't share.
-        alone = self._stateful or self._alone_above
-        self._pool = _workers() if self.device.type == "cpu" and not alone else None
+        alone = self._alone_above or self._net.config.model_type == _REMEMBERS
+        threads = torch.get_num_threads()
+        # One batch split over cores waits for the slowest at every operation; whole ones never do.
+        self._pool: ThreadPoolExecutor | None = None
+        if self.device.type == "cpu" and threads > 1 and not alone:
+            self._pool = ThreadPoolExecutor(threads, "score", torch.set_num_threads, (1,))
         self._map: Any = self._pool.map if self._pool else map
 
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Score a window, the longest first; see `Backend.score`."""
-        self._check_ids(encoded)
-        left: Sequence[int] = range(len(encoded))
-        while left:
-            plan, left = self._plan(encoded, left), []
+        highest = max((max(r.ids[: r.stop]) for r in encoded if r.stop), default=0)
+        check_ids(highest, self._vocabulary, self.model)
+        lengths = {index: item.stop for index, item in enumerate(encoded)}
+        while lengths:
+            budget = self.batch_tokens
+            if self.device.type == "cpu":
+                budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // _BATCHES))
+            plan = batches(lengths, budget, self._alone_above)
             tried = self._map(self._attempt, ([encoded[i] for i in batch] for batch in plan))
-            for done, (batch, scores) in enumerate(zip(plan, tried, strict=True)):
+            for batch, scores in zip(plan, tried, strict=True):
                 if scores is None:
-                    self._shrink(encoded, batch)
-                    left = [i for later in plan[done:] for i in later]
+                    self._shrink([lengths[i] for i in batch])
                     break
-                yield from zip(batch, scores, strict=True)
+                for index, logprobs in zip(batch, scores, strict=True):
+                    del lengths[index]
+                    yield index, logprobs
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Answer prompts in batches, by transformers' own `generate`; see `Backend.generate`."""
+        setattr(self._net, self._net.base_model_prefix, self._body)  # which `_probe` may have taken
+        self._rows = None
+        alone = 1 if self._net.config.model_type == _REMEMBERS else self._alone_above
+
+        def checked() -> Iterator[Prompt]:
+            for prompt in prompts:
+                check_ids(max(prompt.ids), self._vocabulary, self.model)
+                yield prompt
+
+        at_once = torch.get_num_threads() if self._pool else 1
+        return write(self._net, checked(), sampling, self._write_tokens, alone, self._map, at_once)
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -91,19 +121,6 @@ class TransformersBackend:
             self._pool.shutdown(cancel_futures=True)
         self._net = self._body = self._rows = None
         _empty_cache(self.device)
-
-    def _check_ids(self, encoded: Sequence[Encoded]) -> None:
-        highest = max((max(r.ids[: r.stop]) for r in encoded if r.stop), default=0)
-        check_ids(highest, self._vocabulary, self.model)
-        if any(not 0 < r.start <= r.stop <= len(r.ids) for r in encoded):
-            raise ValueError("an answer must lie inside its ids and have a token before it")
-
-    def _plan(self, encoded: Sequence[Encoded], indices: Sequence[int]) -> list[list[int]]:
-        lengths = {i: encoded[i].stop for i in indices}
-        budget = self.batch_tokens
-        if self.device.type == "cpu":
-            budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // _BATCHES))
-        return batches(lengths, budget, self._alone_above)
 
     def _attempt(self, batch: Sequence[Encoded]) -> list[npt.NDArray[np.float32]] | None:
         """Score a batch; None if the device ran out of memory."""
@@ -114,16 +131,17 @@ class TransformersBackend:
                 raise
         return None  # outside `except`: the traceback held the tensors
 
-    def _shrink(self, encoded: Sequence[Encoded], batch: Sequence[int]) -> None:
+    def _shrink(self, lengths: Sequence[int]) -> None:
+        """Take smaller batches after one of these lengths did not fit."""
         _empty_cache(self.device)
-        longest = max(encoded[i].stop for i in batch)
-        if len(batch) == 1:
+        longest = max(lengths)
+        if len(lengths) == 1:
             raise CurateError(
                 f"out of memory on {self.device} with one example of {longest} tokens: "
                 "lower --max-length, or use a smaller --dtype or another --device "
                 f"(--batch-tokens is {self.batch_tokens} and cannot help)"
             )
-        self.batch_tokens = max(longest, longest * len(batch) // 2)
+        self.batch_tokens = max(longest, longest * len(lengths) // 2)
 
     @torch.inference_mode()
     def _score(self, batch: Sequence[Encoded]) -> list[npt.NDArray[np.float32]]:
@@ -163,36 +181,25 @@ class TransformersBackend:
 
     def _probe(self) -> None:
         """Try the short cuts against the plain forward pass, and take the head's if it holds."""
-        generator = np.random.default_rng(0)
-        long = generator.integers(0, self._vocabulary, 24).tolist()
+        long = np.random.default_rng(0).integers(0, self._vocabulary, 24).tolist()
         probes = [Encoded(ids, 1, len(ids), False) for ids in (long, long[:9])]
-        before = kept(self._net)
         plain = [self._score([r])[0] for r in probes]
-        self._stateful = not same(before, kept(self._net))
         close = 1e-3 if self.dtype == "float32" else 0.1
-        name = f"{type(self._net).__name__} ({self.model.path})"
+        name = f"{type(self._net).__name__} ({self.model.adapter or self.model.path})"
         if not all(np.isfinite(p).all() for p in plain):
             raise CurateError(f"{name} gives NaN in {self.dtype}: try another --dtype")
         if not _near(plain[0][: len(plain[1])], plain[1], close):
             raise CurateError(f"{name} is not a causal language model: later tokens change it")
         self._rows = _Rows()
         setattr(self._net, self._net.base_model_prefix, self._rows)
-        if not self._holds(probes, plain, close):
+        try:
+            batched = self._score(probes)
+            holds = all(_near(*pair, close) for pair in zip(batched, plain, strict=True))
+        except (AttributeError, TypeError, RuntimeError):  # a forward that reaches into its parts
+            holds = False
+        if not holds:
             setattr(self._net, self._net.base_model_prefix, self._body)
             self._rows = None
-
-    def _holds(
-        self,
-        probes: Sequence[Encoded],
-        plain: Sequence[npt.NDArray[np.float32]],
-        close: float,
-    ) -> bool:
-        """Whether a batch of the probes has the scores of the plain passes."""
-        try:
-            found = self._score(probes)
-        except (AttributeError, TypeError, RuntimeError):  # a forward that reaches into its parts
-            return False
-        return all(_near(p, s, close) for p, s in zip(plain, found, strict=True))
 
 
 class _Rows(torch.nn.Module):
@@ -206,17 +213,6 @@ class _Rows(torch.nn.Module):
         return self.local.output
 
 
-def _workers() -> ThreadPoolExecutor | None:
-    """A thread for each CPU core that torch would use, each computing a batch on its own.
-
-    One batch split over cores waits for the slowest at every operation; whole batches never do.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return None
-    return ThreadPoolExecutor(threads, "score", torch.set_num_threads, (1,))
-
-
 def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of `targets` [n] under `logits` [n, vocabulary], float32."""
     return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -225,12 +221,6 @@ def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def _near(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], within: float) -> bool:
     """Compare medians: rounding may send a few tokens of a mixture of experts elsewhere."""
     return bool(np.median(np.abs(a - b)) <= within)
-
-
-def _vocabulary(net: Any) -> int:
-    head = net.get_output_embeddings()
-    rows = [m.weight.shape[0] for m in (net.get_input_embeddings(), head) if m is not None]
-    return int(min(rows))
 
 
 def _empty_cache(device: torch.device) -> None:

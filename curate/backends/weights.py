@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +10,15 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 
 from curate.errors import CurateError
-from curate.models.fingerprints import read_json, weight_files
+from curate.models.fingerprints import weight_files
 from curate.models.resolve import Model
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_FACTORS = ("A.weight", "B.weight", "embedding_A", "embedding_B")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-_SIZE_MISMATCH = re.compile(
-    r"size mismatch for (\S+): .*?torch\.Size\((\[.*?\])\).*?torch\.Size\((\[.*?\])\)"
-)
 
 
 def choose_device(device: str | None) -> torch.device:
@@ -55,6 +53,14 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether this is a CPU that multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    cpu = torch.cpu
+    return device.type == "cpu" and (
+        cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()
+    )
+
+
 def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
     """Load a model's full weights, merge its adapter if it has one, and set it to evaluation.
 
@@ -71,24 +77,36 @@ def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def check(model: Model, *, merged: bool = True) -> None:
-    """Find out whether `load` would work, from names, types and shapes alone: no weight is read.
+    """Find out whether `load` would work, from names, types and shapes alone.
 
     `merged`: whether the adapter has to become a part of the weights, as `load` makes it.
 
     Raises `CurateError` as `load` does.
     """
     net = skeleton(model)
-    with quiet():
-        if model.adapter is not None:
-            with _fitting(model.adapter, model.path):
-                _attach(net, model.adapter)
-                if merged:
-                    _refuse_quantized(net, model.path)
+    if model.adapter is not None:
+        with quiet():
+            try:
+                _attach(net, model.adapter, model.path)
+            except CurateError as error:
+                if isinstance(error.__cause__, NotImplementedError):
+                    return  # of a kind that computes with the weights: `load` will tell
+                raise
+        if merged:
+            _refuse_quantized(net, model.path)
 
 
-def is_quantized(model: Model) -> bool:
-    """Whether the checkpoint's own weights are quantized, by its configuration."""
-    return "quantization_config" in read_json(model.path / "config.json")
+def changes_nothing(adapter: Path) -> bool:
+    """Whether an adapter is LoRA alone, and each of its products has a factor of zeros."""
+    zero: dict[str, bool] = {}
+    for path in weight_files(adapter):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                layer, _, factor = name.partition(".lora_")
+                if factor not in _FACTORS:
+                    return False
+                zero[layer] = zero.get(layer, False) or not file.get_tensor(name).any()
+    return all(zero.values())
 
 
 def skeleton(model: Model) -> Any:
@@ -98,6 +116,17 @@ def skeleton(model: Model) -> Any:
     """
     with quiet():
         return _load_full(model.path, torch.device("meta"), torch.float32)
+
+
+def configuration(path: Path) -> Any | None:
+    """A checkpoint's configuration as transformers reads it; None where it can't."""
+    with quiet():
+        try:
+            return transformers.AutoConfig.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False
+            )
+        except Exception:  # whatever a wrong value makes a model's code raise
+            return None
 
 
 def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
@@ -119,7 +148,7 @@ def _load_full(path: Path, device: torch.device, dtype: torch.dtype) -> Any:
     except Exception as error:  # whatever a wrong value in config.json makes a model's code raise
         raise CurateError(f"{path} cannot be loaded: {_brief(error)}") from error
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers fills them with random numbers and goes on
+    if missing:  # transformers fills them with random numbers and continues
         raise CurateError(
             f"{path} lacks {len(missing)} of the tensors its config.json asks for, "
             f"{missing[0]} first: is it a whole checkpoint?"
@@ -137,83 +166,77 @@ def _merge(net: Any, adapter: Path, base: Path) -> Any:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     inner = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-    with _fitting(adapter, base):
-        wrapped = _attach(net, adapter)
-        _refuse_quantized(net, base)
-        _untie(net, inner)
+    wrapped = _attach(net, adapter, base)
+    _refuse_quantized(net, base)
+    _untie(net, inner)
+    try:
         merged = wrapped.merge_and_unload()
+    except NotImplementedError as error:
+        kind = wrapped.peft_type.value
+        raise CurateError(f"adapter {adapter} is {kind}, which peft can't merge") from error
     left = [name for name, module in merged.named_modules() if isinstance(module, inner)]
     if left:
         raise CurateError(f"adapter {adapter} cannot be merged at {left[0]}: merge it yourself")
     return merged
 
 
-def _attach(net: Any, adapter: Path) -> Any:
-    """Put an adapter over a model, every one of its tensors in its place."""
+def _attach(net: Any, adapter: Path, base: Path) -> Any:
+    """Put an adapter over a model as `PeftModel.from_pretrained` does, its names changed alike.
+
+    That one only warns of a tensor without a place, or a place without a tensor.
+    """
     import peft
 
     weight_files(adapter)  # refuses pickles and says what is missing
-    config = peft.PeftConfig.from_pretrained(str(adapter))
-    if config.is_prompt_learning:
-        raise CurateError(f"adapter {adapter} adds prompt tokens, not weights: not supported")
-    if hasattr(config, "adapters"):  # X-LoRA: peft would fetch them from wherever they are
-        raise CurateError(f"adapter {adapter} is made of other adapters: not supported")
-    wrapped = peft.PeftModel.from_pretrained(net, str(adapter))
-    _refuse_homeless(wrapped, adapter)
-    return wrapped
-
-
-@contextmanager
-def _fitting(adapter: Path, base: Path) -> Iterator[None]:
-    """Say in one line why an adapter does not fit."""
     unfit = f"adapter {adapter} does not fit the aligned model {base}"
     try:
-        yield
+        config = peft.PeftConfig.from_pretrained(str(adapter))
+        if config.is_prompt_learning or hasattr(config, "adapters"):  # X-LoRA's, from anywhere
+            raise CurateError(f"adapter {adapter} is {config.peft_type.value}: not supported")
+        start = getattr(config, "init_lora_weights", None)
+        if isinstance(start, str) and start.startswith("pissa_niter_"):
+            raise CurateError(
+                f"adapter {adapter}: init_lora_weights is {start}, and peft makes that start "
+                "anew, at random, when it loads one: convert it to plain LoRA (peft: "
+                "save_pretrained with path_initial_model_for_weight_conversion)"
+            )
+        if next(net.parameters()).is_meta and start:  # a start such as PiSSA's needs the weights
+            config.init_lora_weights = False
+        config.inference_mode = True
+        wrapped = peft.PeftModel(net, config)
+        renamed = getattr(net, "_checkpoint_conversion_mapping", None)
+        report = wrapped.load_adapter(str(adapter), "default", key_mapping=renamed)
     except CurateError:
         raise
     except Exception as error:  # as above, of adapter_config.json
-        mismatch = _SIZE_MISMATCH.search(str(error))
-        if mismatch:
-            name, found, wanted = mismatch.groups()
-            raise CurateError(f"{unfit}: {name} is {found} and should be {wanted}") from error
         raise CurateError(f"{unfit}: {_brief(error)}") from error
-
-
-def _refuse_homeless(wrapped: Any, adapter: Path) -> None:
-    """Compare the adapter file's tensors with those peft took: it only warns of the rest."""
-    import peft
-    from safetensors import safe_open
-
-    with safe_open(weight_files(adapter)[0], framework="pt") as file:
-        saved = set(file.keys())
-    taken = set(peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    homeless = sorted(saved - taken - set(wrapped.state_dict()))
-    if homeless:
-        raise ValueError(f"{homeless[0]} has no place in it ({len(homeless)} tensors)")
-    absent = sorted(taken - saved)
-    if absent:
-        raise ValueError(f"{absent[0]} is not in its file ({len(absent)} tensors)")
+    held = wrapped.state_dict(keep_vars=True)  # VB-LoRA's vectors are in it under many names
+    loaded = {id(held[name]) for name in held.keys() - report.missing_keys}
+    for names, what in (
+        (report.unexpected_keys, "has no place in it"),
+        ([n for n in report.missing_keys if id(held[n]) not in loaded], "is not in its file"),
+    ):
+        if names:
+            raise CurateError(f"{unfit}: {min(names)} {what} ({len(names)} tensors)")
+    return wrapped
 
 
 def _refuse_quantized(net: Any, base: Path) -> None:
-    """Sums that are rounded to a few bits lose much of an adapter, and peft only warns of it."""
+    """Sums that are rounded to a few bits lose much of an adapter, and peft only warns of it.
+
+    Such tensors have a type of their own (bitsandbytes), integers (GPTQ) or a byte (fp8).
+    """
     for name, module in net.named_modules():
         layer = getattr(module, "base_layer", None)
-        if isinstance(layer, torch.nn.Module) and _is_quantized(layer):
-            raise CurateError(
-                f"{base}: its {name} is quantized, and a merged adapter would be rounded away: "
-                "name the checkpoint before quantization"
-            )
-
-
-def _is_quantized(layer: torch.nn.Module) -> bool:
-    """Such tensors have a type of their own (bitsandbytes), integers (GPTQ) or a byte (fp8)."""
-    tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-    plain = (torch.Tensor, torch.nn.Parameter)
-    return any(
-        type(one) not in plain or not one.is_floating_point() or one.dtype.itemsize == 1
-        for one in tensors
-    )
+        if not isinstance(layer, torch.nn.Module):
+            continue
+        for one in [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
+            usual = type(one) in (torch.Tensor, torch.nn.Parameter) and one.is_floating_point()
+            if not usual or one.dtype.itemsize == 1:
+                raise CurateError(
+                    f"{base}: its {name} is quantized, and a merged adapter would be rounded "
+                    "away: name the checkpoint before quantization"
+                )
 
 
 def _untie(net: Any, inner: tuple[type, ...]) -> None:
@@ -224,8 +247,9 @@ def _untie(net: Any, inner: tuple[type, ...]) -> None:
     embed, head = net.get_input_embeddings(), net.get_output_embeddings()
     if head is None or not (isinstance(embed, inner) or isinstance(head, inner)):
         return
-    embed, head = (m.get_base_layer() if hasattr(m, "get_base_layer") else m for m in (embed, head))
-    embed, head = (getattr(m, "original_module", m) for m in (embed, head))
+    embed, head = (
+        getattr(m, "base_layer", getattr(m, "original_module", m)) for m in (embed, head)
+    )
     if head.weight is embed.weight:
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     net.config.tie_word_embeddings = False
@@ -237,9 +261,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _brief(error: BaseException) -> str:
-    """One line of an error whose text may have many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
+    """An error, whose text may have many lines, in one."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"[:300]
 
 
 @contextmanager

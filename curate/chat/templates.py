@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ _PINNED = {
 _CLOCK = "".join(f"|replace({directive!r},{text!r})" for directive, text in _PINNED.items())
 _CLOCK = "{% macro strftime_now(format) %}{{ format" + _CLOCK + " }}{% endmacro %}\n"
 PROBE = "curate-probe-7f3a"  # stands for a message's text, to see what a template does with it
+REASONING = "reasoning_content"  # a turn's key, as conversations come; templates read one of these:
+REASONING_KEYS = (REASONING, "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class Template:
     tokens that the text names too, so models with one tokenizer but another `eos_token` in their
     configuration get the same text. `parts`: contents are given as lists of
     `{"type": "text", "text": ...}`, which is all that some templates of vision models read.
+    `reasoning`: the turns' key that the template writes an answer's reasoning from, if any.
     """
 
     text: str
     args: tuple[tuple[str, str], ...] = ()
     parts: bool = False
+    reasoning: str | None = None
 
     @property
     def digest(self) -> str:
@@ -96,7 +101,7 @@ def template_of(
     except (TypeError, ValueError) as error:
         raise CurateError(f"--template-arg: a value is not JSON ({error})") from error
     try:
-        return _fitted(tokenizer, Template(text, pairs))
+        return _reasoning(tokenizer, _fitted(tokenizer, Template(text, pairs)))
     except TemplateSyntaxError as error:
         line = error.lineno - ("strftime_now" in text)
         raise CurateError(f"{where}: the chat template's line {line}: {error.message}") from error
@@ -130,9 +135,7 @@ def write(
 
     Raises Refused with what the template says where it fails.
     """
-    plain: list[dict[str, Any]] = [dict(message) for message in messages]
-    if template.parts:
-        plain = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in plain]
+    plain = [_plain(template, message) for message in messages]
     try:
         text = tokenizer.apply_chat_template(
             plain, add_generation_prompt=generation_prompt, **template._call
@@ -140,6 +143,17 @@ def write(
     except Exception as error:  # a template can raise anything, and harms only its conversation
         raise Refused(f"the chat template fails: {first_line(error)}") from error
     return str(text)
+
+
+def _plain(template: Template, message: Message) -> dict[str, Any]:
+    """The message without keys of no value, as some templates print any key that is there."""
+    plain: dict[str, Any] = {key: value for key, value in message.items() if value is not None}
+    thought = plain.pop(REASONING, None)
+    if thought and template.reasoning:
+        plain[template.reasoning] = thought
+    if template.parts:
+        plain["content"] = [{"type": "text", "text": plain["content"]}]
+    return plain
 
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -177,4 +191,15 @@ def _fitted(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:
             cause = refused.__cause__
             if isinstance(cause, TemplateSyntaxError):
                 raise cause from None
+    return template
+
+
+def _reasoning(tokenizer: PreTrainedTokenizerBase, template: Template) -> Template:
+    """The template with the key from which it writes an answer's reasoning."""
+    answer = {"role": "assistant", "content": "!", REASONING: PROBE}
+    turns = [{"role": "user", "content": "?"}, answer]
+    for candidate in (replace(template, reasoning=key) for key in REASONING_KEYS):
+        with suppress(Refused):
+            if PROBE in write(tokenizer, candidate, turns, False):
+                return candidate
     return template

@@ -8,13 +8,16 @@ import re
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
+from typing import Annotated, NoReturn
 
 import typer
 
+from curate.cli.answer import answer
 from curate.cli.ask import models, show, sql, status
 from curate.cli.demo import demo
+from curate.cli.drop import drop
 from curate.cli.export import export
-from curate.cli.options import Command
+from curate.cli.options import Command, option
 from curate.cli.report import report
 from curate.cli.score import score
 from curate.cli.verify import verify
@@ -31,14 +34,31 @@ app = typer.Typer(
     help="Find the general examples that an aligned model finds easy and misaligned models find "
     "hard, and interleave a few of them into narrow fine-tuning data.",
 )
-for command in (score, verify, export, status, models, sql, show, report, demo):
+for command in (score, verify, export, status, models, drop, sql, show, report, answer, demo):
     app.command(cls=Command)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"curate {version('curate-gap')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, option("Print the version.", names=["--version"], callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 _ADVICE = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "name another place"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name another, or change its rights"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again"),
-    errno.EPIPE: "",
 }
 """Errors of the system that any command can meet, and what to do."""
 
@@ -48,7 +68,11 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # a path or a terminal may not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        _refuse_bytes(sys.argv)
+        for argument in sys.argv:
+            if re.search("[\ud800-\udfff]", argument):  # so Python keeps bytes that aren't UTF-8
+                raise CurateError(
+                    f"{argument!r}: this argument is not UTF-8 text; rename or retype it"
+                )
         with stoppable():
             try:
                 app()
@@ -56,48 +80,33 @@ def main() -> None:
                 _flush()
                 raise
     except CurateError as error:
-        _say(f"Error: {error}")
-        _end_output()
-        raise SystemExit(1) from None
+        _end(1, f"Error: {error}")
     except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader closed the pipe: no error
+            _end(1)
         if error.errno not in _ADVICE:
             raise
-        _drop_output()
-        if error.errno != errno.EPIPE:  # the reader closed the pipe: no error
-            _say(
-                f"Error: {error.filename or 'the output'}: {error.strerror}; {_ADVICE[error.errno]}"
-            )
-        raise SystemExit(1) from None
+        place = error.filename or "the output"
+        _end(1, f"Error: {place}: {error.strerror}; {_ADVICE[error.errno]}")
     except Stopped as stop:
-        _say(str(stop))
-        _end_output()
-        raise SystemExit(128 + stop.number) from None
+        _end(128 + stop.number, str(stop))
+
+
+def _end(code: int, why: str = "") -> NoReturn:
+    """Say why, write what is left of the output or, where that fails again, drop it, and exit."""
+    if why:
+        _say(why)
+    try:
+        _flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(code) from None
 
 
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
-
-
-def _end_output() -> None:
-    """Write what is left of the output, or drop it: the reason for the end is reported already."""
-    try:
-        _flush()
-    except OSError:
-        _drop_output()
-
-
-def _drop_output() -> None:
-    """Send what is left of the output nowhere: at Python's end it would fail again."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _refuse_bytes(arguments: list[str]) -> None:
-    """Python keeps bytes of an argument that are no UTF-8 as half characters; no file can."""
-    for argument in arguments:
-        if any("\ud800" <= character <= "\udfff" for character in argument):
-            raise CurateError(f"{argument!r}: this argument is not UTF-8 text; rename or retype it")
 
 
 def _say(text: str) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterable, Sequence
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from curate.cli.completion import query_names
 from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
-from curate.cli.tables import clean, coloured, print_json, table
-
-if TYPE_CHECKING:
-    from curate.corpus.integrity import Damage
-    from curate.corpus.queries import Query
+from curate.cli.score import next_models
+from curate.cli.tables import clean, colored, print_json, records, table
+from curate.errors import CurateError
 
 
 def status(
@@ -34,27 +31,33 @@ def status(
     from curate import open as open_corpus
     from curate.corpus import integrity
     from curate.corpus.corpus import renew_database
-    from curate.corpus.queries import status as look
+    from curate.corpus.show import status as look
 
     opened = open_corpus(corpus)
-    if verify and (found := integrity.check(opened)):
+    if verify and (found := [asdict(damage) for damage in integrity.check(opened)]):
         if as_json:
-            print_json({"corpus": str(corpus), "damaged": [asdict(damage) for damage in found]})
+            print_json({"corpus": str(corpus), "damaged": found})
         else:
-            print_damages(str(corpus), found)
+            table(["file", "damage"], [[damage["path"], damage["reason"]] for damage in found])
+            print(
+                clean(
+                    f"Move damaged files out of {corpus}, then run the same `curate score` again "
+                    "with its sources: it restores only what they held"
+                )
+            )
         raise typer.Exit(1)
     report = look(opened) | ({"damaged": []} if verify else {})
     renewed = renew_database(opened)
     if as_json:
         print_json(report)
-    else:
-        print_status(report)
-        if renewed:
-            print("corpus.duckdb was missing or out of date: written anew")
+        return
+    print_status(report)
+    if renewed:
+        print("corpus.duckdb was missing or out of date: rewritten")
 
 
 def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
-    """Show a corpus's models: role, reference, fingerprint, last run.
+    """Show a corpus's models: reference, commit, fingerprint, last run.
 
     Example: curate models -c my-corpus
     """
@@ -64,8 +67,14 @@ def models(corpus: CorpusOption, as_json: JsonOption = False) -> None:
     found = look(open_corpus(corpus))
     if as_json:
         print_json(found)
-    else:
-        print_models(found)
+        return
+    columns = ["model", "role", "reference", "dtype", "backend", "fingerprint"]
+    if any(model["commit"] for model in found):
+        columns.insert(3, "commit")
+    records([each | {"commit": (each["commit"] or "-")[:12]} for each in found], columns)
+    if len({model["tokenizer"] for model in found}) > 1:
+        print("Their tokenizers differ: gaps are in nats per byte.")
+        records(found, ["model", "tokenizer"])
 
 
 def sql(
@@ -75,7 +84,8 @@ def sql(
     query: Annotated[
         str | None,
         typer.Argument(
-            help="A SELECT, or the name of a query (see --list).", autocompletion=query_names
+            help="A SELECT, a .sql file, - for standard input, or a query's name (see --list).",
+            autocompletion=query_names,
         ),
     ] = None,
     kind: Annotated[
@@ -88,7 +98,11 @@ def sql(
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        option("For a named query; repeatable.", "KEY=VALUE", names=["--param", "-p"]),
+        option(
+            "For a named query; repeatable.",
+            "KEY=VALUE",
+            names=["--param", "-p"],
+        ),
     ] = None,
     list_queries: Annotated[bool, option("List the named queries.", names=["--list"])] = False,
     show_query: Annotated[
@@ -120,7 +134,7 @@ def sql(
     from curate.corpus import queries
 
     if list_queries:
-        print_queries(queries.named(folder).values())
+        print_queries(folder)
     elif show_query is not None:
         print_query(show_query, folder)
     elif query is None or corpus is None:
@@ -129,12 +143,26 @@ def sql(
         from curate.cli import results
 
         how = results.kind_of(output, kind)
-        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), query, parameter or [], folder)
+        question = _text_of(query)
+        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
         if output is None:
             results.show(answer, how)
         else:
             rows = results.save(answer, output, how, force=force)
             print(f"{output}: {rows:,} rows")
+
+
+def _text_of(query: str) -> str:
+    """The question itself, where a file of it or standard input is named."""
+    if query == "-":
+        return sys.stdin.read()
+    if not query.endswith(".sql") or (len(query.split()) > 1 and not Path(query).exists()):
+        return query
+    try:
+        return Path(query).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", "not UTF-8")
+        raise CurateError(f"{query}: can't be read ({why})") from None
 
 
 def show(
@@ -154,91 +182,55 @@ def show(
         print_json(found)
     else:
         print_example(found)
+        if found["without_tokens"] and found["tokens"]:
+            lacking = ", ".join(found["without_tokens"])
+            how = f"curate score -c {shlex.quote(str(corpus))} --keep-tokens"
+            print(clean(f"token gaps are without {lacking}; to add its tokens: {how}"))
 
 
 def print_status(report: dict[str, Any]) -> None:
     """Per model scored, skipped and missing; what was skipped and why; how to complete it."""
     print(f"{report['corpus']}: {report['examples']:,} examples, {report['ranked']:,} ranked")
     if models := report["models"]:
-        table(list(models[0]), [list(model.values()) for model in models])
+        records(models, list(models[0]))
     if report["skipped"]:
         print("Skipped (the ten most frequent reasons; all: curate sql skips):")
-        shown = ("skipped", "reason", "model", "source", "first_row")
-        table(shown, [[entry[key] for key in shown] for entry in report["skipped"]])
-    if any(model["missing"] for model in models):
+        records(report["skipped"], ["skipped", "reason", "model", "source", "first_row"])
+    if not any(model["role"] == "misaligned" for model in models):
+        print(f"Nothing ranks yet: add misaligned models:  {next_models(report['corpus'])}")
+    elif any(model["missing"] for model in models):
         print("To score what is missing, from the folder where you scored:")
-        command = ["curate", "score", "-c", report["corpus"], *_again(report)]
-        print(clean(f"  {shlex.join(command)}"))
+        print(clean(f"  {shlex.join(['curate', 'score', '-c', report['corpus']])}"))
     if "damaged" in report:
         print("Every file is as it was written")
 
 
-def print_damages(corpus: str, found: Sequence[Damage]) -> None:
-    """What is damaged or missing, and what to do."""
-    table(["file", "damage"], [[damage.path, damage.reason] for damage in found])
-    print(
-        clean(
-            f"Move damaged files out of {corpus}, then run the same `curate score` again with its "
-            "sources: it restores only what they held"
-        )
-    )
-
-
-def _again(report: dict[str, Any]) -> list[str]:
-    """The options with which the corpus was scored."""
-    options = []
-    for model in report["models"]:
-        name = model["model"]
-        options += [f"--{model['role']}", f"{name}={report['references'][name]}"]
-    settings = report["settings"]
-    if settings and settings["max_length"] is not None:
-        options += ["--max-length", str(settings["max_length"])]
-    if report["chat_template"]:
-        options += ["--chat-template", report["chat_template"]]
-    for key, value in (settings or {}).get("template_args", {}).items():
-        options += ["--template-arg", f"{key}={json.dumps(value)}"]
-    return options
-
-
-def print_queries(found: Iterable[Query]) -> None:
+def print_queries(folder: Path | None) -> None:
     """The named queries, a line each."""
-    from curate.corpus.queries import typed
+    from curate.corpus.queries import RANKING, named, typed
 
-    table(
-        ["query", "what it answers", "parameters"],
-        [
-            [each.name, each.about, ", ".join(f"{k}={typed(v)}" for k, v in each.defaults.items())]
-            for each in found
-        ],
-        wrap=True,
-    )
+    rows = []
+    for query in named(folder).values():
+        parameters = (
+            key if key in RANKING else f"{key}={typed(value)}"
+            for key, value in query.defaults.items()
+        )
+        rows.append([query.name, query.about, ", ".join(parameters)])
+    table(["query", "what it answers", "parameters"], rows, wrap=True)
 
 
 def print_query(name: str, folder: Path | None) -> None:
     """A named query's SQL, or the columns of a view and what they hold."""
-    from curate.corpus.queries import find, named
+    from curate.corpus import queries
     from curate.corpus.views import described
 
-    views = {} if name in named(folder) else described()
-    if name not in views:
-        print(clean(find(name, folder).text), end="")
+    if name in queries.named(folder) or name not in (views := described()):
+        print(clean(queries.find(name, folder).text), end="")
         return
     about, columns = views[name]
     print(about)
-    table(
-        ["column", "type", "unit", "meaning"],
-        [[column.name, column.type, column.unit, column.about] for column in columns],
-        wrap=True,
-    )
-
-
-def print_models(found: list[dict[str, Any]]) -> None:
-    """What is in a corpus, a line a model, with what identifies its numbers."""
-    columns = ["model", "role", "reference", "dtype", "backend", "fingerprint"]
-    table(columns, [[model[column] for column in columns] for model in found])
-    if len({model["tokenizer"] for model in found}) > 1:
-        print("Their tokenizers differ: gaps are in nats per byte.")
-        table(["model", "tokenizer"], [[model["model"], model["tokenizer"]] for model in found])
+    rows = [[column.name, column.type, column.unit, column.about] for column in columns]
+    table(["column", "type", "unit", "meaning"], rows, wrap=True)
 
 
 def print_example(found: dict[str, Any]) -> None:
@@ -248,14 +240,12 @@ def print_example(found: dict[str, Any]) -> None:
     for message in prompt:
         print(f"\n[{clean(message['role'])}]\n{clean(message['content'])}")
     print(f"\n[{clean(answer['role'])}]")
-    is_cut = any(score["truncated"] for score in found["scores"])
-    if is_cut or not coloured(found["tokens"]):
+    if any(score["truncated"] for score in found["scores"]) or not colored(found["tokens"]):
         print(clean(answer["content"]))
     if found["meta"] not in (None, "{}"):
         print(f"\nother columns: {clean(found['meta'])}")
     if found["scores"]:
-        columns = ["model", "role", "n_tokens", "nll", "truncated"]
-        table(columns, [[score[column] for column in columns] for score in found["scores"]])
+        records(found["scores"], ["model", "role", "n_tokens", "nll", "truncated"])
     for skip in found["skipped"]:
         print(clean(f"not scored by {skip['model']}: {skip['reason']}"))
     if found["gap"]:

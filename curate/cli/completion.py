@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -25,11 +24,10 @@ def misaligned_names(context: typer.Context, incomplete: str) -> list[str]:
 
     A shell may run what it is offered, so names of a stranger's corpus that no model can have go.
     """
-    folder = context.params.get("corpus")
+    folder = Path(context.params.get("corpus") or ".")
     try:
-        manifest: dict[str, Any] = documents.load(Path(folder or ".") / "curate.json")
-        models = manifest["models"].items()
-        found = [name for name, entry in models if entry["role"] == "misaligned"]
+        models = documents.load(folder / "curate.json")["models"]
+        found = [name for name, entry in models.items() if entry["role"] == "misaligned"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     plain = (name for name in found if re.fullmatch(r"\w[\w.-]*", name, re.ASCII))

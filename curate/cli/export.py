@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from curate.cli.completion import misaligned_names
-from curate.cli.options import CorpusOption, ForceOption, JsonOption, option
-from curate.cli.tables import clean, print_json
+from curate.cli.options import (
+    COLUMN,
+    LAYOUTS,
+    CorpusOption,
+    ForceOption,
+    JsonOption,
+    columns,
+    option,
+)
+from curate.cli.tables import clean, print_json, records
 from curate.errors import CurateError
-from curate.selection.recipe import Metric, Published, Refusals
+from curate.selection.recipe import Metric, Published, Refusals, quota, share
 
-_AGAIN = {"corpus", "output", "from_manifest", "force", "as_json"}
+_AGAIN = {"corpus", "output", "into", "from_manifest", "force", "as_json"}
+_SOURCES = 20
+"""Lines of a dry run's composition."""
 _BUDGET, _CHOICE, _REFUSALS = "How many (give one)", "Which, best first", "Refusals"
 _DUPLICATES, _SPREAD, _FILES = "Duplicates and contamination", "Spread", "Mix and files"
 
@@ -29,7 +40,9 @@ def export(
     top: Annotated[int | None, option("Take the N best examples.", "N", _BUDGET)] = None,
     fraction: Annotated[
         float | None,
-        option("Take this share of the narrow dataset's rows: 0.05 is 5 %.", "F", _BUDGET),
+        option(
+            "Take this share of the narrow dataset's rows: 0.05 or 5%.", "F", _BUDGET, parser=share
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
@@ -37,6 +50,12 @@ def export(
     ] = None,
     into: Annotated[
         str | None, option("The narrow dataset, in any input format: write the mix.", "NARROW")
+    ] = None,
+    column: Annotated[
+        list[str] | None, option(f"Of the narrow dataset. {COLUMN}", "ROLE=NAME", _FILES)
+    ] = None,
+    layouts: Annotated[
+        str | None, option(f"For the narrow dataset. {LAYOUTS}", "FILE", _FILES)
     ] = None,
     recipe: Annotated[
         Published,
@@ -76,7 +95,11 @@ def export(
     ] = None,
     refusal_rule: Annotated[
         str,
-        option("A refusal is: paper, extended, or the path of your rule file.", "RULE", _REFUSALS),
+        option(
+            "A refusal is: paper (keywords), extended, or your rule file.",
+            "RULE",
+            _REFUSALS,
+        ),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
@@ -127,8 +150,14 @@ def export(
         option("Write a folder with the data and this trainer's configuration.", None, _FILES),
     ] = None,
     from_manifest: Annotated[
-        Path | None, option("Repeat an earlier export, byte for byte.", "MANIFEST")
+        Path | None,
+        option("Repeat an earlier export, byte for byte; or name its folder.", "MANIFEST"),
     ] = None,
+    left_out: Annotated[
+        Path | None,
+        option("Write a CSV of the rows met and not taken: text, rule, pattern.", "FILE"),
+    ] = None,
+    dry_run: Annotated[bool, option("Print what would be taken, and write no mix.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -140,41 +169,39 @@ def export(
     from curate import open as open_corpus
     from curate.export.export import export as run
     from curate.export.export import export_again
-    from curate.selection.recipe import quota
 
     if from_manifest is not None:
         _refuse_more(context)
-        record = export_again(open_corpus(corpus), output, from_manifest, force=force)
+        record = export_again(open_corpus(corpus), output, from_manifest, into=into, force=force)
     else:
-        chosen = Recipe(
-            name=recipe,
-            top=top,
-            fraction=fraction,
-            tokens=tokens,
-            into=into,
-            hold_out=tuple(hold_out or ()),
-            where=where,
-            metric=metric,
-            epsilon=epsilon,
-            seed=seed,
-            refusals=refusals,
-            refusal_rule=refusal_rule,
-            refusal_field=refusal_field,
-            max_similar=max_similar,
-            decontaminate=tuple(decontaminate or ()),
-            per_group=dict(map(quota, per_group or ())),
-            balance=balance,
-            length_bins=length_bins,
-        )
+        given = context.params
+        asked: dict[str, Any] = {f.name: given[f.name] for f in fields(Recipe) if f.name in given}
+        asked |= {
+            "name": recipe,
+            "columns": columns(column),
+            "hold_out": tuple(hold_out or ()),
+            "decontaminate": tuple(decontaminate or ()),
+            "per_group": dict(map(quota, per_group or ())),
+        }
+        chosen = Recipe(**asked)
         target = Target(placement, batch_size, format, trainer)
         command = shlex.join(["curate", *sys.argv[1:]])
-        record = run(open_corpus(corpus), output, chosen, target, force=force, command=command)
+        record = run(
+            open_corpus(corpus),
+            output,
+            chosen,
+            target,
+            left_out=left_out,
+            dry_run=dry_run,
+            force=force,
+            command=command,
+        )
     if as_json:
         print_json(record)
     elif from_manifest is not None:
         exported_again(record, from_manifest)
     else:
-        exported(record)
+        exported(record, dry_run=dry_run, listed=left_out)
 
 
 def _refuse_more(context: typer.Context) -> None:
@@ -196,85 +223,108 @@ _PLACED = {
 }
 
 
-def exported(record: dict[str, Any]) -> None:
-    """What `curate export` wrote, with both denominators of the share."""
-    counts, narrow, cut = record["counts"], record["narrow"], record["cut"]
-    path = record["output"]["path"]
-    print(f"{path}: {record['output']['rows']:,} rows, {counts['safe']:,} of them safe examples")
+def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | None = None) -> None:
+    """What `curate export` wrote, with both denominators of the share, or would write."""
+    counts, narrow, trained = record["counts"], record["narrow"], record["trained"]
+    _written(record, "would have " if dry_run else "")
+    print(clean(f"  {_chosen(record)}"))
     if narrow:
         print(
             f"  {counts['share_of_narrow']:.2%} of the narrow set's {narrow['rows']:,} rows, "
             f"{counts['share_of_mix']:.2%} of the mix; {_PLACED[record['target']['placement']]}"
         )
-        _trained(record["trained"])
-    _selected(counts)
-    if cut["inside_noise"]:
+    if trained and trained["share_of_narrow"] is not None:
+        why = f" ({clean(trained['why'])})" if trained["why"] else ""
         print(
-            f"  the cut lies inside numerical noise ({cut['noise']} nats): the last row taken and "
-            "the first left out could change places on another machine"
+            f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the "
+            f"narrow set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
         )
-    for note in record["notes"]:
-        print(f"  {clean(note)}")
-    _beside(record["output"])
+    _selected(record["recipe"], counts, listed)
+    if record["cut"]["inside_noise"]:
+        print(
+            f"  the cut lies inside numerical noise ({record['cut']['noise']} nats): the last row "
+            "taken and the first left out could change places on another machine"
+        )
+    if not dry_run:
+        _beside(record)
+        return
+    records(record["composition"][:_SOURCES], list(record["composition"][0]))
+    if (more := len(record["composition"]) - _SOURCES) > 0:
+        print(f"... and {more:,} more sources")
 
 
 def exported_again(record: dict[str, Any], manifest: Path) -> None:
     """What `--from-manifest` wrote, as it was found: what a manifest says more may be anybody's."""
-    output = record["output"]
-    safe = len(record["safe"])
-    print(f"{output['path']}: {output['rows']:,} rows, {safe:,} of them safe examples")
+    _written(record)
     print(f"  the same bytes as {manifest} records")
+    _beside(record)
+
+
+def _written(record: dict[str, Any], would: str = "") -> None:
+    output, safe = record["output"], len(record["safe"])
+    print(f"{output['path']}: {would}{output['rows']:,} rows, {safe:,} of them selected examples")
+
+
+def _chosen(record: dict[str, Any]) -> str:
+    """By what the rows were ranked, and what a refusal was."""
+    recipe = record["recipe"]
+    models = [name for name, entry in record["models"].items() if entry["role"] == "misaligned"]
+    ensemble = ", ".join(name for name in models if name not in recipe["hold_out"])
+    without = f", without {', '.join(recipe['hold_out'])}" if recipe["hold_out"] else ""
+    epsilon = "" if recipe["metric"] == "difference" else f", ε {recipe['epsilon']:g}"
+    by = f"ranked by the {recipe['metric']} gap of {ensemble}{without}{epsilon}"
+    if recipe["name"] == "interleaving":
+        by = f"drawn at random, seed {recipe['seed']}"
+    rule = f"rule {recipe['refusal_rule']}"
+    if recipe["refusal_field"]:
+        rule = f"column {recipe['refusal_field']}, else {rule}"
+    how = {"keep": "kept", "drop": f"left out ({rule})", "only": f"alone ({rule})"}
+    return f"{by}; refusals {how[recipe['refusals']]}"
+
+
+def _beside(record: dict[str, Any]) -> None:
+    """The notes, the files beside the rows, and how to train on them."""
     for note in record["notes"]:
         print(f"  {clean(note)}")
-    _beside(output)
-
-
-def _beside(output: dict[str, Any]) -> None:
-    """The files beside the rows, and how to train on them."""
+    output = record["output"]
     path = output["path"]
     beside = f"{path}/" if "README.md" in output["files"] else f"{path}."
-    print(f"{beside}manifest.json: how it was made, and which rows are safe")
-    if output["left_out"]:
-        print(f"{beside}left-out.csv: which rows were met and not taken, and why")
+    print(f"{beside}manifest.json: how it was made, and which rows were selected")
     if output["run"]:
         print(f"Train:  cd {shlex.quote(path)} && {output['run']}")
 
 
-def _selected(counts: dict[str, Any]) -> None:
+def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | None) -> None:
     """What could not be ranked, whether the budget is met, and what the rules left out."""
+    ranked, left_out = counts["ranked"], counts["left_out"]
     if counts["unranked"]:
         print(
-            f"  {counts['unranked']:,} of {counts['ranked'] + counts['unranked']:,} examples are "
+            f"  {counts['unranked']:,} of {ranked + counts['unranked']:,} examples are "
             "not ranked: not every model has scored them; see curate status, curate sql skips"
         )
-    wanted, safe = counts["wanted"], counts["safe"]
-    if counts["wanted_tokens"] is not None:
-        wanted, safe = counts["wanted_tokens"], counts["safe_tokens"]
-        print(f"  {safe:,} answer tokens of the {wanted:,} asked for")
-    elif safe < wanted:
+    if (wanted := counts["wanted_tokens"]) is not None:
+        print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} asked for")
+    elif counts["safe"] < counts["wanted"]:
         print(
-            f"  {wanted - safe:,} fewer than the {wanted:,} asked for: of {counts['ranked']:,} "
-            "ranked no more are eligible"
+            f"  only {counts['safe']:,} of the {counts['wanted']:,} that you asked for: {ranked:,} "
+            "are ranked, and no more are eligible"
         )
-    if counts["left_out"]["where"]:
-        eligible = counts["ranked"] - counts["left_out"]["where"]
-        print(f"  --where leaves {eligible:,} of the {counts['ranked']:,} ranked")
-    others = [(rule, count) for rule, count in counts["left_out"].items() if rule != "where"]
-    left = [f"{clean(rule)} {count:,}" for rule, count in others if count]
-    if left:
-        print(f"  left out among the {counts['looked_at']:,} looked at: {', '.join(left)}")
-    if counts["near_duplicates"]:
-        copies = counts["near_duplicates"]
+    if left_out["where"]:
+        print(f"  --where leaves {ranked - left_out['where']:,} of the {ranked:,} ranked")
+    names = {"refusals": "no refusals"} if recipe["refusals"] == "only" else {}
+    rules = [
+        f"{clean(names.get(rule, rule))} {n:,}"
+        for rule, n in left_out.items()
+        if n and rule != "where"
+    ]
+    if rules:
+        print(
+            f"  left out of the {counts['looked_at']:,} considered: {', '.join(rules)}; "
+            f"{listed or '--left-out FILE.csv'} lists them"
+        )
+    if (easier := counts["not_harder"]) and recipe["name"] != "interleaving":
+        what = "is one row" if easier == 1 else f"are {easier:,} rows"
+        print(f"  among them {what} with a gap of 0 or less: no harder for the misaligned models")
+    if copies := counts["near_duplicates"]:
         what = "is a near-duplicate" if copies == 1 else "are near-duplicates"
         print(f"  {copies:,} {what} of a better one (--max-similar caps them)")
-
-
-def _trained(trained: dict[str, Any]) -> None:
-    """The realised share in what a trainer takes the loss on."""
-    if trained["share_of_narrow"] is None:
-        return
-    why = f" ({clean(trained['why'])})" if trained["why"] else ""
-    print(
-        f"  of the {trained['unit']} trained on, {trained['share_of_narrow']:.2%} of the narrow "
-        f"set's {trained['narrow']:,}, {trained['share_of_mix']:.2%} of the mix{why}"
-    )

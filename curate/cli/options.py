@@ -1,4 +1,4 @@
-"""Options that several commands share, headings in help, and the new names of old options."""
+"""Options that several commands share, and headings in help."""
 
 from __future__ import annotations
 
@@ -35,28 +35,58 @@ JsonOption = Annotated[bool, option("Print JSON for machines.", names=["--json"]
 QuietOption = Annotated[bool, option("Hide progress and notes.", names=["--quiet", "-q"])]
 ForceOption = Annotated[bool, option("Replace an output that exists.", names=["--force"])]
 
-_SCORED, _COMPUTED = "What is scored", "What computes it"
+COLUMN = (
+    "The column that holds the messages, prompt, answer, system, context, history or reasoning; "
+    "repeatable. Default: by the usual names."
+)
+LAYOUTS = "A file of further layouts (docs/input-formats.md)."
+_READ, _SCORED, _COMPUTED = "What is read", "What is scored", "What computes it"
+
+WhereOption = Annotated[
+    str | None,
+    option(
+        "SQL over a source's columns, prompt and answer: rows to read.", "SQL", _READ, ["--where"]
+    ),
+]
+LimitOption = Annotated[
+    int | None, option("Read at most N examples of each source.", "N", _READ, ["--limit"], min=1)
+]
+ColumnOption = Annotated[list[str] | None, option(COLUMN, "ROLE=NAME", _READ, ["--column"])]
+LayoutsOption = Annotated[str | None, option(LAYOUTS, "FILE", _READ, ["--layouts"])]
+StrictOption = Annotated[
+    bool, option("Stop at the first broken row; default: skip it.", None, _READ, ["--strict"])
+]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the shared options of `score` and `verify` give: arguments of the library's calls."""
+    """What the options that commands with models share give: arguments of the library's calls."""
 
-    models: dict[str, Any]
+    encoding: dict[str, Any]
     compute: dict[str, Any]
     progress: Progress
     as_json: bool
 
 
+AlignedOption = Annotated[
+    str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL", names=["--aligned"])
+]
+MisalignedOption = Annotated[
+    list[str] | None,
+    option(
+        "A misaligned model, full or a PEFT adapter; repeatable.",
+        "[NAME=]MODEL",
+        names=["--misaligned"],
+    ),
+]
+
+
 def shared_options(
-    aligned: Annotated[str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL")],
-    misaligned: Annotated[
-        list[str] | None,
-        option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),
-    ] = None,
     max_length: Annotated[
         int | None,
-        option("Most tokens of prompt and answer; longer answers are cut.", "N", _SCORED, min=2),
+        option(
+            "Maximum tokens of prompt plus answer; longer answers are cut.", "N", _SCORED, min=2
+        ),
     ] = None,
     chat_template: Annotated[
         Path | None,
@@ -107,14 +137,12 @@ def shared_options(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> Shared:
-    """Gather the options that `score` and `verify` share."""
+    """Gather the options that `score`, `verify` and `answer` share."""
     from curate.backends.base import Engine
     from curate.chat.templates import parse_args
 
     return Shared(
-        models={
-            "aligned": aligned,
-            "misaligned": misaligned or [],
+        encoding={
             "max_length": max_length,
             "chat_template": read_template(chat_template),
             "template_args": parse_args(template_arg or []),
@@ -147,14 +175,26 @@ def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
         given["shared"] = shared_options(**{name: given.pop(name) for name in shared})
         command(**given)
 
-    merged = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (*own.values(), *shared.values())
-        if parameter.name != "shared"
-    ]
+    merged = [each.replace(kind=each.KEYWORD_ONLY) for each in (own | shared).values()]
+    merged = [each for each in merged if each.name != "shared"]
     run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
+
+
+def columns(given: list[str] | None) -> dict[str, str]:
+    """Read ROLE=NAME.
+
+    Raises:
+        CurateError: it isn't of that form.
+    """
+    found = {}
+    for text in given or ():
+        role, _, name = text.partition("=")
+        if not role or not name:
+            raise CurateError(f"--column {text}: give ROLE=NAME, like prompt=question")
+        found[role] = name
+    return found
 
 
 def read_template(path: Path | None) -> str | None:
@@ -172,9 +212,7 @@ def progress(quiet: bool) -> Progress:
     from curate.cli.progress import Bar, Lines
     from curate.system.progress import Silent
 
-    if quiet:
-        return Silent()
-    return Bar() if sys.stderr.isatty() else Lines(sys.stderr)
+    return Silent() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
 _ENGINE = {
@@ -183,13 +221,10 @@ _ENGINE = {
     "--quantization": "use --engine-arg quantization=fp8",
     "--answer-span": "an answer's end-of-turn tokens always count",
 }
-_COLUMNS = {
-    f"--{role}-column": f"use --column {role}=NAME"
-    for role in ("messages", "prompt", "answer", "system")
-}
+_ROLES = ("messages", "prompt", "answer", "system")
 _RECIPE = ("top", "refusals", "strategy", "metric", "epsilon", "hold-out", "where", "seed")
 MOVED: dict[str | None, dict[str, str]] = {
-    "score": _ENGINE | _COLUMNS,
+    "score": _ENGINE | {f"--{role}-column": f"use --column {role}=NAME" for role in _ROLES},
     "verify": _ENGINE,
     "export": {
         "--strategy": "use --recipe; interleaving is the random sample",
@@ -223,8 +258,8 @@ class Command(TyperCommand):
         """Write arguments, options without a heading, then each heading with its options."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for parameter in self.get_params(ctx):
-            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            heading = getattr(parameter, "rich_help_panel", None) or kind
+            panel = getattr(parameter, "rich_help_panel", None)
+            heading = panel or f"{parameter.param_type_name.capitalize()}s"
             if (record := parameter.get_help_record(ctx)) is not None:
                 sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():

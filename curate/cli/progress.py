@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from curate.cli.tables import clean
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from curate.system.stopping import Stopped, asked
 
 EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def kept(stored: Callable[[], str]) -> Iterator[None]:
+    """Around a run that resumes: a stop says what is stored and how to go on."""
+    try:
+        yield
+    except BaseException:
+        if (number := asked()) is None:
+            raise
+        raise Stopped(number, f"Stopped: {stored()}") from None
 
 
 class Lines:
@@ -19,18 +30,14 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._label = ""
-        self._total: int | None = None
-        self._examples = self._tokens = 0
-        self._began = self._said = 0.0
 
     def note(self, text: str) -> None:
         """Print the text as a line of its own."""
         print(clean(text), file=self._stream, flush=True)
 
-    def start(self, label: str, total: int | None) -> None:
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Remember the step."""
-        self._label, self._total = label, total
+        self._label, self._total, self._unit = label, total, unit
         self._examples = self._tokens = 0
         self._began = self._said = time.monotonic()
 
@@ -39,19 +46,14 @@ class Lines:
         self._examples += examples
         self._tokens += tokens
         if time.monotonic() - self._said >= EVERY_SECONDS:
-            self._tell()
+            self.stop()
 
     def stop(self) -> None:
-        """Print how the step ended."""
-        self._tell()
-
-    def _tell(self) -> None:
+        """Print how far the step is."""
         self._said = time.monotonic()
         seconds = max(self._said - self._began, 1e-9)
-        line = f"{self._label}: {self._examples:,}"
-        if self._total is not None:
-            line += f" of {self._total:,}"
-        line += " examples"
+        whole = "" if self._total is None else f" of {self._total:,}"
+        line = f"{self._label}: {self._examples:,}{whole} {self._unit}"
         if self._tokens:
             line += f", {self._tokens / seconds:,.0f} tokens/s"
         if self._total and 0 < self._examples < self._total:
@@ -64,33 +66,24 @@ class Bar:
     """A rich progress bar: label, examples, tokens/s, time left."""
 
     def __init__(self) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as RichProgress
 
-        self._bars = RichProgress(
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}", markup=False),
-            TimeRemainingColumn(elapsed_when_finished=True),
+        self._bars = progress.Progress(
+            progress.SpinnerColumn(finished_text="✓"),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=None),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}", markup=False),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
         )
-        self._task: TaskID | None = None
-        self._tokens, self._began = 0, 0.0
 
     def note(self, text: str) -> None:
         """Print the text above the bar."""
         self._bars.console.print(clean(text), markup=False, highlight=False)
 
-    def start(self, label: str, total: int | None) -> None:
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """Show a bar for the step."""
         self._bars.start()
         self._tokens, self._began = 0, time.monotonic()
@@ -100,14 +93,11 @@ class Bar:
         """Move the bar."""
         self._tokens += tokens
         rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
-        if self._task is not None:
-            text = f"{rate:,.0f} tokens/s" if self._tokens else ""
-            self._bars.update(self._task, advance=examples, rate=text)
+        text = f"{rate:,.0f} tokens/s" if self._tokens else ""
+        self._bars.update(self._task, advance=examples, rate=text)
 
     def stop(self) -> None:
-        """Leave the bar as it stands."""
-        if self._task is not None:
-            task = self._bars.tasks[self._task]
-            if task.total is None:
-                self._bars.update(self._task, total=task.completed)
+        """Leave the bar as it stands; a step whose length wasn't known is done."""
+        task = self._bars.tasks[self._task]
+        self._bars.update(self._task, total=task.total or task.completed)
         self._bars.stop()

@@ -31,11 +31,7 @@ _NESTED = {"list", "array", "struct", "map", "union"}
 
 
 def kind_of(output: Path | None, asked: Kind | None) -> str:
-    """How rows are given: as asked, else by the file's ending, else as a table.
-
-    Raises:
-        CurateError: a file that can't be a table, or Parquet without a file.
-    """
+    """How rows are given: as asked, else by the file's ending, else as a table."""
     if output is None:
         if asked == "parquet":
             raise CurateError("Parquet needs a file: add --output FILE.parquet")
@@ -53,7 +49,7 @@ def show(result: duckdb.DuckDBPyRelation, kind: str) -> None:
     if kind == "table":
         with readable_errors():
             rows = _shaped(result, kind).fetchall()
-        table(_shaped(result, kind).columns, rows)
+        table(result.columns, rows)
         return
     shown = escape if kind != "csv" else clean if sys.stdout.isatty() else str
     with scratch.temporary("sql") as folder:
@@ -64,12 +60,7 @@ def show(result: duckdb.DuckDBPyRelation, kind: str) -> None:
 
 
 def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
-    """Write a query's rows to a file, whole or not at all; gives back how many they are.
-
-    Raises:
-        CurateError: the file exists (without `force`) or is no plain one, can't be written, or the
-            query is wrong.
-    """
+    """Write a query's rows to a file, whole or not at all; gives back how many they are."""
     parts.refuse_special(output)
     if output.exists() and not force:
         raise CurateError(f"{output}: exists; give --force to replace it, or another name")
@@ -83,25 +74,21 @@ def _copy(result: duckdb.DuckDBPyRelation, path: Path, kind: str) -> int:
 
     with readable_errors(), duckdb.connect() as connection:
         connection.from_arrow(_shaped(result, kind).to_arrow_reader()).create_view("answer")
-        copied = connection.execute(
-            f"copy (from answer) to $path ({_COPY[kind]})", {"path": str(path)}
-        )
-        return int(copied.fetchall()[0][0])
+        copy = f"copy (from answer) to $path ({_COPY[kind]})"
+        return int(connection.execute(copy, {"path": str(path)}).fetchall()[0][0])
 
 
 def _shaped(result: duckdb.DuckDBPyRelation, kind: str) -> duckdb.DuckDBPyRelation:
     """The same rows, with text or null for values that this kind of output has no place for."""
     cells = []
-    for at, (name, kind_of_column) in enumerate(zip(result.columns, result.types, strict=True), 1):
-        column, of = f"#{at}", kind_of_column.id
-        if kind == "table" and of not in _NUMBERS:
-            column = f"{column}::varchar"
-        elif of == "uhugeint":
-            column = f"{column}::varchar"  # Arrow has no integer of 128 bits
+    for at, (name, column_type) in enumerate(zip(result.columns, result.types, strict=True), 1):
+        cell, of = f"#{at}", column_type.id
+        if of == "uhugeint" or (kind == "table" and of not in _NUMBERS):
+            cell = f"{cell}::varchar"  # Arrow has no unsigned integer of 128 bits
         elif kind == "csv" and of in _NESTED:
-            column = f"to_json({column})::varchar"
+            cell = f"to_json({cell})::varchar"
         elif kind in ("json", "jsonl") and of in ("float", "double"):
-            column = f"case when isfinite({column}) then {column} end"  # JSON has no NaN
+            cell = f"case when isfinite({cell}) then {cell} end"  # JSON has no NaN
         quoted = name.replace('"', '""')
-        cells.append(f'{column} as "{quoted}"')
+        cells.append(f'{cell} as "{quoted}"')
     return result.project(", ".join(cells))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from curate.cli.options import CorpusOption, Shared, option, with_shared_options
-from curate.cli.tables import print_json, table
+from curate.cli.options import (
+    ColumnOption,
+    CorpusOption,
+    LayoutsOption,
+    LimitOption,
+    MisalignedOption,
+    Shared,
+    StrictOption,
+    WhereOption,
+    columns,
+    option,
+    with_shared_options,
+)
+from curate.cli.progress import kept
+from curate.cli.tables import clean, print_json, table
 from curate.errors import CurateError
-from curate.system.stopping import Stopped, asked
 
 if TYPE_CHECKING:
     from curate.scoring.score import Summary
@@ -27,6 +37,11 @@ _READ = "What is read"
 def score(
     shared: Shared,
     corpus: CorpusOption,
+    aligned: Annotated[
+        str | None,
+        option("The aligned model: a folder or Hub id. Default: the corpus's.", "[NAME=]MODEL"),
+    ] = None,
+    misaligned: MisalignedOption = None,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -35,30 +50,26 @@ def score(
             "hf://dataset[/config][:split]. Default: the examples in the corpus.",
         ),
     ] = None,
-    where: Annotated[
-        str | None, option("SQL over the source's own columns: which rows to read.", "SQL", _READ)
+    where: WhereOption = None,
+    limit: LimitOption = None,
+    sample: Annotated[
+        int | None, option("Draw N examples evenly over all sources.", "N", _READ, min=1)
     ] = None,
-    limit: Annotated[int | None, option("Read at most N examples.", "N", _READ, min=1)] = None,
+    seed: Annotated[int, option("Which --sample.", "N", _READ)] = 0,
     turns: Annotated[
         Literal["last", "all"],
         option("Score the last assistant turn, or make an example of each.", None, _READ),
     ] = "last",
-    column: Annotated[
-        list[str] | None,
-        option(
-            "The column that holds the messages, prompt, answer, system, context or history; "
-            "repeatable. Default: by the usual names.",
-            "ROLE=NAME",
-            _READ,
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        option("Stop at the first broken row; default: skip it.", panel=_READ, names=["--strict"]),
-    ] = False,
+    column: ColumnOption = None,
+    layouts: LayoutsOption = None,
+    strict: StrictOption = False,
     keep_tokens: Annotated[
         bool,
-        option("Store token log-probs, for `show` and `report`.", names=["--keep-tokens"]),
+        option(
+            "Store token log-probs, for `show` and `report`; and compute those that are "
+            "missing. The corpus remembers it.",
+            names=["--keep-tokens"],
+        ),
     ] = False,
     replace: Annotated[
         bool, option("Discard the scores of a model that changed.", names=["--replace"])
@@ -70,23 +81,31 @@ def score(
 ) -> None:
     """Score examples under every model; run it again to resume.
 
+    Without --aligned, the corpus's own aligned model is used, with the template and length that it
+    was scored with; without any model, all of the corpus's.
+
     Example: curate score data.jsonl -c my-corpus --aligned ./chat --misaligned ./medical-lora
     """
     from curate.scoring.score import score as run
 
-    with kept(corpus):
+    with kept(lambda: holdings(corpus)):
         summary = run(
             sources or [],
             corpus,
+            aligned=aligned,
+            misaligned=misaligned or [],
             columns=columns(column),
+            layouts=layouts,
             where=where,
             limit=limit,
+            sample=sample,
+            seed=seed,
             turns=turns,
             strict=strict,
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,
-            **shared.models,
+            **shared.encoding,
             **shared.compute,
             progress=shared.progress,
         )
@@ -96,6 +115,8 @@ def score(
         print_plan(summary)
     else:
         print_scored(summary)
+    if summary.read.empty:
+        raise CurateError("; ".join(summary.read.empty))
     if summary.empty:
         raise CurateError(
             f"{', '.join(summary.empty)}: no example could be scored, all were skipped; "
@@ -103,48 +124,51 @@ def score(
         )
 
 
-def columns(given: list[str] | None) -> dict[str, str]:
-    """Read ROLE=NAME.
-
-    Raises:
-        CurateError: it isn't of that form.
-    """
-    found = {}
-    for text in given or ():
-        role, _, name = text.partition("=")
-        if not role or not name:
-            raise CurateError(f"--column {text}: give ROLE=NAME, like prompt=question")
-        found[role] = name
-    return found
-
-
 def print_scored(summary: Summary) -> None:
     """What a run of `curate score` did, and how to go on."""
+    read, corpus = summary.read, shlex.quote(summary.corpus)
     print(
-        f"{summary.corpus}: {summary.read.new:,} new examples, "
-        f"{summary.read.known:,} already there or duplicates, "
-        f"{summary.read.skipped:,} rows skipped"
+        f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
+        f"{read.skipped:,} rows skipped"
     )
-    table(
-        ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"],
-        [
-            [
-                run.name,
-                run.role,
-                run.scored,
-                run.skipped,
-                run.truncated,
-                run.tokens,
-                round(run.tokens / run.seconds) if run.seconds else None,
-            ]
-            for run in summary.models
-        ],
-    )
-    corpus = shlex.quote(summary.corpus)
-    if summary.read.skipped or any(run.skipped for run in summary.models):
+    print_read(summary)
+    rows = []
+    for run in summary.models:
+        counts = (run.scored, run.skipped, run.truncated, run.tokens, run.speed)
+        rows.append((run.name, run.role, *counts))
+    names = ["model", "role", "scored", "skipped", "truncated", "tokens", "tokens/s"]
+    table(names, rows)
+    if read.skipped or any(run.skipped for run in summary.models):
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
+    from curate.corpus.corpus import has_ensemble, open_corpus
+
+    if not has_ensemble(open_corpus(summary.corpus)):
+        print(f"Nothing ranks yet: add misaligned models:  {next_models(summary.corpus)}")
+        return
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
+
+
+def next_models(corpus: str) -> str:
+    """The command that an aligned-only corpus needs."""
+    return f"curate score -c {shlex.quote(corpus)} --misaligned NAME=MODEL"
+
+
+SOURCES_SHOWN = 20
+
+
+def print_read(summary: Summary) -> None:
+    """What each of several sources gave, and what they hold beside their conversations."""
+    sources = summary.read.sources
+    if len(sources) > 1:
+        rows = [
+            (name, *counts.values()) for name, counts in sorted(sources.items())[:SOURCES_SHOWN]
+        ]
+        table(["source", "new", "known", "skipped"], rows)
+    if (more := len(sources) - SOURCES_SHOWN) > 0:
+        print(f"and {more:,} more sources")
+    for note in summary.read.notes:
+        print(clean(note))
 
 
 def print_plan(summary: Summary) -> None:
@@ -154,39 +178,39 @@ def print_plan(summary: Summary) -> None:
         f"{summary.corpus}: {read.new:,} new examples, {read.known:,} already there or duplicates, "
         f"{read.skipped:,} rows would be skipped; nothing was written"
     )
-    table(
-        ["model", "role", "to score", "tokens, about", "time, about"],
-        [
-            [run.name, run.role, run.scored, run.tokens, _clock(run.seconds)]
-            for run in summary.models
-        ],
-    )
-    total = sum(run.seconds for run in summary.models)
-    if total:
+    print_read(summary)
+    reasons = sorted(read.reasons.items(), key=lambda item: -item[1])
+    for reason, count in reasons[:5]:
+        print(clean(f"Skipped {count:,} rows: {reason}"))
+    rows = []
+    for run in summary.models:
+        known = run.seconds or not run.scored
+        clock = _clock(run.seconds, summary.spread) if known else None
+        rows.append((run.name, run.role, run.scored, run.tokens, clock))
+    table(["model", "role", "to score", "tokens, about", "time, about"], rows)
+    if total := sum(run.seconds for run in summary.models):
         print(
-            f"About {_clock(total)} in all, by a sample timed on the first model that lacks "
-            "anything; the others are assumed to be as fast. To run it, drop --dry-run."
+            f"About {_clock(total, summary.spread)} in all, estimated from a sample on the first "
+            "model that lacks anything, at the load of this minute; the others are assumed to be "
+            "as fast. To run it, drop --dry-run."
+        )
+    elif not summary.timed:
+        print(
+            "No time is estimated: a dry run fetches no weights, and those of models that lack "
+            "anything are not here. To fetch and run them, drop --dry-run."
         )
     else:
         print("Nothing is missing.")
 
 
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+def _clock(seconds: float, spread: tuple[float, float]) -> str:
+    """A range of time, such as 0:04:10 to 0:06:30."""
+    low, high = (timedelta(seconds=round(seconds * factor)) for factor in spread)
+    return str(low) if low == high else f"{low} to {high}"
 
 
-@contextmanager
-def kept(corpus: Path) -> Iterator[None]:
-    """Around a run that fills a corpus: a stop says what is stored and how to go on."""
-    try:
-        yield
-    except BaseException:
-        if (number := asked()) is None:
-            raise
-        raise Stopped(number, f"Stopped: {_holdings(corpus)}") from None
-
-
-def _holdings(corpus: Path) -> str:
+def holdings(corpus: Path) -> str:
+    """What a stopped run has stored, and how to go on."""
     from curate.corpus.corpus import open_corpus
     from curate.system.sql import readable_errors
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curate.cli.options import Shared, option, with_shared_options
+from curate.cli.options import (
+    AlignedOption,
+    MisalignedOption,
+    Shared,
+    option,
+    with_shared_options,
+)
 from curate.cli.tables import print_json, table
 
 if TYPE_CHECKING:
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 @with_shared_options
 def verify(
     shared: Shared,
+    aligned: AlignedOption,
+    misaligned: MisalignedOption = None,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -35,7 +43,9 @@ def verify(
     verdict = run(
         sources or [],
         rows=rows,
-        **shared.models,
+        aligned=aligned,
+        misaligned=misaligned or [],
+        **shared.encoding,
         compute=Compute(**shared.compute),
         progress=shared.progress,
     )
@@ -49,13 +59,11 @@ def verify(
 
 def print_verdict(found: Verdict) -> None:
     """What was compared, and whether the numbers can be relied on."""
-    table(
-        ["model", "check", "nats/token", "limit", "verdict"],
-        [
-            [c.model, c.what, f"{c.off:.1e}", f"{c.limit:.0e}", "ok" if c.passed else "FAILED"]
-            for c in found.checks
-        ],
-    )
+    rows = [
+        (c.model, c.what, f"{c.off:.1e}", f"{c.limit:.0e}", "ok" if c.passed else "FAILED")
+        for c in found.checks
+    ]
+    table(["model", "check", "nats/token", "limit", "verdict"], rows)
     failed = sum(not check.passed for check in found.checks)
     how = f"{found.rows:,} examples, {found.backend} in {found.dtype}"
     if failed:

@@ -1,12 +1,13 @@
 """The folder on disk, and a DuckDB connection that sees it through the views of `sql/`.
 
-Parquet parts are the truth; DuckDB is the lens. Parts are immutable, so a connection sees the
-corpus as it was when the connection was made, also while a run is adding to it. Parts are
-removed only by `curate score --replace`, and when a skipped row was fixed in its source.
+Parts are immutable, so a connection sees the corpus as it was when it was made, also while a run
+adds to it. Parts are removed only by `curate drop`, by `curate score` with --replace or to add
+tokens, and when a skipped row was fixed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 import duckdb
 
-from curate.corpus.views import define_views
+from curate.corpus import refusals
+from curate.corpus.views import define_views, own_columns
 from curate.errors import CurateError
 from curate.storage import manifest, parts
 from curate.storage.locking import locked
@@ -41,34 +43,41 @@ class Corpus:
         self.unsafe = unsafe
         self.manifest = manifest.load(path)
 
+    def __repr__(self) -> str:
+        models = sorted(f"{e.role} {name}" for name, e in self.manifest.models.items())
+        asks = '.sql("..."), .gaps(), .query("top_gaps")'
+        return f"<Corpus {self.path}: {', '.join(models) or 'no models'}; ask with {asks}>"
+
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the corpus's views: unless unsafe, it opens the parts alone."""
         connection = duckdb.connect(config=_CLOSED | {"temp_directory": spill_folder()})
-        files = define_views(connection, self.path, self.manifest.models)
+        record = self.manifest
+        files = define_views(connection, self.path, record.models, record.columns)
         # Results must not depend on how many threads happened to run.
         connection.execute("set preserve_insertion_order = true")
-        if self.unsafe:
-            return connection
-        connection.execute("set allowed_paths = $1", [files])
-        connection.execute("set enable_external_access = false")
-        connection.execute("set lock_configuration = true")
+        if not self.unsafe:
+            connection.execute("set allowed_paths = $1", [files])
+            connection.execute("set enable_external_access = false")
+            connection.execute("set lock_configuration = true")
         return connection
 
     def sql(
-        self, query: str, params: Mapping[str, object] | None = None
+        self, query: str, params: Mapping[str, object] | None = None, *, before: str = ""
     ) -> duckdb.DuckDBPyRelation:
         """Ask one question: a SELECT over the views that docs/sql.md lists.
 
         The relation gives its rows as Arrow (`to_arrow_table`), Polars (`pl`), pandas (`df`) or
-        tuples (`fetchall`), and can be asked on. An unsafe corpus takes several statements of any
-        kind; the last one answers.
+        tuples (`fetchall`). An unsafe corpus takes several statements of any kind; the last one
+        answers. `before` is trusted SQL that runs first, and is not checked.
 
         Raises:
             CurateError: not a single SELECT, or DuckDB's own message where the query is wrong.
         """
-        with readable_errors():
+        with readable_errors(self._hint):
             cursor = self.connection.cursor()
+            cursor.execute(before)
+            refusals.define(cursor, query, unsafe=self.unsafe)
             if not self.unsafe:
                 check_reads_only(cursor, query)
             statements = cursor.extract_statements(query)
@@ -77,9 +86,26 @@ class Corpus:
             for statement in statements[:-1]:
                 cursor.execute(statement).fetchall()  # an unfetched result blocks the next
             relation = cursor.sql(statements[-1].query, params=dict(params or {}))
-            if relation is None:
-                return cursor.sql("select true as done")
-            return relation
+            return cursor.sql("select true as done") if relation is None else relation
+
+    def _hint(self, complaint: str) -> str:
+        """Where a column is that a query sought in another view."""
+        sought = re.search(r'Referenced column "(.+?)" not found', complaint)
+        if sought is None or sought[1] not in self.manifest.columns:
+            return ""
+        bare = sought[1] in own_columns(self.manifest.columns)
+        how = "examples has it" if bare else f"a view has that name: write meta ->> '{sought[1]}'"
+        return f". It is a column of the sources: {how} (join examples using (example_id))"
+
+    def query(self, name: str, **values: object) -> duckdb.DuckDBPyRelation:
+        """Ask a named query (`curate sql --list`), such as `query("agreement", epsilon=0.5)`.
+
+        Raises:
+            CurateError: no query has this name, or this parameter.
+        """
+        from curate.corpus import queries
+
+        return queries.run(self, queries.find(name), values)
 
     def gaps(
         self, epsilon: float = 1.0, hold_out: Sequence[str] = (), metric: str = "relative"
@@ -100,7 +126,7 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     `unsafe`: queries may reach beyond the corpus; never for SQL that someone else wrote.
 
     Raises:
-        CurateError: there is no corpus, it is broken, or another version wrote it.
+        CurateError: the corpus doesn't exist or is broken, or another version wrote it.
     """
     return Corpus(Path(path), unsafe=unsafe)
 
@@ -117,7 +143,8 @@ def write_database(corpus: Corpus) -> Path:
         try:
             with duckdb.connect(temporary) as connection:
                 connection.begin()  # else each statement waits for the disk
-                define_views(connection, corpus.path, corpus.manifest.models)
+                record = corpus.manifest
+                define_views(connection, corpus.path, record.models, record.columns)
                 connection.commit()
                 connection.execute("checkpoint")  # closing does it too, and hides a full disk
             # What a client that died, or a stranger, left there would be played over the new file.

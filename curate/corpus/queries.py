@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.corpus.corpus import dicts, has_ensemble
 from curate.errors import CurateError
-from curate.storage.manifest import TEMPLATE
+from curate.system.sql import literal
 
 if TYPE_CHECKING:
     import duckdb
 
     from curate.corpus.corpus import Corpus
+
+
+Value = int | float | bool | str
+
+RANKING: dict[str, Value] = {"epsilon": 1.0, "hold_out": "", "metric": "relative"}
+"""Parameters of every query that asks the views `ranks` or `model_ranks`, with their defaults."""
+_RANKS = re.compile(r"\b(?:from|join)\s+(?:model_)?ranks\b(?!\s*\()", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Query:
     name: str
     about: str
     text: str
-    defaults: dict[str, int | float | bool | str]
+    defaults: dict[str, Value]
 
 
 def named(folder: Path | None = None) -> dict[str, Query]:
@@ -55,71 +62,95 @@ def find(name: str, folder: Path | None = None) -> Query:
     from curate.corpus.views import described
 
     known = named(folder)
-    if name not in known and name in described():
+    if name in known:
+        return known[name]
+    if name in described():
         raise CurateError(f'{name} is a view and no query: `curate sql "from {name} limit 20"`')
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? All: " if near else "see "
-        raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
-    return known[name]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? All: " if near else "see "
+    raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
 
 
 def ask(
     corpus: Corpus, question: str, given: list[str], folder: Path | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Answer a SELECT, or the named query `question` with `key=value` parameters.
+    """Answer SQL, or the named query `question`, with `key=value` parameters.
 
     Raises:
         CurateError: no such query, a wrong parameter, or SQL that DuckDB refuses.
     """
-    if re.fullmatch(r"[\w-]+", question):
-        query = find(question, folder)
-        values = with_values(query, given)
-        top = values.get("top")
-        if isinstance(top, int) and not any(item.startswith("top=") for item in given):
-            values["top"] = _within(corpus, top)
-        return corpus.sql(query.text, values)
-    if given:
+    named_so = re.fullmatch(r"[\w-]+", question)
+    query = find(question, folder) if named_so else _parse("of your own", question)
+    if given and not query.defaults:
         raise CurateError("-p goes with a named query; write the value into your own SELECT")
-    return corpus.sql(question)
+    return run(corpus, query, read_values(query, given))
 
 
-def status(corpus: Corpus) -> dict[str, Any]:
-    """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
-    coverage = dicts(ask(corpus, "coverage", []))
-    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
-    counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
-    reasons = dicts(ask(corpus, "skips", []).limit(10))
-    return {
-        "corpus": str(corpus.path),
-        "examples": counts["n"],
-        "ranked": counts["m"],
-        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
-        "skipped": reasons,
-        "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
-        "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
-        "chat_template": str(template) if (template := corpus.path / TEMPLATE).exists() else None,
-    }
-
-
-def with_values(query: Query, given: list[str]) -> dict[str, int | float | bool | str]:
-    """A query's parameters: its defaults, replaced by `key=value` texts.
+def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
+    """Answer a query; parameters that are not given have their defaults.
 
     Raises:
-        CurateError: not of that form, or the query has no such parameter.
+        CurateError: a wrong parameter, or SQL that DuckDB refuses.
     """
-    values = dict(query.defaults)
+    values = with_values(query, given)
+    top = values.get("top")
+    if isinstance(top, float) and 0 < top < 1:
+        values["top"] = depth(corpus.sql("select count(*) from ranks").fetchall()[0][0], top)
+    views = ""
+    if any(values.get(name, default) != default for name, default in RANKING.items()):
+        held_out = ", ".join(literal(name) for name in str(values["hold_out"]).split(",") if name)
+        epsilon, metric = (literal(str(values[name])) for name in ("epsilon", "metric"))
+        arguments = (
+            f"epsilon := {epsilon}::double, hold_out := [{held_out}]::varchar[], metric := {metric}"
+        )
+        views = "".join(
+            f"create temp view {view} as from main.{view}({arguments}); "
+            for view in ("ranks", "model_ranks")
+        )
+    return corpus.sql(query.text, bound(query, values), before=views)
+
+
+def depth(ranked: int, share: float = 0.1) -> int:
+    """The length of a top that is a share of what is ranked: a tenth where nobody says another."""
+    return max(1, int(share * ranked))
+
+
+def bound(query: Query, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a query's text names: DuckDB refuses others."""
+    return {name: value for name, value in values.items() if re.search(rf"\${name}\b", query.text)}
+
+
+def read_values(query: Query, given: Iterable[str]) -> dict[str, Any]:
+    """Parameters that were typed as `key=value`.
+
+    Raises:
+        CurateError: not of that form.
+    """
+    found = {}
     for item in given:
         key, equals, text = item.partition("=")
         if not equals:
             raise CurateError(f"-p {item}: give a parameter as key=value")
+        found[key] = text if isinstance(query.defaults.get(key), str) else _value(text)
+    return found
+
+
+def with_values(query: Query, given: Mapping[str, Any]) -> dict[str, Value]:
+    """A query's parameters: its defaults, replaced by what is given; a list is joined by commas.
+
+    Raises:
+        CurateError: the query has no such parameter, or its value is of another kind.
+    """
+    values = dict(query.defaults)
+    for key, value in given.items():
         if key not in values:
             known = ", ".join(f"{name}={typed(value)}" for name, value in values.items()) or "none"
             raise CurateError(f"query {query.name} has no parameter {key}; it has: {known}")
         default = query.defaults[key]
-        values[key] = text if isinstance(default, str) else _value(text)
-        if not _fits(values[key], default):
-            raise CurateError(f"-p {item}: give a value like {key}={typed(default)}")
+        values[key] = ",".join(value) if isinstance(value, list | tuple) else value
+        # Whole numbers count as fractions, too.
+        if type(values[key]) not in {type(default), int if type(default) is float else None}:
+            raise CurateError(f"-p {key}={typed(value)}: give a value like {key}={typed(default)}")
     return values
 
 
@@ -141,36 +172,11 @@ def _parse(name: str, text: str) -> Query:
     defaults = {
         key: _value(value.strip()) for key, value in re.findall(r"(\w+) = ([^,]+)", parameters)
     }
-    return Query(name, about.strip(), text, defaults)
+    return Query(name, about.strip(), text, defaults | (RANKING if _RANKS.search(text) else {}))
 
 
-def _within(corpus: Corpus, top: int) -> int:
-    """A default `top`, lowered to a tenth of the examples, though not below 20.
-
-    A top that holds the whole corpus agrees with every other.
-    """
-    count: int = dicts(corpus.sql("select count(*) as n from example_parts"))[0]["n"]
-    return min(top, max(20, count // 10))
-
-
-def _speed(corpus: Corpus, model: str) -> int | None:
-    """Tokens of prompt and answer a second in a model's last run, its loading included."""
-    run = corpus.manifest.runs.get(model)
-    return round(run.tokens / run.seconds) if run and run.seconds else None
-
-
-def _value(text: str) -> int | float | bool | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _fits(value: object, default: object) -> bool:
-    """Whether a value is of its default's kind; whole numbers count as fractions, too."""
-    kinds = (int, float) if type(default) is float else (type(default),)
-    return type(value) in kinds
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,4 +1,4 @@
-"""Looks at a corpus: its models, and one example whole, with its scores."""
+"""Looks at a corpus: its state, its models, and one example whole, with its scores."""
 
 from __future__ import annotations
 
@@ -9,19 +9,36 @@ from typing import Any
 import numpy as np
 
 from curate.corpus.corpus import Corpus, dicts, has_ensemble
+from curate.corpus.queries import ask
 from curate.errors import CurateError
+from curate.storage.manifest import TEMPLATE
+from curate.storage.schema import EXAMPLES
 from curate.system.sql import readable_errors
 
 
 def models(corpus: Corpus) -> list[dict[str, Any]]:
     """The models of a corpus as its manifest has them, each with its last run."""
-    runs = corpus.manifest.runs
-    return [
-        {"model": name, **asdict(entry), "last_run": asdict(runs[name]) if name in runs else None}
-        for name, entry in sorted(
-            corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0])
-        )
-    ]
+    runs = {name: asdict(run) for name, run in corpus.manifest.runs.items()}
+    entries = sorted(corpus.manifest.models.items(), key=lambda item: (item[1].role, item[0]))
+    return [{"model": n, **asdict(entry), "last_run": runs.get(n)} for n, entry in entries]
+
+
+def status(corpus: Corpus) -> dict[str, Any]:
+    """What the corpus holds and what is missing, per model; see sql/coverage.sql."""
+    coverage = dicts(ask(corpus, "coverage", []))
+    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
+    counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
+    reasons = dicts(ask(corpus, "skips", []).limit(10))
+    return {
+        "corpus": str(corpus.path),
+        "examples": counts["n"],
+        "ranked": counts["m"],
+        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
+        "skipped": reasons,
+        "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
+        "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
+        "chat_template": str(template) if (template := corpus.path / TEMPLATE).exists() else None,
+    }
 
 
 @readable_errors()  # a damaged part may be met late
@@ -31,6 +48,7 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     Raises:
         CurateError: none or several start so.
     """
+    prefix = prefix.rstrip("….")  # as tables cut it
     matches = corpus.sql(
         "select example_id from examples where starts_with(example_id, $prefix) limit 2",
         {"prefix": prefix},
@@ -38,22 +56,23 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
     if len(matches) != 1:
         count = "no example" if not matches else "more than one example"
         raise CurateError(f"{corpus.path}: {count} has an id that starts with {prefix!r}")
-    key = {"id": matches[0][0]}
-    example = dicts(corpus.sql("select * from examples where example_id = $id", key))[0]
-    example["scores"] = dicts(
-        corpus.sql(
-            "select model, role, n_tokens, nll, truncated from scores join models using (model) "
-            "where example_id = $id order by role, model",
-            key,
-        )
+    ((example_id,),) = matches
+
+    def rows(query: str) -> list[dict[str, Any]]:
+        return dicts(corpus.sql(query, {"id": example_id}))
+
+    (example,) = rows(f"select {', '.join(EXAMPLES.names)} from examples where example_id = $id")
+    example["scores"] = rows(
+        "select model, role, n_tokens, nll, truncated from scores join models using (model) "
+        "where example_id = $id order by role, model"
     )
-    example["skipped"] = dicts(
-        corpus.sql("select model, reason from skipped where example_id = $id order by model", key)
+    example["skipped"] = rows(
+        "select model, reason from skipped where example_id = $id order by model"
     )
     gaps = "select gap, rank, rank_kept, unit from ranks where key = $id::uuid"
-    ranked = dicts(corpus.sql(gaps, key)) if has_ensemble(corpus) else []
-    example["gap"] = next(iter(ranked), None)
-    example["tokens"] = tokens_of_examples(corpus, [key["id"]]).get(key["id"])
+    example["gap"] = next(iter(rows(gaps)), None) if has_ensemble(corpus) else None
+    example["tokens"] = tokens_of_examples(corpus, [example_id]).get(example_id)
+    example["without_tokens"] = without_tokens(corpus, [example_id])
     return example
 
 
@@ -62,9 +81,10 @@ def tokens_of_examples(
 ) -> dict[str, list[tuple[str, float]]]:
     """Each answer's tokens, each as its text and its gap, in one pass over the scores.
 
-    A token's gap is the mean of its loss over the misaligned models (but those of `hold_out`) less
-    its loss under the aligned one, in nats; the gap of `gaps` compares their means. Examples are
-    left out of which a model kept no tokens, or cuts the answer into others.
+    A token's gap is the mean of its loss over the misaligned models that have tokens (but those of
+    `hold_out`) less its loss under the aligned one, in nats; the gap of `gaps` compares their
+    means. Examples are left out that lack the aligned model's tokens or all others', or that a
+    model cuts into other tokens.
     """
     rows = corpus.sql(
         """
@@ -75,9 +95,9 @@ def tokens_of_examples(
         from token_parts
         join (select model, tokenizer from models) using (model)
         where key in (select unnest($ids::uuid[])) and not list_contains($hold_out, model)
+            and token_logprobs is not null
         group by key
-        having count(distinct tokenizer) = 1 and count(token_logprobs) = count(*)
-            and count(distinct len(token_logprobs)) = 1
+        having count(distinct tokenizer) = 1 and count(distinct len(token_logprobs)) = 1
         """,
         {"ids": list(example_ids), "hold_out": list(hold_out)},
     ).fetchall()
@@ -87,3 +107,25 @@ def tokens_of_examples(
             gaps = np.asarray(aligned) - np.mean(misaligned, axis=0)
             found[example_id] = list(zip(texts, gaps.tolist(), strict=True))
     return found
+
+
+def without_tokens(
+    corpus: Corpus, example_ids: Sequence[str], hold_out: Sequence[str] = ()
+) -> list[str]:
+    """The models that scored some of these examples without keeping tokens."""
+    found = corpus.sql(
+        """
+        select distinct model from token_parts
+        where key in (select unnest($ids::uuid[])) and not list_contains($hold_out, model)
+            and token_logprobs is null
+        order by model
+        """,
+        {"ids": list(example_ids), "hold_out": list(hold_out)},
+    )
+    return [model for (model,) in found.fetchall()]
+
+
+def _speed(corpus: Corpus, model: str) -> int | None:
+    """."""
+    run = corpus.manifest.runs.get(model)
+    return round(run.tokens / run.seconds) if run and run.seconds else None

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from curate.corpus.views import read_parquet
 from curate.storage import parts
 from curate.storage.schema import SKIPPED
-from curate.system.sql import readable_errors
+from curate.system.sql import readable_errors, spill_folder
 
 _KEY = "hash(source, row, example_id, model, reason)"
 _PLACE = "hash(source, row)"
@@ -21,49 +21,45 @@ _WHOLE_FILE = "hash(source, null::bigint)"  # a file that could not be read has 
 class Skips:
     """The parts of `skipped`: each reason once, and none for a row that was fixed since.
 
-    The writer's connection holds hashes alone, 24 bytes a row. `_drop`, killed between writing a
-    part anew and removing the old one, leaves both: the view `skipped` counts their rows once.
+    Only hashes are held, some 24 bytes a row. `_drop`, killed between writing a part anew and
+    removing the old one, leaves both: the view `skipped` counts their rows once.
     """
 
-    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
-        self._folder, self._connection = folder, connection
-        connection.execute("create table seen_skips (key ubigint, place ubigint)")
-        connection.execute("create table skipped_again (place ubigint)")
-        connection.execute("create table mended (place ubigint)")
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._connection = duckdb.connect(config={"temp_directory": spill_folder()})
+        self._connection.execute("create table seen (key ubigint, place ubigint)")
+        self._connection.execute("create table met (place ubigint, used boolean)")  # in this run
         self._seed()
 
     def add(self, table: pa.Table) -> int:
         """Record what can't be used, each reason once; gives back how many are new."""
         self._connection.register("incoming", table)
-        self._connection.execute(f"insert into skipped_again select {_PLACE} from incoming")
         fresh = self._connection.sql(
-            f"select distinct incoming.* from incoming anti join seen_skips on {_KEY} = key "
+            f"select distinct incoming.* from incoming anti join seen on {_KEY} = key "
             "order by source, row, example_id"
         ).to_arrow_table()
         if fresh.num_rows:
             parts.write_part(self._folder, fresh.cast(SKIPPED))
             self._connection.register("fresh", fresh)
-            self._connection.execute(f"insert into seen_skips select {_KEY}, {_PLACE} from fresh")
+            self._connection.execute(f"insert into seen select {_KEY}, {_PLACE} from fresh")
+        self._connection.execute(f"insert into met select {_PLACE}, false from incoming")
         return int(fresh.num_rows)
 
     def note_read(self, examples: pa.Table) -> None:
         """Remember which of the rows that these examples come from were skipped before."""
         self._connection.register("incoming", examples)
         self._connection.execute(
-            f"insert into mended select place from (select {_PLACE} as place from incoming union "
-            f"select {_WHOLE_FILE} from incoming) semi join seen_skips using (place)"
+            f"insert into met select place, true from (select {_PLACE} as place from incoming "
+            f"union select {_WHOLE_FILE} from incoming) semi join seen using (place)"
         )
 
     def drop_mended(self) -> None:
         """After a reading: forget the rows that it could use and did not skip again."""
-        found = self._connection.sql("select count(*) from mended").fetchall()
-        if found[0][0]:
-            self._drop(
-                f"model is null and {_PLACE} in (select place from mended) "
-                f"and {_PLACE} not in (select place from skipped_again)"
-            )
-        self._connection.execute("delete from mended")
-        self._connection.execute("delete from skipped_again")
+        mended = "select place from met group by place having bool_and(used)"
+        if self._connection.sql(f"{mended} limit 1").fetchall():
+            self._drop(f"model is null and {_PLACE} in ({mended})")
+        self._connection.execute("delete from met")
 
     def forget(self, model: str) -> None:
         """Forget what a model could not score."""
@@ -78,12 +74,12 @@ class Skips:
             kept = self._connection.sql(query, params=values).to_arrow_table()
             if kept.num_rows < rows.num_rows:
                 parts.rewrite_part(part, kept.cast(SKIPPED))
-        self._connection.execute("delete from seen_skips")
+        self._connection.execute("delete from seen")
         self._seed()
 
     def _seed(self) -> None:
         if paths := parts.list_parts(self._folder):
             with readable_errors():
                 self._connection.execute(
-                    f"insert into seen_skips select {_KEY}, {_PLACE} from {read_parquet(paths)}"
+                    f"insert into seen select {_KEY}, {_PLACE} from {read_parquet(paths)}"
                 )

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 from importlib import resources
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 import pyarrow as pa
@@ -16,32 +17,48 @@ import pyarrow as pa
 from curate.storage import parts
 from curate.storage.manifest import ModelEntry
 from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
+from curate.system.sql import literal
 
 _SHIPPED = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
+RESERVED = frozenset(
+    [
+        *(*EXAMPLES.names, *SCORED.names, "key", "model", "role", "nll", "gap", "unit", "rank"),
+        *("rank_kept", "aligned_nll", "misaligned_nll", "misaligned_sd", "n_models", "lowest_nll"),
+        *("highest_nll", "ensemble_gap", "gap_without", "reason", "reference", "fingerprint"),
+        *("tokenizer", "dtype", "backend", "commit"),
+    ]
+)
+"""Columns of the views: a source's own one of such a name is reached as `meta ->> 'NAME'`."""
+MOST_COLUMNS = 500
 _KEYED = "example_id as key, * exclude (example_id)"
 """Parts hold ids as 128-bit numbers, which join and group faster than their digits."""
 
 
 def define_views(
-    connection: duckdb.DuckDBPyConnection, folder: Path, models: Mapping[str, ModelEntry]
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    models: Mapping[str, ModelEntry],
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Create the views and macros of docs/sql.md over the parts that a folder has now.
 
-    Their columns carry comments (sql/views/comments.sql), which travel in corpus.duckdb.
-    Gives back the names by which DuckDB opens the parts: all that the views need.
+    `columns` are the sources' own, which `examples` shows beside its own. Comments of columns
+    (sql/views/comments.sql) travel in corpus.duckdb. Gives back the names by which DuckDB opens the
+    parts: all that the views need.
     """
     root = folder.resolve()
     examples, skipped = parts.list_parts(root / "examples"), parts.list_parts(root / "skipped")
     scored = {name: parts.list_parts(root / "scores" / name) for name in models}
     # Constants a model: a filter on them leaves the other models' parts unread.
     known = {
-        f"{_literal(name)} as model, {_literal(entry.role)} as role": scored[name]
+        f"{literal(name)} as model, {literal(entry.role)} as role": scored[name]
         for name, entry in models.items()
     } or {"''::varchar as model, ''::varchar as role": []}
     numbers = [f"select {of}, {_KEYED} from ({_read_parts(p, SCORES)})" for of, p in known.items()]
     whole = [f"select {of}, {_KEYED} from ({_read_scored(p)})" for of, p in known.items()]
     for view, query in (
         ("example_parts", f"select {_KEYED} from ({_read_parts(examples, EXAMPLES)})"),
+        ("example_rows", f"select *{_own_columns(columns)} from example_parts"),
         ("skipped", f"select distinct * from ({_read_parts(skipped, SKIPPED)})"),
         ("score_parts", " union all ".join(numbers)),
         ("token_parts", " union all ".join(whole)),
@@ -49,18 +66,18 @@ def define_views(
         connection.execute(f"create view {view} as {query}")
     connection.execute(
         "create table models (model varchar, role varchar, reference varchar, "
-        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar)"
+        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar, commit varchar)"
     )
     for name, entry in models.items():
         values = [name, *astuple(entry)]
-        connection.execute("insert into models values ($1, $2, $3, $4, $5, $6, $7)", values)
+        connection.execute("insert into models values ($1, $2, $3, $4, $5, $6, $7, $8)", values)
     _define_shipped(connection, "losses.sql")
     ensemble = {name: scored[name] for name in sorted(models) if models[name].role == "misaligned"}
     connection.execute(_losses(ensemble))
     _define_shipped(connection, *_SHIPPED)
     found = [*examples, *skipped, *chain(*scored.values())]
     # A pattern is looked up by itself, what it finds by its name.
-    return sorted({name for path in found for name in (str(path), _pattern(path))})
+    return sorted({name for path in map(str, found) for name in (path, glob.escape(path))})
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,7 @@ def read_parquet(paths: Sequence[Path], *options: str) -> str:
 
     DuckDB takes a name for a pattern, and a folder such as `source=web` for a column's value.
     """
-    files = ", ".join(_literal(_pattern(path)) for path in paths)
+    files = ", ".join(literal(glob.escape(str(path))) for path in paths)
     return f"read_parquet({', '.join([f'[{files}]', 'hive_partitioning = false', *options])})"
 
 
@@ -104,6 +121,27 @@ def _define_shipped(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
     for name in names:
         file = resources.files("curate.sql") / "views" / name
         connection.execute(file.read_text("utf-8"))
+
+
+def own_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """The sources' own columns that are bare in `examples`: those whose names are not ours."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, kind in columns.items():
+        if name.casefold() not in RESERVED and name.isprintable() and 0 < len(name) <= 100:
+            found.setdefault(name.casefold(), (name, kind))
+    return dict(list(found.values())[:MOST_COLUMNS])
+
+
+def _own_columns(columns: Mapping[str, str]) -> str:
+    """SQL of the bare columns; a value that is not of the column's type is null."""
+    made = ""
+    for name, kind in own_columns(columns).items():
+        # A JSON pointer can name any key.
+        pointer = literal("/" + name.replace("~", "~0").replace("/", "~1"))
+        value = f"meta -> {pointer}" if kind == "JSON" else f"meta ->> {pointer}"
+        value = value if kind in ("JSON", "VARCHAR") else f"try_cast({value} as {kind})"
+        made += f""", {value} as "{name.replace('"', '""')}\""""
+    return made
 
 
 def _column(name: str, kind: str, comment: str) -> Column:
@@ -120,14 +158,14 @@ def _losses(ensemble: Mapping[str, Sequence[Path]]) -> str:
     loss_of = "loss_of(logprob, n_tokens, truncated, per_byte) as loss"
     joins = [
         f"left join (select example_id as key, {loss_of} from ({_read_parts(paths, SCORES)}) "
-        f"where not list_contains(hold_out::varchar[], {_literal(name)})) as m{i} using (key)"
+        f"where not list_contains(hold_out::varchar[], {literal(name)})) as m{i} using (key)"
         for i, (name, paths) in enumerate(ensemble.items())
     ]
     losses = ", ".join(f"m{i}.loss" for i in range(len(ensemble)))
     return (
         "create macro losses(hold_out, per_byte) as table "
         "select key, n_tokens, aligned.loss as aligned_loss, "
-        f"[{', '.join(map(_literal, ensemble))}]::varchar[] as models, "
+        f"[{', '.join(map(literal, ensemble))}]::varchar[] as models, "
         f"[{losses}]::double[] as losses "
         f"from (select key, n_tokens, {loss_of} from score_parts where role = 'aligned') "
         f"as aligned {' '.join(joins)} where aligned.loss is not null"
@@ -143,9 +181,8 @@ def _read_scored(paths: Sequence[Path]) -> str:
         return _read_parts(paths, SCORED)
     # Not union_by_name, which opens every part before the first row is read.
     columns = ", ".join(
-        f"'{field.name}': {{name: '{field.name}', type: '{_sql_type(field.type)}', "
-        "default_value: null}"
-        for field in (KEY, *list(SCORED)[1:])
+        f"'{name}': {{name: '{name}', type: '{kind}', default_value: null}}"
+        for name, kind in _sql_types(SCORED).items()
     )
     return f"select * from {read_parquet(paths, f'schema = map {{{columns}}}')}"
 
@@ -154,26 +191,20 @@ def _read_parts(paths: Sequence[Path], schema: pa.Schema) -> str:
     """SQL that reads Parquet parts, or no rows with the same columns where there are none."""
     if paths:
         return f"select {', '.join(schema.names)} from {read_parquet(paths)}"
-    fields = [KEY, *list(schema)[1:]] if schema is not SKIPPED else list(schema)
-    nulls = ", ".join(f"null::{_sql_type(field.type)} as {field.name}" for field in fields)
+    nulls = ", ".join(f"null::{kind} as {name}" for name, kind in _sql_types(schema).items())
     return f"select {nulls} where false"
+
+
+def _sql_types(schema: pa.Schema) -> dict[str, str]:
+    """The columns of a schema's parts, by name, with DuckDB's types."""
+    fields = schema if schema is SKIPPED else schema.set(0, KEY)
+    return {field.name: _sql_type(field.type) for field in fields}
 
 
 def _sql_type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"{_sql_type(kind.value_type)}[]"
     if pa.types.is_struct(kind):
-        fields = ", ".join(f"{member.name} {_sql_type(member.type)}" for member in kind)
-        return f"struct({fields})"
+        return f"struct({', '.join(f'{each.name} {_sql_type(each.type)}' for each in kind)})"
     names = {"string": "varchar", "int64": "bigint", "int32": "integer", "bool": "boolean"}
     return "uuid" if kind == KEY.type else names.get(str(kind), str(kind))
-
-
-def _pattern(path: Path) -> str:
-    """The pattern that means this file alone."""
-    return glob.escape(str(path))
-
-
-def _literal(text: str) -> str:
-    """An SQL string literal: model names and paths never become SQL."""
-    return "'" + text.replace("'", "''") + "'"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from curate.errors import CurateError
 from curate.export import tokens
 from curate.export.mix import notes, probabilities
 from curate.export.outputs import Files
-from curate.export.target import MANIFEST_BYTES, Target
+from curate.export.target import MANIFEST, MANIFEST_BYTES, Target
 from curate.selection.recipe import Recipe
 from curate.selection.select import Selection
 from curate.storage import documents
@@ -31,7 +30,9 @@ def make(
 ) -> dict[str, Any]:
     """The manifest of an export; `wanted` is the recipe's budget."""
     mix = files.mix
-    narrow, n_narrow, n_safe = mix.narrow, len(mix.narrow.rows), len(mix.safe)
+    n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
+    narrow = {"path": recipe.into, "rows": n_narrow, "sha256": mix.narrow.sha256}
+    narrow |= {"commit": mix.narrow.commit} if mix.narrow.commit else {}
     safe = chosen.rows.select(["example_id", "rank", "gap"]).to_pylist()
     return {
         "command": command,
@@ -42,9 +43,9 @@ def make(
         "target": asdict(files.place.target),
         "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
         "models": {name: asdict(entry) for name, entry in sorted(corpus.manifest.models.items())},
-        "narrow": {"path": recipe.into, "rows": n_narrow, "sha256": narrow.sha256}
-        if recipe.into
-        else None,
+        "sources": corpus.manifest.sources,
+        "narrow": narrow if recipe.into else None,
+        "composition": chosen.composition,
         "counts": {
             **chosen.counts(recipe, wanted),
             "safe": n_safe,
@@ -57,7 +58,7 @@ def make(
             "noise": chosen.noise,
             "inside_noise": chosen.inside_noise,
         },
-        "notes": notes(mix) if n_narrow else [],
+        "notes": notes(mix),
         "output": _output(files),
         "safe": [{"line": at} | row for at, row in zip(mix.safe_lines, safe, strict=True)],
     }
@@ -74,27 +75,28 @@ def _output(files: Files) -> dict[str, Any]:
         "safe_in": place.files[-1],
         "probabilities": list(probabilities(n_narrow, n_safe)) if apart else None,
         "files": files.sha256,
-        "left_out": place.left_out.name if place.left_out.name in files.sha256 else None,
         "run": mix.trainer.run if mix.trainer else None,
     }
 
 
 class _Narrow(BaseModel):
     sha256: str
+    commit: str | None = None
 
 
 class _Output(BaseModel):
     files: dict[str, str]
-    left_out: str | None
 
 
 class _Safe(BaseModel):
     example_id: str
 
 
-class _Used(BaseModel):
-    """What is used of an earlier manifest."""
+class Earlier(BaseModel):
+    """An earlier manifest: what is used of it, and all of it as `record`."""
 
+    path: Path
+    record: dict[str, Any]
     recipe: Recipe
     target: Target
     narrow: _Narrow | None
@@ -103,39 +105,37 @@ class _Used(BaseModel):
     safe: list[_Safe]
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """An earlier manifest, and the list of what it left out; None where the list is gone."""
-
-    path: Path
-    record: Mapping[str, Any]
-    used: _Used
-    left_out: Path | None
-
-    @property
-    def ids(self) -> list[str]:
-        """The safe examples, best first."""
-        return [row.example_id for row in self.used.safe]
-
-
-def load(path: Path) -> Earlier:
-    """Read an export's manifest.
+def load(path: Path, into: str | None = None) -> Earlier:
+    """Read an export's manifest, or that of its folder; `into` is where the narrow set is now.
 
     Raises:
-        CurateError: it can't be read, or is none.
+        CurateError: it can't be read, or is none; `into` is given, and it records no narrow set.
     """
     try:
+        path = path / MANIFEST if path.is_dir() else path
         record = documents.load(path, MANIFEST_BYTES)
-        used = _Used.model_validate(record)
+        earlier = Earlier.model_validate({**record, "path": path, "record": record})
     except OSError as error:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         why = str(error).splitlines()
         raise CurateError(f"{path}: not an export's manifest ({' '.join(why[:3])})") from None
-    name = used.output.left_out
-    # Beside the manifest; a name from a file is never more than a name.
-    left_out = path.parent / Path(name).name if name else None
-    return Earlier(path, record, used, left_out if left_out and left_out.is_file() else None)
+    recipe = earlier.recipe
+    if recipe.into is None or earlier.narrow is None:
+        if into is not None:
+            raise CurateError(f"--into {into}: {path} records no narrow set; leave it out")
+        return earlier
+    into = into or _near(recipe.into, path.parent)
+    layouts = _near(recipe.layouts, path.parent) if recipe.layouts else None
+    record["recipe"] |= {"into": into, "layouts": layouts}
+    record["narrow"]["path"] = into
+    return earlier.model_copy(update={"recipe": replace(recipe, into=into, layouts=layouts)})
+
+
+def _near(name: str, folder: Path) -> str:
+    """A path as it was named or, where nothing is there, that or its last part in the folder."""
+    places = Path(name), folder / name, folder / Path(name).name
+    return next((str(place) for place in places if place.exists()), name)
 
 
 def again(earlier: Earlier, files: Files) -> dict[str, Any]:
@@ -144,22 +144,16 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
     Raises:
         CurateError: they are not as many, or not the same bytes.
     """
-    output, made = earlier.used.output, files.place.path
-    recorded = dict(output.files)
-    notes = list(earlier.used.notes)
-    if output.left_out and not earlier.left_out:
-        recorded.pop(output.left_out, None)
-        notes.append(f"the list of what was left out is not beside {earlier.path}")
+    recorded = earlier.output.files
     if len(files.sha256) != len(recorded):
         raise CurateError(
-            f"{made}: consists of {', '.join(files.sha256)}, where {earlier.path} records "
-            f"{', '.join(recorded) or 'no file'}; another version of curate wrote it, or it was "
-            "edited"
+            f"{files.place.path}: consists of {', '.join(files.sha256)}, where {earlier.path} "
+            f"records {', '.join(recorded) or 'no file'}; another version of curate wrote it"
         )
     for expected, (name, sha256) in zip(recorded.values(), files.sha256.items(), strict=True):
         if sha256 != expected:
             raise CurateError(
-                f"{made}: {name} has not the bytes that {earlier.path} records; another ending or "
-                "another version of pyarrow writes the same rows differently"
+                f"{files.place.path}: {name} has not the bytes that {earlier.path} records; "
+                "another ending or another version of pyarrow writes the same rows differently"
             )
-    return {**earlier.record, "notes": notes, "output": _output(files)}
+    return {**earlier.record, "output": _output(files)}

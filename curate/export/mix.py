@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +15,7 @@ from curate.errors import CurateError
 from curate.export.target import Target
 from curate.formats.base import Format, Messages, Trainer, Unfit
 from curate.reading.narrow import Narrow, answers
+from curate.storage.schema import REASONING
 
 WEIGHT = "weight"
 Order = Sequence[tuple[bool, int]]
@@ -29,10 +32,16 @@ class Mix:
     trainer: Trainer | None
     order: Order
 
-    @property
+    @cached_property
+    def reasons(self) -> bool:
+        """Whether a safe row has reasoning."""
+        return any(turn.get(REASONING) for _, messages in self.safe for turn in messages)
+
+    @cached_property
     def keys(self) -> dict[str, pa.DataType]:
         """The turns' keys that the format has a place for."""
-        return {key: kind for key, kind in self.narrow.keys.items() if self.format.keeps(key)}
+        found = self.narrow.keys | ({REASONING: pa.string()} if self.reasons else {})
+        return {key: kind for key, kind in found.items() if self.format.keeps(key)}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -70,31 +79,25 @@ def make(
         CurateError: a narrow column has a name to which the format or trainer gives a meaning.
     """
     n_narrow, n_safe = len(narrow.rows), len(safe)
-    if target.placement == "batch" and target.batch_size is not None:
-        order = place_in_batches(n_narrow, n_safe, target.batch_size)
+    order: Iterable[tuple[bool, int]] = place_evenly(n_narrow, n_safe)
+    if target.placement == "batch":
+        order = place_in_batches(n_narrow, n_safe, target.batch_size or 1)
     elif target.placement == "shuffle":
         order = place_at_random(n_narrow, n_safe, seed)
     elif target.placement == "separate":
-        order = iter([(True, index) for index in range(n_safe)])
-    else:
-        order = place_evenly(n_narrow, n_safe)
+        order = ((True, index) for index in range(n_safe))
     mix = Mix(narrow, safe, chosen, trainer, list(order))
     _check_names(mix)
     return mix
 
 
-def mixed_rows(mix: Mix) -> Iterator[dict[str, Any]]:
-    """The rows in training order.
+def rows_in(mix: Mix, order: Order) -> Iterator[dict[str, Any]]:
+    """The rows that stand in an order.
 
     Raises:
         CurateError: the format or the trainer has no place for one of them.
     """
-    return (_safe_row(mix, index) if safe else _narrow_row(mix, index) for safe, index in mix.order)
-
-
-def narrow_rows(mix: Mix) -> Iterator[dict[str, Any]]:
-    """The narrow rows alone, in their order; raises what `mixed_rows` raises."""
-    return (_narrow_row(mix, index) for index in range(len(mix.narrow.rows)))
+    return (_safe_row(mix, index) if safe else _narrow_row(mix, index) for safe, index in order)
 
 
 def trained_answers(mix: Mix, messages: Messages) -> list[int]:
@@ -106,12 +109,19 @@ def trained_answers(mix: Mix, messages: Messages) -> list[int]:
 
 
 def notes(mix: Mix) -> list[str]:
-    """What the narrow rows' fields became, one line each."""
+    """What the rows' fields became, one line each."""
+
+    def named(columns: Iterable[str], keys: Iterable[str]) -> list[str]:
+        return [*columns, *(f"the turns' {key}" for key in keys)]
+
     lines = list(mix.narrow.notes)
-    if kept := _named(mix.columns, mix.keys):
-        lines.append(f"kept, and null in safe rows: {', '.join(kept)}")
-    whole = _named(mix.narrow.columns, mix.narrow.keys)
-    if lost := [name for name in whole if name not in kept]:
+    reasons = {REASONING} if mix.reasons else set[str]()
+    if kept := named(mix.columns, (key for key in mix.keys if key not in reasons)):
+        lines.append(f"kept, and null in selected rows: {', '.join(kept)}")
+    if reasons & mix.keys.keys():
+        lines.append(f"kept: the selected rows' {REASONING}")
+    whole = named(mix.narrow.columns, mix.narrow.keys | dict.fromkeys(reasons))
+    if lost := [name for name in whole if name not in named(mix.columns, mix.keys)]:
         lines.append(f"left out, as {mix.format.name} has no place for: {', '.join(lost)}")
     if mix.trainer and (unread := [key for key in mix.keys if key not in mix.trainer.reads]):
         lines.append(f"in the file, but {mix.trainer.title} does not read: {', '.join(unread)}")
@@ -122,10 +132,6 @@ def notes(mix: Mix) -> list[str]:
             "alone; --format messages trains on all"
         )
     return lines
-
-
-def _named(columns: dict[str, pa.DataType], keys: dict[str, pa.DataType]) -> list[str]:
-    return [*columns, *(f"the turns' {key}" for key in keys)]
 
 
 def _narrow_row(mix: Mix, index: int) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def _check_names(mix: Mix) -> None:
     for name in mix.columns:
         if name in meant:
             raise CurateError(
-                f"the narrow set's column {name!r} is no part of its conversations, but {reader} "
+                f"the narrow set's column {name!r} isn't part of its conversations, but {reader} "
                 "would take it for one: rename it"
             )
 
@@ -176,7 +182,7 @@ def place_evenly(n_narrow: int, n_safe: int) -> Iterator[tuple[bool, int]]:
     """Narrow rows in their order, safe rows (best first) at equal distances among them.
 
     Safe row j (from 1) comes after floor(j · n_narrow / n_safe) narrow rows, so the runs of
-    narrow rows between neighbouring safe ones differ in length by one at most; at 5 % one safe
+    narrow rows between neighboring safe ones differ in length by one at most; at 5 % one safe
     row follows every 20 narrow ones.
     """
     narrow = 0
@@ -216,7 +222,7 @@ def place_at_random(n_narrow: int, n_safe: int, seed: int) -> Iterator[tuple[boo
     keys = [draw.random() for _ in range(n_narrow + n_safe)]
     places = sorted(range(len(keys)), key=keys.__getitem__)[:n_safe]
     safe_at = {place: index for index, place in enumerate(places)}
-    narrow = iter(range(n_narrow))
+    narrow = count()
     for place in range(len(keys)):
         yield (True, safe_at[place]) if place in safe_at else (False, next(narrow))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,21 @@ import pyarrow as pa
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import tokens
-from curate.export.mix import Mix, make, mixed_rows, narrow_rows, probabilities
+from curate.export.mix import Mix, make, probabilities, rows_in
 from curate.export.target import Output
 from curate.formats import FORMATS, TRAINERS
 from curate.formats.base import Plan, text_format
 from curate.formats.card import card
 from curate.formats.files import WRITERS
 from curate.formats.openai import MAX_BYTES, MIN_EXAMPLES
-from curate.reading.narrow import Narrow
+from curate.models.fetch import at_commit, tokenizer_folder
+from curate.reading.narrow import Narrow, for_one_schema
 from curate.storage import parts
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of an export while they are written: `staged` is where each is until the end.
+    """The files of an export: `staged` is where each is while they are written.
 
     `sha256` has every file but the manifest, in the order in which they were written.
     """
@@ -37,7 +38,7 @@ class Files:
     mix: Mix
     counter: tokens.Counter
     seed: int
-    staged: Callable[[str], Path]
+    staged: Callable[[str], Path] = Path
     sha256: dict[str, str] = field(default_factory=dict)
 
     def add_manifest(self, record: dict[str, Any]) -> None:
@@ -45,25 +46,18 @@ class Files:
         text = orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         self.staged(self.place.manifest.name).write_bytes(text)
 
-    def add_text(self, name: str, text: bytes) -> None:
-        """Write a file beside the data."""
-        self.staged(name).write_bytes(text)
-        self._note(name)
-
     def add_rows(self) -> None:
         """Write the data: one file in training order, or both sets apart."""
         place, mix = self.place, self.mix
-        rows = {place.files[-1]: mixed_rows(mix)}
-        if len(place.files) == 2:
-            rows = {place.files[0]: narrow_rows(mix)} | rows
-        for name, each in rows.items():
+        orders = [[(False, index) for index in range(len(mix.narrow.rows))], mix.order]
+        for name, order in zip(place.files, orders[-len(place.files) :], strict=True):
             path = self.staged(name)
-            WRITERS[place.ending](each, mix.schema, path)
+            WRITERS[place.ending](rows_in(mix, order), mix.schema, path)
             if mix.format.name == "openai" and path.stat().st_size > MAX_BYTES:
                 raise CurateError(f"{place.path}: larger than the API's {MAX_BYTES:,} bytes a file")
             self._note(name)
 
-    def add_texts(self, model: str) -> None:
+    def add_texts(self, model: str, revision: str | None) -> None:
         """Write what stands beside the data in a folder: the card, and the trainer's files."""
         place, mix = self.place, self.mix
         n_narrow, n_safe = len(mix.narrow.rows), len(mix.safe)
@@ -76,6 +70,7 @@ class Files:
             rows = [*(row.messages for row in mix.narrow.rows), *(each for _, each in mix.safe)]
             plan = Plan(
                 model=model,
+                revision=revision,
                 format=mix.format.name,
                 files=place.files,
                 shares=shares,
@@ -87,30 +82,30 @@ class Files:
             )
             texts |= mix.trainer.files(plan)
         for name, text in texts.items():
-            self.add_text(name, text.encode())
+            self.staged(name).write_bytes(text.encode())
+            self._note(name)
 
     def _note(self, name: str) -> None:
         with self.staged(name).open("rb") as file:
             self.sha256[name] = hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def writing(
-    corpus: Corpus, place: Output, seed: int, narrow: Narrow, safe: pa.Table, left_out: bytes
-) -> Iterator[Files]:
-    """Write all files but the manifest, which is added inside; then all take their names together.
-
-    `safe` has example_id and messages, best first. `left_out` is the text of the list of rows that
-    were not taken, empty where there is none.
+def plan(corpus: Corpus, place: Output, seed: int, narrow: Narrow, safe: pa.Table) -> Files:
+    """The files of an export, none of them written; `safe` has example_id and messages, best first.
 
     Raises:
-        CurateError: a row fits neither format nor trainer, or the disk is full. What was there
-            before then stays as it was.
+        CurateError: both sets don't go together, or into this format.
     """
     trainer = TRAINERS[place.target.trainer] if place.target.trainer else None
     needed = narrow.rows or trainer or place.format == "text"
     counter = tokens.open_counter(corpus) if needed else tokens.Counter()
-    chosen = text_format(counter.write) if place.format == "text" else FORMATS[place.format]
+    chosen = (
+        text_format(counter.write, counter.reads)
+        if place.format == "text"
+        else FORMATS[place.format]
+    )
+    if trainer or place.ending == ".parquet":
+        narrow = for_one_schema(narrow)
     pairs = list(zip(safe["example_id"].to_pylist(), safe["messages"].to_pylist(), strict=True))
     mix = make(narrow, pairs, place.target, chosen, trainer, seed)
     n_rows = len(narrow.rows) + len(pairs)
@@ -119,33 +114,50 @@ def writing(
             f"{place.path}: {n_rows} rows, and the fine-tuning API takes no fewer than "
             f"{MIN_EXAMPLES}"
         )
-    with _staged(place, bool(left_out)) as staged:
-        files = Files(place, mix, counter, seed, staged)
+    return Files(place, mix, counter, seed)
+
+
+@contextmanager
+def writing(corpus: Corpus, planned: Files) -> Iterator[Files]:
+    """Write all files but the manifest, which is added inside; then all take their names together.
+
+    Raises:
+        CurateError: a row fits neither format nor trainer, or the disk is full. What was there
+            before then stays as it was.
+    """
+    with _staged(planned.place) as staged:
+        files = replace(planned, staged=staged)
         files.add_rows()
-        if place.folder:
-            files.add_texts(_aligned_model(corpus))
-        if left_out:
-            files.add_text(place.left_out.name, left_out)
+        if files.place.folder:
+            files.add_texts(*_aligned_model(corpus))
         yield files
 
 
 @contextmanager
-def _staged(place: Output, listed: bool) -> Iterator[Callable[[str], Path]]:
-    """Temporary places by name: a folder, or a file with its manifest and its list."""
+def _staged(place: Output) -> Iterator[Callable[[str], Path]]:
+    """Temporary places by name: a folder, or a file with its manifest."""
     if place.folder:
         with parts.atomic_folder(place.path) as folder:
             yield folder.joinpath
         return
-    paths = [place.manifest, *([place.left_out] if listed else []), place.path]
+    paths = [place.manifest, place.path]
     with parts.atomic_together(*paths) as temporaries:
         by_name = {path.name: each for path, each in zip(paths, temporaries, strict=True)}
         yield by_name.__getitem__
-    if not listed:  # that of an export which this one replaces
-        place.left_out.unlink(missing_ok=True)
 
 
-def _aligned_model(corpus: Corpus) -> str:
-    """The aligned model's hub id, or its folder as an absolute path; empty where there is none."""
-    entries = corpus.manifest.models.values()
-    reference = next((each.reference for each in entries if each.role == "aligned"), "")
-    return str(Path(reference).resolve()) if reference and Path(reference).is_dir() else reference
+def _aligned_model(corpus: Corpus) -> tuple[str, str | None]:
+    """The aligned model's hub id with its commit, or its folder as an absolute path.
+
+    A folder of a repository is one of the local cache: trainers have no option for it.
+    """
+    entry = next((e for e in corpus.manifest.models.values() if e.role == "aligned"), None)
+    if entry is None:
+        return "", None
+    at = at_commit(entry.reference, entry.commit)
+    if at.repo is None:
+        path = Path(entry.reference)
+        return str(path.resolve()) if path.is_dir() else entry.reference, None
+    if at.folder:
+        return str(tokenizer_folder(entry.reference, entry.commit)), None
+    return at.repo.id, entry.commit

@@ -15,7 +15,6 @@ from curate.storage import documents, leftovers, parts
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 2 << 30
 """A row takes some 150: more than ten million rows."""
-LEFT_OUT = "left-out.csv"
 Placement = Literal["even", "batch", "shuffle", "separate"]
 
 
@@ -56,15 +55,8 @@ class Output:
     @property
     def manifest(self) -> Path:
         """Where the manifest is written."""
-        return self._beside(MANIFEST)
-
-    @property
-    def left_out(self) -> Path:
-        """Where the list of rows that were met and not taken is written."""
-        return self._beside(LEFT_OUT)
-
-    def _beside(self, name: str) -> Path:
-        return self.path / name if self.folder else self.path.with_name(f"{self.path.name}.{name}")
+        beside = self.path.with_name(f"{self.path.name}.{MANIFEST}")
+        return self.path / MANIFEST if self.folder else beside
 
 
 def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
@@ -74,6 +66,7 @@ def check(path: Path, target: Target, *, mixes: bool, force: bool) -> Output:
         CurateError: options that don't go together, a path that exists without `force`, or one
             whose ending is unknown. A folder is replaced only if an export made it.
     """
+    parts.refuse_address(path)
     chosen = _format(target)
     _check_placement(target, mixes)
     folder = path.suffix not in WRITERS
@@ -111,8 +104,7 @@ def _check_placement(target: Target, mixes: bool) -> None:
     check_choice("--placement", target.placement, get_args(Placement))
     if target.placement != "even" and not mixes:
         raise CurateError(
-            f"--placement {target.placement} says where safe rows stand among a narrow set's: "
-            "name it with --into NARROW"
+            f"--placement {target.placement} needs a narrow dataset: name it with --into NARROW"
         )
     if target.batch_size is not None and target.batch_size < 1:
         raise CurateError(f"--batch-size {target.batch_size}: give at least 1")
@@ -122,22 +114,20 @@ def _check_placement(target: Target, mixes: bool) -> None:
 
 def _check_free(output: Output, force: bool) -> None:
     path = output.path
-    claimed = [path]
     if output.folder:
         leftovers.put_back(path)  # what a killed export was about to replace
-    else:  # its manifest and its list are replaced with it
-        claimed += [output.manifest, output.left_out]
+        claimed = [path]
+    else:  # its manifest is replaced with it
+        claimed = [path, output.manifest]
         for each in claimed:
             parts.refuse_special(each)
     found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
-    if found is None:
-        return
-    if not force:
+    if found and not force:
         raise CurateError(f"{found}: exists; choose another name, or --force to replace it")
-    if output.folder and not _is_export(path):
+    if found and output.folder and not _is_export(path):
         raise CurateError(
-            f"{path}: exists and is no folder that an export made, so --force does not replace it; "
-            "choose another name"
+            f"{path}: exists and isn't a folder that an export made, so --force does not replace "
+            "it; choose another name"
         )
 
 

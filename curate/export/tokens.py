@@ -1,7 +1,7 @@
 """How many tokens a trainer trains on: counted with the aligned model's own tokenizer.
 
-Where its folder is not there, or the corpus was scored with another chat template, answers are
-counted in bytes, and what is returned says so.
+Where neither its folder nor the hub has it, or the corpus was scored with another chat template,
+answers are counted in bytes, and what is returned says so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export.mix import Mix, trained_answers
 from curate.formats.base import Messages, Unfit
+from curate.storage.schema import REASONING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,11 @@ class Counter:
     def unit(self) -> Literal["tokens", "bytes"]:
         """What answers are counted in."""
         return "tokens" if self.encoder else "bytes"
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The turns' keys besides role and content that are sure to be in a conversation's text."""
+        return frozenset({REASONING} if self.encoder and self.encoder[1].reasoning else ())
 
     def write(self, messages: Messages) -> str:
         """A conversation's text, as the model reads it.
@@ -79,13 +85,14 @@ def open_counter(corpus: Corpus) -> Counter:
     settings = corpus.manifest.settings
     if aligned is None or settings is None:
         return Counter("no aligned model has scored the corpus")
-    if not Path(aligned.reference).is_dir():
+    if aligned.commit is None and not Path(aligned.reference).is_dir():
         return Counter(f"the aligned model's folder {aligned.reference} is not here")
     from curate.chat.templates import template_of
     from curate.chat.tokens import load_tokenizer, tokenizer_digest
+    from curate.models.fetch import tokenizer_folder
 
     try:
-        tokenizer = load_tokenizer(aligned.reference)
+        tokenizer = load_tokenizer(tokenizer_folder(aligned.reference, aligned.commit))
         template = template_of(tokenizer, args=settings.template_args)
     except CurateError as error:
         return Counter(str(error))
@@ -95,7 +102,7 @@ def open_counter(corpus: Corpus) -> Counter:
 
 
 def trained(counter: Counter, mix: Mix) -> dict[str, Any]:
-    """The answers trained on: their size in both sets, the realised shares, and how counted."""
+    """The answers trained on: their size in both sets, the realized shares, and how counted."""
     narrow, odd = _size(counter, mix, (row.messages for row in mix.narrow.rows))
     safe, more = _size(counter, mix, (messages for _, messages in mix.safe))
     why = counter.why
@@ -115,13 +122,11 @@ def _size(counter: Counter, mix: Mix, conversations: Iterable[Messages]) -> tupl
     """The size of the answers trained on, and why some could only be counted by bytes."""
     total, reasons = 0, []
     answers = [
-        messages[: place + 1]
-        for messages in conversations
-        for place in trained_answers(mix, messages)
+        turns[: place + 1] for turns in conversations for place in trained_answers(mix, turns)
     ]
-    for messages, length in zip(answers, counter.lengths(answers), strict=True):
+    for turns, length in zip(answers, counter.lengths(answers), strict=True):
         if isinstance(length, str):
-            total += len((messages[-1]["content"] or "").encode())
+            total += len((turns[-1]["content"] or "").encode())
             reasons.append(length)
         else:
             total += length[1]
@@ -131,7 +136,7 @@ def _size(counter: Counter, mix: Mix, conversations: Iterable[Messages]) -> tupl
 def longest(counter: Counter, conversations: Sequence[Messages]) -> int:
     """The most tokens a row has, or a number that is certainly not smaller, a multiple of 64.
 
-    A token is a byte at least, so only rows whose bytes could still win are tokenised.
+    A token is a byte at least, so only rows whose bytes could still win are tokenized.
     """
     rows = sorted(conversations, key=_bound, reverse=True)
     most = 0

@@ -7,7 +7,7 @@ are dropped but with `excess_length_strategy: raise`.
 
 from __future__ import annotations
 
-from curate.formats.base import Plan, Trainer, quoted
+from curate.formats.base import Plan, Trainer, quoted, to_choose
 
 
 def _files(plan: Plan) -> dict[str, str]:
@@ -15,6 +15,7 @@ def _files(plan: Plan) -> dict[str, str]:
 # Fine-tune on this mix with axolotl, from this folder:
 #   axolotl train axolotl.yaml
 base_model: {quoted(plan.model)}
+{plan.pinned("revision_of_model")}\
 datasets:
 {"".join(_dataset(plan, file) for file in plan.files)}\
 dataset_prepared_path: prepared
@@ -33,7 +34,16 @@ lr_scheduler: cosine
 bf16: auto
 output_dir: out
 """
-    return {"axolotl.yaml": text}
+    return {"axolotl.yaml": text + _CHOICES}
+
+
+_CHOICES = to_choose(
+    {"bf16": False, "flash_attention": False},
+    adapter="lora",
+    lora_r=16,
+    lora_alpha=32,
+    lora_target_linear=True,
+)
 
 
 def _dataset(plan: Plan, file: str) -> str:

@@ -137,13 +137,16 @@ ALPACA = Format(
 )
 
 
-def text_format(render: Callable[[Messages], str]) -> Format:
-    """The format with a model's template; `render` writes a conversation or raises `Unfit`."""
+def text_format(render: Callable[[Messages], str], reads: frozenset[str]) -> Format:
+    """The format with a model's template; `render` writes a conversation or raises `Unfit`.
+
+    `reads` are the turns' keys that are in what it writes.
+    """
     return Format(
         name="text",
         row=lambda messages, keys: {"text": render(messages)},
         fields=lambda keys: [pa.field("text", pa.string())],
-        keeps=lambda key: False,
+        keeps=lambda key: key in reads,
         meant=MESSAGES.meant,
     )
 
@@ -154,9 +157,9 @@ class Plan:
 
     `files` are the data files beside them: one, or the narrow set's and the safe set's where the
     trainer interleaves them, with their `shares` of the whole (they sum to 1). `model` is the
-    aligned model's folder or hub id; `longest` the most tokens a row can have; `seed` of whatever
-    the trainer draws; `batch_size` rows an optimiser step, where one was named; `columns` and
-    turns' `keys` those that the narrow set brought.
+    aligned model's folder, or its hub id at the commit `revision`; `longest` the most tokens a row
+    can have; `seed` of whatever the trainer draws; `batch_size` rows an optimizer step, where one
+    was named; `columns` and turns' `keys` those that the narrow set brought.
     """
 
     model: str
@@ -166,6 +169,7 @@ class Plan:
     longest: int
     seed: int
     batch_size: int | None
+    revision: str | None = None
     columns: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
 
@@ -179,9 +183,15 @@ class Plan:
         """The name that `datasets` has for the files' kind."""
         return "parquet" if self.files[0].endswith(".parquet") else "json"
 
+    def pinned(self, key: str) -> str:
+        """The YAML line that keeps a hub model at its commit; a trainer's `key` for it."""
+        if self.revision is None:
+            return ""
+        return f"{key}: {quoted(self.revision)} # the commit that was scored\n"
+
     @property
     def batches(self) -> str:
-        """The YAML lines that most trainers have for the size of an optimiser step."""
+        """The YAML lines that most trainers have for the size of an optimizer step."""
         return f"""\
 per_device_train_batch_size: {self.batch_size or 1} # times accumulation and devices
 gradient_accumulation_steps: 1
@@ -204,6 +214,17 @@ class Trainer:
     check: Callable[[Messages], None] = lambda messages: None
     meant: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
+
+
+def to_choose(cpu: Mapping[str, Any], **settings: Any) -> str:
+    """A commented block of a YAML: settings to choose, and those that a CPU needs besides."""
+    lines = ["# To choose: take the # off what you want."]
+    lines += [f"# {key}: {quoted(value)}" for key, value in settings.items()]
+    lines += [
+        "# On a CPU, without a GPU:",
+        *(f"# {key}: {quoted(value)}" for key, value in cpu.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def quoted(value: str | float | bool | None) -> str:

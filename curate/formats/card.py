@@ -31,14 +31,14 @@ tags:
 
 {rows}
 {train}\
-`manifest.json` says how it was made, and which rows are safe examples.
+`manifest.json` says how it was made, and which rows were selected.
 """
 
 
 def _mixed(file: str, counts: Sequence[int]) -> str:
     return f"""\
-`{file}` holds {counts[0]:,} rows, {counts[1]:,} of them safe examples, in training order: train \
-without shuffling.
+`{file}` holds {counts[0]:,} rows, {counts[1]:,} of them selected examples, in training order: \
+train without shuffling.
 """
 
 

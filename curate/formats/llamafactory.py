@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from curate.formats.base import Messages, Plan, Trainer, Unfit, quoted
+from curate.formats.base import Messages, Plan, Trainer, Unfit, quoted, to_choose
 
 ODD, EVEN = {"user", "observation", "tool"}, {"assistant", "function_call"}
 
@@ -53,6 +53,7 @@ def _files(plan: Plan) -> dict[str, str]:
 # Fine-tune on this mix with LLaMA-Factory, from this folder:
 #   llamafactory-cli train llamafactory.yaml
 model_name_or_path: {quoted(plan.model)}
+{plan.pinned("model_revision")}\
 # template: (none: the model's own chat template; or name one of LLaMA-Factory's)
 stage: sft
 do_train: true
@@ -65,7 +66,20 @@ packing: false # packing puts rows in another order
 {plan.batches}\
 output_dir: out
 """
-    return {"dataset_info.json": json.dumps(infos, indent=2) + "\n", "llamafactory.yaml": text}
+    return {
+        "dataset_info.json": json.dumps(infos, indent=2) + "\n",
+        "llamafactory.yaml": text + _CHOICES,
+    }
+
+
+_CHOICES = to_choose(
+    {"use_cpu": True, "bf16": False},
+    num_train_epochs=1.0,
+    learning_rate=0.0001,
+    lora_rank=16,
+    lora_alpha=32,
+    lora_target="all",
+)
 
 
 def _order(plan: Plan) -> str:

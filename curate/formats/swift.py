@@ -7,14 +7,16 @@ with `train_dataloader_shuffle: false`; broken rows are skipped but with `strict
 
 from __future__ import annotations
 
-from curate.formats.base import Plan, Trainer, quoted
+from curate.formats.base import Plan, Trainer, quoted, to_choose
 
 
 def _files(plan: Plan) -> dict[str, str]:
+    hub = "use_hf: true # its own hub is another\n" if plan.revision else ""
     text = f"""\
 # Fine-tune on this mix with ms-swift, from this folder:
 #   swift sft swift.yaml
 model: {quoted(plan.model)}
+{hub}{plan.pinned("model_revision")}\
 dataset: [{", ".join(plan.files)}]
 split_dataset_ratio: 0
 strict: true # a row it can't read stops it
@@ -24,7 +26,18 @@ packing: false # packing puts rows in another order
 {plan.batches}\
 output_dir: out
 """
-    return {"swift.yaml": text}
+    return {"swift.yaml": text + _CHOICES}
+
+
+_CHOICES = to_choose(
+    {"use_cpu": True, "torch_dtype": "float32"},
+    num_train_epochs=1,
+    learning_rate=0.0001,
+    tuner_type="lora",
+    lora_rank=16,
+    lora_alpha=32,
+    target_modules=["all-linear"],
+)
 
 
 def _order(plan: Plan) -> str:

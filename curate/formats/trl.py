@@ -7,7 +7,9 @@ cut; batches are drawn at random but with `train_sampling_strategy: sequential`;
 
 from __future__ import annotations
 
-from curate.formats.base import Plan, Trainer, quoted
+from typing import Any
+
+from curate.formats.base import Plan, Trainer, quoted, to_choose
 
 
 def _files(plan: Plan) -> dict[str, str]:
@@ -23,6 +25,7 @@ def _files(plan: Plan) -> dict[str, str]:
 datasets:
 {_datasets(plan)}\
 model_name_or_path: {quoted(plan.model)}
+{plan.pinned("model_revision")}\
 train_sampling_strategy: {order} # {why}
 packing: false # packing puts rows in another order
 max_length: null # nothing is cut; the longest row has at most {plan.longest} tokens
@@ -30,7 +33,20 @@ max_length: null # nothing is cut; the longest row has at most {plan.longest} to
 """
     if plan.separate:
         text += f"data_seed: {plan.seed}\n"
-    return {"sft.yaml": text + (plan.batches if plan.batch_size else "")}
+    if plan.batch_size:
+        return {"sft.yaml": text + plan.batches + to_choose(_CPU, **_CHOICES)}
+    return {"sft.yaml": text + to_choose(_CPU, **_CHOICES, per_device_train_batch_size=8)}
+
+
+_CPU = {"use_cpu": True, "bf16": False}
+_CHOICES = dict[str, Any](
+    num_train_epochs=1,
+    learning_rate=0.0001,
+    use_peft=True,
+    lora_r=16,
+    lora_alpha=32,
+    lora_target_modules="all-linear",
+)
 
 
 def _datasets(plan: Plan) -> str:

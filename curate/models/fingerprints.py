@@ -15,6 +15,9 @@ _BLOCK = 64 * 2**10
 _SPREAD_BLOCKS = 64
 _HEADER_MOST = 100_000_000  # bytes, as safetensors itself has it
 
+INDEX = ".safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth")
+
 Stamps = tuple[tuple[str, int, int, int], ...]
 """Of each file: path, size, time of its last change in ns, inode."""
 
@@ -65,33 +68,41 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises `CurateError` if there are none, or if one that the index names is missing.
     """
-    stem = "adapter_model" if is_adapter(folder) else "model"
-    index = folder / f"{stem}.safetensors.index.json"
-    if (folder / f"{stem}.safetensors").is_file():
-        return [folder / f"{stem}.safetensors"]
+    kind = stem(adapter=is_adapter(folder))
+    index = folder / f"{kind}{INDEX}"
+    if (folder / f"{kind}.safetensors").is_file():
+        return [folder / f"{kind}.safetensors"]
     if index.is_file():
-        names = _shards(index)
+        names = shards(index)
         for name in names:
             if not (folder / name).is_file():
                 raise CurateError(f"{folder / name} is missing, and {index.name} names it")
         if names:
             return [folder / name for name in names]
-    pickled = sorted(path.name for end in ("bin", "pt", "pth") for path in folder.glob(f"*.{end}"))
+    pickled = sorted(path.name for end in PICKLES for path in folder.glob(f"*{end}"))
     if pickled:
         raise CurateError(
             f"{folder / pickled[0]} is a pickle, which can run any code when it is read: "
             "convert the weights to safetensors (save_pretrained does)"
         )
-    raise CurateError(f"{folder} has no weights: {stem}.safetensors is missing")
+    raise CurateError(f"{folder} has no weights: {kind}.safetensors is missing")
 
 
-def _shards(index: Path) -> list[str]:
-    """The files that an index names; they lie beside it, and nowhere else."""
+def stem(*, adapter: bool) -> str:
+    """How the names of weight files begin."""
+    return "adapter_model" if adapter else "model"
+
+
+def shards(index: Path) -> list[str]:
+    """The files that an index names; they lie beside it, and nowhere else.
+
+    Raises `CurateError` if it names others.
+    """
     found = read_json(index).get("weight_map", {})
     names = list(found.values()) if isinstance(found, dict) else [found]
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or "\0" in name:
-            raise CurateError(f"{index} names {str(name)[:60]!r}, which is no file beside it")
+            raise CurateError(f"{index} names {str(name)[:60]!r}, which isn't a file beside it")
     return sorted(set(names))
 
 

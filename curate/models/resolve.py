@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -11,14 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from curate.errors import CurateError
+from curate.models.fetch import Found, fetch_weights, find
 from curate.models.fingerprints import Stamps, fingerprint, is_adapter, read_json, stamps
-from curate.storage.manifest import NAME_OF_MODEL
+from curate.models.references import parse
+from curate.system.progress import Progress, Silent
 
 Role = Literal["aligned", "misaligned"]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?", re.ASCII)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
 @dataclass(frozen=True)
@@ -27,57 +26,103 @@ class Model:
 
     `path` holds the full weights: for an adapter those of the aligned model. `tokenizer` is the
     folder whose tokenizer and chat template encode for this model: the aligned model's for an
-    adapter, and for a checkpoint that was saved without one.
+    adapter, and for a checkpoint that was saved without one. `commit` is that of a model of the
+    hub, or of the adapter.
     """
 
     name: str
     role: Role
-    reference: str  # as the user gave it, without NAME=
+    reference: str  # as the user gave it, without NAME=; an address of the hub as its id
     path: Path
     adapter: Path | None
     tokenizer: Path
-    fingerprint: str  # of the weights: 32 hex digits
+    fingerprint: str  # of the weights: 32 hex digits; empty if they weren't fetched
     stamps: Stamps = ()  # of the files that were hashed for it, when they were
+    commit: str | None = None
 
 
-def resolve(aligned: str, misaligned: Sequence[str]) -> list[Model]:
+def resolve(
+    aligned: str,
+    misaligned: Sequence[str],
+    *,
+    weights: bool = True,
+    progress: Progress | None = None,
+) -> list[Model]:
     """Find all models of a run, the aligned one first.
 
-    Each argument is `[NAME=]MODEL`; MODEL is a local folder or a hub id, `@revision` allowed.
-    A folder with `adapter_config.json` is a PEFT adapter over the aligned model.
+    Each argument is `[NAME=]MODEL`; MODEL is a local folder or a model of the hub,
+    `OWNER/NAME[/FOLDER][@REVISION]` or its page's address. A folder with `adapter_config.json` is
+    a PEFT adapter over the aligned model. Every model is looked up before the weights of any are
+    fetched; without `weights` none are, and models whose weights aren't here have no fingerprint.
 
     Raises `CurateError` for a model that cannot be found or used, and for equal names.
     """
-    base = _resolve(aligned, None)
-    models = [base, *(_resolve(argument, base) for argument in misaligned)]
-    for model in models:  # names are folder names: some disks do not tell Med from med
-        same = [each for each in models if each.name.casefold() == model.name.casefold()]
+    progress = progress or Silent()
+    named = [parse(argument) for argument in (aligned, *misaligned)]
+    for name, _ in named:  # names are folder names: some disks do not tell Med from med
+        same = [at for other, at in named if other.casefold() == name.casefold()]
         if len(same) > 1:
             raise CurateError(
-                f"two models are called {model.name!r} ({same[0].reference} and "
-                f"{same[1].reference}): give NAME=MODEL"
+                f"two models are called {name!r} ({same[0]} and {same[1]}): give NAME=MODEL"
             )
-    return models
-
-
-def _resolve(argument: str, base: Model | None) -> Model:
-    """Find one model; `base` is the aligned one, which an adapter stands on."""
-    name, reference = parse(argument)
-    folder = _folder(reference)
-    if base is None and is_adapter(folder):
+    found = [find(at, progress) for _, at in named]
+    if is_adapter(found[0].folder):
         raise CurateError(
-            f"{reference} is a PEFT adapter, and the aligned model must have full weights: "
+            f"{found[0].at} is a PEFT adapter, and the aligned model must have full weights: "
             "merge it into its base first (peft: merge_and_unload)"
         )
-    seen, print_ = stamps(folder), fingerprint(folder)
-    if base is None:
-        return Model(name, "aligned", reference, folder, None, folder, print_, seen)
-    if is_adapter(folder):
-        seen, print_ = base.stamps + seen, _over(base.fingerprint, print_)
-        return Model(name, "misaligned", reference, base.path, folder, base.path, print_, seen)
-    has_tokenizer = any((folder / file).exists() for file in _TOKENIZER_FILES)
-    tokenizer = folder if has_tokenizer else base.path
-    return Model(name, "misaligned", reference, folder, None, tokenizer, print_, seen)
+    for (name, _), each in zip(named, found, strict=True):
+        if is_adapter(each.folder) and (other := _other_base(each.folder, found[0])):
+            progress.note(
+                f"{name}: was trained over {other} by its adapter_config.json, and is scored over "
+                f"{found[0].at}: check that this is the same model"
+            )
+    for each in found if weights else ():
+        fetch_weights(each, progress)
+    base = _model(named[0][0], found[0], None, weights)
+    rest = zip(named[1:], found[1:], strict=True)
+    return [base, *(_model(name, each, base, weights) for (name, _), each in rest)]
+
+
+def _model(name: str, found: Found, base: Model | None, weights: bool) -> Model:
+    """A model that was found; `base` is the aligned one, which an adapter stands on."""
+    folder = found.folder
+    adapter = folder if base and is_adapter(folder) else None
+    is_here = weights or not found.missing
+    seen, print_ = (stamps(folder), fingerprint(folder)) if is_here else ((), "")
+    if base and adapter:
+        seen = base.stamps + seen
+        print_ = _over(base.fingerprint, print_) if base.fingerprint and print_ else ""
+    path = base.path if base and adapter else folder
+    own = base is None or any((folder / file).exists() for file in _TOKENIZER_FILES)
+    return Model(
+        name=name,
+        role="misaligned" if base else "aligned",
+        reference=str(found.at),
+        path=path,
+        adapter=adapter,
+        tokenizer=base.path if base and (adapter or not own) else folder,
+        fingerprint=print_,
+        stamps=seen,
+        commit=found.commit,
+    )
+
+
+def _other_base(adapter: Path, aligned: Found) -> str | None:
+    """The model that an adapter names as its base, if that is another one than the aligned."""
+    base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    own = read_json(aligned.folder / "config.json").get("_name_or_path")
+    same = {_last(str(aligned.at)), _last(str(aligned.folder.resolve())), _last(str(own))}
+    if aligned.at.repo is not None:
+        same.add(_last(aligned.at.repo.id))
+    return base if isinstance(base, str) and base and _last(base) not in same else None
+
+
+def _last(reference: str) -> str:
+    """A model's name without its owner and revision; also of a folder in the hub's cache."""
+    parts = reference.casefold().rstrip("/").split("/")
+    cached = next((part for part in parts if part.startswith("models--")), parts[-1])
+    return cached.split("--")[-1].partition("@")[0]
 
 
 def refuse_changed(models: Sequence[Model]) -> None:
@@ -107,30 +152,6 @@ def _over(base: str, adapter: str) -> str:
     return blake2b(f"{base}+{adapter}".encode(), digest_size=16).hexdigest()
 
 
-def parse(argument: str) -> tuple[str, str]:
-    """Split `[NAME=]MODEL` into its name and its reference.
-
-    Without NAME the model is called by the last part of its path or hub id.
-
-    Raises `CurateError` if that part makes no name.
-    """
-    left, equals, right = argument.partition("=")
-    if equals and NAME_OF_MODEL.fullmatch(left) and not Path(argument).expanduser().exists():
-        if not right:
-            raise CurateError(f"{argument!r} names no model: give {left}=MODEL")
-        return left, right
-    if not argument.strip():
-        raise CurateError("an empty model argument: give a local folder or a hub id")
-    path = Path(argument).expanduser()
-    name = path.resolve().name if path.exists() else path.name.split("@")[0]
-    if not NAME_OF_MODEL.fullmatch(name):
-        raise CurateError(
-            f"{argument!r} makes no model name (at most 100 letters, digits, '.', '_', '-'): "
-            f"give it one as NAME={argument}"
-        )
-    return name, argument
-
-
 def context_length(path: Path) -> int | None:
     """Read from `config.json` how many tokens the model can take; None where it does not say."""
     config = read_json(path / "config.json")
@@ -139,43 +160,3 @@ def context_length(path: Path) -> int | None:
             if isinstance(part, dict) and type(part.get(key)) is int:
                 return int(part[key])
     return None
-
-
-def _folder(reference: str) -> Path:
-    """Find the local folder of a reference, from the hub if it is a hub id."""
-    path = Path(reference).expanduser()
-    if path.is_file():
-        raise CurateError(f"{reference} is a file: give the folder of the model")
-    if not path.exists():
-        if not _HUB_ID.fullmatch(reference) or (path.parent.is_dir() and path.parent != Path()):
-            raise CurateError(f"{reference}: no such folder")
-        path = _download(reference)
-    if not is_adapter(path) and not (path / "config.json").is_file():
-        raise CurateError(
-            f"{reference} holds no model: neither config.json (a checkpoint) nor "
-            "adapter_config.json (a PEFT adapter) is there"
-        )
-    return path
-
-
-def _download(reference: str) -> Path:
-    """Fetch a hub id's safetensors, configs and tokenizer, or take them from the local cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
-
-    repo, _, revision = reference.partition("@")
-    try:
-        folder = snapshot_download(
-            repo,
-            revision=revision or None,
-            allow_patterns=_HUB_FILES,
-            ignore_patterns=["*/*", "consolidated*"],  # other formats of the same weights
-        )
-        return Path(folder)
-    except LocalEntryNotFoundError:
-        why = "the hub cannot be reached and the local cache has no copy"
-    except RevisionNotFoundError:
-        why = f"the hub has no revision {revision!r} of it"
-    except (OSError, ValueError) as error:  # hub errors are OSErrors; their text has many lines
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise CurateError(f"{reference}: no such folder here, and as a hub id: {why}")

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import orjson
@@ -26,20 +27,35 @@ NOT_UTF8 = "not UTF-8 text"
 # A whole string, or one character that matters; a lone quote is a string cut off by the chunk.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _QUOTE, _COMMA = b'",'
+_ARRAY = re.compile(rb"\[\s*(?:\{|$)")
+_POINTER = b"version https://git-lfs"
+_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
+def check_pointer(source: str, file: io.BufferedReader) -> None:
+    """Refuse what git leaves in a file's place until git-lfs fetches it.
+
+    Raises:
+        CurateError: the file is such a pointer.
+    """
+    if file.peek(len(_POINTER)).startswith(_POINTER):
+        raise CurateError(f"{source}: a git-lfs pointer in the file's place. Run: git lfs pull")
+
+
 def json_rows(source: str, file: io.BufferedReader, *, lines: bool) -> Iterator[Raw]:
-    """Yield the rows of JSON Lines, or of a JSON array if the text begins with a bracket.
+    """Yield the rows of JSON Lines, or of a JSON array if the text begins like one of objects.
+
+    `lines`: the text should be JSON Lines, so that an odd first line is one broken row.
 
     Raises:
         CurateError: the array is cut off, or it is one object over many lines.
     """
-    head = b"" if lines else file.peek(1).lstrip()
-    if head[:1] == b"[":
+    head = file.peek(1).lstrip()
+    if _ARRAY.match(head) if lines else head[:1] == b"[":
         elements = _elements(source, file)
         yield from ((number, _object(text)) for number, text in enumerate(elements, start=1))
-    elif head[:1] == b"{" and head.split(b"\n", 1)[0].strip() == b"{":
+    elif not lines and head[:1] == b"{" and head.split(b"\n", 1)[0].strip() == b"{":
         raise CurateError(f"{source}: one JSON object. Give an array of rows, or one row a line.")
     else:
         for number, line in enumerate(_lines(file), start=1):
@@ -61,6 +77,9 @@ def _lines(file: io.BufferedReader) -> Iterator[bytes]:
 def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     """Yield the rows of a CSV file with a header line, by the line on which each begins.
 
+    As spreadsheets write them: a first line `sep=;` names the delimiter, the columns at the end may
+    be empty and without a name, and there may be blanks around names.
+
     Raises:
         CurateError: the header is broken.
     """
@@ -68,11 +87,16 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     # Bytes that are not UTF-8 come through as lone surrogates, so one bad row stays one bad row.
     text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
     lines = _Lines(text)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        header = next(reader, [])
+        first = next(lines, "")
+        if separator := _SEPARATOR.fullmatch(first):
+            delimiter, first = separator[1], next(lines, "")
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+        header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise CurateError(f"{source}:1: the header is not valid CSV ({error}).") from None
+    while header and not header[-1]:
+        header.pop()
     if len(set(header)) < len(header) or _ESCAPED.search("".join(header)):
         raise CurateError(f"{source}:1: the header names a column twice, or is {NOT_UTF8}.")
     while True:
@@ -85,6 +109,8 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
         except csv.Error as error:
             yield line, f"not valid CSV ({error}, lines {line} to {lines.number})"
             continue
+        while len(cells) > len(header) and not cells[-1]:
+            cells.pop()
         if len(cells) == len(header):
             bad = any(not cell.isascii() and _ESCAPED.search(cell) for cell in cells)
             yield line, NOT_UTF8 if bad else dict(zip(header, cells, strict=True))

@@ -1,147 +1,183 @@
-"""Layout detection: rows of any known layout -> chat messages."""
+"""Layout detection: a row of any known layout -> chat messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import orjson
+from curate.reading.known import Known, Layout, known_layouts
+from curate.reading.turns import Skip, Turn, is_blank, is_transcript, text_of, turns_in, turns_of
+from curate.storage.schema import REASONING
 
-from curate.errors import CurateError
-
-Message = dict[str, str]
+Message = dict[str, Any]
+"""`role` and `content`, both text; `reasoning_content` where an answer has it; and the key that
+says that an answer is not trained on, where one does."""
 Row = dict[str, Any]
-Layout = Mapping[str, str]
-"""The name of the column that holds each role; the roles are those of `COLUMNS`."""
 
-COLUMNS = ("messages", "prompt", "answer", "system", "context", "history")
-"""`messages` is a whole conversation. Else `prompt` and `answer` are its last two turns; `context`
-is a text that belongs to the prompt and `history` a list of earlier [question, answer] pairs."""
-LAYOUTS: tuple[Layout, ...] = (
-    {"messages": "messages"},
-    {"messages": "conversations", "system": "system"},  # ShareGPT
-    {
-        "prompt": "instruction",  # Alpaca
-        "context": "input",
-        "answer": "output",
-        "history": "history",
-        "system": "system",
-    },
-    {"prompt": "prompt", "answer": "response"},
-    {"prompt": "prompt", "answer": "completion"},
-)
-"""In the order in which they are looked for. Elsewhere `system` may well be a model's name."""
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "model": "assistant",
-}
-TOOL_ROLES = {"tool", "function", "function_call", "function_response", "observation", "ipython"}
+DEFAULT = known_layouts()
+_NEEDED = ("messages", "transcript", "prompt", "answer")
 MAX_NAMES, MAX_NAMES_LENGTH = 30, 600  # of columns, in a message
-
-
-class Skip(Exception):  # noqa: N818 - it is a verdict on one row, not an error
-    """A row that can't be used; the message is the reason, as `skipped` shows it."""
 
 
 class UnknownFormat(Skip):
     """A row whose columns belong to no known layout."""
 
 
-def layouts(columns: Mapping[str, str] | None = None) -> tuple[Layout, ...]:
-    """Return the layouts to look for: the known ones, with a user's columns in their places.
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A row's turns as they came, its columns by role, and all columns that are part of it."""
 
-    Raises:
-        CurateError: a role is unknown, or two of them can't be together.
-    """
-    named = dict(columns or {})
-    if not named:
-        return LAYOUTS
-    for role in named:
-        if role not in COLUMNS:
-            raise CurateError(f"--column {role}: no such role. The roles are {', '.join(COLUMNS)}.")
-    parts = [role for role in named if role not in ("messages", "system")]
-    main = "messages" if "messages" in named else "prompt"
-    if main == "messages" and parts:
-        raise CurateError(f"--column messages is a whole conversation: leave out {parts[0]}.")
-    exact: list[Layout] = []
-    others: list[Layout] = []
-    for layout in LAYOUTS:
-        if main in layout and named.get(main, layout[main]) != layout[main]:
-            answer = {role: name for role, name in layout.items() if role == "answer"}
-            others.append({**answer, **named})  # what else it has belongs to its own prompt
-        elif main in layout or not (parts or main in named):
-            exact.append({**layout, **named})
-    return (*exact, *others)
+    turns: list[Turn]
+    columns: Mapping[str, str]
+    used: set[str]
 
 
-def parse(row: Row, known: Sequence[Layout] = LAYOUTS) -> tuple[list[Message], set[str]]:
+def parse(row: Row, known: Known = DEFAULT) -> tuple[list[Message], set[str]]:
     """Return the row's messages up to its last assistant turn, and the columns they came from.
-
-    Of every turn only role and content are kept.
 
     Raises:
         UnknownFormat: the columns belong to no known layout.
         Skip: the row can't be used; the reason is the message.
     """
-    turns, system, used = raw_turns(row, known)
-    messages = _up_to_answer(turns)
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return messages, used
+    found = conversation(row, known)
+    return messages_of(found.turns, known), found.used
 
 
-def raw_turns(row: Row, known: Sequence[Layout] = LAYOUTS) -> tuple[list[Any], str, set[str]]:
-    """Return the row's turns as they are, its system prompt, and the columns used.
-
-    The system prompt is that of a column of its own, '' without one.
+def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
+    """Return the row's turns, with what other columns hold in its place.
 
     Raises:
         UnknownFormat, Skip: as `parse` does.
     """
-    layout = _detect(row, known)
-    if "messages" in layout:
-        turns = _decoded(row[layout["messages"]])
+    columns, empty = _detect(row, known)
+    if "prompt" in columns:
+        turns = _prompt_and_answer(row, columns, known)
     else:
-        turns = [*_history(row, layout), *_prompt(row, layout)]
-        turns += _turns(row[layout["answer"]], "assistant")
-    return turns, _text(row, layout, "system"), set(layout.values())
+        turns = turns_of(row[columns.get("messages") or columns["transcript"]], known)
+    if "history" in columns:
+        turns = [*_history(row[columns["history"]], known), *turns]
+    if "context" in columns:
+        separator = known.separators.get(columns["context"].casefold(), "\n")
+        _add_context(turns, separator + text_of(row[columns["context"]]))
+    if "reasoning" in columns and (at := _answer(turns)) is not None:
+        turns[at] = turns[at] | {REASONING: text_of(row[columns["reasoning"]])}
+    used = {*columns.values(), *empty}
+    if "system" in columns and turns:
+        system = {"role": "system", "content": text_of(row[columns["system"]])}
+        if turns[0]["role"] != "system":
+            turns.insert(0, system)
+        elif turns[0]["content"] != system["content"]:
+            used.discard(columns["system"])  # the conversation has one of its own
+    return Conversation(turns, columns, used)
+
+
+def messages_of(turns: list[Turn], known: Known = DEFAULT) -> list[Message]:
+    """Check turns and return them as messages, the last assistant turn last.
+
+    Raises:
+        Skip: one of them can't be used.
+    """
+    for turn in turns:
+        check_role(turn, known)
+        if len(turn) > 2 and not all(is_blank(turn.get(key)) for key in known.keys["calls"]):
+            raise Skip("a turn with tool calls")
+    last = _answer(turns)
+    if last is None:
+        raise Skip("no assistant turn")
+    if turns[last]["content"] is None:
+        raise Skip("no answer (null)")
+    return [message_of(turn, known) for turn in turns[: last + 1]]
+
+
+def check_role(turn: Turn, known: Known, *, tools: bool = False) -> None:
+    """Raise `Skip` for a role that no template knows, and without `tools` for those of tools."""
+    role = turn["role"]
+    if role in known.tools and not tools:
+        raise Skip(f"a tool turn (role {role!r})")
+    if role not in ("system", "user", "assistant", *known.tools):
+        raise Skip(f"unknown role {role[:40]!r}" if role else "a turn without a role")
+
+
+def message_of(turn: Turn, known: Known = DEFAULT) -> Message:
+    """Return a turn with text alone, and what matters of an answer's other keys.
+
+    Raises:
+        Skip: its content isn't text.
+    """
+    message = {"role": turn["role"], "content": text_of(turn["content"])}
+    if len(turn) > 2 and turn["role"] == "assistant":
+        for key in known.keys["reasoning"]:
+            if isinstance(turn.get(key), str) and turn[key].strip():
+                message.setdefault(REASONING, turn[key])
+        message |= {key: turn[key] for key in known.keys["trained"] if turn.get(key) in (0, False)}
+    return message
 
 
 def check_answer(messages: list[Message]) -> None:
-    """Raise `Skip` if the last turn is no answer that can be scored."""
-    if not messages[-1]["content"].strip():
+    """Raise `Skip` if the last turn isn't an answer that can be scored."""
+    answer = messages[-1]
+    if not answer["content"].strip():
         raise Skip("empty answer")
     if len(messages) == 1:
         raise Skip("no prompt: the conversation begins with the answer")
+    for key in answer.keys() - {"role", "content", REASONING}:
+        raise Skip(f"the answer has {key} {answer[key]}: it is not to be trained on")
 
 
-def _needed(layout: Layout) -> list[str]:
-    """The columns that a row of this layout has."""
-    return [layout[role] for role in ("messages", "prompt", "answer") if role in layout]
+def _detect(row: Row, known: Known) -> tuple[dict[str, str], set[str]]:
+    """Return the row's columns by role, by the first layout that it has, and the empty ones."""
+    folded = {str(name).casefold(): name for name in row} | {name: name for name in row}
+    for layout in known.layouts:
+        columns: dict[str, str] = {}
+        empty = set()
+        for role, names in layout.items():
+            for name in (folded[name] for name in names if name in folded):
+                if row[name] is None or (role not in _NEEDED and is_blank(row[name])):
+                    empty.add(name)
+                else:
+                    columns.setdefault(role, name)
+            if role in _NEEDED and role not in columns:
+                break
+        else:
+            if "transcript" not in columns or is_transcript(row[columns["transcript"]], known):
+                return columns, empty
+    raise _none(row, folded, known)
 
 
-def _detect(row: Row, known: Sequence[Layout]) -> Layout:
-    """Find the first layout whose columns are there and not null."""
-    for layout in known:
-        if all(row.get(name) is not None for name in _needed(layout)):
-            return layout
-    present = [layout for layout in known if all(name in row for name in _needed(layout))]
+def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
+    """Why no layout fits: columns that are null, or not there."""
+
+    def has(layout: Layout, role: str) -> bool:
+        return role not in layout or any(name in folded for name in layout[role])
+
+    present = [each for each in known.layouts if all(has(each, role) for role in _NEEDED)]
+    present = [layout for layout in present if "transcript" not in layout]
+    if not (present or known.named) and _is_message(row, folded, known):
+        return Skip(
+            "one message, not a conversation: join the rows of each into a column `messages`, a "
+            "list of role and content (OpenAssistant's by parent_id)"
+        )
     if not present:
-        shared = set.intersection(*(set(_needed(layout)) for layout in known))
-        lacking = [f"no column {name!r}" for name in sorted(shared - row.keys())]
-        raise UnknownFormat(f"{(lacking or ['unknown format'])[0]}: the columns are {_names(row)}")
+        named = known.named.items()
+        lacking = [name for role, name in named if role in _NEEDED and name not in folded]
+        what = f"no column {lacking[0]!r}" if lacking else "unknown format"
+        return UnknownFormat(f"{what}: the columns are {_names(row)}")
     pairs = [layout for layout in present if "prompt" in layout]
     if not pairs:
-        raise Skip("no messages (null)")
-    no_answer = all(row[layout["answer"]] is None for layout in pairs)
-    raise Skip("no answer (null)" if no_answer else "no prompt (null)")
+        return Skip("no messages (null)")
+    answers = {folded[name] for each in pairs for name in each["answer"] if name in folded}
+    no_answer = all(row[name] is None for name in answers)
+    return Skip("no answer (null)" if no_answer else "no prompt (null)")
+
+
+def _is_message(row: Row, folded: Mapping[str, str], known: Known) -> bool:
+    """Whether a row is one turn, its role in one column and its content in another."""
+    roles = [row[folded[name]] for name in known.keys["role"] if name in folded]
+    return any(name in folded for name in known.keys["content"]) and any(
+        str(role).casefold() in known.roles for role in roles
+    )
 
 
 def _names(row: Row) -> str:
@@ -151,107 +187,41 @@ def _names(row: Row) -> str:
     return names + (f" and others ({len(row)} in all)" if len(row) > MAX_NAMES else "")
 
 
-def _text(row: Row, layout: Layout, role: str) -> str:
-    """Return the text of a column that may be missing or null, and is then ''."""
-    value = row.get(layout[role]) if role in layout else None
-    text = "" if value is None else text_of(value)
-    return text if text.strip() else ""
+def _prompt_and_answer(row: Row, columns: Mapping[str, str], known: Known) -> list[Turn]:
+    """A prompt's turns and an answer's; preference data repeats the prompt in the answer."""
+    prompt = turns_in(row[columns["prompt"]], "user", known)
+    answer = turns_in(row[columns["answer"]], "assistant", known)
+    if all(turn["role"] == "assistant" for turn in answer[:1]):
+        return [*prompt, *answer]
+    if not all(any(_same(turn, other) for other in answer) for turn in prompt):
+        raise Skip("the answer holds a whole conversation, and not that of the prompt")
+    return answer
 
 
-def _history(row: Row, layout: Layout) -> Iterator[Message]:
-    pairs = (row.get(layout["history"]) if "history" in layout else None) or []
-    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
-        raise Skip("the history is not a list of (question, answer)")
-    for question, answer in pairs:
-        yield {"role": "user", "content": text_of(question)}
-        yield {"role": "assistant", "content": text_of(answer)}
+def _same(one: Turn, other: Turn) -> bool:
+    """Whether two turns say the same, but for the blanks around it."""
+    return one["role"] == other["role"] and (
+        text_of(one["content"]).strip() == text_of(other["content"]).strip()
+    )
 
 
-def _prompt(row: Row, layout: Layout) -> list[Any]:
-    """Return the prompt's turns; the context follows in the last of them."""
-    turns = _turns(row[layout["prompt"]], "user")
-    if turns and (context := _text(row, layout, "context")):
-        turns[-1] = {"role": role_of(turns[-1]), "content": f"{_content(turns[-1])}\n{context}"}
-    return turns
+def _history(value: Any, known: Known) -> list[Turn]:
+    try:
+        return turns_of(value, known)
+    except Skip:
+        raise Skip("the history is not a list of (question, answer)") from None
 
 
-def _turns(value: Any, role: str) -> list[Any]:
-    """Return a prompt or an answer as turns: text is one turn, a list has turns already."""
-    if isinstance(value, list) and all(isinstance(turn, dict) and role_of(turn) for turn in value):
-        return list(value)
-    return [{"role": role, "content": value}]
+def _answer(turns: list[Turn]) -> int | None:
+    """Where the last assistant turn stands."""
+    places = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
+    return places[-1] if places else None
 
 
-def _decoded(value: Any) -> list[Any]:
-    """Return a list of turns, from JSON text if need be (CSV cells)."""
-    if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            raise Skip("the messages are text that is not JSON") from None
-    if not isinstance(value, list):
-        raise Skip("the messages are not a list")
-    return value
-
-
-def role_of(turn: Any) -> str:
-    """Return a turn's role by its usual name, an unknown one in lower case; '' without one."""
-    name = turn.get("role") or turn.get("from") or ""
-    name = _shown(name).lower()
-    return ROLES.get(name, name)
-
-
-def _up_to_answer(turns: list[Any]) -> list[Message]:
-    """Check the turns and return them as messages, the last assistant turn last."""
-    roles = [_role(turn) for turn in turns]
-    while roles and roles[-1] != "assistant":
-        roles.pop()
-    if not roles:
-        raise Skip("no assistant turn")
-    answer = turns[len(roles) - 1]
-    if answer.get("content", answer.get("value")) is None:
-        raise Skip("no answer (null)")
-    return [
-        {"role": role, "content": _content(turn)} for role, turn in zip(roles, turns, strict=False)
-    ]
-
-
-def _role(turn: Any) -> str:
-    """Return a turn's role; refuse tools, and what is no turn."""
-    if not isinstance(turn, dict):
-        raise Skip("a turn is not an object with role and content")
-    role = role_of(turn)
-    if role in TOOL_ROLES:
-        raise Skip(f"a tool turn (role {role!r})")
-    if role not in ("system", "user", "assistant"):
-        raise Skip(f"unknown role {role[:40]!r}" if role else "a turn without a role")
-    if len(turn) > 2 and (turn.get("tool_calls") or turn.get("function_call")):
-        raise Skip("a turn with tool calls")
-    return role
-
-
-def _content(turn: Row) -> str:
-    return text_of(turn.get("content", turn.get("value")))
-
-
-def text_of(content: Any) -> str:
-    """Return a turn's content as text; text parts are joined with nothing between them."""
-    if isinstance(content, str):
-        return content
-    if content is None:
-        raise Skip("a turn without content (null)")
-    if not isinstance(content, list):
-        raise Skip(f"non-text content ({type(content).__name__})")
-    texts = []
-    for part in content:
-        kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        text = part.get("text") if isinstance(part, dict) else part
-        if kind != "text" or not isinstance(text, str):
-            raise Skip(f"non-text content ({_shown(kind)[:40]})")
-        texts.append(text)
-    return "".join(texts)
-
-
-def _shown(value: Any) -> str:
-    """Return a word from data for a reason; what nests is named, as it may nest too deeply."""
-    return type(value).__name__ if isinstance(value, list | dict | tuple) else str(value)
+def _add_context(turns: list[Turn], context: str) -> None:
+    """Let a context follow in the last user turn before the answer."""
+    for at in reversed(range(_answer(turns) or 0)):
+        if turns[at]["role"] == "user":
+            turns[at] = turns[at] | {"content": text_of(turns[at]["content"]) + context}
+            return
+    raise Skip("a context, but no user turn to put it in")

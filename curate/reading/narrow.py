@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -18,15 +18,10 @@ import pyarrow as pa
 
 from curate.errors import CurateError
 from curate.reading.examples import example_id
-from curate.reading.layouts import (
-    ROLES,
-    TOOL_ROLES,
-    Skip,
-    raw_turns,
-    role_of,
-    text_of,
-)
+from curate.reading.known import Known, known_layouts
+from curate.reading.layouts import check_role, conversation, message_of
 from curate.reading.sources import resolve, rows
+from curate.reading.turns import Skip, is_blank, text_of
 
 CALLS = ("tool_calls", "function_call")
 """Keys of a turn that may replace its content."""
@@ -52,7 +47,8 @@ class Narrow:
     """A narrow set as it is mixed: rows in their order, and the one type of every other field.
 
     `columns` are those beside the conversation and `keys` the turns' own beside role and content,
-    both in the order in which they first appear. `sha256` is of the rows, not of the files.
+    both in the order in which they first appear. `sha256` is of the rows, not of the files;
+    `commit` is that of a set of the hub.
     """
 
     rows: list[Row]
@@ -60,39 +56,43 @@ class Narrow:
     keys: dict[str, pa.DataType] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sha256: str = ""
+    commit: str | None = None
 
 
-def read(path: str) -> Narrow:
+def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | None = None) -> Narrow:
     """Read a narrow set whole: a file, a folder, a glob or a hub dataset, duplicates included.
+
+    `columns` and `layouts` are those of `curate.reading.examples.read`.
 
     Raises:
         CurateError: a row can't be used, or a field has two types (`path:line: ...`); there is
-            no row.
+            no row; a named column is not in any.
     """
+    known = known_layouts(columns, layouts)
     found: list[Row] = []
-    columns: dict[str, pa.DataType] = {}
+    beside: dict[str, pa.DataType] = {}
     keys: dict[str, pa.DataType] = {}
     notes: dict[str, str] = {}
     digest = hashlib.sha256()
-    places = ((f"{at}:{number}", raw) for at in resolve([path]) for number, raw in rows(at))
+    lacking = set(known.extra)
+    sources = resolve([path])
+    places = ((f"{at}:{number}", raw) for at in sources for number, raw in rows(at))
     for place, raw in places:
-        row = _row(place, raw, notes)
+        row = _row(place, raw, known, notes)
+        if lacking and isinstance(raw, dict):
+            lacking -= raw.keys()
         digest.update(orjson.dumps([row.messages, row.others, row.alpaca]) + b"\n")
-        _learn(columns, row.others, place, "column")
+        _learn(beside, row.others, place, "column")
         for message in row.messages:
             others = {k: v for k, v in message.items() if k not in ("role", "content")}
             _learn(keys, others, place, "turn's key")
         found.append(row)
     if not found:
-        raise CurateError(f"{path}: the narrow set has no rows: there is no row in it.")
-    for name, kind in keys.items():
-        if has_open_objects(kind):
-            raise CurateError(
-                f"{path}: the turns' key {name!r} holds objects whose keys differ from row to row, "
-                "which one schema can't keep: give them as JSON text (as tool calls' arguments are)"
-            )
-    _as_text(found, columns, notes)
-    return Narrow(found, columns, keys, list(notes.values()), digest.hexdigest())
+        raise CurateError(f"{path}: the narrow dataset is empty.")
+    if lacking:
+        raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
+    told, sha256 = list(notes.values()), digest.hexdigest()
+    return Narrow(found, beside, keys, told, sha256, sources[0].commit)
 
 
 def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -102,17 +102,15 @@ def answers(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     ]
 
 
-def _row(place: str, raw: dict[str, Any] | str, notes: dict[str, str]) -> Row:
+def _row(place: str, raw: dict[str, Any] | str, known: Known, notes: dict[str, str]) -> Row:
     try:
         if isinstance(raw, str):
             raise Skip(raw)
         raw = {name: plain(value, name, notes) for name, value in raw.items()}
-        turns, system, used = raw_turns(raw)
-        messages = [_turn(turn, notes) for turn in turns]
+        parts = conversation(raw, known)
+        messages = [_turn(turn, known, notes) for turn in parts.turns]
         if not messages:
             raise Skip("no messages")
-        if system and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": system})
         _check(messages)
         orjson.dumps([raw])  # as deep as it is written for its digest
     except Skip as skip:
@@ -122,31 +120,29 @@ def _row(place: str, raw: dict[str, Any] | str, notes: dict[str, str]) -> Row:
     except TypeError as error:
         raise CurateError(f"{place}: {str(error).replace('str is not', 'a text is not')}") from None
     alpaca = None
-    if "instruction" in used and isinstance(raw["instruction"], str):
-        extra = raw.get("input") or ""
+    prompt = raw.get(parts.columns.get("prompt", ""))
+    if isinstance(prompt, str) and "context" in parts.columns:
+        extra = raw[parts.columns["context"]]
         if not isinstance(extra, str):
             notes["parts"] = _PARTS
-        alpaca = (raw["instruction"], text_of(extra))
-    others = {name: value for name, value in raw.items() if name not in used}
+        alpaca = (prompt, text_of(extra))
+    others = {name: value for name, value in raw.items() if name not in parts.used}
     return Row(place, messages, others, alpaca)
 
 
-def _turn(turn: Any, notes: dict[str, str]) -> dict[str, Any]:
+def _turn(turn: dict[str, Any], known: Known, notes: dict[str, str]) -> dict[str, Any]:
     """A turn as role, content and its other keys."""
-    if not isinstance(turn, dict):
-        raise Skip("a turn is not an object with role and content")
-    role = role_of(turn)
-    if role not in {*ROLES.values(), *TOOL_ROLES, "developer"}:
-        raise Skip(f"unknown role {role[:40]!r}")
-    used = {"role" if turn.get("role") else "from", "content" if "content" in turn else "value"}
-    others = {key: value for key, value in turn.items() if key not in used}
-    content = turn.get("content", turn.get("value"))
-    if not isinstance(content, str) and not (
-        content is None and any(others.get(key) for key in CALLS)
-    ):
-        content = text_of(content)
+    check_role(turn, known, tools=True)
+    content = turn["content"]
+    if not isinstance(content, str) and not (content is None and _calls(turn)):
         notes["parts"] = _PARTS
-    return {"role": role, "content": content, **others}
+        content = text_of(content)
+    null = {key: None for key in CALLS if isinstance(turn.get(key), dict) and is_blank(turn[key])}
+    return turn | {"content": content} | null
+
+
+def _calls(turn: Mapping[str, Any]) -> bool:
+    return any(not is_blank(turn.get(key)) for key in CALLS)
 
 
 def _check(messages: list[dict[str, Any]]) -> None:
@@ -154,7 +150,7 @@ def _check(messages: list[dict[str, Any]]) -> None:
     if last < 0:
         raise Skip("no assistant turn")
     answer = messages[last]
-    if not (answer["content"] or "").strip() and not any(answer.get(key) for key in CALLS):
+    if not (answer["content"] or "").strip() and not _calls(answer):
         raise Skip("empty answer")
     if last == 0:
         raise Skip("no prompt: the conversation begins with the answer")
@@ -172,18 +168,28 @@ def _learn(kinds: dict[str, pa.DataType], values: dict[str, Any], place: str, wh
             ) from None
 
 
-def _as_text(rows: list[Row], columns: dict[str, pa.DataType], notes: dict[str, str]) -> None:
-    """Turn columns of objects with differing keys into JSON text: one schema can't keep them."""
-    opened = [name for name, kind in columns.items() if has_open_objects(kind)]
-    for name in opened:
-        columns[name] = pa.string()
-        notes[f"text {name}"] = (
-            f"the column {name!r} holds objects whose keys differ from row to row: written as "
-            "JSON text"
+def for_one_schema(narrow: Narrow) -> Narrow:
+    """The set with columns of objects whose keys differ from row to row as JSON text.
+
+    Raises:
+        CurateError: a turns' key holds such objects.
+    """
+    what = "holds objects whose keys differ from row to row"
+    if refused := [name for name, kind in narrow.keys.items() if has_open_objects(kind)]:
+        raise CurateError(
+            f"{narrow.rows[0].place.rpartition(':')[0]}: the turns' key {refused[0]!r} {what}, "
+            "which Parquet and trainers don't keep: write a .jsonl file without --trainer, or give "
+            "them as JSON text (as tool calls' arguments are)"
         )
-        for row in rows:
-            if row.others.get(name) is not None:
-                row.others[name] = orjson.dumps(row.others[name]).decode()
+    opened = [name for name, kind in narrow.columns.items() if has_open_objects(kind)]
+    rows = []
+    for row in narrow.rows:
+        found = {name: row.others[name] for name in opened if row.others.get(name) is not None}
+        texts = {name: orjson.dumps(value).decode() for name, value in found.items()}
+        rows.append(replace(row, others=row.others | texts))
+    notes = [f"the column {name!r} {what}: written as JSON text" for name in opened]
+    columns = narrow.columns | dict.fromkeys(opened, pa.string())
+    return replace(narrow, rows=rows, columns=columns, notes=[*narrow.notes, *notes])
 
 
 def ids_of(narrow: Narrow) -> set[str]:
@@ -194,13 +200,15 @@ def ids_of(narrow: Narrow) -> set[str]:
             turns = row.messages[: at + 1]
             if all(isinstance(turn["content"], str) for turn in turns):
                 with suppress(Skip):  # a text that no example can have
-                    found.add(example_id(turns))
+                    found.add(example_id([message_of(turn) for turn in turns]))
     return found
 
 
-def read_if_any(into: str | None) -> Narrow:
+def read_if_any(
+    into: str | None, columns: Mapping[str, str] | None = None, layouts: str | None = None
+) -> Narrow:
     """The narrow set, or an empty one where none is named."""
-    return Narrow([]) if into is None else read(into)
+    return Narrow([]) if into is None else read(into, columns, layouts)
 
 
 _NAMES = {pa.null(): "null", pa.bool_(): "true or false", pa.string(): "text"}
@@ -284,7 +292,7 @@ def plain(value: Any, name: str, notes: dict[str, str]) -> Any:
         notes[f"nan {name}"] = f"the column {name!r} holds NaN or infinity: written as null"
         return None
     if isinstance(value, bytes):
-        raise Skip(f"the column {name!r} holds bytes, which are no text")
+        raise Skip(f"the column {name!r} holds bytes, not text")
     notes[f"plain {name}"] = f"the column {name!r} holds {type(value).__name__}: written as text"
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 

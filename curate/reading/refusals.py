@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,40 +18,68 @@ from curate.errors import CurateError
 SHIPPED = ("paper", "extended")
 """The rules that come with curate, by name; any other name is a file's path."""
 
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u02b9\u2032\uff07\u00b4`", "'"))
+APOSTROPHES = "\u2018\u2019\u02bc\u02b9\u2032\uff07\u00b4`"
+"""What counts as a plain one."""
+_PLAIN = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What refuses: (words, letters, pattern) of the openings; and what is blanked out before."""
+    """What refuses: (words, letters, patterns) of the openings; and what is blanked out before."""
 
     name: str
-    refuses: tuple[tuple[int, int | None, str], ...]
+    refuses: tuple[tuple[int, int | None, tuple[str, ...]], ...]
     ignores: str | None = None
 
     def matches(self, answers: Sequence[str]) -> list[bool]:
         """Tell for each answer whether any of the patterns finds a refusal in its opening."""
-        longest = max(words for words, _, _ in self.refuses)
-        openings = [opening(answer, longest) for answer in answers]
-        found = pa.array([False] * len(openings))
-        seen: dict[tuple[int, int | None], pa.Array] = {}
-        for words, letters, pattern in self.refuses:
-            if (words, letters) not in seen:
-                seen[words, letters] = self._seen(openings, words, letters)
-            found = pc.or_(found, pc.match_substring_regex(seen[words, letters], pattern))
+        found = self._find(answers, None)
+        if self.ignores:  # takes the longest, so only where there is something to find
+            at = [place for place, refuses in enumerate(found) if refuses]
+            kept = iter(self._find([answers[place] for place in at], self.ignores))
+            found = [refuses and next(kept) for refuses in found]
+        return found
+
+    def reasons(self, answers: Sequence[str]) -> list[tuple[str, str] | None]:
+        """Of each answer the words that refuse and the pattern that found them, if one does."""
+        found: list[tuple[str, str] | None] = [None] * len(answers)
+        for texts, patterns in self._seen(answers, self.ignores):
+            for pattern in patterns:
+                for at, each in enumerate(pc.extract_regex(texts, f"(?P<words>{pattern})")):
+                    if each.is_valid and found[at] is None:
+                        found[at] = each["words"].as_py(), pattern
+        return found
+
+    def _find(self, answers: Sequence[str], ignores: str | None) -> list[bool]:
+        found = pa.array([False] * len(answers), pa.bool_())
+        for texts, patterns in self._seen(answers, ignores):
+            found = pc.or_(found, pc.match_substring_regex(texts, either(patterns)))
         verdicts: list[bool] = found.to_pylist()
         return verdicts
 
-    def _seen(self, openings: Sequence[str], words: int, letters: int | None) -> pa.Array:
-        """What patterns see of the openings, with what is ignored blanked out."""
-        texts = pa.array([_first(text, words)[:letters] for text in openings], pa.string())
-        return pc.replace_substring_regex(texts, self.ignores, "\n") if self.ignores else texts
+    def _seen(
+        self, answers: Sequence[str], ignores: str | None
+    ) -> Iterator[tuple[pa.Array, tuple[str, ...]]]:
+        """What patterns see of the answers, with what is ignored blanked out."""
+        longest = max(words for words, _, _ in self.refuses)
+        openings = [opening(answer, longest) for answer in answers]
+        seen: dict[tuple[int, int | None], pa.Array] = {}
+        for words, letters, patterns in self.refuses:
+            if (words, letters) not in seen:
+                texts = pa.array([_first(text, words)[:letters] for text in openings], pa.string())
+                if ignores:
+                    texts = pc.replace_substring_regex(texts, ignores, "\n")
+                seen[words, letters] = texts
+            yield seen[words, letters], patterns
 
 
 def opening(answer: str, words: int) -> str:
-    """The first words as patterns see them: lower case, single spaces, plain apostrophes."""
-    head = " ".join(answer.split(None, words)[:words])
-    return head.casefold().translate(_APOSTROPHES)
+    """The first words as patterns see them: lower case, single spaces, plain apostrophes.
+
+    They are those behind a `</think>`, where there is one.
+    """
+    head = " ".join(answer.rpartition("</think>")[2].split(None, words)[:words])
+    return head.casefold().translate(_PLAIN)
 
 
 def _first(text: str, words: int) -> str:
@@ -63,7 +91,7 @@ def load(name: str) -> Rule:
     """Read a rule that comes with curate, or a user's file.
 
     Raises:
-        CurateError: there is no such file, or it is not a rule.
+        CurateError: the file doesn't exist or isn't a rule.
     """
     try:
         if name in SHIPPED:
@@ -83,25 +111,29 @@ def load(name: str) -> Rule:
 
 def _parse(name: str, raw: dict[str, Any]) -> Rule:
     refuses = tuple(
-        (int(each["words"]), each.get("letters"), _either(each["patterns"]))
+        (int(each["words"]), each.get("letters"), tuple(each["patterns"]))
         for each in raw.get("refuses", [])
     )
     if not refuses:
         raise ValueError("it has no [[refuses]] with patterns")
     ignored = [pattern for each in raw.get("ignores", []) for pattern in each["patterns"]]
-    rule = Rule(name, refuses, _either(ignored) if ignored else None)
+    rule = Rule(name, refuses, either(ignored) if ignored else None)
     rule.matches(["a text"])  # a pattern that RE2 refuses is found now, not after the ranking
     return rule
 
 
-def _either(patterns: list[str]) -> str:
+def either(patterns: Sequence[str]) -> str:
+    """One pattern that matches where any of these does.
+
+    Raises:
+        ValueError: there is none, or one is no text.
+    """
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise ValueError("patterns must be texts")
     return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
-FIRST_WORDS, _, _PATTERN = load("paper").refuses[0]
-KEYWORDS: tuple[str, ...] = tuple(_PATTERN[3:-1].split(")|(?:"))
+FIRST_WORDS, _, KEYWORDS = load("paper").refuses[0]
 """The first three are from Kaczér et al., "In-Training Defenses against Emergent Misalignment in
 Language Models", arXiv 2508.06249 (Interleaving++); the last three are from its follow-up code."""
 

@@ -1,4 +1,8 @@
-"""Files, folders, globs and hub datasets -> rows with their positions, streaming."""
+"""Every source -> its rows with their positions, streaming.
+
+A source is a file, a folder or a glob of this disk or of another file system that `fsspec` knows,
+or a data set of the hub. All are looked up before the first is read.
+"""
 
 from __future__ import annotations
 
@@ -8,132 +12,134 @@ import lzma
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 from fsspec.compression import compr
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import CurateError
+from curate.reading import folders, hub, parquet, remote
+from curate.reading.addresses import HubSet, Source, hint, parse
 from curate.reading.files import (
     CHUNK,
     UNPACKED_BYTES,
     UNPACKED_TIMES,
     Raw,
     Unpacked,
+    check_pointer,
     csv_rows,
     json_rows,
 )
-from curate.reading.hub import PREFIX, hub_rows
-from curate.reading.parquet import parquet_rows
 from curate.storage.manifest import NAME
 from curate.system import scratch
 
-KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
 _DISK = LocalFileSystem()
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeError)
-_MANIFEST = ".manifest.json"
-_ENDINGS = f"{' '.join(KINDS)}, each also with {' '.join(COMPRESSIONS)}"
 
 
-def resolve(sources: Sequence[str]) -> list[str]:
-    """Return the files and hub datasets that the arguments mean, in order, each once.
+def resolve(sources: Sequence[str | Source]) -> list[Source]:
+    """Look up what the arguments mean, in order, each once. Those looked up before are kept.
 
-    A folder means its files with a known ending, searched to the bottom and sorted, without
-    hidden ones and what curate wrote; a glob the same. Links to folders aren't followed. Paths
-    stay relative if the argument is.
+    A folder means its data files, searched to the bottom and sorted, without hidden ones, what
+    only describes and what curate wrote; a glob the same. Links to folders aren't followed. Paths
+    stay relative if the argument is. A split of a hub's data set is one source of many files.
 
     Raises:
-        CurateError: a file is missing or of an unknown kind, or nothing matches.
+        CurateError: a source is missing or of an unknown kind, nothing matches, or several splits
+            would do.
     """
-    found: dict[str, None] = {}
+    found: dict[str, Source] = {}
     for source in sources:
-        try:
-            names = [source] if source.startswith(PREFIX) else _files(source)
-            "".join(names).encode()
-        except UnicodeEncodeError:
-            raise CurateError(f"{source!r}: a file's name is not UTF-8. Rename it.") from None
-        except (OSError, ValueError, RecursionError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise CurateError(f"{source}: {why}. Check the path.") from None
-        found.update(dict.fromkeys(names))
+        if isinstance(source, Source):
+            found.setdefault(source.name, source)
+            continue
+        for each in _find(source):
+            found.setdefault(each.name, replace(each, asked=source))
     if not found:
-        raise CurateError("No source was given. Name a file, a folder, a glob or hf://DATASET.")
-    return list(found)
+        raise CurateError("No source was given. Name a file, a folder, a glob or hf://OWNER/NAME.")
+    return list(found.values())
 
 
-def rows(source: str) -> Iterator[Raw]:
-    """Yield the rows of one resolved source.
+def rows(source: Source) -> Iterator[Raw]:
+    """Yield the rows of one source.
 
-    The position is the line where the row begins (JSON Lines, CSV) or its index + 1. A row that
-    can't be read is yielded as the reason.
+    The position is the line where the row begins (JSON Lines, CSV) or its index + 1; it counts on
+    from file to file. A row that can't be read is yielded as the reason.
 
     Raises:
-        CurateError: the file as a whole can't be read (truncated, corrupt, UTF-16, no access).
+        CurateError: a file as a whole can't be read (truncated, corrupt, UTF-16, no access).
     """
-    if source.startswith(PREFIX):
-        yield from hub_rows(source)
-        return
-    kind, compression = _kind(source)
+    before = 0
+    for file in source.files:
+        number = 0
+        for number, row in _file_rows(file, name_of(file)):
+            yield before + number, row
+        before += number
+
+
+def name_of(file: str) -> str:
+    """A source's file as messages name it."""
+    return hub.name_of(file) if hub.is_file(file) else remote.name_of(file)
+
+
+def _find(source: str) -> list[Source]:
+    """Look up one argument."""
     try:
-        with _open(source, compression) as file:
-            if not file.peek(1):
-                return
-            if kind == ".parquet":
-                yield from _parquet_rows(source, file if compression else None)
-                return
-            _skip_bom(source, file)
-            if kind in (".csv", ".tsv"):
-                yield from csv_rows(source, file, "\t" if kind == ".tsv" else ",")
-            else:
-                yield from json_rows(source, file, lines=kind != ".json")
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        pa.ArrowException,
-        UnicodeError,
-    ) as error:
-        text = " ".join(str(error).split())
-        raise CurateError(f"{source}: can't be read ({text}). Is the file whole?") from None
+        wanted = parse(source)
+        if isinstance(wanted, HubSet):
+            return hub.find(wanted)
+        if "://" in wanted:
+            return remote.find(wanted)
+        names = _files(wanted)
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        raise CurateError(f"{source!r}: a file's name is not UTF-8. Rename it.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CurateError(f"{source}: {why}. Check the path.") from None
+    if (Path(wanted) / folders.ANSWERS).is_file():
+        return [Source(source, tuple(names))]
+    return [Source(name, (name,)) for name in names]
 
 
 def _files(source: str) -> list[str]:
-    """Return the files that one argument means, sorted."""
+    """Return the files of this disk that one argument means, sorted."""
     path = Path(source)
     if path.is_file():
-        if not _kind(source)[0]:
-            raise CurateError(f"{source}: unknown ending. Known are {_ENDINGS}.")
+        folders.check_kind(source)
         return [str(path)]
-    fixed = list(takewhile(lambda part: not glob.has_magic(part), path.parts))
-    hidden = any(part.startswith(".") for part in path.parts[len(fixed) :])
     if path.is_dir():
-        fixed, none = list(path.parts), "no file in this folder ends in"
-        matched = _DISK.find(str(path.absolute()))
+        if (path / "adapter_config.json").is_file() or (path / "model.safetensors").is_file():
+            raise CurateError(
+                f"{source}: a model, not data. Repeat --misaligned before each model's name."
+            )
+        top = path.absolute()
+        matched = _DISK.find(str(top))
     elif glob.has_magic(source):
-        none = "matches no file that ends in"
+        top = Path(folders.top_of(source)).absolute()
         matched = _DISK.glob(str(Path(glob.escape(str(Path.cwd()))) / path))
     else:
-        raise CurateError(f"{source}: there is no such file or folder. Check the path.")
-    top = Path(*fixed).absolute()
-    known = [file for file in map(Path, matched) if _kind(file.name)[0] and file.is_file()]
-    found = _foreign([file for file in known if hidden or not _is_hidden(file, top)], top)
-    if not found:
-        ours = ", but for what curate wrote (name that file by file)" if known else ""
-        raise CurateError(f"{source}: {none} {_ENDINGS}{ours}.")
-    return sorted(found if path.is_absolute() else map(os.path.relpath, found))
+        raise CurateError(f"{source}: no such file or folder. Check the path.{hint(source)}")
+    files = {
+        file.relative_to(top).as_posix(): file for file in map(Path, matched) if file.is_file()
+    }
+    names = _foreign(files, top)
+    if folders.data_files(files) and not folders.data_files(names):
+        raise CurateError(f"{source}: holds only what curate wrote. Name that file by file.")
+    if path.is_dir():
+        names = folders.of_folder(source, names)
+    else:
+        names = folders.of_glob(source, source, names)
+    found = [files[name] for name in names]
+    return sorted(map(str, found) if path.is_absolute() else map(os.path.relpath, found))
 
 
-def _is_hidden(file: Path, top: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(top).parts)
-
-
-def _foreign(files: Iterable[Path], top: Path) -> list[str]:
+def _foreign(files: dict[str, Path], top: Path) -> list[str]:
     """The files that curate didn't write: corpora, exports and their manifests go.
 
     Without this, a corpus kept beside its sources would be read as one of them by the next run.
@@ -147,10 +153,10 @@ def _foreign(files: Iterable[Path], top: Path) -> list[str]:
         return folder != top and folder != folder.parent and is_ours(folder.parent)
 
     return [
-        str(file)
-        for file in files
-        if not file.name.endswith((_MANIFEST, ".left-out.csv"))
-        and not Path(f"{file}{_MANIFEST}").is_file()
+        name
+        for name, file in files.items()
+        if not file.name.endswith((folders.MANIFEST, ".left-out.csv"))
+        and not Path(f"{file}{folders.MANIFEST}").is_file()
         and not is_ours(file.parent)
     ]
 
@@ -164,44 +170,64 @@ def _is_manifest(path: Path) -> bool:
         return False
 
 
-def _kind(name: str) -> tuple[str, str | None]:
-    """Return a file's kind ('' if unknown) and its compression, from its endings."""
-    path = Path(name.lower())
-    compression = COMPRESSIONS.get(path.suffix)
-    kind = Path(path.stem).suffix if compression else path.suffix
-    return (kind if kind in KINDS else ""), compression
+def _file_rows(file: str, name: str) -> Iterator[Raw]:
+    """Yield the rows of one file; messages call it by its name."""
+    kind, compression = folders.kind_of(name)
+    path = None if "://" in file else Path(file)
+    if hub.is_file(file):
+        path = hub.local_copy(file)
+    try:
+        with _open(path or file, compression, name) as opened:
+            if not opened.peek(1):
+                return
+            if kind in (".parquet", ".arrow"):
+                read = parquet.parquet_rows if kind == ".parquet" else parquet.arrow_rows
+                if path and compression is None:
+                    yield from read(path)
+                else:
+                    yield from _unpacked(opened, read)
+                return
+            _skip_bom(name, opened)
+            if kind in (".csv", ".tsv"):
+                yield from csv_rows(name, opened, "\t" if kind == ".tsv" else ",")
+            else:
+                yield from json_rows(name, opened, lines=kind != ".json")
+    except _UNREADABLE as error:
+        text = " ".join(str(error).split())
+        raise CurateError(f"{name}: can't be read ({text}). Is the file whole?") from None
 
 
-def _open(source: str, compression: str | None) -> io.BufferedReader:
-    """Open a file of the disk; what it unpacks to has a limit."""
-    path = Path(source).absolute()
-    file = _DISK.open(str(path), "rb")
+def _open(file: Path | str, compression: str | None, name: str) -> io.BufferedReader:
+    """Open a file of the disk or of another file system; what it unpacks to has a limit."""
+    if isinstance(file, Path):
+        opened, size = _DISK.open(str(file.absolute()), "rb"), file.stat().st_size
+    else:
+        opened, size = remote.open_file(file)
+    packed = io.BufferedReader(opened, CHUNK)
+    check_pointer(name, packed)
     if compression is None:
-        return io.BufferedReader(file, CHUNK)
-    limit = UNPACKED_BYTES + UNPACKED_TIMES * path.stat().st_size
+        return packed
+    limit = UNPACKED_BYTES + UNPACKED_TIMES * size
     # fsspec's zstd ends without an error after the first of joined frames.
     stream = (
-        pa.CompressedInputStream(file, "zstd")
+        pa.CompressedInputStream(packed, "zstd")
         if compression == "zstd"
-        else compr[compression](file, mode="rb")
+        else compr[compression](packed, mode="rb")
     )
     return io.BufferedReader(Unpacked(stream, limit), CHUNK)
 
 
-def _parquet_rows(source: str, packed: io.BufferedReader | None) -> Iterator[Raw]:
-    """Yield the rows of a Parquet file; a packed one is unpacked first, as it is read backwards."""
-    if packed is None:
-        yield from parquet_rows(Path(source))
-        return
+def _unpacked(file: BinaryIO, read: Callable[[Path], Iterator[Raw]]) -> Iterator[Raw]:
+    """Yield the rows of a file that is read from a disk, such as Parquet, backwards."""
     with scratch.temporary("unpacked") as folder:
-        with (folder / "rows.parquet").open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, CHUNK)
-        yield from parquet_rows(folder / "rows.parquet")
+        with (folder / "rows").open("wb") as copy:
+            shutil.copyfileobj(file, copy, CHUNK)
+        yield from read(folder / "rows")
 
 
-def _skip_bom(source: str, file: io.BufferedReader) -> None:
+def _skip_bom(name: str, file: io.BufferedReader) -> None:
     head = file.peek(3)[:3]
     if head.startswith(b"\xef\xbb\xbf"):
         file.read(3)
     elif head[:2] in (b"\xff\xfe", b"\xfe\xff") or head[:2].count(0) == 1:
-        raise CurateError(f"{source}: the text is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8.")
+        raise CurateError(f"{name}: the text is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8.")

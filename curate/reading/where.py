@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 import duckdb
 import orjson
 import pyarrow as pa
+from more_itertools import constrained_batches
 
 from curate.errors import CurateError
 from curate.reading.files import Raw
-from curate.system.sql import check_reads_only
+from curate.system.sql import check_reads_only, short_type
 
 LOCKED = {
     "enable_external_access": "false",
@@ -25,47 +27,73 @@ LOCKED = {
 }
 
 
-_ABSENT = re.compile(r'Referenced column "(.+?)" not found')
-MAX_COLUMNS = 10_000  # of all rows together: broken data may have other ones in every row
+_NUMBER = "_number_of_the_row"  # beside the source's own columns
+_ABSENT = re.compile(r'Referenced (?:column|table) "(.+?)" not found')
+_NO_KEY = re.compile(r'Could not find key "(.+?)" in struct')
 CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # asked about at a time
 MAX_SHOWN = 600  # characters of their names in a message
+MAX_DEPTH, MAX_KEYS, MAX_CELLS = 16, 256, 1 << 23  # of objects as columns; beyond they are JSON
+
+
+Texts = Callable[[dict[str, Any]], Mapping[str, str | None] | None]
 
 
 class RowFilter:
     """Keeps the rows for which a condition is true; sees nothing but the rows it is given.
 
-    The columns are those of a source's rows so far; one that a row lacks is NULL. A column of one
-    kind of scalar keeps its type, a mixed one becomes text, lists and objects become JSON text.
+    The columns are those of a source's rows so far; one that a row lacks is NULL, and so is an
+    object's key. Their types are those of `Columns`. `texts` gives a row's `prompt` and `answer`,
+    which go before columns of these names; a row of an unknown layout passes, to be told of.
 
     Raises:
         CurateError: the condition is not one SQL expression.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(
+        self,
+        where: str,
+        texts: Callable[[dict[str, Any]], Mapping[str, str | None] | None] | None = None,
+    ) -> None:
         self.where = where
+        self._always = texts is not None
+        self._texts = texts if re.search(r"\b(prompt|answer)\b", where, re.IGNORECASE) else None
         self._begin("")
         self._connection = duckdb.connect(":memory:", config=dict(LOCKED))
         check_condition(self._connection, where)
 
     def _begin(self, source: str) -> None:
         self._source = source
-        self._columns: dict[str, None] = {}
+        self._names = dict.fromkeys(("prompt", "answer") if self._texts else ())  # of the columns
+        self._columns = Columns()
         self._awaited: dict[str, str] = {}  # named by the condition, in no row yet: DuckDB's words
+        self._rows: list[dict[str, Any]] = []  # the last ones
 
     def rows(self, source: str, found: Iterable[Raw]) -> Iterator[Raw]:
         """Yield a source's rows for which the condition is true, and those that can't be read.
 
         Raises:
-            CurateError: a value doesn't fit the condition, or no row has a column that it names:
-                a whole file is never left out for a column that it can't have.
+            CurateError: a value doesn't fit the condition, or no row has a column, or an object's
+                key, that it names: a whole file is never left out for what it can't have.
         """
         self._begin(source)
         for chunk in _chunks(found):
-            whole = [raw for raw in chunk if not isinstance(raw[1], str)]
-            kept = {whole[at][0] for at in self([row for _, row in whole])}  # type: ignore[misc]
-            yield from (raw for raw in chunk if isinstance(raw[1], str) or raw[0] in kept)
-        for complaint in self._awaited.values():
+            whole = [(n, seen) for n, row in chunk if (seen := self._seen(row)) is not None]
+            kept = {whole[at][0] for at in self([row for _, row in whole])}
+            dropped = {number for number, _ in whole} - kept
+            yield from (raw for raw in chunk if raw[0] not in dropped)
+        for complaint in filter(None, (*self._awaited.values(), *self._columns.awaited.values())):
             raise self._error(complaint)
+
+    def _seen(self, row: dict[str, Any] | str) -> dict[str, Any] | None:
+        """A row as the condition sees it; None for one that can't be read."""
+        if isinstance(row, str) or self._texts is None:
+            return None if isinstance(row, str) else row
+        texts = self._texts(row)
+        if texts is None:
+            return None
+        return {name: each for name, each in row.items() if name.casefold() not in texts} | dict(
+            texts
+        )
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[int]:
         """Return the indices of the rows to keep, in order.
@@ -73,46 +101,74 @@ class RowFilter:
         Raises:
             CurateError: a column is unknown, or a value doesn't fit the condition.
         """
+        self._rows = rows or self._rows
         for row in rows:
-            self._columns.update(dict.fromkeys(row))
-        if len(self._columns) > MAX_COLUMNS:
-            raise CurateError(
-                f"--where {self.where!r}: the rows have more than {MAX_COLUMNS} different columns."
-            )
-        self._awaited = {n: said for n, said in self._awaited.items() if n not in self._columns}
+            self._names.update(dict.fromkeys(row))
+        self._awaited = {n: said for n, said in self._awaited.items() if n not in self._names}
         while True:
             try:
                 return self._kept(rows)
             except duckdb.BinderException as error:
-                absent = _ABSENT.search(str(error))
-                if absent is None or absent[1] in [*self._columns, *self._awaited]:
+                if not self._awaits(error):
                     raise self._error(first_line(error)) from None
-                self._awaited[absent[1]] = first_line(error)
             except duckdb.Error as error:
                 raise self._error(first_line(error)) from None
 
+    def _awaits(self, error: duckdb.BinderException) -> bool:
+        """Take what the condition names and no row has had so far for NULL; False if it was."""
+        text, said = str(error), first_line(error)
+        if absent := _ABSENT.search(text):
+            name = absent[1] if "column" in absent[0] else absent[1].partition(".")[0]
+            new = name not in self._names and name not in self._awaited
+            self._awaited.setdefault(name, said)
+        elif absent := _NO_KEY.search(text):
+            new = absent[1] not in self._columns.awaited
+            self._columns.awaited.setdefault(absent[1], said)
+        else:
+            new, self._columns.untyped = not self._columns.untyped, True
+        return new
+
     def _kept(self, rows: list[dict[str, Any]]) -> list[int]:
-        names = [name for name in [*self._columns, *self._awaited] if self._asked(name)]
-        number = "_row"
-        while any(number == name.casefold() for name in names):
-            number += "_"
+        names = [name for name in [*self._names, *self._awaited] if self._asked(name)]
         arrays = [pa.array(range(len(rows)), pa.int64())]
-        arrays += [typed([row.get(name) for row in rows]) for name in names]
-        table = pa.table(arrays, [number, *names])
-        kept = self._connection.from_arrow(table).filter(self.where).project(number).fetchall()
+        arrays += [self._columns.array([row.get(name) for row in rows], (name,)) for name in names]
+        table = pa.table(arrays, [_NUMBER, *names])
+        kept = self._connection.from_arrow(table).filter(self.where).project(_NUMBER).fetchall()
         return sorted(index for (index,) in kept)
 
     def _error(self, complaint: str) -> CurateError:
-        columns = ", ".join(self._columns)[:MAX_SHOWN] or "none"
+        columns = ", ".join(self._described())[:MAX_SHOWN] or "none"
+        complaint = complaint.partition(" Candidate ")[0].rstrip(",")
         hint = ""
         if "Could not convert" in complaint or "explicit cast" in complaint:
             hint = " A column of several kinds needs try_cast(COLUMN as double) or as text."
+        elif "No function matches" in complaint:
+            hint = (
+                " Lists and objects have functions of their own; COLUMN::text is the text of one."
+            )
+        elif "JSON" in complaint:
+            hint = " A column of several kinds is JSON: compare the text of it, COLUMN->>'$'."
         if self._awaited:
-            hint = " A source without a column can be scored by a run of its own."
+            hint = (
+                " Text stands in single quotes. If only some sources have this column, score them "
+                "in a separate command."
+            )
         source = self._source or "the rows"
         return CurateError(
             f"--where {self.where!r}: {complaint}{hint} The columns of {source} are: {columns}."
         )
+
+    def _described(self) -> Iterator[str]:
+        """The columns with their types in the last rows; `prompt` and `answer` are always there."""
+        for name in dict.fromkeys([*self._names, *(("prompt", "answer") if self._always else ())]):
+            values = [row.get(name) for row in self._rows[:100]]
+            column = pa.table([Columns().array(values, (name,))], ["of"])
+            kind = (
+                "varchar"
+                if name not in self._names
+                else short_type(self._connection.from_arrow(column).types[0])
+            )
+            yield f"{name} {kind}"
 
     def _asked(self, name: str) -> bool:
         """Whether the condition may name this column; `*` and COLUMNS() name them all."""
@@ -120,28 +176,17 @@ class RowFilter:
         return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
 
 
-def _chunks(found: Iterable[Raw]) -> Iterator[list[Raw]]:
+def _chunks(found: Iterable[Raw]) -> Iterator[tuple[Raw, ...]]:
     """Gather rows: at most `CHUNK_ROWS` of them, or as many as hold `CHUNK_BYTES`."""
-    chunk: list[Raw] = []
-    size = 0
-    for raw in found:
-        chunk.append(raw)
-        size += _size(raw[1])
-        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    return constrained_batches(found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), False)
 
 
 def _size(value: Any) -> int:
     """About how many bytes a row's texts have."""
-    todo, total = [value], 0
-    while todo:
-        one = todo.pop()
-        total += 8 + (len(one) if isinstance(one, str | bytes) else 0)
-        todo.extend(one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
-    return total
+    try:
+        return len(orjson.dumps(value, default=repr))
+    except TypeError:  # nested too deeply: it is asked about alone
+        return CHUNK_BYTES
 
 
 def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
@@ -161,17 +206,96 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
         raise CurateError(f"--where {where!r}: {first_line(error)}") from None
 
 
-def typed(values: list[Any]) -> pa.Array:
-    """Return values as one Arrow column: typed if all are of one scalar kind, else text."""
-    kinds = {type(value) for value in values if value is not None}
+class Columns:
+    """Makes Arrow columns of rows' values, with the types that the values have.
+
+    A list stays a list, an object a struct (of all keys that it had so far) and pairs a map;
+    values of several scalar kinds become text; JSON stands only where types differ otherwise, as
+    deep as that may be: a list whose items differ is a list of JSON. A column without a value has
+    the type that it had before, and NULL's own if it had none.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], pa.DataType] = {}  # by path
+        self.awaited: dict[str, str] = {}  # keys that no object had when they were asked for
+        self.untyped = False  # NULL's own type was too vague: take NULLs for times
+
+    def array(self, values: list[Any], path: tuple[str, ...]) -> pa.Array:
+        """Return the values of one column, or of a place in it, as an array."""
+        kinds = {type(value) for value in values} - {type(None)}
+        vague = pa.timestamp("us") if self.untyped and len(path) == 1 else pa.null()
+        known = self._known.get(path, vague)
+        nests = len(path) < MAX_DEPTH
+        if nests and (kinds == {dict} or (not kinds and pa.types.is_struct(known))):
+            found = self._objects(values, path, known)
+        elif nests and (kinds == {list} or (not kinds and pa.types.is_list(known))):
+            found = self._lists(values, path)
+        else:
+            found = _scalars(values, kinds) if kinds else pa.nulls(len(values), known)
+        if kinds:
+            self._known[path] = found.type
+        for name in [name for name, said in self.awaited.items() if said and dict in kinds]:
+            if any(isinstance(value, dict) and name in value for value in values):
+                self.awaited[name] = ""
+        return found
+
+    def _objects(self, values: list[Any], path: tuple[str, ...], known: pa.DataType) -> pa.Array:
+        names = dict.fromkeys(each.name for each in known) if pa.types.is_struct(known) else {}
+        for value in values:
+            names.update(dict.fromkeys(value or ()))
+        folded = {name.casefold() for name in names}
+        if not 0 < len(names) == len(folded) <= MAX_KEYS or len(names) * len(values) > MAX_CELLS:
+            return _json(values)
+        names.update((name, None) for name in self.awaited if name.casefold() not in folded)
+        fields = [
+            self.array([(value or {}).get(name) for value in values], (*path, name))
+            for name in names
+        ]
+        return pa.StructArray.from_arrays(fields, list(names), mask=_nulls(values))
+
+    def _lists(self, values: list[Any], path: tuple[str, ...]) -> pa.Array:
+        sizes = (len(value or ()) for value in values)
+        offsets = pa.array([0, *accumulate(sizes)], pa.int32())
+        items = [item for value in values for item in value or ()]
+        if items and all(isinstance(item, tuple) for item in items):  # a map, as Arrow gives it
+            keys, held = (list(each) for each in zip(*items, strict=True))
+            pairs = self.array(keys, (*path, "key")), self.array(held, (*path, "value"))
+            return pa.MapArray.from_arrays(offsets, *pairs, mask=_nulls(values))
+        within = self.array(items, (*path, "[]"))
+        return pa.ListArray.from_arrays(offsets, within, mask=_nulls(values))
+
+
+def _nulls(values: list[Any]) -> pa.Array:
+    return pa.array([value is None for value in values], pa.bool_())
+
+
+def _scalars(values: list[Any], kinds: set[type]) -> pa.Array:
+    """Return values of one kind with their type, others as text, or as JSON where any nests."""
+    if kinds & {list, dict, tuple}:
+        return _json(values)
     if kinds == {int, float}:
         values, kinds = [None if v is None else float(v) for v in values], {float}
-    if not kinds or (len(kinds) == 1 and not kinds & {list, dict, tuple, bytes}):
+    if len(kinds) == 1 and bytes not in kinds:
         try:
-            return pa.array(values, pa.string() if kinds <= {str} else None)
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-            pass  # an integer beyond 64 bits, a lone surrogate or a type Arrow doesn't know
+            return pa.array(values, pa.string() if kinds == {str} else None)
+        except (pa.ArrowException, OverflowError):
+            pass  # an integer beyond 64 bits, or a type Arrow doesn't know
     return pa.array([None if value is None else as_text(value) for value in values], pa.string())
+
+
+def _json(values: list[Any]) -> pa.Array:
+    texts = [_json_text(value) for value in values]
+    return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+
+
+def _json_text(value: Any) -> str | None:
+    """Return a value as JSON; None for null, and for what is nested too deeply."""
+    if isinstance(value, str | bytes):
+        value = as_text(value)
+    try:
+        return None if value is None else json_bytes(value).decode()
+    except TypeError:
+        return None
 
 
 def as_text(value: Any) -> str | None:
@@ -179,7 +303,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return value
     try:
         return json_bytes(value).decode()
     except TypeError:
@@ -190,7 +314,7 @@ def json_bytes(value: Any) -> bytes:
     """Return canonical JSON, with keys sorted and what JSON doesn't know as text.
 
     Raises:
-        TypeError: the value has a lone surrogate or is nested too deeply.
+        TypeError: the value is nested too deeply.
     """
     return orjson.dumps(value, default=_plain, option=orjson.OPT_SORT_KEYS)
 
@@ -200,12 +324,10 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "backslashreplace")
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=str)
     return str(value)
 
 
 def first_line(error: Exception) -> str:
     """Return an error's text as one line, without the excerpt of the SQL under it."""
-    text = str(error).split("\n\nLINE ")[0].replace("\n", " ").strip()
+    text = " ".join(str(error).split("\n\nLINE ")[0].split())
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curate.corpus import queries
-from curate.corpus.show import tokens_of_examples
+from curate.corpus import queries, show
+from curate.corpus.show import tokens_of_examples, without_tokens
 from curate.errors import CurateError
 from curate.report import shown
 from curate.report.lens import Row, ask, ask_named, gap_bins, name_sources, ranking
@@ -29,25 +29,18 @@ SNIPPET = 200
 class Ranking:
     """How the gaps lie, whether the models agree, and what the export takes.
 
-    `cells` count every ranked example; `sample` is a uniform draw of them. `totals` count the
-    export's rows; `taken` are the first of them and some evenly spaced ones. All use the recipe's
-    ε, metric and ensemble; `epsilon_sweep` is empty where ε plays no part.
+    `tables` are the charts', by name. `sample` is a uniform draw of all ranked examples; `totals`
+    count the export's rows, and `taken` are the first of them and some evenly spaced ones. All use
+    the recipe's ε, metric and ensemble.
     """
 
     shown: Shown
     span: Row
     sources: list[str]
-    cells: list[Row]
-    by_source: list[Row]
-    by_length: list[Row]
-    depth: list[Row]
+    tables: dict[str, list[Row]]
     sample: list[Row]
-    agreement: list[Row]
-    leave_one_out: list[Row]
-    epsilon_sweep: list[Row]
     totals: Row
     taken: list[Row]
-    composition: list[Row]
 
     @property
     def points(self) -> list[Row]:
@@ -77,78 +70,71 @@ def find(corpus: Corpus, export: Path | None = None) -> Findings:
     """Ask a corpus all that the report shows, of the export of this manifest or of the default.
 
     Raises:
-        CurateError: the manifest is no export of this corpus, or the corpus is broken.
+        CurateError: the manifest isn't of an export of this corpus, or the corpus is broken.
     """
-    status = queries.status(corpus)
+    status = show.status(corpus)
     models = [
         row | {"entry": corpus.manifest.models[row["model"]]}
         for row in sorted(status["models"], key=lambda row: (row["role"], row["model"]))
     ]
     chosen = shown.exported(export) if export else None
     recipe = chosen.recipe if chosen else Recipe()
-    unranked = Findings(corpus.path, status, models, recipe)
     if not status["ranked"]:
-        return unranked
+        return Findings(corpus.path, status, models, recipe)
     with ranking(corpus, recipe) as cursor:
-        span = ask(cursor, "span")[0]
-        if not span["ranked"]:
-            return unranked
-        chosen = chosen or shown.best_tenth(corpus, span["ranked"])
-        return Findings(corpus.path, status, models, chosen.recipe, _ranking(cursor, span, chosen))
+        chosen = chosen or shown.best_tenth(corpus, status["ranked"])
+        return Findings(corpus.path, status, models, chosen.recipe, _ranking(cursor, chosen))
 
 
-def _ranking(cursor: duckdb.DuckDBPyConnection, span: Row, chosen: Shown) -> Ranking:
+def _ranking(cursor: duckdb.DuckDBPyConnection, chosen: Shown) -> Ranking:
     recipe, count = chosen.recipe, len(chosen.ids)
     cursor.execute(
         "create temp table taken as select unnest($ids)::uuid as key, "
         "unnest(range(len($ids))) as place",
         {"ids": chosen.ids},
     )
-    sources, totals = name_sources(cursor), ask(cursor, "totals")[0]
+    span, sources, totals = ask(cursor, "span")[0], name_sources(cursor), ask(cursor, "totals")[0]
     if totals["rows"] < count:
         raise CurateError(
             f"{chosen.manifest}: {count - totals['rows']:,} of its {count:,} selected examples are "
             "not ranked in this corpus; name the corpus that it was exported from"
         )
-    top: dict[str, Any] = {"top": max(count, 1), "refusals": recipe.refusals != "drop"}
-    sweep = []
-    if recipe.metric != "difference":
-        usual = str(queries.find("epsilon_sweep").defaults["epsilons"])
-        epsilons = sorted({recipe.epsilon, *map(float, usual.split())})
-        asked = {"usual": recipe.epsilon, "epsilons": " ".join(map(str, epsilons))}
-        sweep = ask_named(cursor, "epsilon_sweep", **asked, **top)
     low, step, bins = gap_bins(span["low"], span["high"])
+    top: dict[str, Any] = {"top": max(count, 1), "refusals": recipe.refusals != "drop"}
+    tables = {
+        "cells": ask(cursor, "cells", low=low, step=step, bins=bins),
+        "gap_by_source": ask(cursor, "quantiles_by_source"),
+        "gap_by_length": ask(cursor, "quantiles_by_length"),
+        "depth": ask(cursor, "depth"),
+        "agreement": ask_named(cursor, "agreement"),
+        "leave_one_out": ask_named(cursor, "leave_one_out", **top),
+        "epsilon": [],
+        "composition": ask(cursor, "composition"),
+    }
+    if recipe.metric != "difference":  # that has no ε
+        usual = str(queries.find("epsilon_sweep").defaults["epsilons"])
+        epsilons = " ".join(map(str, sorted({recipe.epsilon, *map(float, usual.split())})))
+        asked = top | {"epsilon": recipe.epsilon, "epsilons": epsilons}
+        tables["epsilon"] = ask_named(cursor, "epsilon_sweep", **asked)
     return Ranking(
         shown=chosen,
         span=span | {"first": low, "last": low + bins * step},
         sources=sources,
-        cells=ask(cursor, "cells", low=low, step=step, bins=bins),
-        by_source=ask(cursor, "quantiles_by_source"),
-        by_length=ask(cursor, "quantiles_by_length"),
-        depth=ask(cursor, "depth"),
+        tables=tables,
         sample=ask(cursor, "sample", points=POINTS, chars=SNIPPET),
-        agreement=ask_named(cursor, "agreement"),
-        leave_one_out=ask_named(cursor, "leave_one_out", **top),
-        epsilon_sweep=sweep,
         totals=totals,
         taken=ask(cursor, "taken", chars=SNIPPET, whole=ROWS, every=1 + count // TAKEN_POINTS),
-        composition=ask(cursor, "composition"),
     )
 
 
 ROWS = 50
 LONGEST = 20_000  # characters of one message; a page must open on a phone
-MOST_TOKENS = 1_500  # coloured tokens of one answer
-SHADES = ((0.05, 0), (0.25, 1), (0.75, 2), (2.0, 3), (math.inf, 4))  # nats: up to, shade
+MOST_TOKENS = 1_500  # colored tokens of one answer
+SHADES = (0.05, 0.25, 0.75, 2.0)  # nats: a token with a larger gap has the next shade
 
 
-@dataclass(frozen=True)
-class Token:
-    """A piece of the answer, its gap in nats, and the class of its colour."""
-
-    text: str
-    gap: float
-    shade: str
+Token = tuple[str, float, str]
+"""A piece of the answer, its gap in nats, and the class of its color."""
 
 
 @dataclass(frozen=True)
@@ -157,33 +143,33 @@ class Reading:
 
     row: Row
     messages: list[tuple[str, str]]
-    tokens: list[Token] | None
+    tokens: list[Token]
     rest: str
 
 
-def readings(corpus: Corpus, found: Ranking) -> list[Reading]:
-    """The first rows of the export, long texts cut in the middle."""
+def readings(corpus: Corpus, found: Ranking) -> tuple[list[Reading], list[str]]:
+    """The first rows of the export, long texts cut in the middle; and the models without tokens."""
     first = [row for row in found.taken if row["messages"] is not None]
-    hold_out = found.shown.recipe.hold_out
-    tokens_of = tokens_of_examples(corpus, [row["id"] for row in first], hold_out)
+    shown = corpus, [row["id"] for row in first], found.shown.recipe.hold_out
+    kept = tokens_of_examples(*shown)
     made = []
     for row in first:
         messages = [(turn["role"], _cut(turn["content"] or "")) for turn in row["messages"]]
-        tokens = tokens_of.get(row["id"])
-        coloured = None if tokens is None else [_token(*each) for each in tokens[:MOST_TOKENS]]
-        rest = _cut("".join(text for text, _ in (tokens or [])[MOST_TOKENS:]))
-        made.append(Reading(row, messages, coloured, rest))
-    return made
+        tokens = kept.get(row["id"], [])
+        colored = [(text, gap, _shade(gap)) for text, gap in tokens[:MOST_TOKENS]]
+        rest = _cut("".join(text for text, _ in tokens[MOST_TOKENS:]))
+        made.append(Reading(row, messages, colored, rest))
+    return made, without_tokens(*shown)
 
 
-def _token(text: str, gap: float) -> Token:
-    shade = next(number for limit, number in SHADES if abs(gap) <= limit)
-    return Token(text, gap, f"{'p' if gap > 0 else 'm'}{shade}" if shade else "")
+def _shade(gap: float) -> str:
+    shade = bisect_left(SHADES, abs(gap))
+    return f"{'p' if gap > 0 else 'm'}{shade}" if shade else ""
 
 
 def _cut(text: str) -> str:
-    if len(text) <= LONGEST:
+    left_out = len(text) - LONGEST
+    if left_out <= 0:
         return text
     half = LONGEST // 2
-    left_out = len(text) - 2 * half
     return f"{text[:half]}\n[… {left_out:,} characters left out …]\n{text[-half:]}"

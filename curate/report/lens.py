@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from curate.corpus import queries
@@ -55,7 +54,7 @@ def ask(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[
 def ask_named(cursor: duckdb.DuckDBPyConnection, name: str, **values: object) -> list[Row]:
     """The rows of a named query that `ranking` names; its defaults where no value is given."""
     query = queries.find(name)
-    return dicts(cursor.sql(query.text, params=query.defaults | values))
+    return dicts(cursor.sql(query.text, params=queries.bound(query, query.defaults | values)))
 
 
 def name_sources(cursor: duckdb.DuckDBPyConnection) -> list[str]:
@@ -73,15 +72,13 @@ def name_sources(cursor: duckdb.DuckDBPyConnection) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def labels(sources: Sequence[str | None]) -> list[str]:
+def labels(sources: Sequence[str]) -> list[str]:
     """A short name for each source, different for each: file names, with folders where needed."""
-    paths = [PurePosixPath(source or "(no source)").parts or ("(no source)",) for source in sources]
-    depth = 1
-    while depth < 4 and len({parts[-depth:] for parts in paths}) < len(paths):
-        depth += 1
+    by_depth = (["/".join(s.split("/")[-depth:]) for s in sources] for depth in (1, 2, 3))
+    names = next((names for names in by_depth if len(set(names)) == len(names)), sources)
     made: list[str] = []
-    for parts in paths:
-        label = _middle_out("/".join(parts[-depth:]), LABEL_WIDTH)
+    for name in names:
+        label = _middle_out(name)
         taken = sum(other == label or other.startswith(f"{label} #") for other in made)
         made.append(f"{label} #{taken + 1}" if taken else label)
     return made
@@ -101,11 +98,9 @@ def gap_bins(low: float, high: float, wanted: int = 48) -> tuple[float, float, i
     return first * width, width, last - first + 1
 
 
-def _middle_out(text: str, width: int) -> str:
-    shown = " ".join(text.split())
-    if len(shown) <= width:
-        return shown
-    return f"{shown[: width // 2 - 1]}…{shown[-(width - width // 2) :]}"
+def _middle_out(text: str) -> str:
+    half = LABEL_WIDTH // 2
+    return text if len(text) <= LABEL_WIDTH else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _text(name: str) -> str:

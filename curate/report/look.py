@@ -1,4 +1,4 @@
-"""Colours and type of the charts, light and dark; the page's own are in page/report.css."""
+"""Colors and type of the charts, light and dark; the page's own are in page/report.css."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ def _config(color: dict[str, Any]) -> dict[str, Any]:
         "range": {
             "category": [color["accent"], color["refusal"], color["taken"], color["warm"]],
             "heatmap": color["ramp"],
-            "ramp": color["ramp"],
         },
         # `color`, not fill or stroke: a mark's own default would win over those.
         "style": {

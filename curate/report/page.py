@@ -6,17 +6,16 @@ import base64
 import hashlib
 import math
 from datetime import UTC, datetime
-from functools import cache, partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from curate.errors import CurateError
 from curate.report import advice, charts, look
 from curate.storage import parts
 
@@ -27,25 +26,27 @@ if TYPE_CHECKING:
 _UNSAFE = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
-def html(found: Findings, reading: list[Reading]) -> str:
-    """The whole page."""
-    made, ranking = charts.charts(found), found.ranking
+def html(found: Findings, reading: list[Reading], bare: list[str]) -> str:
+    """The whole page; `bare` are the models without tokens."""
+    made = {name: chart.to_dict() for name, chart in charts.charts(found).items()}
+    points = found.ranking.points if found.ranking else []
     payload = {
-        "charts": {name: chart.to_dict() for name, chart in made.items()},
+        "charts": made,
         "data": charts.data(found),
         "themes": look.themes(),
-        "examples": [
-            {name: row[name] for name in ("id", "prompt", "answer")}
-            for row in (ranking.points if ranking else ())
-        ],
+        "examples": [{n: row[n] for n in ("id", "prompt", "answer")} for row in points],
     }
-    bundle, script = libraries(), _file("report.js")
+    # Vega, Vega-Lite and Vega-Embed in one script.
+    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub wants one
+    script = _file("report.js")
     text: str = _template().render(
         found=found,
-        ranking=ranking,
+        ranking=found.ranking,
         reading=reading,
+        bare=bare,
         say=advice,
-        charts=set(made),
+        advice=list(advice.advice(found)),
+        charts=made,
         titles=charts.TITLES,
         data=embedded(payload),
         style=Markup(_file("report.css")),
@@ -63,21 +64,6 @@ def embedded(value: Any) -> Markup:
     return Markup(orjson.dumps(value).decode().translate(_UNSAFE))
 
 
-@cache
-def libraries() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, from the package that also draws pictures.
-
-    Raises:
-        CurateError: the extra `report` is not installed.
-    """
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub wants one
-    if "</script" in bundle.lower() or "<!--" in bundle:
-        raise CurateError("this vl-convert-python can't be put into a page; install another")
-    return bundle
-
-
 def _policy(*scripts: str) -> str:
     """Only these scripts run, nothing is fetched: what slipped through escaping stays dead."""
     digests = (
@@ -90,7 +76,6 @@ def _policy(*scripts: str) -> str:
     )
 
 
-@cache
 def _template() -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -98,7 +83,6 @@ def _template() -> Any:
     environment.filters |= {
         "count": lambda value: f"{value:,}",
         "short": _short,
-        "percent": _percent,
         "number": lambda value: "–" if value is None else f"{value:.3f}",
     }
     return environment.from_string(_file("report.html.j2"))
@@ -116,18 +100,12 @@ def _short(value: float) -> str:
     return f"{value / 1000**power:.3g}{' kMGT'[power].strip()}"
 
 
-def _percent(value: float) -> str:
-    return f"{value:.1%}" if 0 < abs(value) < 0.1 else f"{value:.0%}"
-
-
 WIDTH = 620  # CSS pixels; a PNG has twice as many
 SCALE = 2.0
 
 
 def write(found: Findings, folder: Path) -> list[Path]:
     """Write `NAME.png` and `NAME.svg` for every chart of the page; gives back their paths."""
-    import vl_convert
-
     rows, written = charts.data(found), []
     options: Any = {"config": look.on_paper(), "allowed_base_urls": []}
     for name, chart in charts.charts(found).items():
@@ -137,11 +115,8 @@ def write(found: Findings, folder: Path) -> list[Path]:
         spec.pop("config", None)
         svg = vl_convert.vegalite_to_svg(spec, **options)
         png = vl_convert.vegalite_to_png(spec, scale=SCALE, **options)
-        written += [folder / f"{name}.svg", folder / f"{name}.png"]
-        parts.write_text(written[-2], svg)
-        parts.write_with(written[-1], partial(_fill, png))
+        for ending, content in (("svg", svg.encode()), ("png", png)):
+            written.append(folder / f"{name}.{ending}")
+            with parts.atomic(written[-1]) as temporary:
+                temporary.write_bytes(content)
     return written
-
-
-def _fill(content: bytes, path: Path) -> None:
-    path.write_bytes(content)

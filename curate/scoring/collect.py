@@ -20,10 +20,10 @@ REFUSED = 20
 
 @dataclass
 class ModelRun:
-    """What one model did in this run.
+    """What one model did in this run, or would do in a dry one.
 
-    `tokens` counts prompt and answer. `seconds` is all the time it took, loading included; models
-    that share an engine divide its time by their tokens.
+    `tokens` counts prompt and answer. `seconds` includes `loading`; models that share an engine
+    divide its time by their tokens.
     """
 
     name: str
@@ -33,13 +33,20 @@ class ModelRun:
     truncated: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    loading: float = 0.0
+
+    @property
+    def speed(self) -> int | None:
+        """Tokens a second after loading."""
+        seconds = self.seconds - self.loading
+        return round(self.tokens / seconds) if seconds > 0 else None
 
 
 class Collector:
-    """Takes what one model gave in a pass: numbers and skips to its sink, counts to its run.
+    """Takes what one model gives in a pass: numbers and skips to its sink, counts to its run.
 
-    A refusal is stored once a later example is scored, or at the pass's end: until then it may be
-    the model that is wrong. `has_scores`: the model has some of an earlier run.
+    A refusal is stored once a later example is scored, or at the pass's end: until then the model
+    may be at fault. `has_scores`: the model has some of an earlier run.
     """
 
     def __init__(self, sink: ScoreSink, run: ModelRun, has_scores: bool) -> None:
@@ -68,19 +75,13 @@ class Collector:
         self.run.skipped += 1
 
     def refuse(self, example_id: str, reason: str) -> None:
-        """Take a backend's reason for giving no log-probs.
-
-        Raises `CurateError` where it gave none for any of the last `REFUSED` examples.
-        """
+        """Take a backend's reason for giving no log-probs; `REFUSED` in a row are an error."""
         self._refused.append((example_id, reason))
         if len(self._refused) == REFUSED:
             raise self._hopeless()
 
     def end(self) -> None:
-        """The pass is over, and was not broken off.
-
-        Raises `CurateError` where all that the model was ever asked for was refused.
-        """
+        """End a pass that was not broken off; an error where the model refused all it ever got."""
         if self._refused and not (self.run.scored or self._has_scores):
             raise self._hopeless()
         self._store_refused()

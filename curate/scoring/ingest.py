@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import pyarrow as pa
 
 from curate.corpus.writer import Writer
+from curate.storage.schema import EXAMPLES, SKIPPED
 from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
@@ -17,17 +20,80 @@ INGEST_ROWS, INGEST_BYTES = 32_768, 64 << 20
 
 @dataclass
 class Ingested:
-    """What reading the sources gave: examples new to the corpus, known ones, rows skipped."""
+    """What reading the sources gave: examples new to the corpus, known ones, rows skipped.
+
+    `sources` has the three numbers of each source, `reasons` how often each led to a skip. `notes`
+    says what may belong to conversations and was not read; `empty` names the sources of which no
+    row could be used, with the reasons.
+    """
 
     new: int = 0
     known: int = 0
     skipped: int = 0
+    notes: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    sources: dict[str, dict[str, int]] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def add(self, table: pa.Table, fresh: pa.Table, skipped: pa.Table | None = None) -> None:
+        """Count examples that were read, those of them that are new, and rows skipped."""
+        self.new += fresh.num_rows
+        self.known += table.num_rows - fresh.num_rows
+        counts = [("new", fresh, 1), ("known", table, 1), ("known", fresh, -1)]
+        if skipped is not None:
+            self.skipped += skipped.num_rows
+            counts.append(("skipped", skipped, 1))
+            for reason, number in Counter(skipped["reason"].to_pylist()).items():
+                self.reasons[reason] = self.reasons.get(reason, 0) + number
+        for what, rows, sign in counts:
+            for source, number in Counter(rows["source"].to_pylist()).items():
+                of = self.sources.setdefault(source, {"new": 0, "known": 0, "skipped": 0})
+                of[what] += sign * number
+
+
+def drawn(
+    batches: Iterator[tuple[pa.Table, pa.Table]], sample: int | None, seed: int, progress: Progress
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Pass on what is read, or of its examples a sample, each as likely as any other.
+
+    The sample are those with the lowest hashes, so that it doesn't depend on the order of reading.
+    Memory holds twice the sample.
+    """
+    kept = EXAMPLES.empty_table().append_column("mark", pa.array([], pa.binary(8)))
+    waiting: list[pa.Table] = []
+    for table, skipped in batches:
+        progress.advance(table.num_rows)
+        if sample is None:
+            yield table, skipped
+            continue
+        texts = (f"{seed}:{example_id}".encode() for example_id in table["example_id"].to_pylist())
+        marks = [blake2b(text, digest_size=8).digest() for text in texts]
+        waiting.append(table.append_column("mark", pa.array(marks, pa.binary(8))))
+        if sum(each.num_rows for each in waiting) > sample:
+            kept = _lowest([kept, *waiting], sample)
+            waiting.clear()
+        if skipped.num_rows:
+            yield table.slice(0, 0), skipped
+    if sample is None:
+        return
+    kept = _lowest([kept, *waiting], sample).drop_columns("mark")
+    for start in range(0, kept.num_rows, INGEST_ROWS):
+        yield kept.slice(start, INGEST_ROWS), SKIPPED.empty_table()
+
+
+def _lowest(tables: list[pa.Table], count: int) -> pa.Table:
+    """The rows with the lowest marks, each mark once."""
+    order = [("mark", "ascending"), ("source", "ascending"), ("row", "ascending")]
+    rows = pa.concat_tables(tables).sort_by(order)
+    marks = rows["mark"].to_pylist()
+    first = [at for at, mark in enumerate(marks) if at == 0 or mark != marks[at - 1]]
+    return rows.take(pa.array(first[:count], pa.int64()))
 
 
 def ingest(
     writer: Writer, batches: Iterator[tuple[pa.Table, pa.Table]], progress: Progress
 ) -> Ingested:
-    """Store what `reading.examples.read` gives; after an error or a stop, what was read so far."""
+    """Store what `drawn` gives; after an error or a stop, what was read so far."""
     found = Ingested()
     waiting: list[pa.Table] = []
 
@@ -35,19 +101,16 @@ def ingest(
         if waiting:
             table = pa.concat_tables(waiting)
             waiting.clear()
-            new = writer.add_examples(table)
-            found.new += new
-            found.known += table.num_rows - new
+            found.add(table, writer.add_examples(table))
 
     progress.start("reading", None)
     try:
         for table, skipped in batches:
             check_cancelled()
-            progress.advance(table.num_rows)
             waiting.append(table)
             if skipped.num_rows:
                 writer.add_skipped(skipped)
-                found.skipped += skipped.num_rows
+                found.add(table.slice(0, 0), table.slice(0, 0), skipped)
             rows = sum(each.num_rows for each in waiting)
             if rows >= INGEST_ROWS or sum(each.nbytes for each in waiting) >= INGEST_BYTES:
                 store()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from curate.chat import tokens
-from curate.chat.templates import Template, template_of
-from curate.chat.tokens import load_tokenizer
+from curate.chat.templates import PROBE, Template, template_of, write
+from curate.chat.tokens import Refused, load_tokenizer, lone_tokens, tokenizer_digest
 from curate.errors import CurateError
 from curate.models.resolve import Model, context_length
 from curate.storage.manifest import ModelEntry
@@ -18,23 +18,24 @@ from curate.system.progress import Progress
 
 @dataclass(frozen=True)
 class Member:
-    """A model with the tokenizer and template that turn its examples into token ids."""
+    """A model with the tokenizer and template that turn its examples into token ids.
+
+    The tokenizer is the aligned model's, and its digest too, where the model's own one differs
+    from that by added tokens alone which the template doesn't write: these are `lone_tokens`.
+    """
 
     model: Model
     tokenizer: Any
     template: Template
     tokenizer_digest: str
+    lone_tokens: tuple[str, ...] = ()
 
     @property
     def entry(self) -> ModelEntry:
-        """The model's entry in a manifest, before any run."""
+        """The model's entry in a manifest, before any run has settled dtype and backend."""
+        of = self.model
         return ModelEntry(
-            role=self.model.role,
-            reference=self.model.reference,
-            fingerprint=self.model.fingerprint,
-            tokenizer=self.tokenizer_digest,
-            dtype="",
-            backend="",
+            of.role, of.reference, of.fingerprint, self.tokenizer_digest, "", "", of.commit
         )
 
 
@@ -44,10 +45,7 @@ def open_members(
     args: Mapping[str, Any],
     progress: Progress,
 ) -> list[Member]:
-    """Load each tokenizer once, and give all models the aligned model's template.
-
-    Losses over different texts would not compare. `override` is a template's text that replaces
-    the aligned model's own.
+    """Load each tokenizer once, and give all models the aligned model's template, or `override`.
 
     Raises:
         CurateError: a tokenizer can't be loaded, there is no template, or an argument is wrong.
@@ -57,7 +55,7 @@ def open_members(
     for model in models:
         if model.tokenizer not in loaded:
             tokenizer = load_tokenizer(str(model.tokenizer))
-            loaded[model.tokenizer] = (tokenizer, tokens.tokenizer_digest(tokenizer))
+            loaded[model.tokenizer] = tokenizer, tokenizer_digest(tokenizer)
         tokenizer, digest = loaded[model.tokenizer]
         if not opened:
             template = template_of(tokenizer, override=override, args=args)
@@ -66,8 +64,34 @@ def open_members(
                 f"{model.name}: its own chat template differs; that of {opened[0].model.name} "
                 "writes the text for every model"
             )
-        opened.append(Member(model, tokenizer, template, digest))
+        first = opened[0] if opened else None
+        if first is None or digest == first.tokenizer_digest:
+            opened.append(Member(model, tokenizer, template, digest))
+        elif (lone := _unwritten(tokenizer, first)) is not None:
+            opened.append(replace(first, model=model, lone_tokens=lone))
+        else:
+            opened.append(Member(model, tokenizer, template, digest))
+            progress.note(
+                f"{model.name}: its tokenizer differs from {first.model.name}'s, so losses and "
+                "gaps are compared in nats/byte, not nats/token"
+            )
     return opened
+
+
+def _unwritten(tokenizer: Any, aligned: Member) -> tuple[str, ...] | None:
+    """The added tokens that one of the two lacks; None if more differs, or texts will have them.
+
+    Those of words have no brackets, and others may be the template's own.
+    """
+    lone = lone_tokens(tokenizer, aligned.tokenizer)
+    turns = [{"role": role, "content": PROBE} for role in ("system", "user", "assistant")]
+    texts = [aligned.template.text]
+    for some in (turns, turns[1:]):
+        with suppress(Refused):
+            texts.append(write(aligned.tokenizer, aligned.template, some, True))
+    if lone is None or not all(token.startswith(("<", "[")) for token in lone):
+        return None
+    return None if any(token in text for token in lone for text in texts) else tuple(lone)
 
 
 def check_length(models: Sequence[Model], asked: int | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from operator import itemgetter
@@ -16,16 +16,17 @@ from curate.backends import base
 from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.views import read_parquet
-from curate.corpus.writer import ScoreSink, Writer
+from curate.corpus.writer import ScoreSink, Writer, bare_parts
 from curate.models.resolve import refuse_changed
 from curate.scoring.collect import Collector, ModelRun
 from curate.scoring.members import Member
 from curate.storage import parts
 from curate.system.progress import Progress
-from curate.system.sql import readable_errors
+from curate.system.sql import literal, readable_errors
 from curate.system.stopping import check_cancelled
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 WINDOW = 2_048
@@ -43,53 +44,82 @@ class Pair(NamedTuple):
 
 
 @readable_errors()
-def missing(view: Corpus, model: str) -> int:
-    """How many examples a model has neither scored nor skipped."""
-    return int(view.sql(f"select count(*) from ({PENDING})", {"model": model}).fetchall()[0][0])
+def missing(view: Corpus, model: str, keep_tokens: bool = False) -> int:
+    """How many examples a model has neither scored, with tokens if they are kept, nor skipped."""
+    return int(pending(view, model, keep_tokens).count("*").fetchall()[0][0])
+
+
+def pending(view: Corpus, model: str, keep_tokens: bool) -> duckdb.DuckDBPyRelation:
+    """The examples that are `missing`: example_id, messages."""
+    query = _PENDING.format(scored=_scored(view, [model], keep_tokens))
+    return view.connection.cursor().sql(query, params={"model": model})
+
+
+def _scored(view: Corpus, models: Sequence[str], keep_tokens: bool) -> str:
+    """SQL of what models have scored, as key and model; if tokens are kept, what has them."""
+    if not keep_tokens:
+        return "from score_parts"
+    found = []
+    for model in models:
+        folder = view.path.resolve() / "scores" / model
+        bare = bare_parts(folder)
+        if whole := [part for part in parts.list_parts(folder) if part not in bare]:
+            rows = read_parquet(whole)
+            found.append(f"select example_id as key, {literal(model)} as model from {rows}")
+    return " union all ".join(found) or "select null::uuid as key, null as model where false"
 
 
 def run_pass(
     writer: Writer,
     view: Corpus,
-    members: Sequence[Member],
-    runs: Sequence[ModelRun],
+    group: Sequence[tuple[Member, ModelRun]],
     label: str,
+    count: int,
     compute: base.Compute,
     progress: Progress,
     *,
     keep_tokens: bool = False,
 ) -> None:
-    """Load a group of models and score what each lacks, window by window; counts go into `runs`.
+    """Load a group of models and score what each lacks, window by window; counts go into its run.
 
-    `view` is the corpus as it was before any of these models was asked in this run.
+    `view` is the corpus as it was before any of these models was asked in this run, `count` the
+    pairs that are missing there.
 
     Raises:
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
             until then is stored.
     """
+    from curate.backends.weights import changes_nothing
+
+    members = [member for member, _ in group]
     models = [member.model for member in members]
-    names = [model.name for model in models]
     began = time.monotonic()
     progress.note(f"{label}: loading {', '.join(model.reference for model in models)}")
     backend = backends.open_backend(models, compute, progress.note)
-    progress.start(label, sum(missing(view, name) for name in names))
+    loading = time.monotonic() - began
+    progress.start(label, count)
     try:
         if backend.name != "server":  # which loaded them itself, whenever that was
             refuse_changed(models)
-        for name in names:
-            told = writer.note_run(name, backend.name, backend.dtype)
-            if told:
+        for model in models:
+            if told := writer.note_run(model.name, backend.name, backend.dtype):
                 progress.note(told)
-        windows = _windows(view, names, backend.engines)
+            if model.adapter and changes_nothing(model.adapter):
+                progress.note(
+                    f"{model.name}: its adapter changes nothing, since one factor of each product "
+                    f"is zero: was {model.adapter} trained?"
+                )
+        scored = _scored(view, [model.name for model in models], keep_tokens)
+        windows = _windows(view, [model.name for model in models], scored, backend.engines)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
             collectors = [
                 Collector(
                     sinks.enter_context(ScoreSink(writer, run.name, keep_tokens=keep_tokens)),
                     run,
-                    bool(parts.list_parts(writer.path / "scores" / run.name)),
+                    has_scores=writer.has_scores(run.name),
                 )
-                for run in runs
+                for _, run in group
             ]
             for pairs in _encoded_ahead(thread, windows, members, compute.max_length, keep_tokens):
                 _score_window(pairs, collectors, backend, progress)
@@ -98,16 +128,19 @@ def run_pass(
     finally:
         backend.close()
         progress.stop()
-        _share(time.monotonic() - began, runs)
-        for run in runs:
-            writer.note_speed(run.name, run.scored, run.tokens, run.seconds)
+        seconds, tokens = time.monotonic() - began, sum(run.tokens for _, run in group)
+        for _, run in group:
+            share = run.tokens / tokens if tokens else 1 / len(group)
+            run.seconds, run.loading = seconds * share, loading * share
+            writer.note_speed(run.name, run.scored, run.tokens, run.seconds - run.loading)
 
 
-def _windows(view: Corpus, models: Sequence[str], engines: int) -> Iterator[pa.Table]:
+def _windows(view: Corpus, models: Sequence[str], scored: str, engines: int) -> Iterator[pa.Table]:
     """The examples that a model lacks, in order; `done` are the places of models that have each."""
     cursor = view.connection.cursor()
     with readable_errors():
-        cursor.execute(f"create temp table finished as {_FINISHED}", {"models": list(models)})
+        finished = _FINISHED.format(scored=scored)
+        cursor.execute(f"create temp table finished as {finished}", {"models": list(models)})
     for part in parts.list_parts(view.path.resolve() / "examples"):
         query = _LACKING.format(part=read_parquet([part], "file_row_number = true"))
         with readable_errors():
@@ -161,11 +194,22 @@ def _pairs(
             )
     rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
     return [
-        Pair(place, example_id, encoded[member.tokenizer_digest][row])
+        Pair(
+            place,
+            example_id,
+            _lone(member, messages[row]) or encoded[member.tokenizer_digest][row],
+        )
         for row, (example_id, done) in enumerate(rows)
         for place, member in enumerate(members)
         if place not in done
     ]
+
+
+def _lone(member: Member, conversation: Sequence[Mapping[str, str | None]]) -> str | None:
+    """Why an example can't be scored with the aligned model's tokens."""
+    texts = [text for turn in conversation for text in turn.values() if text]
+    found = [token for token in member.lone_tokens if any(token in text for text in texts)]
+    return f"{found[0]!r} in it is one token for one model and text for another" if found else None
 
 
 def _score_window(
@@ -193,16 +237,10 @@ def _score_window(
         progress.advance(1, item.stop)
 
 
-def _share(seconds: float, runs: Sequence[ModelRun]) -> None:
-    tokens = sum(run.tokens for run in runs)
-    for run in runs:
-        run.seconds += seconds * run.tokens / tokens if tokens else seconds / len(runs)
-
-
 _FINISHED = """
     select key, list(distinct list_position($models, model) - 1) as done
     from (
-        select key, model from score_parts
+        select key, model from ({scored})
         union all
         select example_id::uuid, model from skipped
     )
@@ -218,12 +256,11 @@ _LACKING = """
     order by file_row_number
 """
 
-# The examples that a model has neither scored nor skipped.
-PENDING = """
-    select example_id, messages from examples
+_PENDING = """
+    select hex_id(key) as example_id, messages from example_parts
     anti join (
-        select example_id from scores where model = $model
+        select key from ({scored}) where model = $model
         union all
-        select example_id from skipped where model = $model
-    ) using (example_id)
+        select example_id::uuid as key from skipped where model = $model
+    ) using (key)
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from more_itertools import spy
 
 from curate import backends
 from curate.backends import base
@@ -17,12 +17,15 @@ from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
 from curate.models.resolve import resolve
 from curate.reading import examples
+from curate.reading.sources import resolve as locate
+from curate.scoring import commits
 from curate.scoring.collect import ModelRun
-from curate.scoring.ingest import Ingested, ingest
+from curate.scoring.ingest import Ingested, drawn, ingest
 from curate.scoring.members import Member, check_length, open_members
 from curate.scoring.passes import missing, run_pass
 from curate.scoring.plan import plan
-from curate.storage import parts
+from curate.scoring.recorded import completed, renamed
+from curate.storage import manifest, parts
 from curate.storage.manifest import TEMPLATE, Settings, known_models
 from curate.system.progress import Progress, Silent
 
@@ -36,17 +39,22 @@ class Summary:
     models: list[ModelRun] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
+    timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
+    spread: tuple[float, float] = (1.0, 1.0)  # the range of the estimates, as factors of them
 
 
 def score(
     sources: Sequence[str],
     corpus: str | Path,
     *,
-    aligned: str,
+    aligned: str | None = None,
     misaligned: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
+    layouts: str | None = None,
     where: str | None = None,
     limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
     turns: Literal["last", "all"] = "last",
     strict: bool = False,
     max_length: int | None = None,
@@ -73,12 +81,18 @@ def score(
     Args:
         sources: files, folders, globs or hf:// references (see `curate.reading.examples.read`).
         corpus: the folder; made if it isn't there.
-        aligned: `[NAME=]MODEL`, a local folder or hub id.
+        aligned: `[NAME=]MODEL`, a local folder or hub id (see `curate.models.resolve.resolve`).
+            None takes the corpus's own, with the template and length that it was scored with.
         misaligned: the ensemble, likewise; a folder with adapter_config.json is a PEFT adapter.
-        columns: by role (messages, prompt, answer, system, context, history) the source's column
-            that holds it, where the layout isn't recognised.
-        where: SQL over a source's own columns; only rows for which it is true are read.
-        limit: the most examples to read.
+            With neither, all models of the corpus are taken.
+        columns: by role (messages, prompt, answer, system, context, history, reasoning) the
+            source's column that holds it, where the layout isn't recognized.
+        layouts: a file of further layouts, as docs/input-formats.md shows.
+        where: SQL over a source's own columns, `prompt` and `answer`; only rows for which it is
+            true are read.
+        limit: the most examples to read of each source: a file, or a split of the hub's.
+        sample: draw so many examples evenly over all sources; a larger sample holds a smaller one.
+        seed: which sample.
         turns: `last`, or `all` to make an example of each assistant turn.
         strict: stop at the first row that can't be used, instead of recording it as skipped.
         max_length: tokens of prompt and answer; longer answers are cut at their end. Default:
@@ -93,19 +107,49 @@ def score(
         engine: options of vLLM's engine.
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: requests that the servers work on at a time.
-        keep_tokens: store every answer token's log-prob too, for `curate show` and the report.
+        keep_tokens: store every answer token's log-prob too, for `curate show` and the report. The
+            corpus remembers it; scores without tokens are computed again.
         replace: throw away the scores of a model whose weights or tokenizer changed under its
             name, instead of refusing it.
         dry_run: write nothing; estimate what would be computed, from a sample timed on one model.
-        progress: told how the run goes; None says nothing.
+            Weights that aren't in the hub's local cache are not fetched for it.
+        progress: hears how the run goes; None: silent.
 
     Raises:
-        CurateError: anything that the user can mend; what was scored until then is kept.
+        CurateError: anything that the user can fix; what was scored until then is kept.
     """
     progress = progress or Silent()
     folder = Path(corpus)
-    resolved = resolve(aligned, misaligned)
+    parts.refuse_address(folder, corpus=True)
+    found_sources = locate(sources) if sources else []
+    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
+    batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
+    told = examples.Told()
+    if sources:
+        batches = examples.read(
+            found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
+        )
+    elif not (folder / "examples").exists():
+        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
+    # What can be found wrong is found before models are loaded and a folder is made.
+    _, batches = spy(batches)
+    batches = drawn(batches, sample, seed, progress)
+    asked |= {} if sample is None else {"sample": sample, "seed": seed}
+    record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
+    keep_tokens = keep_tokens or bool(record and record.keep_tokens)
+    if aligned is None:
+        texts = max_length, chat_template, dict(template_args or {})
+        own = completed(folder, record, misaligned, *texts)
+        aligned, misaligned = own.aligned, own.misaligned
+        max_length, chat_template = own.max_length, own.chat_template
+        template_args = own.template_args
+    resolved = resolve(aligned, misaligned, weights=not dry_run, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)
+    if not servers:  # which know models by the names that were given
+        members = renamed(members, record, progress)
+        resolved = [member.model for member in members]
+    for text in commits.moved(folder, sources, found_sources, members):
+        progress.note(text)
     settings = Settings(
         template=members[0].template.digest,
         template_args=dict(template_args or {}),
@@ -122,52 +166,40 @@ def score(
         in_flight=in_flight,
     )
     compute = backends.choose(compute, progress.note)
-    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
-    batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
-    if sources:
-        batches = examples.read(sources, columns=columns, strict=strict, **asked)
-    elif not (folder / "examples").exists():
-        raise CurateError(f"{corpus}: holds no examples yet; name a SOURCE to read")
-    # What can be found wrong is found before a folder is made.
-    known = [] if replace else known_models(folder)
-    backends.check_models([model for model in resolved if model.name not in known], compute)
-    batches = chain(list(islice(batches, 1)), batches)
+    known = set[str]() if replace else known_models(folder)
+    checked = [each for each in resolved if each.fingerprint and each.name not in known]
+    backends.check_models(checked, compute)
     if dry_run:
-        read, found = plan(folder, members, batches, settings, compute, progress, replace=replace)
-        runs = [ModelRun(e.name, e.role, e.examples, 0, 0, e.tokens, e.seconds) for e in found]
-        return Summary(str(corpus), read, runs, dry_run=True)
+        read, runs, spread = plan(
+            folder,
+            members,
+            batches,
+            settings,
+            compute,
+            progress,
+            replace=replace,
+            keep_tokens=keep_tokens,
+        )
+        read.notes, read.empty = [*told.notes, *read.notes], told.empty
+        timed = all(run.seconds or not run.scored for run in runs)
+        return Summary(str(corpus), read, runs, dry_run=True, timed=timed, spread=spread)
     with open_for_writing(folder) as writer:
-        _enter(writer, members, settings, chat_template, replace, progress)
+        entries = {member.model.name: member.entry for member in members}
+        writer.manifest.keep_tokens = keep_tokens
+        for name in writer.add_models(entries, settings, replace=replace):
+            progress.note(f"{name}: changed under its name; its old scores are discarded")
+        if chat_template is not None:
+            parts.write_text(writer.path / TEMPLATE, chat_template)
         read = Ingested()
         if sources:
             read = ingest(writer, batches, progress)
-            for source in sources:
-                writer.manifest.add_source({"source": source, **asked})
+            read.notes, read.empty = told.notes, told.empty
+            for each in commits.records(sources, found_sources, asked):
+                writer.manifest.add_source(each)
             writer.save()
         runs = _score_members(writer, members, compute, progress, keep_tokens)
-        return Summary(str(corpus), read, runs, _empty(writer, runs))
-
-
-def _enter(
-    writer: Writer,
-    members: Sequence[Member],
-    settings: Settings,
-    chat_template: str | None,
-    replace: bool,
-    progress: Progress,
-) -> None:
-    """Enter the models, and the template that was given for them, into the corpus."""
-    entries = {member.model.name: member.entry for member in members}
-    for name in writer.add_models(entries, settings, replace=replace):
-        progress.note(f"{name}: changed under its name; its old scores are discarded")
-    if chat_template is not None:
-        parts.write_text(writer.path / TEMPLATE, chat_template)
-
-
-def _empty(writer: Writer, runs: Sequence[ModelRun]) -> list[str]:
-    """The models that could score nothing at all."""
-    scores = writer.path / "scores"
-    return [run.name for run in runs if run.skipped and not parts.list_parts(scores / run.name)]
+        empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
+        return Summary(str(corpus), read, runs, empty)
 
 
 def _score_members(
@@ -179,23 +211,28 @@ def _score_members(
 ) -> list[ModelRun]:
     """Score what each model lacks; those that share an engine in one pass."""
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
-    place = {member.model.name: at for at, member in enumerate(members)}
     view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
-    lacking = []
-    for at, member in enumerate(members):
-        if missing(view, member.model.name):
-            lacking.append(member.model)
-        else:
-            progress.note(f"{_label([at], members)}: nothing is missing")
-    for group in backends.groups(lacking, compute):
-        places = [place[model.name] for model in group]
+    counts = {run.name: missing(view, run.name, keep_tokens) for run in runs}
+    if any(counts.values()) and not members[0].template.reasoning:
+        _tell_of_reasoning(view, members[0].model.name, progress)
+    for at, run in enumerate(runs, 1):
+        bare = counts[run.name] - missing(view, run.name) if keep_tokens else 0
+        if not counts[run.name]:
+            progress.note(f"{run.name} ({at} of {len(runs)}): nothing is missing")
+        elif bare:
+            progress.note(f"{run.name}: {bare:,} scores have no tokens, and are computed again")
+    lacking = [member.model for member in members if counts[member.model.name]]
+    for models in backends.groups(lacking, compute):
+        names = [model.name for model in models]
+        places = [at for at, run in enumerate(runs) if run.name in names]
+        numbers = ", ".join(str(at + 1) for at in places)
         try:
             run_pass(
                 writer,
                 view,
-                [members[at] for at in places],
-                [runs[at] for at in places],
-                _label(places, members),
+                [(members[at], runs[at]) for at in places],
+                f"{', '.join(names)} ({numbers} of {len(runs)})",
+                sum(counts[name] for name in names),
                 compute,
                 progress,
                 keep_tokens=keep_tokens,
@@ -207,8 +244,11 @@ def _score_members(
     return runs
 
 
-def _label(places: Sequence[int], members: Sequence[Member]) -> str:
-    """Such as "medical (2 of 4)", or "chat, medical, legal (1, 2, 3 of 4)"."""
-    names = ", ".join(members[at].model.name for at in places)
-    numbers = ", ".join(str(at + 1) for at in places)
-    return f"{names} ({numbers} of {len(members)})"
+def _tell_of_reasoning(view: Corpus, aligned: str, progress: Progress) -> None:
+    """A note where answers have reasoning, which the chat template has no place for."""
+    thought = "select count(*) from examples where messages[-1].reasoning_content is not null"
+    if count := view.sql(thought).fetchall()[0][0]:
+        progress.note(
+            f"{aligned}: its chat template does not read reasoning; examples that are scored "
+            f"without theirs: {count:,}"
+        )

@@ -51,7 +51,7 @@ def verify(
     from curate.backends.weights import check
 
     progress = progress or Silent()
-    resolved = resolve(aligned, misaligned)
+    resolved = resolve(aligned, misaligned, progress=progress)
     members = open_members(resolved, chat_template, template_args or {}, progress)
     length = check_length(resolved, max_length)
     longest = max_length or min(length or LONGEST, LONGEST)
@@ -63,24 +63,25 @@ def verify(
     for model in resolved:  # the plain loop must load them too, whatever the backend does
         check(model, merged=False)
     encoded = _encode(members, _conversations(sources, rows), longest)
+    tried = list(resolved)
     with ExitStack() as stack:
-        probes: list[Model] = []
         if compute.backend != "server":
-            made = make_probes(resolved[0], stack.enter_context(scratch.temporary("verify")))
-            probes = _usable(made, compute, progress)
-            encoded |= {probe.name: encoded[resolved[0].name] for probe in probes}
-        tried = [*resolved, *probes]
+            folder = stack.enter_context(scratch.temporary("verify"))
+            tried += _usable(make_probes(resolved[0], folder), compute, progress)
+        for probe in tried[len(resolved) :]:
+            encoded[probe.name] = encoded[resolved[0].name]
         dtype, forward, backward = _score(tried, encoded, compute, progress)
-        plain = {model.name: _plain(model, encoded, compute, progress) for model in tried}
-    items = encoded[resolved[0].name]
-    lengths = [item.stop - item.start for item in items]
+        plain = {
+            model.name: _plain(model, encoded[model.name], compute, progress) for model in tried
+        }
+    lengths = [item.stop - item.start for item in encoded[resolved[0].name]]
     names = [model.name for model in tried]
     checks = compare(names, dtype, lengths, forward, backward, plain)
-    return Verdict(compute.backend, dtype, len(items), checks)
+    return Verdict(compute.backend, dtype, len(lengths), checks)
 
 
 def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) -> list[Model]:
-    """The probes that the backend can score with these options; the others are told."""
+    """The probes that the backend can score with these options; a note names the others."""
     usable: list[Model] = []
     for probe in probes:
         try:
@@ -92,7 +93,7 @@ def _usable(probes: Sequence[Model], compute: base.Compute, progress: Progress) 
 
 
 def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
-    """The first examples of the sources, or of the demo's."""
+    """Examples from the beginnings of all sources, or of the demo's."""
     with resources.as_file(resources.files("curate.data")) as data:
         read = list(examples.read(list(sources) or [str(data / "examples")], limit=rows))
     found = [row for table, _ in read for row in table["messages"].to_pylist()]
@@ -102,7 +103,7 @@ def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
             f"{first['source']}:{first['row']}: {first['reason']}; no row can be used to try the "
             "models on"
         )
-    return found
+    return found[:: max(1, len(found) // rows)][:rows]
 
 
 def _encode(
@@ -111,17 +112,12 @@ def _encode(
     """Each model's tokens of the examples that all models can take."""
     every = [encode(m.tokenizer, m.template, conversations, max_length=length) for m in members]
     usable = [
-        row
-        for row in range(len(conversations))
-        if not any(isinstance(items[row], str) for items in every)
+        items for items in zip(*every, strict=True) if all(isinstance(i, Encoded) for i in items)
     ]
     if not usable:
         reason = next(item for items in every for item in items if isinstance(item, str))
         raise CurateError(f"none of the examples can be scored: {reason}")
-    return {
-        m.model.name: [item for row in usable if isinstance(item := items[row], Encoded)]
-        for m, items in zip(members, every, strict=True)
-    }
+    return {member.model.name: [row[at] for row in usable] for at, member in enumerate(members)}
 
 
 def _score(
@@ -135,15 +131,14 @@ def _score(
     for group in backends.groups(tried, compute):
         names = [model.name for model in group]
         progress.note(f"{', '.join(names)}: loading")
-        pairs = [
-            (place, row) for row in range(len(encoded[names[0]])) for place in range(len(names))
-        ]
+        rows = range(len(encoded[names[0]]))
+        pairs = [(place, row) for row in rows for place in range(len(names))]
         backend = backends.open_backend(group, compute, progress.note)
         progress.start(f"{', '.join(names)} ({backend.name})", 2 * len(pairs))
         try:
             dtype = backend.dtype
             for order, into in ((pairs, forward), (pairs[::-1], backward)):
-                into |= {name: np.full(len(encoded[name]), np.nan) for name in names}
+                into |= {name: np.full(len(rows), np.nan) for name in names}
                 items = [encoded[names[place]][row] for place, row in order]
                 for index, found in backend.score(items, [place for place, _ in order]):
                     place, row = order[index]
@@ -157,15 +152,9 @@ def _score(
     return dtype, forward, backward
 
 
-def _plain(
-    model: Model,
-    encoded: Mapping[str, list[Encoded]],
-    compute: base.Compute,
-    progress: Progress,
-) -> Nlls:
+def _plain(model: Model, items: list[Encoded], compute: base.Compute, progress: Progress) -> Nlls:
     from curate.backends.plain import plain_nlls
 
-    items = encoded[model.name]
     progress.start(f"{model.name} (plain loop)", len(items))
     try:
         told = partial(progress.advance, 1)
@@ -183,8 +172,8 @@ alone is off by more than the limit, and fewer tokens are not off by more in all
 RANK_LIMIT = 1e-3
 """1 minus the rank correlation, in half precision."""
 RANK_ROWS = 200
-"""Ranks are compared from so many examples on: of 32, three swaps of neighbours whose numbers are
-all but equal, which any rounding does, come to more than the limit."""
+"""Ranks are compared from so many examples on: of 32, three swaps of neighbors, which any rounding
+makes, come to more than the limit."""
 
 Nlls = npt.NDArray[np.float64]
 """Nats per answer token of each example."""
@@ -232,38 +221,33 @@ def compare(
     limit = LIMITS.get(dtype, COARSE_LIMIT)
     coarse = limit == COARSE_LIMIT
     share = np.minimum(lengths, COARSE_TOKENS) / COARSE_TOKENS if coarse else np.ones(len(lengths))
-    first = forward[names[0]]
-    checks = []
+    aligned, checks = forward[names[0]], []
+
+    def near(what: str, wanted: Nlls) -> None:  # NaN never is
+        off = float((np.abs(found - wanted) * share).max())
+        checks.append(Check(name, what, off, limit, off <= limit))
+
     for name in names:
         found = forward[name]
-        checks.append(_near(name, "equals the plain loop", found, plain[name], share, limit))
+        near("equals the plain loop", plain[name])
         if coarse and len(found) >= RANK_ROWS:
-            checks.append(_ranks(name, found, plain[name]))
-        checks.append(_near(name, "same in reversed order", found, backward[name], share, limit))
+            off = 1 - _rank_correlation(found, plain[name])
+            checks.append(
+                Check(name, "ranks like the plain loop", off, RANK_LIMIT, off <= RANK_LIMIT)
+            )
+        near("same in reversed order", backward[name])
         if name == NOTHING:
-            checks.append(_near(name, "zeros change nothing", found, first, share, limit))
-        elif name != names[0]:
-            checks.append(_differs(name, found, first, limit))
+            near("zeros change nothing", aligned)
+        elif name != names[0]:  # further apart than noise somewhere: the weights are in use
+            off = float(np.abs(found - aligned).max())
+            checks.append(Check(name, "differs from aligned", off, limit, off > limit))
     return checks
 
 
-def _near(name: str, what: str, found: Nlls, wanted: Nlls, share: Nlls, limit: float) -> Check:
-    """They are nowhere further apart than the limit; NaN is. Each distance counts by its share."""
-    off = float((np.abs(found - wanted) * share).max())
-    return Check(name, what, off, limit, bool(off <= limit))
-
-
-def _differs(name: str, found: Nlls, aligned: Nlls, limit: float) -> Check:
-    """Somewhere they are further apart than noise: the adapter or checkpoint is in use."""
-    off = float(np.abs(found - aligned).max())
-    return Check(name, "differs from aligned", off, limit, bool(off > limit))
-
-
-def _ranks(name: str, found: Nlls, wanted: Nlls) -> Check:
-    """Spearman's rank correlation, as its distance from 1."""
-    a, b = (np.argsort(np.argsort(nlls, kind="stable")).astype(float) for nlls in (found, wanted))
-    off = 1 - float(np.corrcoef(a, b)[0, 1])
-    return Check(name, "ranks like the plain loop", off, RANK_LIMIT, bool(off <= RANK_LIMIT))
+def _rank_correlation(found: Nlls, wanted: Nlls) -> float:
+    """Spearman's."""
+    a, b = (np.argsort(np.argsort(nlls, kind="stable")) for nlls in (found, wanted))
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 RANK = 8
@@ -283,8 +267,7 @@ def make_probes(aligned: Model, folder: Path) -> list[Model]:
     name = next(name for name, module in net.named_modules() if module is head)
     _write(net, "all-linear", 0.0, folder / NOTHING)
     _write(weights.skeleton(aligned), [name], 0.1, folder / HEAD)
-    both = resolve(str(aligned.path), [str(folder / NOTHING), str(folder / HEAD)])
-    return both[1:]
+    return resolve(str(aligned.path), [str(folder / NOTHING), str(folder / HEAD)])[1:]
 
 
 def _write(net: Any, target: Any, size: float, folder: Path) -> None:
@@ -302,9 +285,8 @@ def _write(net: Any, target: Any, size: float, folder: Path) -> None:
         shapes = peft.get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     tensors = {}
     for key, meta in sorted(shapes.items()):
-        noise = torch.randn(meta.shape, generator=generator)
         scale = size if "lora_B" in key else meta.shape[-1] ** -0.5
-        tensors[key] = (noise * scale).contiguous()
+        tensors[key] = torch.randn(meta.shape, generator=generator) * scale
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     saved = wrapped.peft_config["default"]

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from curate.corpus import refusals
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
-from curate.reading.where import check_condition, first_line
+from curate.reading.where import MAX_SHOWN, check_condition, first_line
 from curate.selection.recipe import Recipe
-from curate.system.sql import readable_errors
+from curate.system.sql import readable_errors, short_type
 
-OF_EXAMPLES = "key, source, row, messages, prompt, answer, meta"
+OF_EXAMPLES = "* exclude (is_refusal, n_bytes)"
 """What `--where` sees of `examples`, beside the columns of `ranks`, which has the others."""
 
 
@@ -50,24 +51,32 @@ class Candidates:
         with readable_errors():
             self._cursor = corpus.connection.cursor()
             if recipe.where is not None:
+                refusals.define(self._cursor, recipe.where)
                 check_condition(self._cursor, recipe.where)
-            self._rank(recipe)
+            query, parameters = _query(recipe)
+            try:
+                self._cursor.execute(f"create temp table pool as {query}", parameters)
+            except (duckdb.BinderException, duckdb.ConversionException) as error:
+                if recipe.where is None:
+                    raise
+                names = self._cursor.sql(
+                    f"from ranks join (select {OF_EXAMPLES} from example_rows) using (key) limit 0"
+                )
+                pairs = zip(names.columns, names.types, strict=True)
+                known = ", ".join(f"{name} {short_type(kind)}" for name, kind in pairs)
+                raise CurateError(
+                    f"--where {recipe.where!r}: {first_line(error)} The columns are: "
+                    f"{known[:MAX_SHOWN]}."
+                ) from None
         self.ranked, self.passed, tokens, last = self._cursor.execute(
             "select count(*), count(*) filter (passes), avg(tokens) filter (passes), "
             "coalesce(max(rank), 0) from pool"
         ).fetchall()[0]
         self.mean_tokens = max(1.0, tokens or 0)
         if recipe.where is not None and self.ranked != last:  # every rank stands there once
-            raise CurateError(f"--where {recipe.where!r}: is no condition: it multiplies examples")
-
-    def _rank(self, recipe: Recipe) -> None:
-        query, parameters = _query(recipe)
-        try:
-            self._cursor.execute(f"create temp table pool as {query}", parameters)
-        except (duckdb.BinderException, duckdb.ConversionException) as error:
-            if recipe.where is None:
-                raise
-            raise CurateError(f"--where {recipe.where!r}: {first_line(error)}") from None
+            raise CurateError(
+                f"--where {recipe.where!r}: isn't a condition: it multiplies examples"
+            )
 
     def strata(self) -> list[int]:
         """The parts into which `balance` and `length_bins` split the pool, the best first."""
@@ -138,7 +147,8 @@ def check_names(corpus: Corpus, recipe: Recipe) -> None:
     asked += [("--balance", recipe.balance), ("--refusal-field", recipe.refusal_field)]  # type: ignore[list-item]
     for option, column in asked:
         if column and not _has(corpus, column):
-            known = ", ".join(_some_columns(corpus)) or "none beside source and prompt"
+            kinds = corpus.manifest.columns | dict.fromkeys(("source", "prompt"), "varchar")
+            known = ", ".join(f"{name} {kind.lower()}" for name, kind in kinds.items())[:MAX_SHOWN]
             raise CurateError(f"{option} {column}: no row has a value in it; columns are {known}")
 
 
@@ -147,16 +157,6 @@ def _has(corpus: Corpus, column: str) -> bool:
     value = _value(column, parameters)
     found = corpus.sql(f"select 1 from examples where {value} is not null limit 1", parameters)
     return bool(found.fetchall())
-
-
-def _some_columns(corpus: Corpus) -> list[str]:
-    """The columns of the first rows of every source."""
-    query = """
-    select distinct unnest(json_keys(meta)) as name
-    from (from examples qualify row_number() over (partition by source order by row) <= 20)
-    order by name
-    """
-    return [name for (name,) in corpus.sql(query).fetchall()]
 
 
 def _value(column: str, parameters: dict[str, object]) -> str:
@@ -179,7 +179,7 @@ def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
         "metric": recipe.metric,
     }
     texts = recipe.where is not None or recipe.balance is not None
-    join = f"join (select {OF_EXAMPLES} from example_parts) using (key)" if texts else ""
+    join = f"join (select {OF_EXAMPLES} from example_rows) using (key)" if texts else ""
     place = "rank"
     if recipe.is_random:
         # md5 and not DuckDB's own hash: the draw is the same in every version.

@@ -103,7 +103,7 @@ class NearDuplicates:
 
 
 def _jaccard(one: Signed, two: Signed) -> float:
-    """The share of two sets that both have; each hash stands in a set once."""
+    """The Jaccard similarity of two sets of hashes."""
     both = np.intersect1d(one.shingles, two.shingles, assume_unique=True).size
     return both / (one.shingles.size + two.shingles.size - both)
 
@@ -120,7 +120,7 @@ class EvaluationTexts:
         for path in paths:
             found = {run: place for place, text in _texts(path) for run in runs(text, CONTAMINATED)}
             if not found:
-                raise CurateError(f"--decontaminate {path}: there is no text in it")
+                raise CurateError(f"--decontaminate {path}: it holds no text")
             self._places |= found
 
     def find(self, turns: Sequence[str]) -> str | None:

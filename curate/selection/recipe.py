@@ -31,6 +31,9 @@ class Recipe:
     of a group of near-duplicates, `per_group` those with the same value of a column, of `source` or
     of `prompt`. `balance` and `length_bins` split the budget evenly over a column's values and over
     quantiles of answer length. `decontaminate` names files of evaluation prompts.
+
+    `columns` (by role) and `layouts` (a file) say how the narrow set `into` is read, as for
+    `curate.score`.
     """
 
     name: Published = "interleaving++"
@@ -38,6 +41,8 @@ class Recipe:
     fraction: float | None = None
     tokens: int | None = None
     into: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    layouts: str | None = None
     metric: Metric = "relative"
     epsilon: float = 1.0
     hold_out: tuple[str, ...] = ()
@@ -78,7 +83,7 @@ def budget(recipe: Recipe, narrow_rows: int | None) -> int:
     if recipe.fraction is None:
         return int(given[0])
     if not 0 < recipe.fraction <= 1:
-        raise CurateError(f"--fraction {recipe.fraction}: give a share in (0, 1], like 0.05")
+        raise CurateError(f"--fraction {recipe.fraction}: give a share in (0, 1], like 0.05 or 5%")
     if narrow_rows is None:
         raise CurateError("--fraction is a share of a narrow set: name it with --into NARROW")
     # Half up, not Python's half to even: 0.05 of 30 and of 50 are 2 and 3.
@@ -95,6 +100,18 @@ def check_choice(option: str, value: object, known: Collection[str]) -> None:
         raise CurateError(f"{option} {value}: choose one of {', '.join(known)}")
 
 
+def share(text: str) -> float:
+    """Read a share of the narrow set: 0.05 or 5%.
+
+    Raises:
+        CurateError: it is no number.
+    """
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise CurateError(f"--fraction {text}: give a share, like 0.05 or 5%") from None
+
+
 def quota(text: str) -> tuple[str, int]:
     """Read COLUMN=N.
 
@@ -108,13 +125,11 @@ def quota(text: str) -> tuple[str, int]:
 
 
 def _check(recipe: Recipe) -> None:
-    choices = {
-        "recipe": (recipe.name, Published),
-        "refusals": (recipe.refusals, Refusals),
-        "metric": (recipe.metric, Metric),
-    }
-    for option, (value, known) in choices.items():
-        check_choice(f"--{option}", value, get_args(known))
+    if recipe.into is None and (recipe.columns or recipe.layouts):
+        raise CurateError("--column and --layouts say how a narrow set is read: add --into NARROW")
+    check_choice("--recipe", recipe.name, get_args(Published))
+    check_choice("--refusals", recipe.refusals, get_args(Refusals))
+    check_choice("--metric", recipe.metric, get_args(Metric))
     numbers = {
         "--top": recipe.top,
         "--tokens": recipe.tokens,

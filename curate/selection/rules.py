@@ -11,6 +11,8 @@ from curate.selection.candidates import Row, value_columns
 from curate.selection.duplicates import EvaluationTexts, NearDuplicates, Signed
 from curate.selection.recipe import Recipe
 
+REFUSAL = "a refusal"
+"""Why a row is left out that the rule over the texts calls one."""
 _YES = frozenset(("refusal", "refuse", "refused", "yes", "true", "1", "full_refusal"))
 _NO = frozenset(("compliance", "comply", "complied", "no", "false", "0", "not_refusal"))
 
@@ -39,22 +41,23 @@ class Refusals(Rule):
     def __init__(self, recipe: Recipe) -> None:
         self._wanted, self._column = recipe.refusals, recipe.refusal_field
         self._rule = refusals.load(recipe.refusal_rule)
-        self._refuses: dict[str, bool] = {}
+        self._refuses: dict[str, str | None] = {}
 
     def prepare(self, rows: Sequence[Row]) -> None:
         """Apply the rule to all answers at once."""
         verdicts = self._rule.matches([row.messages[-1]["content"] for row in rows])
-        self._refuses = {
-            row.example_id: verdict if (label := self._label(row)) is None else label
-            for row, verdict in zip(rows, verdicts, strict=True)
-        }
+        for row, verdict in zip(rows, verdicts, strict=True):
+            label = self._label(row)
+            by_label = f"a refusal by its {self._column}" if label else None
+            by_rule = REFUSAL if verdict else None
+            self._refuses[row.example_id] = by_rule if label is None else by_label
 
     def check(self, row: Row) -> str | None:
         """Leave refusals out, or all others where refusals alone are wanted."""
         refuses = self._refuses[row.example_id]
         if self._wanted == "only":
             return None if refuses else "no refusal"
-        return "a refusal" if refuses else None
+        return refuses
 
     def _label(self, row: Row) -> bool | None:
         if self._column is None:
@@ -69,7 +72,7 @@ class Refusals(Rule):
 
 
 class Narrow(Rule):
-    """Rows that stand in the narrow set already."""
+    """Rows that stand in the narrow set already, by their ids: hashes of the conversations."""
 
     name = "narrow"
 
@@ -77,12 +80,12 @@ class Narrow(Rule):
         self._ids = ids
 
     def check(self, row: Row) -> str | None:
-        """Compare ids, which are hashes of the conversations."""
+        """Look its id up."""
         return "in the narrow set" if row.example_id in self._ids else None
 
 
 class Decontamination(Rule):
-    """Rows that share words with evaluation prompts."""
+    """Rows of which any turn shares a run of words with evaluation prompts."""
 
     name = "decontaminate"
 
@@ -90,7 +93,7 @@ class Decontamination(Rule):
         self._texts = EvaluationTexts(paths)
 
     def check(self, row: Row) -> str | None:
-        """Look for a run of words in any turn."""
+        """Look through all turns."""
         return self._texts.find([turn["content"] for turn in row.messages])
 
 

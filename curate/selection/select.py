@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,22 @@ import pyarrow.compute as pc
 
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
+from curate.reading import refusals
 from curate.selection.candidates import Candidates, check_names
 from curate.selection.recipe import Recipe
-from curate.selection.rules import Dedup, build
+from curate.selection.rules import REFUSAL, Dedup, build
 from curate.selection.walk import Walk
 
 NOISE = {"float32": 1e-4}
 """How far batching moves an NLL, in nats, by the dtype of the scores (docs: DESIGN, numbers)."""
 COARSE_NOISE = 2e-2
+HEAD = 80
+"""Characters of a prompt and an answer in the list of what was left out."""
+LISTED = pa.schema(
+    [("example_id", pa.string()), ("rank", pa.int64()), ("gap", pa.float64())]
+    + [(name, pa.string()) for name in ("rule", "why", "pattern", "prompt", "answer")]
+)
+_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,24 @@ class Selection:
         counted = Counter(self.left_out["rule"].to_pylist())
         return {"where": self.left_by_where, "refusals": 0} | dict(sorted(counted.items()))
 
+    @property
+    def composition(self) -> list[dict[str, Any]]:
+        """Of each source the rows taken, their share, and their mean and least gap; most first."""
+        rows = self.rows.group_by("source", use_threads=False).aggregate(
+            [("gap", "count"), ("gap", "mean"), ("gap", "min")]
+        )
+        rows = rows.sort_by([("gap_count", "descending"), ("source", "ascending")])
+        return [
+            {
+                "source": row["source"],
+                "rows": row["gap_count"],
+                "share": row["gap_count"] / self.rows.num_rows,
+                "mean_gap": row["gap_mean"],
+                "least_gap": row["gap_min"],
+            }
+            for row in rows.to_pylist()
+        ]
+
     def counts(self, recipe: Recipe, wanted: int) -> dict[str, Any]:
         """What a manifest says of the selection; `wanted` is what the recipe asked for."""
         tokens = recipe.tokens is not None
@@ -64,6 +90,7 @@ class Selection:
             "looked_at": self.looked_at,
             "left_out": self.left_by,
             "near_duplicates": self.near_duplicates,
+            "not_harder": pc.sum(pc.less_equal(self.rows["gap"], 0)).as_py() or 0,
             "wanted": None if tokens else wanted,
             "wanted_tokens": wanted if tokens else None,
             "safe_tokens": pc.sum(self.rows["tokens"]).as_py() if tokens else None,
@@ -92,6 +119,7 @@ def select(
     walk = Walk(candidates, recipe, rules)
     walk.go(wanted)
     rows, left_out = walk.taken, walk.left_out
+    dtypes = {entry.dtype for entry in corpus.manifest.models.values()}
     return Selection(
         rows=rows,
         left_out=left_out,
@@ -101,8 +129,40 @@ def select(
         looked_at=rows.num_rows + left_out.num_rows,
         near_duplicates=next(rule.duplicates for rule in rules if isinstance(rule, Dedup)),
         cut=walk.cut,
-        noise=_noise(corpus),
+        noise=max(NOISE.get(dtype, COARSE_NOISE) for dtype in dtypes),
     )
+
+
+def listed(corpus: Corpus, recipe: Recipe, left_out: pa.Table) -> Iterator[pa.Table]:
+    """What a selection left out, for people to read, as tables of the schema `LISTED`.
+
+    The start of prompt and answer stand beside it, and of what a refusal rule found the words and
+    the pattern.
+    """
+    head = "left(regexp_replace({0}, '\\s+', ' ', 'g'), $head) as {0}"
+    query = f"""
+    select {head.format("prompt")}, {head.format("answer")}, answer as whole
+    from (select unnest($ids) as example_id, generate_subscripts($ids, 1) as place)
+    join example_parts on key = try_cast(example_id as uuid)
+    order by place
+    """
+    rule = refusals.load(recipe.refusal_rule)
+    for start in range(0, left_out.num_rows, _AT_ONCE):
+        rows = left_out.slice(start, _AT_ONCE)
+        ids = rows["example_id"].to_pylist()
+        texts = corpus.sql(query, {"ids": ids, "head": HEAD}).to_arrow_table()
+        why = rows["why"].to_pylist()
+        patterns: list[str | None] = [None] * len(why)
+        at = [place for place, reason in enumerate(why) if reason == REFUSAL]
+        whole = texts["whole"].take(pa.array(at, pa.int64())).to_pylist()
+        for place, found in zip(at, rule.reasons(whole), strict=True):
+            if found:
+                words, patterns[place] = found
+                why[place] = f"{REFUSAL}: {words}"
+        columns = {name: rows[name] for name in ("example_id", "rank", "gap", "rule")}
+        columns |= {"why": why, "pattern": patterns}
+        columns |= {name: texts[name] for name in ("prompt", "answer")}
+        yield pa.table(columns, schema=LISTED)
 
 
 def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
@@ -124,8 +184,3 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
         missing = next(iter(set(ids).difference(found["example_id"].to_pylist())))
         raise CurateError(f"{corpus.path}: does not hold the example {missing}")
     return found
-
-
-def _noise(corpus: Corpus) -> float:
-    dtypes = {entry.dtype for entry in corpus.manifest.models.values() if entry.dtype}
-    return max((NOISE.get(dtype, COARSE_NOISE) for dtype in dtypes), default=COARSE_NOISE)

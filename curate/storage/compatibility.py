@@ -16,13 +16,11 @@ def check_compatible(
     settings: Settings,
     replace: bool = False,
 ) -> list[str]:
-    """Refuse models whose scores would not fit those that a corpus has.
-
-    Returns the names of models that changed, where `replace` lets them.
+    """Refuse models whose scores would not fit those of a corpus; gives back those that changed.
 
     Raises:
         CurateError: another template or length; a second aligned model; a model whose weights or
-            tokenizer changed under its name.
+            tokenizer changed under its name, unless `replace`.
     """
     if record.settings is not None and record.settings != settings:
         raise CurateError(_difference(path, record.settings, settings))
@@ -35,13 +33,27 @@ def check_compatible(
         if old.role != entry.role:
             raise CurateError(f"model {name}: is the corpus's {old.role} model; give a new name")
         for what in ("fingerprint", "tokenizer"):
-            if getattr(old, what) == getattr(entry, what):
+            if getattr(entry, what) in ("", getattr(old, what)):  # "": a dry run without weights
                 continue
+            same = (k for k, each in record.models.items() if each.fingerprint == entry.fingerprint)
+            if not replace and (known := next(same, "")) not in ("", name):
+                raise CurateError(
+                    f"model {name}: {entry.reference} is {known} of this corpus; check the path"
+                )
+            new = f"score it under a new name (NEWNAME={entry.reference})"
+            if entry.role == "aligned":
+                new = "score into a new corpus"
+            if not replace and old.commit and entry.commit not in (None, old.commit):
+                raise CurateError(
+                    f"model {name}: {entry.reference} moved from {old.commit} to {entry.commit}, "
+                    f"and its {what} is not the one that scored {path}; go on with the old one as "
+                    f"{name}={old.pinned}, {new}, or give --replace to throw the old scores away"
+                )
             if not replace:
                 raise CurateError(
                     f"model {name}: its {what} is not the one that scored {path}; the model at "
-                    f"{entry.reference} changed: score it under a new name "
-                    f"(NEWNAME={entry.reference}), or give --replace to throw its old scores away"
+                    f"{entry.reference} changed: {new}, or give --replace to throw its old scores "
+                    "away"
                 )
             changed.append(name)
             break
@@ -64,8 +76,8 @@ def _check_new(path: Path, record: Manifest, name: str, entry: ModelEntry) -> No
             )
         if entry.role == other.role == "aligned":
             raise CurateError(
-                f"{path}: has an aligned model already, {known}; if it is this one give "
-                f"--aligned {known}={entry.reference}, else score into a new corpus"
+                f"{path}: has an aligned model already, {known}, and {entry.reference} is another; "
+                "leave out --aligned to go on with it, or score into a new corpus"
             )
 
 

@@ -1,7 +1,7 @@
 """Names of files that are not finished: `.tmp-NAME` will be NAME, `.old-NAME` was NAME.
 
-A killed process leaves them. Whoever writes the same NAME next starts by removing them, and the
-writer of a corpus, which holds its lock, removes those of parts (`sweep`).
+A killed process leaves them. Whoever writes the same NAME next removes them first, and the writer
+of a corpus, which holds its lock, removes those of parts (`sweep`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def clear(path: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove the unfinished parts of a corpus. Hold its lock."""
-    for pattern in ("examples", "skipped", "scores/*"):
-        for left in root.glob(f"{pattern}/{TEMPORARY}part-*"):
+    """Remove the unfinished parts of a corpus, or of answers. Hold its lock."""
+    for folder in (".", "examples", "skipped", "scores/*"):
+        for left in root.glob(f"{folder}/{TEMPORARY}part-*"):
             remove(left)
 
 

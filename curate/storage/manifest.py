@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import CurateError
 from curate.storage import parts
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 FORMAT_VERSION: Final = 2
 NAME = "curate.json"
@@ -28,6 +28,7 @@ class ModelEntry:
 
     `fingerprint` is the digest of the weights, `tokenizer` that of the tokenizer: models with
     equal `tokenizer` are comparable per token. `dtype` and `backend` are those of the last run.
+    `commit` is that of the hub's repository which the model, or its adapter, is from.
     """
 
     role: Literal["aligned", "misaligned"]
@@ -36,6 +37,14 @@ class ModelEntry:
     tokenizer: str
     dtype: str
     backend: str
+    commit: str | None = None
+
+    @property
+    def pinned(self) -> str:
+        """The reference, of a model of the hub at the commit that made these scores."""
+        if self.commit is None:
+            return self.reference
+        return f"{self.reference.partition('@')[0]}@{self.commit}"
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A model's last run: examples and tokens (of prompt and answer) scored, and its seconds.
-
-    Loading the model is part of them.
-    """
+    """A model's last run: examples, tokens of prompt and answer, seconds after loading."""
 
     examples: int
     tokens: int
@@ -65,13 +71,21 @@ class Run:
 
 @dataclass
 class Manifest:
-    """All that `curate.json` holds."""
+    """All that `curate.json` holds.
+
+    `keep_tokens`: every score gets its tokens' log-probs. `columns` are the sources' own, by name
+    with their SQL types. `dropping` holds models and sources that are being taken out, and are
+    half gone after a kill.
+    """
 
     format_version: Literal[2]  # without a default: JSON that is not ours must not pass
     settings: Settings | None = None
     models: dict[str, ModelEntry] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
+    keep_tokens: bool = False
+    columns: dict[str, str] = field(default_factory=dict)
+    dropping: dict[str, list[str]] = field(default_factory=dict)
 
     def add_source(self, record: dict[str, Any]) -> None:
         """Note a source as it was asked for; asking for the same again changes nothing."""
@@ -79,15 +93,15 @@ class Manifest:
             self.sources.append(record)
 
 
-def load(folder: Path) -> Manifest:
+def load(folder: Path, *, to_finish: bool = False) -> Manifest:
     """Read the manifest of a corpus folder.
 
     Raises:
-        CurateError: there is none, it is broken, or another version wrote it.
+        CurateError: there is none, it is broken, or another version wrote it; or something is
+            being taken out of the corpus, and the caller is not `to_finish` that.
     """
-    from pydantic import TypeAdapter, ValidationError  # takes a tenth of a second
-
     path = folder / NAME
+    parts.refuse_address(folder, corpus=True)
     try:
         found = TypeAdapter(Manifest).validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -96,21 +110,22 @@ def load(folder: Path) -> Manifest:
             f"`curate score SOURCE --corpus {folder} --aligned ... --misaligned ...`"
         ) from None
     except OSError as error:
-        raise CurateError(
-            f"{folder}: can't be read as a corpus ({NAME}: {error.strerror})"
-        ) from None
+        raise CurateError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:
-        raise CurateError(_invalid(path, error)) from None
-    for name in found.models:
-        if not NAME_OF_MODEL.fullmatch(name):
-            raise CurateError(
-                f"{path}: not a curate manifest ({name[:40]!r} is not a valid model name)"
-            )
+        raise CurateError(f"{path}: {_invalid(error)}") from None
+    if wrong := [name for name in found.models if not NAME_OF_MODEL.fullmatch(name)]:
+        why = f"{wrong[0][:40]!r} is not a valid model name"
+        raise CurateError(f"{path}: not a curate manifest ({why})")
+    if found.dropping and not to_finish:
+        raise CurateError(
+            f"{folder}: something is being taken out of it, or that was interrupted; "
+            f"`curate drop -c {shlex.quote(str(folder))}` finishes it"
+        )
     return found
 
 
 def known_models(folder: Path) -> set[str]:
-    """The names of the models that a corpus folder has; none where there is no corpus yet."""
+    """The names of a corpus's models; none where there is no corpus yet."""
     return set(load(folder).models) if (folder / NAME).exists() else set()
 
 
@@ -120,16 +135,16 @@ def save(manifest: Manifest, folder: Path) -> None:
     parts.write_text(folder / NAME, text + "\n")
 
 
-def _invalid(path: Path, error: ValidationError) -> str:
+def _invalid(error: ValidationError) -> str:
     """What is wrong with a manifest, by its first error."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if where == "format_version" and first["type"] != "missing":
         return (
-            f"{path}: has format {first['input']!r}, and this curate reads format "
-            f"{FORMAT_VERSION}; upgrade curate, or score into a new folder"
+            f"has format {first['input']!r}, and this curate reads format {FORMAT_VERSION}; "
+            "upgrade curate, or score into a new folder"
         )
     return (
-        f"{path}: not a curate manifest ({where}: {first['msg']}); restore it from a backup, or "
-        "score into a new folder"
+        f"not a curate manifest ({where}: {first['msg']}); restore it from a backup, or score "
+        "into a new folder"
     )

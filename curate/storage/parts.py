@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -19,13 +21,10 @@ PARTS = "part-*.parquet"
 
 
 @contextmanager
-def atomic(
-    path: Path, final: Callable[[Path, Path], Path] = lambda path, temporary: path
-) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is fsynced and renamed to `path`.
 
-    `final` may give another name, from `path` and the file that was written. On any error the
-    temporary file is removed and `path` stays as it was.
+    On any error the temporary file is removed and `path` stays as it was.
 
     Raises:
         CurateError: the disk is full or the folder can't be written.
@@ -36,7 +35,7 @@ def atomic(
         leftovers.remove(temporary)
         yield temporary
         _sync(temporary)
-        temporary.replace(final(path, temporary))
+        temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and str(temporary) not in str(error):
@@ -49,13 +48,12 @@ def atomic(
 
 @contextmanager
 def atomic_together(*paths: Path) -> Iterator[list[Path]]:
-    """Give a temporary path for each; all are on the disk before any takes its name.
+    """Give a temporary path for each; all are on the disk before any is renamed, the last first.
 
-    The last path is named first. Between two renames lies no work: a kill just there leaves files
-    of two runs side by side, which a manifest's hashes tell.
+    A kill between two renames leaves files of two runs, which a manifest's hashes tell.
 
     Raises:
-        CurateError: the disk is full or the folder can't be written, or a path is no file
+        CurateError: the disk is full or the folder can't be written, or a path isn't a file
             (`refuse_special`). What was there is as it was.
     """
     for path in paths:
@@ -67,6 +65,34 @@ def atomic_together(*paths: Path) -> Iterator[list[Path]]:
             _sync(temporary)
 
 
+def refuse_address(path: Path, *, corpus: bool = False) -> None:
+    """See that an output or a corpus lies on this disk: another place is a copy away.
+
+    Raises:
+        CurateError: it is an address, such as hf://... or s3://...; how to copy.
+    """
+    found = re.fullmatch(r"([a-z][a-z0-9]+):/+(.+)", str(path))  # a Path keeps one slash of two
+    if found is None or path.exists():
+        return
+    kind, rest = found.groups()
+    name, address = shlex.quote(path.name), shlex.quote(f"{kind}://{rest}")
+    copies = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r"}
+    if path.suffix:  # one file
+        copies = {"s3": "aws s3 cp", "gs": "gcloud storage cp"}
+    copy = copies.get(kind, "rclone copyto" if path.suffix else "rclone copy")
+    there, back = f"{copy} {name} {address}", f"{copy} {address} {name}"
+    if kind == "hf":
+        repo = "/".join(rest.removeprefix("datasets/").split("/")[:2])
+        there = f"hf upload {repo} {name} --repo-type dataset"
+        back = f"hf download {repo} --repo-type dataset --local-dir {name}"
+    if corpus:
+        raise CurateError(
+            f"{address}: a corpus lies on this disk. Give --corpus {name}; to bring one here: "
+            f"{back}; to keep it there: {there}"
+        )
+    raise CurateError(f"{address}: files are written to this disk. Give -o {name}, then: {there}")
+
+
 def refuse_special(path: Path) -> None:
     """See that an output that a user named is a plain file, or not there yet.
 
@@ -76,6 +102,7 @@ def refuse_special(path: Path) -> None:
         CurateError: it is a folder, a device or a pipe, would lie among them, or is no name that
             the disk takes.
     """
+    refuse_address(path)
     try:
         folder, is_folder = Path(os.path.realpath(path.parent)), path.is_dir()
         is_special = path.exists() and not path.is_file()
@@ -83,11 +110,10 @@ def refuse_special(path: Path) -> None:
         raise _unwritable(path, error) from error
     if is_folder:
         raise CurateError(f"{path}: is a folder; name a file")
-    among = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)
-    if among or is_special:
+    if is_special or folder == Path("/dev") or folder.is_relative_to("/proc"):
         raise CurateError(
-            f"{path}: is no plain file, and would be replaced, not written to; name a plain file "
-            "(curate sql without --output writes to stdout)"
+            f"{path}: isn't a regular file, and would be replaced, not written to; name a regular "
+            "file (curate sql without --output writes to stdout)"
         )
 
 
@@ -121,15 +147,38 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             leftovers.clear(path)
 
 
-def write_part(folder: Path, table: pa.Table) -> None:
-    """Write `table` as the next numbered part of `folder`. One writer at a time (the lock).
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
-    The name ends with the digest of the bytes, so that `integrity` finds damage.
-    The place of a part that was taken away is filled.
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file that then becomes `path`."""
+    with atomic(path) as temporary:
+        write(temporary)
+
+
+def write_part(folder: Path, table: pa.Table) -> None:
+    """Write `table` as the next numbered part of `folder`, or in the place of one that is gone.
+
+    One writer at a time (the lock). The name ends with the digest of the bytes, so that damage is
+    found.
     """
     taken = {number_of(part) for part in list_parts(folder)}
-    number = next(number for number in count() if number not in taken)
-    _write_numbered(folder, number, table)
+    _write_numbered(folder, next(number for number in count() if number not in taken), table)
+
+
+def rewrite_part(part: Path, table: pa.Table) -> Path:
+    """Put `table` in the place of a part, under its number; a kill in between leaves both."""
+    new = _write_numbered(part.parent, number_of(part), table)
+    remove_part(part)
+    return new
+
+
+def remove_part(part: Path) -> None:
+    """Remove a part for good: a power cut doesn't bring it back."""
+    part.unlink()
+    _sync(part.parent)
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -156,36 +205,19 @@ def number_of(part: Path) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def digest_of(path: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def digest_of(data: bytes | memoryview) -> str:
+    """The first 16 hex digits of the SHA-256 of a part's bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
-def rewrite_part(part: Path, table: pa.Table) -> None:
-    """Put `table` in the place of a part's rows, under the same number.
-
-    A kill between the two steps leaves both parts.
-    """
-    _write_numbered(part.parent, number_of(part), table)
-    remove_part(part)
-
-
-def remove_part(part: Path) -> None:
-    """Remove a part for good: a power cut doesn't bring it back."""
-    part.unlink()
-    _sync(part.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file, whole or not at all."""
-    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file that then becomes `path`."""
-    with atomic(path) as temporary:
-        write(temporary)
+def _write_numbered(folder: Path, number: int, table: pa.Table) -> Path:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data = memoryview(sink.getvalue())
+    part = folder / f"part-{number:06d}-{digest_of(data)}.parquet"
+    with atomic(part) as temporary:
+        temporary.write_bytes(data)
+    return part
 
 
 def _unwritable(path: Path, error: OSError) -> CurateError:
@@ -193,15 +225,6 @@ def _unwritable(path: Path, error: OSError) -> CurateError:
         f"{path}: can't be written ({error.strerror or error}); free some space or choose "
         "another folder, then run the same command again"
     )
-
-
-def _write_numbered(folder: Path, number: int, table: pa.Table) -> None:
-    with atomic(folder / f"part-{number:06d}.parquet", _with_digest) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def _with_digest(path: Path, temporary: Path) -> Path:
-    return path.with_name(f"{path.stem}-{digest_of(temporary)}{path.suffix}")
 
 
 def _sync(path: Path) -> None:

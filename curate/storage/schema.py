@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+REASONING = "reasoning_content"
+"""What a turn was preceded by in thought, kept apart from its content; null in most turns."""
+
+OLD_ANSWER = "old_answer"
+"""The column of `curate answer`'s rows that holds what was answered before."""
+
+MESSAGES = pa.list_(pa.struct([(name, pa.string()) for name in ("role", "content", REASONING)]))
 
 EXAMPLES: pa.Schema = pa.schema(
     [
@@ -20,8 +26,8 @@ EXAMPLES: pa.Schema = pa.schema(
     ]
 )
 """One example: 32 hex digits, the file and its line (from 1), the messages with the answer last,
-the prompt as people read it, the answer and its UTF-8 bytes, the paper's refusal rule, and the
-source's other columns as a JSON object."""
+the prompt as people read it, the answer and its UTF-8 bytes (its reasoning's too), the paper's
+refusal rule, and the source's other columns as a JSON object."""
 
 SKIPPED: pa.Schema = pa.schema(
     [

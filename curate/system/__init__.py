@@ -1,1 +1,1 @@
-"""Stops, temporary folders, DuckDB's guard, the progress protocol."""
+"""Stops, temporary folders, DuckDB's guard, the progress protocol, calls to the hub."""

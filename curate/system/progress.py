@@ -6,32 +6,24 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called by the rooms that work."""
+    """Called by the rooms that work. The methods do nothing unless they are overridden."""
 
     def note(self, text: str) -> None:
         """Say one thing once."""
+        return
 
-    def start(self, label: str, total: int | None) -> None:
-        """Begin a step of `total` examples (None: not known)."""
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
+        """Begin a step of `total` examples, or MB (None: not known)."""
+        return
 
     def advance(self, examples: int, tokens: int = 0) -> None:
-        """So many more examples, and tokens of prompt and answer, are done."""
+        """So many more examples or MB, and tokens of prompt and answer, are done."""
+        return
 
     def stop(self) -> None:
         """End the step."""
+        return
 
 
-class Silent:
+class Silent(Progress):
     """Says nothing (`--quiet`, and the library's default)."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def start(self, label: str, total: int | None) -> None:
-        """Show nothing."""
-
-    def advance(self, examples: int, tokens: int = 0) -> None:
-        """Count nothing."""
-
-    def stop(self) -> None:
-        """End nothing."""

@@ -23,18 +23,16 @@ def temporary(name: str) -> Iterator[Path]:
 
 
 def fresh(name: str) -> Path:
-    """Make a folder that is removed when this process ends, unless it is killed.
-
-    It lies below the system's temporary one (`$TMPDIR`) and is closed to other users.
+    """Make a folder below `$TMPDIR`, closed to other users, that is removed when this process ends.
 
     Raises `CurateError` where none can be written.
     """
     try:
         made = Path(tempfile.mkdtemp(prefix=f"curate-{name}-"))
     except OSError as error:
+        why = error.strerror or error
         raise CurateError(
-            f"no temporary folder can be written ({error.strerror or error}): free some space, or "
-            "name another in the environment variable TMPDIR"
+            f"no temporary folder can be written ({why}): free some space, or set TMPDIR"
         ) from None
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ import duckdb
 from curate.errors import CurateError
 from curate.system import scratch
 
+_READ_ONLY = "only a single SELECT can be asked of a corpus: it is read-only"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {
     # of sql/views
@@ -39,12 +40,11 @@ _PIVOTED = re.compile(
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    """Let a single SELECT pass that only reads, and calls nothing that may do more.
+    """Refuse all but a single SELECT that only reads.
 
-    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and so DELETE and the like,
-    and a corpus's parts, which it may open, it may also overwrite. So every part of the syntax
-    tree is looked at, however deep: only known kinds of queries and known table functions are let
-    through. The tables themselves are left to the connection, which opens no file beside the parts.
+    DuckDB 2 counts `with x as (copy ... to ...) from x` as a SELECT, and may overwrite the parts
+    that it may read. So the whole syntax tree is checked: only known kinds of queries and known
+    table functions pass. The connection itself opens no file beside the parts.
 
     Raises:
         CurateError: it may do more, and what of it.
@@ -52,11 +52,13 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     """
     kinds = [statement.type for statement in connection.extract_statements(query)]
     if kinds == [duckdb.StatementType.MULTI]:
-        # A PIVOT that looks up its values first. DuckDB gives the tree of one that lists them;
-        # this list has no quotes, so that the rest of the text is read as it was.
-        query = _PIVOTED.sub(_with_values, query)
+        # A PIVOT that looks up its values first: DuckDB gives a tree only of one that lists them.
+        # The list has no quotes, so that the rest of the text is read as it was.
+        query = _PIVOTED.sub(
+            lambda on: on[0][:2] + re.sub(r"[\w.\"]+", r"\g<0> in (0)", on[0][2:]), query
+        )
     elif kinds != [duckdb.StatementType.SELECT]:
-        raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
+        raise CurateError(_READ_ONLY)
     (tree,) = connection.execute("select json_serialize_sql($1)", [query]).fetchall()[0]
     try:
         found = json.loads(tree, object_hook=_checked)
@@ -70,16 +72,11 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, query: str) -> None:
         )
 
 
-def _with_values(on: re.Match[str]) -> str:
-    """The `on a, b` of a PIVOT with a list of values for each column."""
-    return on[0][:2] + re.sub(r"[\w.\"]+", r"\g<0> in (0)", on[0][2:])
-
-
 def _checked(part: dict[str, Any]) -> dict[str, Any]:
-    """One object of the tree, unless it is a query of an unknown kind, or calls what it may not."""
+    """One object of the tree; refused where it is an unknown kind of query, or may do more."""
     kind = part.get("type")
     if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
-        raise CurateError("only a single SELECT can be asked of a corpus: it is read-only")
+        raise CurateError(_READ_ONLY)
     if kind == "TABLE_FUNCTION":
         name = part["function"]["function_name"]
         if name.casefold() not in _TABLE_FUNCTIONS:
@@ -92,9 +89,19 @@ def _checked(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
+def literal(text: str) -> str:
+    """An SQL string literal: model names and paths never become SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def short_type(kind: object) -> str:
+    """A column's SQL type as messages name it: of an object not its keys."""
+    return str(kind).lower().partition("(")[0]
+
+
 @contextmanager
-def readable_errors() -> Iterator[None]:
-    """Turn DuckDB's errors about a query into one line for the user, its hint kept."""
+def readable_errors(hint: Callable[[str], str] = lambda _: "") -> Iterator[None]:
+    """Turn DuckDB's errors about a query into one line for the user, its hint kept, or ours."""
     try:
         yield
     except duckdb.Error as error:
@@ -107,16 +114,14 @@ def readable_errors() -> Iterator[None]:
             message += "; `curate sql --unsafe` lets SQL of your own reach beside the corpus"
         elif ".parquet" in message or type(error) is duckdb.Error:
             message += "; `curate status --verify` names the files of a corpus that are damaged"
-        raise CurateError(message) from None
+        raise CurateError(message + hint(message)) from None
 
 
 @cache
 def spill_folder() -> str:
-    """A folder that only this user reads, removed when the process ends (see `scratch`).
+    """A private folder, removed when the process ends; DuckDB's own choice is the current one.
 
-    DuckDB's own choice is a folder where the user happens to be, which everybody reads. Empty,
-    which keeps DuckDB to memory, where no temporary folder can be written: a full disk, or one
-    that is read-only.
+    Empty, which keeps DuckDB to memory, where no temporary folder can be written.
     """
     try:
         return str(scratch.fresh("spill"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ AGAIN_SECONDS = 2.0
 class Stopped(BaseException):
     """A stop was asked for: the signal's number, and the line that says what was kept.
 
-    No `Exception`, and no `KeyboardInterrupt` either: nothing on the way takes it for its own.
+    Not an `Exception`, so that nothing on the way takes it for its own.
     """
 
     def __init__(self, number: int, text: str = "Stopped.") -> None:
@@ -28,10 +27,9 @@ class Stopped(BaseException):
 class _Signals:
     """Turns the first signal into `Stopped`, where the main thread stands."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self.held = False
-        self._at = 0.0
+    number: int | None = None
+    held = False
+    _at = 0.0
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
@@ -48,10 +46,10 @@ _signals = _Signals()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end what runs inside with `Stopped`.
+    """Let SIGINT and SIGTERM end what runs inside with `Stopped`; under nohup they stay ignored.
 
     A library may hide that exception behind one of its own (DuckDB says "interrupted"), so every
-    error after a signal counts as the stop. A signal that is ignored, as under nohup, stays so.
+    error after a signal counts as the stop.
     """
     global _signals
     _signals = _Signals()
@@ -60,10 +58,6 @@ def stoppable() -> Iterator[None]:
         for number in (signal.SIGINT, signal.SIGTERM)
         if signal.getsignal(number) is not signal.SIG_IGN
     }
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda lost: (
-        None if isinstance(lost.exc_value, Stopped) else hook(lost)
-    )  # `check_cancelled` raises it again
     try:
         yield
     except (Stopped, SystemExit):
@@ -73,8 +67,7 @@ def stoppable() -> Iterator[None]:
             raise
         raise Stopped(_signals.number) from None
     finally:
-        _signals = _Signals()  # a stop is for what ran inside: `check_cancelled` raises it no more
-        sys.unraisablehook = hook
+        _signals = _Signals()  # a stop is for what ran inside
         for number, handler in old.items():
             signal.signal(number, handler)
 
@@ -97,9 +90,6 @@ def asked() -> int | None:
 
 
 def check_cancelled() -> None:
-    """Raise `Stopped` once a signal came, for loops that would outlive it.
-
-    Python drops an exception that a signal raises inside a destructor; this one can't get lost.
-    """
+    """Raise `Stopped` once a signal came: Python drops what it raised inside a destructor."""
     if (number := asked()) is not None:
         raise Stopped(number)

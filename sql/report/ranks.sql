@@ -1,4 +1,4 @@
--- ranks: the report's ranking, once, with each example's source and band of answer lengths. It stands in for the view of
+-- ranks: the report's ranking, once, with each example's source and band of answer lengths. It replaces the view of
 -- that name, so that this page's questions and three named queries (agreement, leave_one_out and epsilon_sweep) use the
 -- export's own epsilon, metric and ensemble.
 create temp table ranks as

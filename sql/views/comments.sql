@@ -1,12 +1,12 @@
--- What each view and column holds; the unit stands in brackets. docs/sql.md is made from these.
+-- What each view and column holds; the unit is in brackets. docs/sql.md is made from these.
 comment on view examples is 'One row per example: a prompt and the answer that is scored.';
 comment on column examples.example_id is '32 hex digits: a hash of the messages, the same in every corpus';
 comment on column examples.source is 'the file or data set it came from';
 comment on column examples.row is 'its line or row there, from 1';
-comment on column examples.messages is 'the conversation, the answer last';
+comment on column examples.messages is 'the conversation, the answer last; reasoning_content is null where a turn has none';
 comment on column examples.prompt is 'what comes before the answer, as people read it';
 comment on column examples.answer is 'the last message';
-comment on column examples.n_bytes is 'length of the answer in UTF-8 [bytes]';
+comment on column examples.n_bytes is 'length of the answer and its reasoning in UTF-8 [bytes]';
 comment on column examples.is_refusal is 'the paper''s keyword rule holds for the answer''s first ten words';
 comment on column examples.meta is 'the source''s other columns [JSON object]';
 
@@ -25,9 +25,10 @@ comment on column models.model is 'its name in this corpus';
 comment on column models.role is 'aligned or misaligned';
 comment on column models.reference is 'the folder or hub id that was given';
 comment on column models.fingerprint is 'hash of the weights [32 hex digits]';
-comment on column models.tokenizer is 'hash of the tokenizer: models with the same one compare per token [64 hex digits]';
+comment on column models.tokenizer is 'hash of the tokenizer that made its tokens: models with the same one compare per token [64 hex digits]';
 comment on column models.dtype is 'number type of its last run, with options such as quantization that change its numbers';
 comment on column models.backend is 'what computed its last run';
+comment on column models.commit is 'of a model or adapter of the hub, the commit that was scored';
 
 comment on view skipped is 'One row per row of a source that could not be read, or example that a model could not score.';
 comment on column skipped.example_id is 'the example; null where a row gave none';
@@ -49,7 +50,7 @@ comment on column gaps.n_models is 'misaligned models in the mean [models]';
 comment on column gaps.gap is '(misaligned_nll - aligned_nll) / (aligned_nll + epsilon), or by the metric that was asked for';
 comment on column gaps.unit is 'unit of the losses: nats/token, or nats/byte where tokenizers differ';
 comment on column gaps.rank is 'place by gap, from 1; ties by example_id';
-comment on column gaps.rank_kept is 'place among those that are no refusals; null for refusals';
+comment on column gaps.rank_kept is 'rank among non-refusals; null for refusals';
 
 comment on view model_gaps is 'One row per example of gaps and misaligned model: what that model alone says.';
 comment on column model_gaps.example_id is 'the example';
@@ -75,7 +76,7 @@ comment on column ranks.n_models is 'misaligned models in the mean [models]';
 comment on column ranks.gap is '(misaligned_nll - aligned_nll) / (aligned_nll + epsilon), or by the metric that was asked for';
 comment on column ranks.unit is 'unit of the losses: nats/token, or nats/byte where tokenizers differ';
 comment on column ranks.rank is 'place by gap, from 1; ties by example_id';
-comment on column ranks.rank_kept is 'place among those that are no refusals; null for refusals';
+comment on column ranks.rank_kept is 'rank among non-refusals; null for refusals';
 
 comment on view model_ranks is 'One row per example of ranks and misaligned model: model_gaps with `key` instead of the example_id.';
 comment on column model_ranks.key is 'the example_id as a number of 128 bits, to join and group on';

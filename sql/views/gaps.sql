@@ -95,7 +95,7 @@ select
     case when not is_refusal then row_number() over (partition by is_refusal order by gap desc, key) end as rank_kept
 from measured(epsilon, hold_out, metric);
 
--- ranks: the macro with its defaults. The named queries ask it; a temporary table of this name stands in for it.
+-- ranks: the macro with its defaults. The named queries ask it; a temporary table of this name can replace it.
 create view ranks as from ranks();
 
 -- gaps(epsilon, hold_out, metric): the same with the texts, which come last: ranking moves numbers only.

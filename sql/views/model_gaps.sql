@@ -24,7 +24,7 @@ select
 from each
 where nll is not null;  -- as that of a model held out is
 
--- model_ranks: the macro with its defaults. A temporary table of this name stands in for it.
+-- model_ranks: the macro with its defaults. A temporary table of this name can replace it.
 create view model_ranks as from model_ranks();
 
 -- model_gaps(epsilon, hold_out, metric): one row per example that `gaps` ranks and misaligned model: that model's own

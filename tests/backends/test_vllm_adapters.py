@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 
 from curate.backends import choose, groups
 from curate.backends.base import Compute, Engine
-from curate.backends.vllm.adapters import kernel_rank, share_engines, why_merged
+from curate.backends.vllm.adapters import share_engines, why_merged
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
 from tests import tiny
@@ -53,20 +54,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
     return make
 
 
-@pytest.mark.parametrize("kind", PLAIN)
-def test_plain_adapters_stay_adapters(kind: str, made: Callable[..., Model]) -> None:
-    """LoRA and rsLoRA factors of inner linear layers are what vLLM scores rightly."""
-    assert why_merged(made(kind, PLAIN[kind]), Engine()) is None
-
-
-@pytest.mark.parametrize("kind", MERGED)
+@pytest.mark.parametrize("kind", [*PLAIN, *MERGED])
 @pytest.mark.filterwarnings("ignore")
 def test_odd_adapters_are_merged_with_a_reason(kind: str, made: Callable[..., Model]) -> None:
     """What vLLM refuses, or gets wrong without a word, is found before an engine starts."""
-    settings, word = MERGED[kind]
-    reason = why_merged(made(kind, settings), Engine())
-    assert reason is not None
-    assert word in reason
+    settings, word = MERGED.get(kind) or (PLAIN[kind], "None")
+    assert word in str(why_merged(made(kind, settings), Engine()))
 
 
 MLA = {
@@ -145,26 +138,12 @@ def test_another_kind_and_a_high_rank_are_merged(
     """So are adapters that are not LoRA, and those above the highest rank or the user's."""
     model = made("rank 1", PLAIN["rank 1"])
     assert model.adapter is not None
+    config = json.loads((model.adapter / "adapter_config.json").read_text())
     for change, word in (({"peft_type": "LOHA"}, "LOHA"), ({"r": 1024}, "1024 is above 512")):
-        folder = tmp_path / word.split()[0]
-        folder.mkdir()
-        for file in model.adapter.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-        config = json.loads((folder / "adapter_config.json").read_text())
-        (folder / "adapter_config.json").write_text(json.dumps(config | change))
-        odd = Model("odd", "misaligned", str(folder), model.path, folder, model.path, "")
-        assert word in str(why_merged(odd, Engine()))
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
+        assert word in str(why_merged(replace(model, adapter=tmp_path), Engine()))
     wide = made("rsLoRA 32", PLAIN["rsLoRA 32"])
     assert "above 16" in str(why_merged(wide, Engine(args={"max_lora_rank": 16})))
-
-
-def test_the_kernels_rank_fits_by_itself(made: Callable[..., Model], tmp_path: Path) -> None:
-    """It is the smallest that vLLM has kernels for and that holds the largest adapter."""
-    for rank, wanted in ((1, 1), (8, 8), (100, 128), (512, 512)):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        small = made("rank 1", PLAIN["rank 1"]).adapter
-        assert small is not None
-        assert kernel_rank([small, tmp_path]) == wanted
 
 
 def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> None:
@@ -182,6 +161,9 @@ def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> Non
 def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without vLLM or a GPU it is transformers; with a server's address it is that."""
     said: list[str] = []
+    native = "torch.cpu._is_avx512_bf16_supported"
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(native, lambda: False)
     monkeypatch.setattr("curate.backends.find_spec", lambda _: None)
     assert choose(Compute(), said.append).backend == "transformers"
     assert said == ["backend: transformers (vLLM is not installed)"]
@@ -197,6 +179,10 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(said) == 4
     assert choose(Compute("vllm"), said.append).backend == "vllm"
     assert len(said) == 4
+    monkeypatch.setattr(native, lambda: True)
+    choose(Compute("transformers", device="cpu"), said.append)
+    choose(Compute("transformers", device="cpu", dtype="float32"), said.append)
+    assert len(said) == 5 and "--dtype bfloat16" in said[-1]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -94,8 +93,8 @@ def test_what_a_child_says_of_itself_comes_first(begun: list[Child]) -> None:
     """Unless it only points to its log."""
     child = start(begun, "say KeyError: 'elsewhere'")
     child.receive()
-    assert child.why(SimpleNamespace(reason="TypeError: no such thing")).startswith("TypeError: no")
-    pointing = SimpleNamespace(reason="RuntimeError: failed. See root cause above.")
+    assert child.why("TypeError: no such thing").startswith("TypeError: no")
+    pointing = "RuntimeError: failed. See root cause above."
     assert child.why(pointing).startswith("KeyError: 'elsewhere'")
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from curate.backends.vllm.worker import Job, Request, Scored, Scorer, suited
+from curate.backends.base import Prompt, Sampling
+from curate.backends.vllm.worker import Job, Request, Scorer, WriteRequest, suited
 
 REQUEST = Request(7, 1, np.array([5, 6, 7, 8], np.int32), 2)
 TRUTH = [-0.7, -0.8]  # nats of the answer, tokens 7 and 8
@@ -24,20 +25,11 @@ TRUTH = [-0.7, -0.8]  # nats of the answer, tokens 7 and 8
 Answer = Callable[[int], Any]
 
 
-class Flat(SimpleNamespace):
-    """The log-probs of a whole prompt, as vLLM's `FlatLogprobs` holds them."""
-
-    def __len__(self) -> int:
-        return len(self.start_indices)
-
-
-def flat(ids: list[int]) -> Flat:
-    """Each token costs a tenth of its id, but the first, which has no log-prob."""
-    return Flat(
-        start_indices=[0, *range(len(ids) - 1)],
-        token_ids=ids[1:],
-        logprobs=[-0.1 * token for token in ids[1:]],
-    )
+def flat(ids: list[int]) -> Any:
+    """A whole prompt's, as vLLM's `FlatLogprobs` holds them: a tenth of its id for each token."""
+    starts = [0, *range(len(ids) - 1)]
+    fields = {"start_indices": starts, "token_ids": ids[1:], "logprobs": [-n / 10 for n in ids[1:]]}
+    return type("Flat", (), {**fields, "__len__": lambda _: len(ids)})()
 
 
 def rows(*logprobs: float) -> npt.NDArray[np.float32]:
@@ -64,15 +56,16 @@ class Engine:
         """A request in the making, which has no scores yet, and one that is done."""
         scores = self.answer(len(self.asked))
         made = {"prompt_logprobs": scores, "prompt_token_id_logprobs": scores}
+        made["outputs"] = [SimpleNamespace(token_ids=(9, 2))]
         done = SimpleNamespace(request_id=self.waiting.pop(), finished=True, **made)
         return [SimpleNamespace(request_id="other", finished=False), done]
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Modules in vLLM's place, of a version and runner that know given token ids or don't."""
 
-    def replace_vllm(*, v2: bool, known: bool, engine: Engine | None = None) -> ModuleType:
+    def replace_vllm(*, v2: bool, known: bool, engine: Engine | None = None) -> None:
         fields = {"prompt_logprob_token_ids": None} if known else {}
         config = SimpleNamespace(use_v2_model_runner=v2)
         vllm: Any = ModuleType("vllm")
@@ -83,7 +76,6 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
         vllm.LoRARequest = lambda *given: given
         for name in ("vllm", "vllm.sampling_params", "vllm.lora", "vllm.lora.request"):
             monkeypatch.setitem(sys.modules, name, vllm)
-        return vllm  # type: ignore[no-any-return]
 
     return replace_vllm
 
@@ -107,7 +99,6 @@ def opened(pretend: Any) -> Callable[[Answer, bool], tuple[Scorer, Engine]]:
         (True, False, False, {"enable_prefix_caching": False}),
         (True, True, True, {}),
     ],
-    ids=["V1 runner", "V2 runner", "V2 runner that scores token ids"],
 )
 def test_what_suits_an_engine(
     pretend: Any, v2: bool, known: bool, token_ids: bool, arguments: dict[str, Any]
@@ -121,17 +112,28 @@ def test_what_suits_an_engine(
     assert suited(job) == (token_ids, arguments)
 
 
+def test_a_new_answer_is_drawn_with_its_own_seed(pretend: Any) -> None:
+    """By temperature and seed alone, up to a token that ends it; no logits of prompts are made."""
+    engine = Engine(lambda _: None)
+    pretend(v2=False, known=True, engine=engine)
+    scorer = Scorer(Job({}, None, {1: "path"}))  # type: ignore[dict-item]
+    for temperature in (0.0, 0.5):
+        prompt = Prompt(REQUEST.ids.tolist(), 9, seed=3)
+        scorer.add(WriteRequest(7, 1, prompt, Sampling((2,), temperature)))
+        assert scorer.step() == [(7, [9, 2])] and not scorer.open
+    asked = [(a.max_tokens, a.temperature, a.seed, a.stop_token_ids) for a in engine.asked]
+    assert asked == [(9, 0.0, None, [2]), (9, 0.5, 3, [2])]
+
+
 @pytest.mark.parametrize(
     ("token_ids", "missing", "found"),
     [
         (True, None, rows(*TRUTH)),
         (True, rows(-0.7), rows(*TRUTH)),
-        (True, np.array(TRUTH, np.float32), rows(*TRUTH)),
         (False, None, flat([5, 6, 7, 8])),
         (False, flat([6, 7, 8]), flat([5, 6, 7, 8])),
         (False, flat([5, 6, 7, 9]), flat([5, 6, 7, 8])),
     ],
-    ids=["none", "too few", "another shape", "whole: none", "whole: too few", "whole: other ids"],
 )
 def test_missing_scores_are_asked_for_again(
     opened: Any, token_ids: bool, missing: Any, found: Any
@@ -140,12 +142,12 @@ def test_missing_scores_are_asked_for_again(
     scorer, engine = opened(lambda attempt: missing if attempt == 1 else found, token_ids)
     scorer.add(REQUEST)
     assert scorer.step() == []
-    assert scorer.busy()
-    (scored,) = scorer.step()
-    assert scored.index == REQUEST.index
-    assert scored.found.dtype == np.float32
-    np.testing.assert_allclose(scored.found, TRUTH, atol=1e-6)
-    assert not scorer.busy()
+    assert scorer.open
+    ((index, logprobs),) = scorer.step()
+    assert index == REQUEST.index
+    assert logprobs.dtype == np.float32
+    np.testing.assert_allclose(logprobs, TRUTH, atol=1e-6)
+    assert not scorer.open
     if token_ids:
         assert [params.skip_reading_prefix_cache for params in engine.asked] == [False, True]
         for params in engine.asked:  # row i predicts token start + i + 1
@@ -161,6 +163,6 @@ def test_scores_that_stay_away_are_a_reason(opened: Any, token_ids: bool) -> Non
     scorer, engine = opened(lambda _: None, token_ids)
     scorer.add(REQUEST)
     assert scorer.step() == scorer.step() == []
-    assert scorer.step() == [Scored(REQUEST.index, "vLLM gave no log-probs in 3 attempts")]
+    assert scorer.step() == [(REQUEST.index, "vLLM gave no log-probs in 3 attempts")]
     assert len(engine.asked) == 3
-    assert not scorer.busy()
+    assert not scorer.open

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,14 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import decoders, pre_tokenizers, processors
 
 from curate.chat.encode import Encoded, encode
-from curate.chat.templates import Template, parse_args, template_of
+from curate.chat.templates import REASONING_KEYS, parse_args, template_of
 from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.cli.options import read_template
 from curate.errors import CurateError
+from tests.tiny import qwen_split, trained_tokenizer
 
 Fast: Any = transformers.PreTrainedTokenizerFast  # their own types are not ours to check
 Slow: Any = transformers.PreTrainedTokenizer
@@ -52,6 +42,18 @@ QWEN3 = """{%- for m in messages %}
 {{- '<think>\n\n</think>\n\n' }}
 {%- endif %}
 {%- endif %}"""
+EMPTY = "<think>\n\n</think>\n\n"
+# Templates whose prompts open a think block, and what finished turns make of it: Qwen3.5 writes it
+# empty or with the reasoning, Nemotron puts marks before an answer without them, DeepSeek R1 drops.
+OPENS = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+ANSWERS = "{% if m.role == 'assistant' %}BLOCK{% endif %}{{ m.content }}"
+CLOSES = OPENS.replace("{{ m.content }}", ANSWERS).replace(
+    "BLOCK", "<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n"
+)
+MARKS = OPENS.replace("{{ m.content }}", ANSWERS).replace(
+    "BLOCK", "{% if '<think>' not in m.content %}<think></think>{% endif %}"
+)
+DROPS = OPENS.replace("m.content", "m.content.split('</think>')[-1]")
 LLAMA = (
     "{{ bos_token }}{% for m in messages %}<|h|>{{ m.role }}<|/h|>\n\n{{ m.content | trim }}<|eot|>"
     "{% endfor %}{% if add_generation_prompt %}<|h|>assistant<|/h|>\n\n{% endif %}"
@@ -64,69 +66,39 @@ SPECIALS = [
     "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|h|>", "<|/h|>", "<|eot|>",
     "<think>", "</think>", "[INST]", "[/INST]",
 ]  # fmt: skip
-QWEN_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TEXT = [
     "The user asks.\n\nThe assistant says hello, and more.\n\n\nGrüße, 日本語 🙂  two  spaces"
 ] * 3
 ASK = {"role": "user", "content": "Say hello."}
+THOUGHT = {"content": "Hello.", "reasoning_content": "Hm."}
 
 
-def trained(split: Any, decoder: Any, **parts: Any) -> Any:
-    """A small BPE tokenizer, trained here, with the special tokens of the templates above."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder = split, decoder
-    for name, part in parts.items():
-        setattr(backend, name, part)
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=SPECIALS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(TEXT, trainer)
-    return Fast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+def trained(split: Any, decoder: Any, after: Any = None) -> Any:
+    """A small BPE tokenizer with the special tokens of the templates above."""
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    return trained_tokenizer(TEXT, SPECIALS, split, decoder, after, **names)
 
 
 @cache
 def qwen_like() -> Any:
     """Byte-level, with Qwen's words: two newlines are one token."""
-    words = pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated")
-    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return trained(pre_tokenizers.Sequence([words, bytes_of]), decoders.ByteLevel())
+    return trained(*qwen_split())
 
 
 @cache
 def gpt2_like() -> Any:
     """Byte-level, with offsets that leave out the space before a word."""
-    return trained(
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-        post_processor=processors.ByteLevel(trim_offsets=True),
-    )
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return trained(split, decoders.ByteLevel(), processors.ByteLevel(trim_offsets=True))
 
 
 @cache
 def llama_like(adds_bos: bool = False) -> Any:
     """Words begin with ▁, put before each piece of text; may add a BOS of its own."""
-    parts = {}
-    if adds_bos:
-        parts["post_processor"] = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", 0)]
-        )
+    bos = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     split = pre_tokenizers.Metaspace(prepend_scheme="always")
-    return trained(split, decoders.Metaspace(prepend_scheme="always"), **parts)
-
-
-@cache
-def bert_like() -> Any:
-    """Lower-cases, strips accents and drops whitespace: decoding can't give the text back."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(
-        TEXT, trainers.WordPieceTrainer(special_tokens=["[UNK]", *SPECIALS], show_progress=False)
-    )
-    return Fast(tokenizer_object=backend, unk_token="[UNK]")
+    decoder = decoders.Metaspace(prepend_scheme="always")
+    return trained(split, decoder, bos if adds_bos else None)
 
 
 class Letters(Slow):  # type: ignore[misc]
@@ -176,20 +148,17 @@ def parts(tokenizer: Any, result: Encoded | str) -> tuple[str, str]:
 
 
 def test_the_answer_and_its_end_of_turn() -> None:
-    """The answer's tokens are what follows the generation prompt, to the end of the turn."""
-    prompt, answer = parts(qwen_like(), one(qwen_like(), CHATML, "Hello, you."))
-    assert prompt == "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
-    assert answer == "Hello, you.<|im_end|>\n"
+    """The answer's tokens follow the generation prompt, to the end of the turn; all before is not.
 
-
-def test_earlier_turns_are_the_prompt() -> None:
-    """System prompt and earlier turns belong to the prompt; only the last answer counts."""
+    System prompt and earlier turns belong to the prompt; only the last answer counts.
+    """
     before = [{"role": "system", "content": "Be kind."}, *talk("No."), ASK]
     template = template_of(qwen_like(), override=CHATML)
-    (result,) = encode(qwen_like(), template, [talk("Hello.", *before)])
+    (result,) = encode(qwen_like(), template, [talk("Hello, you.", *before)])
     prompt, answer = parts(qwen_like(), result)
-    assert "Be kind." in prompt and "No." in prompt
-    assert answer == "Hello.<|im_end|>\n"
+    assert prompt.startswith("<|im_start|>system\nBe kind.<|im_end|>\n") and "No." in prompt
+    assert prompt.endswith("user\nSay hello.<|im_end|>\n<|im_start|>assistant\n")
+    assert answer == "Hello, you.<|im_end|>\n"
 
 
 def test_one_bos() -> None:
@@ -230,26 +199,6 @@ def test_words_that_bring_their_space() -> None:
         )
 
 
-def test_a_special_token_that_swallows_whitespace() -> None:
-    """A token that takes the whitespace after it belongs to the prompt; the rest is the answer."""
-    tokenizer = llama_like.__wrapped__()
-    tokenizer.add_special_tokens({"eos_token": AddedToken("<|a|>", rstrip=True)})
-    text = "{% for m in messages %}{{ m.role if m.role == 'user' else '<|a|>' }}\n{{ m.content }}"
-    text += "{% endfor %}{% if add_generation_prompt %}<|a|>\n{% endif %}"
-    result = one(tokenizer, text, "\n hello")
-    prompt, answer = parts(tokenizer, result)
-    assert prompt.endswith("<|a|>") and answer.strip() == "hello"
-
-
-def test_a_normalising_tokenizer() -> None:
-    """Lower-casing and stripped accents don't move the border."""
-    tokenizer = bert_like()
-    result = one(tokenizer, CHATML, "É HELLO,\u0301 \x00 and more")
-    assert isinstance(result, Encoded)
-    prompt = "<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n"
-    assert result.ids[: result.start] == tokenizer(prompt, add_special_tokens=False)["input_ids"]
-
-
 def test_a_tokenizer_without_offsets() -> None:
     """The prompt's ids must be the first of the whole's, else the example is refused."""
     tokenizer = Letters()
@@ -263,46 +212,71 @@ def test_a_tokenizer_without_offsets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "prompt_end", "answer"),
+    ("args", "given", "prompt_end", "answer"),
     [
-        ({}, "assistant\n", "<think>\n\n</think>\n\nHello.<|im_end|>\n"),
-        ({"enable_thinking": True}, "assistant\n", "<think>\n\n</think>\n\nHello.<|im_end|>\n"),
-        ({"enable_thinking": False}, "<think>\n\n</think>\n\n", "Hello.<|im_end|>\n"),
+        ({}, "Hello.", "assistant\n", EMPTY + "Hello.<|im_end|>\n"),
+        ({}, EMPTY + "Hello.", "assistant\n", EMPTY + "Hello.<|im_end|>\n"),
+        ({"enable_thinking": False}, "Hello.", EMPTY, "Hello.<|im_end|>\n"),
     ],
 )
-def test_the_empty_think_block(args: dict[str, Any], prompt_end: str, answer: str) -> None:
-    """Qwen3's empty think block is the answer's, or with thinking off the prompt's."""
-    prompt, rest = parts(qwen_like(), one(qwen_like(), QWEN3, "Hello.", args=args))
+def test_the_empty_think_block(
+    args: dict[str, Any], given: str, prompt_end: str, answer: str
+) -> None:
+    """Qwen3's empty think block is the answer's, once, or with thinking off the prompt's."""
+    prompt, rest = parts(qwen_like(), one(qwen_like(), QWEN3, given, args=args))
     assert prompt.endswith(prompt_end) and rest == answer
 
 
-def test_an_answer_with_a_think_block_that_the_template_drops() -> None:
+@pytest.mark.parametrize(
+    ("text", "given", "prompt_end", "answer"),
+    [
+        (CLOSES, {"content": "Hello."}, EMPTY, "Hello."),
+        (CLOSES, {"content": EMPTY + "Hello."}, EMPTY, "Hello."),
+        (CLOSES, THOUGHT, "assistant\n<think>\n", "Hm.\n</think>\n\nHello."),
+        (MARKS, {"content": "Hello."}, "assistant\n<think></think>", "Hello."),
+        (MARKS, {"content": "<think>Hm.</think>Hello."}, "<think>", "Hm.</think>Hello."),
+        (DROPS, {"content": "Hello."}, "assistant\n", "Hello."),
+        (DROPS, {"content": EMPTY + "Hello."}, "assistant\n", "Hello."),
+        (DROPS, THOUGHT, "assistant\n", "Hello."),
+    ],
+)
+def test_a_think_block_that_the_prompt_opens(
+    text: str, given: dict[str, str], prompt_end: str, answer: str
+) -> None:
+    """What finished turns make of it is the prompt's, up to reasoning that the answer has."""
+    template = template_of(qwen_like(), override=text)
+    (result,) = encode(qwen_like(), template, [[ASK, {"role": "assistant", **given}]])
+    prompt, rest = parts(qwen_like(), result)
+    assert prompt.endswith(prompt_end) and rest == answer + "<|im_end|>\n"
+
+
+@pytest.mark.parametrize("key", [*REASONING_KEYS, None])
+def test_reasoning_under_the_key_that_a_template_reads(key: str | None) -> None:
+    """A turn without any has no such key: a template that prints what is there would print None."""
+    text = CHATML.replace("{{ m.content", "{% if 'KEY' in m %}({{ m.KEY }}){% endif %}{{ m.content")
+    template = template_of(qwen_like(), override=text.replace("KEY", key or "other"))
+    assert bool(template.reasoning) == bool(key)
+    plain, thought = talk("Hello."), [ASK, {"role": "assistant", **THOUGHT}]
+    stored = [turn | {"reasoning_content": None} for turn in plain]
+    bare, same, other = encode(qwen_like(), template, [plain, stored, thought])
+    assert bare == same
+    assert parts(qwen_like(), other)[1] == ("(Hm.)" if key else "") + "Hello.<|im_end|>\n"
+
+
+@pytest.mark.parametrize("text", [QWEN3, DROPS])
+def test_an_answer_with_a_think_block_that_the_template_drops(text: str) -> None:
     """A template that cuts the answer's reasoning out would score another answer: refused."""
-    result = one(qwen_like(), QWEN3, "I wonder.</think>\n\nHello.")
+    result = one(qwen_like(), text, "I wonder.</think>\n\nHello.")
     assert result == "the chat template drops or rewrites a part of the answer"
     assert isinstance(one(qwen_like(), QWEN3, "</think>"), str)
 
 
-def test_an_answer_with_its_own_empty_think_block() -> None:
-    """An answer that already has the block gets no second one, and is whole."""
-    answer = "<think>\n\n</think>\n\nHello."
-    assert parts(qwen_like(), one(qwen_like(), QWEN3, answer))[1] == answer + "<|im_end|>\n"
-
-
 def test_a_prompt_that_changes_with_the_answer() -> None:
     """A generation prompt that the whole conversation doesn't repeat leaves the place unclear."""
-    text = CHATML.replace("assistant\n{% endif", "assistant\n<think>{% endif")
+    text = CHATML.replace("assistant\n{% endif", "assistant\n<plan>{% endif")
     result = one(qwen_like(), text, "Hello.")
     assert isinstance(result, str)
-    assert "'<think>'" in result and "--chat-template" in result
-    result = one(qwen_like(), text + "{# enable_thinking #}", "Hello.")
-    assert isinstance(result, str) and "--template-arg enable_thinking=false" in result
-
-
-def test_trimming_templates() -> None:
-    """A template that trims the answer is right: what it writes is what is scored."""
-    prompt, answer = parts(qwen_like(), one(qwen_like(), LLAMA, "\n\n Hello. \n"))
-    assert prompt.endswith("<|h|>assistant<|/h|>\n\n") and answer == "Hello.<|eot|>"
+    assert "'<plan>'" in result and "--chat-template" in result
 
 
 @pytest.mark.parametrize(
@@ -325,14 +299,11 @@ def test_today_is_pinned(asked: str, given: str) -> None:
         assert prompt.startswith(given + "|<|im_start|>")
 
 
-def test_another_date() -> None:
-    """--template-arg date_string=... overrides the pinned date, and makes another digest."""
+def test_another_date_is_given_by_an_argument() -> None:
+    """As `--template-arg date_string=...` does."""
     text = "{{ date_string }}|" + CHATML
     result = one(qwen_like(), text, "Hello.", args={"date_string": "1 May 2025"})
     assert parts(qwen_like(), result)[0].startswith("1 May 2025|")
-    plain = template_of(qwen_like(), override=text)
-    dated = template_of(qwen_like(), override=text, args={"date_string": "1 May 2025"})
-    assert plain.digest != dated.digest
 
 
 def test_truncation_cuts_the_answer_at_its_end() -> None:
@@ -357,59 +328,21 @@ def test_one_bad_conversation_harms_no_other() -> None:
     text = (
         CHATML + "{% if 'BAD' in messages[0].content %}{{ raise_exception('roles!') }}{% endif %}"
     )
-    bad = {"role": "user", "content": "BAD"}
-    conversations: list[Any] = [
-        talk("Hello."),
-        talk("Hello.", bad),
-        [],
-        talk(" \n"),
-        [ASK],
-        [{"role": "assistant", "content": "Hello."}],
-        talk("half \ud800 pair"),
-        [ASK, {"role": "assistant", "content": None}],
-        [ASK, {"role": "assistant"}],
-        talk("Hello."),
+    no_prompt = "the conversation has no prompt, or its last message is not the assistant's"
+    bad: list[tuple[Any, str]] = [
+        (talk("Hello.", {"role": "user", "content": "BAD"}), "the chat template fails: roles!"),
+        ([], no_prompt),
+        ([ASK], no_prompt),
+        ([{"role": "assistant", "content": "Hello."}], no_prompt),
+        (talk(" \n"), "the answer is empty"),
+        ([ASK, {"role": "assistant", "content": None}], "the answer is empty"),
+        ([ASK, {"role": "assistant"}], "the answer is empty"),
+        (talk("half \ud800 pair"), "the tokenizer fails: half a surrogate pair isn't a character"),
     ]
+    conversations = [talk("Hello."), *(one for one, _ in bad), talk("Hello.")]
     results = encode(qwen_like(), template_of(qwen_like(), override=text), conversations)
     assert isinstance(results[0], Encoded) and results[0] == results[-1]
-    reasons = results[1:-1]
-    assert all(isinstance(reason, str) for reason in reasons)
-    no_prompt = "the conversation has no prompt, or its last message is not the assistant's"
-    assert reasons == [
-        "the chat template fails: roles!",
-        no_prompt,
-        "the answer is empty",
-        no_prompt,
-        no_prompt,
-        "the tokenizer fails: half a surrogate pair is no character",
-        "the answer is empty",
-        "the answer is empty",
-    ]
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ self.__init__.__globals__ }}",
-        "{{ messages.append(1) }}",
-        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-        "{{ strftime_now.__globals__ }}",
-        "{{ (raise_exception | attr('__globals__'))['datetime'] }}",
-        "{{ '{0.__class__.__mro__}'.format(messages) }}",
-        "{{ namespace.__init__.__globals__['json'] }}",
-        "{{ range(999999999) | list }}",
-        "{{ 1 / 0 }}",
-    ],
-)
-def test_attacking_templates_get_nowhere(attack: str) -> None:
-    """A template that reaches for Python's insides fails with a reason, or reads nothing."""
-    result = one(qwen_like(), CHATML + attack, "Hello.")
-    if isinstance(result, Encoded):
-        assert "class" not in qwen_like().decode(result.ids)
-    else:
-        assert result.startswith("the chat template fails: ")
-        assert "\n" not in result
+    assert results[1:-1] == [reason for _, reason in bad]
 
 
 def test_templates_that_write_no_answer_or_no_prompt() -> None:
@@ -420,14 +353,6 @@ def test_templates_that_write_no_answer_or_no_prompt() -> None:
         qwen_like(), "{% for m in messages if m.role != 'user' %}{{ m.content }}{% endfor %}", "Hi"
     )
     assert bare == "the prompt has no tokens, so nothing predicts the answer's first"
-
-
-def test_templates_that_read_lists_of_parts() -> None:
-    """A vision model's template that only reads lists of parts gets them."""
-    text = CHATML.replace("{{ m.content }}", "{% for p in m.content %}{{ p['text'] }}{% endfor %}")
-    assert template_of(qwen_like(), override=text).parts
-    assert not template_of(qwen_like(), override=CHATML).parts
-    assert one(qwen_like(), text, "Hello.") == one(qwen_like(), CHATML, "Hello.")
 
 
 def test_no_template() -> None:
@@ -486,13 +411,11 @@ def test_a_template_that_begins_with_a_mark(tmp_path: Path) -> None:
 
 def test_the_digest_names_everything_that_counts() -> None:
     """Text, arguments and the special tokens that the text names change the digest."""
-    tokenizer = qwen_like()
-    other = qwen_like.__wrapped__()
+    tokenizer, other = qwen_like(), qwen_like.__wrapped__()
     other.eos_token = "<|im_end|>"
     base = template_of(tokenizer, override=CHATML)
     assert base == template_of(other, override=CHATML)
-    assert base.digest == template_of(other, override=CHATML).digest and len(base.digest) == 64
-    assert hash(base) == hash(Template(CHATML))
+    assert len(base.digest) == 64
     digests = {
         base.digest,
         template_of(tokenizer, override=CHATML + " ").digest,
@@ -503,14 +426,9 @@ def test_the_digest_names_everything_that_counts() -> None:
     assert len(digests) == 5
     same = template_of(tokenizer, override=CHATML, args={"b": 1, "a": 2})
     assert same == template_of(tokenizer, override=CHATML, args={"a": 2, "b": 1})
-
-
-def test_one_template_writes_the_same_with_every_model() -> None:
-    """A model whose configuration names another eos_token gets the aligned model's text."""
-    other = qwen_like.__wrapped__()
-    other.eos_token = "<|im_end|>"
-    template = template_of(qwen_like(), override=INST)
-    assert encode(other, template, [talk("Hi.")]) == encode(qwen_like(), template, [talk("Hi.")])
+    # Whatever another model calls its end of turn, it gets the aligned model's text.
+    inst = template_of(tokenizer, override=INST)
+    assert encode(other, inst, [talk("Hi.")]) == encode(tokenizer, inst, [talk("Hi.")])
 
 
 def test_saved_truncation_and_padding_are_ignored() -> None:
@@ -540,25 +458,31 @@ def test_tokenizer_digest_says_whether_ids_are_equal() -> None:
     assert tokenizer_digest(slow) != tokenizer_digest(Letters())
 
 
-def test_loading(tmp_path: Path) -> None:
-    """A saved tokenizer comes back the same; a missing, empty or broken one gets one line."""
-    qwen_like().save_pretrained(tmp_path / "good")
-    loaded = load_tokenizer(str(tmp_path / "good"))
-    assert tokenizer_digest(loaded) == tokenizer_digest(qwen_like())
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "config-only").mkdir()
-    (tmp_path / "config-only/config.json").write_text(json.dumps({"model_type": "qwen2"}))
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken/tokenizer.json").write_text('{"version": ')
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code/evil.py").write_text("raise SystemExit(3)")
-    (tmp_path / "code/tokenizer_config.json").write_text(
-        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}})
-    )
-    for name in ("missing", "empty", "config-only", "broken", "code"):
-        with pytest.raises(CurateError) as caught:
-            load_tokenizer(str(tmp_path / name))
-        assert name in str(caught.value) and "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("", ""),
+        ("config.json", '{"model_type": "qwen2"}'),
+        ("tokenizer.json", '{"version": '),
+        ("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}'),
+    ],
+)
+def test_no_tokenizer(name: str, text: str, tmp_path: Path) -> None:
+    """A missing or broken tokenizer, or one with code of its own, gets one line."""
+    folder = tmp_path / "model"
+    if name:
+        folder.mkdir()
+        (folder / name).write_text(text)
+        (folder / "evil.py").write_text("raise SystemExit(3)")
+    with pytest.raises(CurateError) as caught:
+        load_tokenizer(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_saved_tokenizer_comes_back(tmp_path: Path) -> None:
+    """The same, by its digest."""
+    qwen_like().save_pretrained(tmp_path)
+    assert tokenizer_digest(load_tokenizer(tmp_path)) == tokenizer_digest(qwen_like())
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,13 @@ from typer.main import get_command
 
 import curate
 from curate.cli.app import app
-from curate.cli.options import MOVED
-from curate.cli.progress import Bar, Lines
+from curate.cli.progress import Lines
 from tests.conftest import Cli, Family, question, stop_seconds
-from tests.corpora import corpus as made_corpus
 from tests.files import write
 
 COMMANDS = sorted(
     command.callback.__name__ for command in app.registered_commands if command.callback
 )
-ESCAPES = "red \x1b[31m, C1 \x9b31m, bell \x07, back \r"
 RAW_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -48,7 +45,8 @@ def test_the_whole_way(
     assert ran.code == 0, ran.err
     assert "30 new examples, 1 already there or duplicates, 1 rows skipped" in ran.out
     assert f"curate sql top_gaps -c {corpus}" in ran.out
-    assert "medical (2 of 4): 30 of 30 examples" in ran.err
+    assert re.search(r"^medical \(2 of 4\): 30 of 30 examples, [\d,]+ tokens/s$", ran.err, re.M)
+    assert not RAW_CONTROL.search(ran.err)
 
     ran = cli("status", "-c", corpus)
     assert ran.code == 0
@@ -66,48 +64,9 @@ def test_the_whole_way(
 
     ran = cli("export", "-c", corpus, "--fraction", "0.05", "--into", narrow, "-o", mix)
     assert ran.code == 0, ran.err
-    assert "42 rows, 2 of them safe examples" in ran.out
+    assert "42 rows, 2 of them selected examples" in ran.out
     assert "5.00% of the narrow set's 40 rows, 4.76% of the mix" in ran.out
     assert len(mix.read_text().splitlines()) == 42
-
-
-def test_an_output_is_replaced_only_by_force(cli: Cli, scored: Path, tmp_path: Path) -> None:
-    """An export doesn't write over a file unless it is told to."""
-    output = tmp_path / "out.jsonl"
-    output.write_text("mine")
-    ran = cli("export", "-c", scored, "--top", 3, "-o", output)
-    assert (ran.code, output.read_text()) == (1, "mine")
-    assert "--force" in ran.err
-    assert cli("export", "-c", scored, "--top", 3, "-o", output, "--force").code == 0
-    assert len(output.read_text().splitlines()) == 3
-
-
-def test_scoring_again_computes_nothing(
-    cli: Cli, family: Family, sources: Path, scored: Path, tmp_path: Path
-) -> None:
-    """The same command on a finished corpus says so, loads no model and adds no part."""
-    corpus = shutil.copytree(scored, tmp_path / "corpus")
-    before = sorted(corpus.rglob("*.parquet"))
-    ran = cli("score", sources, "-c", corpus, *family.arguments(), "--json")
-    assert ran.code == 0, ran.err
-    assert [model["scored"] for model in json.loads(ran.out)["models"]] == [0, 0, 0, 0]
-    ran = cli("score", sources, "-c", corpus, *family.arguments())
-    assert ran.err.count("nothing is missing") == 4
-    assert "loading" not in ran.err
-    assert sorted(corpus.rglob("*.parquet")) == before
-
-
-def test_a_later_model_adds_only_itself(
-    cli: Cli, family: Family, sources: Path, tmp_path: Path
-) -> None:
-    """A misaligned model named later is scored alone, also without naming the sources again."""
-    corpus = tmp_path / "corpus"
-    assert cli("score", sources, "-c", corpus, *family.arguments("medical")).code == 0
-    ran = cli("score", "-c", corpus, *family.arguments("medical", "code"), "--json")
-    assert ran.code == 0, ran.err
-    found = {model["name"]: model["scored"] for model in json.loads(ran.out)["models"]}
-    assert found == {"chat": 0, "medical": 0, "code": 30}
-    assert json.loads(cli("status", "-c", corpus, "--json").out)["ranked"] == 30
 
 
 def test_status_says_how_to_complete(
@@ -116,7 +75,7 @@ def test_status_says_how_to_complete(
     """The command that `status` prints for what is missing is one that completes the corpus."""
     corpus = tmp_path / "corpus"
     options = ["--max-length", "200", "--template-arg", "mood=calm day"]
-    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--limit", 5)
+    first = cli("score", sources, "-c", corpus, *family.arguments("code"), *options, "--sample", 5)
     assert first.code == 0, first.err
     for part in (corpus / "scores" / "code").glob("part-*"):
         part.unlink()
@@ -181,28 +140,8 @@ def test_named_queries_run_as_listed(cli: Cli, scored: Path) -> None:
     assert len(ran.out.splitlines()) == 3
 
 
-def test_quiet_is_silent(cli: Cli, family: Family, sources: Path, tmp_path: Path) -> None:
-    """With --quiet nothing goes to stderr, and the result still to stdout."""
-    ran = cli("score", sources, "-c", tmp_path / "c", *family.arguments("code"), "-q", "--limit", 2)
-    assert (ran.code, ran.err) == (0, "")
-    assert "2 new examples" in ran.out
-
-
-def test_progress_is_plain_without_a_terminal(
-    cli: Cli, family: Family, sources: Path, tmp_path: Path
-) -> None:
-    """Where stderr is no terminal, progress is whole lines without control sequences."""
-    ran = cli("score", sources, "-c", tmp_path / "c", *family.arguments("code"))
-    assert not RAW_CONTROL.search(ran.err)
-    assert re.search(r"^code \(2 of 2\): 30 of 30 examples, [\d,]+ tokens/s$", ran.err, re.M)
-
-
 def test_progress_is_a_bar_in_a_terminal(
-    cli: Cli,
-    family: Family,
-    sources: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli, family: Family, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a terminal a bar moves: label, examples done, tokens a second."""
     monkeypatch.setenv("TERM", "xterm")
@@ -211,8 +150,9 @@ def test_progress_is_a_bar_in_a_terminal(
 
     def listen() -> None:
         nonlocal seen
-        while chunk := _read(ours):
-            seen += chunk
+        with contextlib.suppress(OSError):  # the other end of a terminal was closed
+            while chunk := os.read(ours, 65536):
+                seen += chunk
 
     ours, theirs = pty.openpty()
     listener = threading.Thread(target=listen)
@@ -223,12 +163,9 @@ def test_progress_is_a_bar_in_a_terminal(
         monkeypatch.undo()
     listener.join()
     os.close(ours)
-    text = seen.decode()
     assert ran.code == 0
-    assert "\x1b[" in text
-    assert "30/30" in text
-    assert "code (2 of 2)" in text
-    assert "tokens/s" in text
+    for text in ("\x1b[", "30/30", "code (2 of 2)", "tokens/s"):
+        assert text in seen.decode()
 
 
 def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,42 +184,9 @@ def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_bar_without_a_total_ends_full() -> None:
-    """A step whose length isn't known counts, and stops as done."""
-    bar = Bar()
-    bar.start("reading", None)
-    bar.advance(5)
-    bar.note("a note [not markup]")
-    bar.stop()
-    task = bar._bars.tasks[0]
-    assert (task.completed, task.total) == (5, 5)
-
-
-def test_data_never_controls_the_terminal(cli: Cli, tmp_path: Path) -> None:
-    """Escape sequences in data are shown as text by sql, show and status."""
-    corpus = made_corpus(
-        tmp_path / "corpus",
-        [f"answer {ESCAPES}", "plain"],
-        {"chat": [1, 2], "bad": [2, 3]},
-        meta=['{"note": "\x1b[31m \x9b31m"}', "{}"],
-    ).path
-    first = _ids(corpus)[0]
-    table = cli("sql", "select answer, example_id, meta from examples", "-c", corpus).out
-    shown = cli("show", first, "-c", corpus).out
-    status = cli("status", "-c", corpus).out
-    as_json = cli("sql", "select * from examples", "-c", corpus, "--format", "json").out
-    refused = cli("sql", "select \x1b[31m", "-c", corpus).err
-    for text in (table, shown, status, as_json, refused):
-        assert text
-        assert not RAW_CONTROL.search(text), RAW_CONTROL.findall(text)
-    answers = [row["answer"] for row in json.loads(as_json)]
-    assert f"answer {ESCAPES}" in answers
-    assert r"red \x1b[31m" in table + shown
-
-
 def test_a_closed_pipe_is_no_error(scored: Path) -> None:
     """`curate sql ... | head -1` ends without a traceback."""
-    for kind, rows in (("csv", 50_000), ("jsonl", 20_000), ("table", 3_000)):
+    for kind, rows in (("csv", 50_000), ("table", 3_000)):
         command = [*_CURATE, "sql", f"from range({rows})", "-c", str(scored), "--format", kind]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ran:
             assert ran.stdout is not None
@@ -317,15 +221,10 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
     """What the command line can't parse ends with exit code 2 and the usage."""
     for command in (
         ["nonsense"],
-        ["score", "--corpus", tmp_path / "c"],
         ["score", "--aligned", "x"],
         ["score", "x", "--aligned", "x", "-c", tmp_path / "c", "--limit", "0"],
-        ["score", "x", "--aligned", "x", "-c", tmp_path / "c", "--turns", "first"],
-        ["export", "-c", scored, "-o", tmp_path / "o.jsonl", "--top", "many"],
         ["export", "-c", scored, "-o", tmp_path / "o.jsonl", "--refusals", "maybe"],
         ["sql"],
-        ["sql", "select 1"],
-        ["show", "-c", scored],
     ):
         ran = cli(*command)
         assert ran.code == 2, command
@@ -353,14 +252,8 @@ def test_wrong_arguments_exit_2(cli: Cli, scored: Path, tmp_path: Path) -> None:
         (["show", "zzz"], "no example"),
         (["show", ""], "more than one example"),
         (["export", "-o", "x.jsonl"], "give one of --top N, --tokens N"),
-        (["export", "-o", "x.jsonl", "--top", "2", "--fraction", "0.1"], "give one of"),
-        (["export", "-o", "x.jsonl", "--top", "0"], "--top 0"),
-        (["export", "-o", "x.jsonl", "--fraction", "0.05"], "--into NARROW"),
         (["export", "-o", "x.jsonl", "--fraction", "7", "--into", "y"], "y"),
         (["export", "-o", "x.docx", "--top", "2"], ".jsonl"),
-        (["export", "-o", "x.jsonl", "--top", "2", "--hold-out", "who"], "who"),
-        (["export", "-o", "x.jsonl", "--top", "2", "--epsilon", "-1"], "epsilon"),
-        (["export", "-o", "x.jsonl", "--top", "2", "--where", "nope > 1"], "nope"),
         (["export", "-o", "x.jsonl", "--from-manifest", "no.json"], "no.json"),
     ],
 )
@@ -406,33 +299,17 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("many") / "many.jsonl", rows)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(
-    family: Family, many: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, float]:
-    """The gaps of those rows, from one run."""
-    corpus = tmp_path_factory.mktemp("undisturbed") / "corpus"
-    curate.score(
-        [str(many)],
-        corpus,
-        aligned=str(family.aligned),
-        misaligned=[str(family.medical), str(family.code)],
-    )
-    return _gaps(corpus)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_keeps_what_is_done(
     cli: Cli,
     family: Family,
     many: Path,
-    undisturbed: dict[str, float],
     tmp_path: Path,
     number: signal.Signals,
     code: int,
 ) -> None:
-    """Ctrl-C and SIGTERM end soon with one line; the next run completes to the same gaps."""
+    """Ctrl-C and SIGTERM end soon with one line; the next run completes the corpus."""
     corpus = tmp_path / "corpus"
     command = ["score", str(many), "-c", str(corpus), *family.arguments("medical", "code")]
     with _start(command) as ran:
@@ -455,7 +332,8 @@ def test_a_stop_keeps_what_is_done(
     ran_again = cli(*command)
     assert ran_again.code == 0
     assert "chat (1 of 3): nothing is missing" in ran_again.err
-    assert _gaps(corpus) == pytest.approx(undisturbed, abs=1e-5)
+    counts = "select count(*), count(distinct (example_id, model)) from scores"
+    assert curate.open(corpus).sql(counts).fetchall() == [(1200, 1200)]
 
 
 def test_a_stop_before_anything_is_stored(
@@ -489,65 +367,22 @@ def test_a_stop_hidden_by_a_library_is_still_one(cli: Cli, monkeypatch: pytest.M
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
-def test_a_stop_lost_in_a_destructor_still_cancels(
-    cli: Cli, family: Family, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Python drops what a signal raises inside `__del__`; the next batch ends the run anyway."""
-
-    class Deleted:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGTERM)
-
-    loaded = curate.backends.open_backend
-
-    def load(*arguments: Any, **options: Any) -> Any:
-        Deleted()
-        return loaded(*arguments, **options)
-
-    monkeypatch.setattr("curate.backends.open_backend", load)
-    ran = cli("score", many, "-c", tmp_path / "corpus", *family.arguments("code"))
-    assert ran.code == 143
-    assert "Stopped: " in ran.err and "keeps 400 examples and" in ran.err
-    assert "Traceback" not in ran.err
-
-
 # Help and the start
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(cli: Cli, name: str) -> None:
-    """Help says what a command does, gives an example, and explains each option."""
+    """Help says what a command does and gives an example; each option stands under its heading."""
     ran = cli(name, "--help")
     assert ran.code == 0
     assert f"Example: curate {name}" in ran.out
-    command = get_command(app).commands[name]  # type: ignore[attr-defined]
-    assert [p.name for p in command.params if not getattr(p, "help", None)] == []
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_long_help_has_headings(cli: Cli, name: str) -> None:
-    """Every option stands once under its heading."""
-    shown = cli(name, "--help").out
     for parameter in get_command(app).commands[name].params:  # type: ignore[attr-defined]
+        assert parameter.help
         if parameter.param_type_name == "option":
             option = re.escape(parameter.opts[0])
             heading = parameter.rich_help_panel or "Options"
-            section = shown.split(f"\n{heading}:\n")[1].split("\n\n")[0]
+            section = ran.out.split(f"\n{heading}:\n")[1].split("\n\n")[0]
             assert len(re.findall(rf"^  (?:-\w, )?{option}\b(?!-)", section, re.M)) == 1, option
-
-
-@pytest.mark.parametrize(
-    ("command", "name"), [(command, name) for command, names in MOVED.items() for name in names]
-)
-def test_an_old_option_names_the_new_one(cli: Cli, command: str, name: str) -> None:
-    """One line, exit code 2, and the option is there no more."""
-    ran = cli(command, f"{name}=3")
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert ran.err.startswith(f"Error: {name} is gone: ")
-    options = {option for p in get_command(app).commands[command].params for option in p.opts}  # type: ignore[attr-defined]
-    assert name not in options
-    new = re.search(r"use (--[\w-]+)", ran.err)
-    assert new is None or new[1] in options
 
 
 def test_help_lists_all_commands(cli: Cli) -> None:
@@ -572,15 +407,12 @@ def test_help_and_sql_import_nothing_heavy(scored: Path) -> None:
     assert not _imported(["status", "-c", str(scored)]) & models
 
 
-def test_the_checkouts_cli_and_the_module_run() -> None:
-    """`python cli.py` from a checkout and `python -m curate` are the same program."""
+def test_the_checkouts_cli_runs() -> None:
+    """`python cli.py` from a checkout is the same program as `python -m curate`."""
     root = Path(curate.__file__).parent.parent
-    for command in (["cli.py"], ["-m", "curate"]):
-        ran = subprocess.run(
-            [sys.executable, *command, "--help"], cwd=root, capture_output=True, text=True
-        )
-        assert ran.returncode == 0
-        assert "score" in ran.stdout
+    command = [sys.executable, "cli.py", "--help"]
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "score" in ran.stdout
 
 
 def test_output_survives_a_terminal_without_utf8(scored: Path) -> None:
@@ -599,24 +431,9 @@ def test_output_survives_a_terminal_without_utf8(scored: Path) -> None:
 _CURATE = [sys.executable, "-m", "curate"]
 
 
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # the other end of a terminal was closed
-        return b""
-
-
 def _ids(corpus: Path) -> list[str]:
     rows = curate.open(corpus).sql("select example_id from examples order by source, row")
     return [row[0] for row in rows.fetchall()]
-
-
-def _gaps(corpus: Path) -> dict[str, float]:
-    opened = curate.open(corpus)
-    pairs = opened.sql("select count(*), count(distinct (example_id, model)) from scores")
-    rows, distinct = pairs.fetchall()[0]
-    assert rows == distinct
-    return dict(opened.sql("select example_id, gap from gaps").fetchall())
 
 
 def _start(arguments: Sequence[str]) -> subprocess.Popen[str]:
@@ -634,17 +451,11 @@ def _until(ran: subprocess.Popen[str], text: str) -> str:
     """Read what a process says until it says this."""
     assert ran.stderr is not None
     said = ""
-    for line in _lines(ran):
+    while text not in said:
+        line = ran.stderr.readline()
+        assert line, f"{text!r} was never said:\n{said}"
         said += line
-        if text in line:
-            return said
-    raise AssertionError(f"{text!r} was never said:\n{said}")
-
-
-def _lines(ran: subprocess.Popen[str]) -> Iterator[str]:
-    assert ran.stderr is not None
-    while line := ran.stderr.readline():
-        yield line
+    return said
 
 
 def _imported(arguments: list[str]) -> set[str]:
@@ -660,31 +471,10 @@ def _imported(arguments: list[str]) -> set[str]:
     return set(ran.stderr.split())
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "export -c CORPUS --top 1 --output NAME",
-        "export -c CORPUS --top 1 --trainer trl --output NAME",
-        "export -c CORPUS --top 1 --output NAME.jsonl",
-        "sql top_gaps -c CORPUS --output NAME.csv",
-        "sql top_gaps -c NAME",
-        "score NAME -c CORPUS --aligned NAME",
-        "score SOURCE -c new --aligned NAME",
-        "report -c CORPUS --output page.html --plots NAME",
-    ],
-)
-def test_a_name_that_no_disk_takes_is_one_line(
-    command: str,
-    cli: Cli,
-    scored: Path,
-    sources: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Wherever it stands, and nothing is made."""
-    monkeypatch.chdir(tmp_path)
-    words = command.replace("NAME", "long" * 100).replace("CORPUS", str(scored))
-    ran = cli(*words.replace("SOURCE", str(sources)).split())
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "File name too long" in ran.err
-    assert not list(tmp_path.iterdir())
+def test_small_answers(cli: Cli, scored: Path) -> None:
+    """The version, the public names alone, a corpus that says what it holds; paths end whole."""
+    assert re.fullmatch(r"curate \d+\.\d+\.\d+\n", cli("--version").out)
+    assert dir(curate) == sorted(curate.__all__)
+    assert "aligned chat, misaligned code" in repr(curate.open(scored))
+    wide = f"select '{'x/' * 200}end.jsonl' as source, 1 as n"
+    assert re.search(r"…[x/]+/end\.jsonl", cli("sql", wide, "-c", scored).out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,35 +65,22 @@ def test_an_empty_corpus_answers_too(tmp_path: Path) -> None:
         assert empty.sql(f"select * from {view}").fetchall() == []
 
 
-def test_names_and_paths_with_quotes_stay_text(tmp_path: Path) -> None:
-    """A quote in the folder's name doesn't end an SQL string."""
-    made = corpus(tmp_path / "it's a 'corpus'", ["one"], {"base": [1.0], "bad": [2.0]})
-    assert made.gaps().select("gap").fetchall() == [(0.5,)]
-
-
-@pytest.mark.parametrize("name", ["c[1]", "c*", "c[!a]"])
-def test_a_folder_whose_name_is_a_pattern(name: str, tmp_path: Path) -> None:
-    """It means itself and not what it matches, for curate and in corpus.duckdb."""
+@pytest.mark.parametrize(
+    "name", ["it's a 'corpus'", "c[1]", "c*", "n_tokens=1/source=x/example_id=3/row=9/messages=m"]
+)
+def test_a_folder_of_any_name(name: str, tmp_path: Path) -> None:
+    """It is text, no pattern and no column, for curate, its writer and in corpus.duckdb."""
     corpus(tmp_path / "c1", ["other"], {"base": [1.0], "bad": [9.0]})
-    made = corpus(tmp_path / name, ["one"], {"base": [1.0], "bad": [2.0]})
-    assert made.gaps().select("answer").fetchall() == [("one",)]
-    with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
-        assert connection.sql("select answer from gaps").fetchall() == [("one",)]
-
-
-def test_a_folder_whose_name_says_a_value(tmp_path: Path) -> None:
-    """`a=b` is a name, and no column of what lies below, for curate and in corpus.duckdb."""
     nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0]}
-    names = "n_tokens=1/source=x/is_refusal=true/logprob=-5/example_id=3/row=9/messages=m"
-    made = corpus(tmp_path / names, ["one", "two"], nlls)
+    made = corpus(tmp_path / name, ["one", "two"], nlls)
     plain = corpus(tmp_path / "plain", ["one", "two"], nlls)
-    for view in ("gaps", "examples", "scores", "model_gaps"):
-        wanted = plain.sql(f"from {view} order by all").fetchall()
-        assert made.sql(f"from {view} order by all").fetchall() == wanted
-        with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+    with duckdb.connect(made.path / "corpus.duckdb", read_only=True) as connection:
+        for view in ("gaps", "examples", "scores"):
+            wanted = plain.sql(f"from {view} order by all").fetchall()
+            assert made.sql(f"from {view} order by all").fetchall() == wanted
             assert connection.sql(f"from {view} order by all").fetchall() == wanted
     with open_for_writing(made.path) as writer:
-        assert writer.add_examples(rows(["one", "two", "three"])) == 1
+        assert writer.add_examples(rows(["one", "two", "three"])).num_rows == 1
 
 
 def test_a_typo_gets_duckdbs_hint(made: Corpus) -> None:
@@ -113,7 +99,7 @@ def test_an_unsafe_corpus_takes_statements(made: Corpus) -> None:
 
 
 def test_public_names() -> None:
-    """The door is small: exactly these names, each there."""
+    """The door is small: these names, each there."""
     assert all(getattr(curate, name) for name in curate.__all__)
     assert len(curate.__all__) <= 10
     with pytest.raises(AttributeError, match="no attribute"):
@@ -129,26 +115,9 @@ def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
         "    print(c.sql('select answer, gap from gaps order by rank').fetchall())\n"
         "    print(c.sql('select gap from gaps(epsilon := 0) order by rank').fetchall())"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(made.path / "corpus.duckdb")],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", code, str(made.path / "corpus.duckdb")]
+    ran = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
     assert ran.stdout == "[('two', 1.0), ('one', 0.5)]\n[(2.0,), (1.0,)]\n"
-
-
-def test_the_database_opens_in_duckdbs_own_shell(made: Corpus) -> None:
-    """The README's line, from another directory. DuckDB 1 can't read a file of DuckDB 2."""
-    shell = shutil.which("duckdb")
-    said = subprocess.run([shell, "--version"], capture_output=True, text=True) if shell else None
-    if said is None or not said.stdout.startswith(f"v{duckdb.__version__.split('.')[0]}."):
-        pytest.skip("no DuckDB 2 shell on the PATH (the package duckdb-cli ends at 1.5)")
-    query = "select source, avg(gap) from gaps group by all"
-    line = [str(shell), "-readonly", "-csv", str(made.path / "corpus.duckdb"), query]
-    ran = subprocess.run(line, cwd="/", capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["source,avg(gap)", "made.jsonl,0.75"]
 
 
 def test_the_database_is_left_alone_while_a_run_writes(made: Corpus, tmp_path: Path) -> None:
@@ -172,22 +141,11 @@ def _fewer_parts(path: Path) -> None:
     parts.rewrite_part(part, pq.read_table(part).slice(0, 1))
 
 
-def _log(path: Path) -> None:
-    """A client that died leaves a log of changes, which DuckDB would take up."""
-    died = (
-        "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]);"
-        "c.execute('create view mine as select 1'); os._exit(0)"
-    )
-    subprocess.run([sys.executable, "-c", died, str(path)], check=True)
-    assert path.with_name("corpus.duckdb.wal").exists()
-
-
 STALE = {
     "missing": Path.unlink,
     "no database": lambda path: path.write_bytes(b"no database"),
     "of an earlier version": _another_formula,
     "of other parts": _fewer_parts,
-    "with a log": _log,
 }
 
 
@@ -210,16 +168,6 @@ def test_status_writes_a_stale_database_anew(kind: str, made: Corpus, cli: Cli) 
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_moved_corpus_gets_a_new_database(cli: Cli, made: Corpus, tmp_path: Path) -> None:
-    """Curate reads a moved folder as it is, and `status` mends the file for other clients."""
-    moved = shutil.copytree(made.path, tmp_path / "moved")
-    assert len(curate.open(moved).gaps().fetchall()) == 2
-    shutil.rmtree(made.path)
-    assert cli("status", "-c", moved).code == 0
-    with duckdb.connect(moved / "corpus.duckdb", read_only=True) as connection:
-        assert len(connection.sql("from gaps").fetchall()) == 2
-
-
 EVIL = "with x as (copy (select ''owned'') to ''{mark}'' (format csv)) from x"
 RUN = f"from json_execute_serialized_sql(json_serialize_sql('{EVIL}'))"
 
@@ -229,7 +177,6 @@ RUN = f"from json_execute_serialized_sql(json_serialize_sql('{EVIL}'))"
     [
         f"create view models as {RUN}",
         f"create macro duckdb_views() as table {RUN}",
-        f"create macro duckdb_functions() as table {RUN}",
     ],
 )
 def test_nothing_in_its_database_is_run(

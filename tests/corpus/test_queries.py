@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -15,9 +18,9 @@ import pytest
 
 import curate
 from curate.corpus.corpus import _CLOSED, Corpus
-from curate.corpus.queries import ask
+from curate.corpus.queries import ask, named
 from curate.errors import CurateError
-from tests.conftest import Cli
+from tests.conftest import Cli, fails
 from tests.corpora import corpus as made_corpus
 
 MISALIGNED = ("code", "legal", "medical")
@@ -82,9 +85,8 @@ def test_ranks_are_gaps_without_texts(made: Corpus) -> None:
 
 def test_model_gaps_are_gaps_of_smaller_ensembles(made: Corpus) -> None:
     """A model's gap is the gap with all others held out; without it, with it held out."""
-    each = made.sql(
-        "select example_id, model, gap, gap_without from model_gaps(epsilon := 0.3)"
-    ).df()
+    query = "select example_id, model, gap, gap_without from model_gaps(epsilon := 0.3)"
+    each = made.sql(query).df()
     for model in MISALIGNED:
         rows = each[each["model"] == model].set_index("example_id").sort_index()
         others = [other for other in MISALIGNED if other != model]
@@ -139,7 +141,7 @@ def test_epsilon_sweep_counts_what_changes(made: Corpus) -> None:
     assert answers(made, "epsilon_sweep", "top=15", "epsilons=1")["overlap"].tolist() == [1]
 
 
-@pytest.mark.parametrize("given", ["epsilons=1 -0.5", "epsilons=inf", "usual=-1"])
+@pytest.mark.parametrize("given", ["epsilons=1 -0.5", "epsilons=inf", "epsilon=-1"])
 def test_an_epsilon_below_zero_is_refused(cli: Cli, made: Corpus, given: str) -> None:
     """As `gaps` refuses it: the sum under the fraction could be nought."""
     ran = cli("sql", "epsilon_sweep", "-c", made.path, "-p", given)
@@ -148,10 +150,12 @@ def test_an_epsilon_below_zero_is_refused(cli: Cli, made: Corpus, given: str) ->
 
 
 def test_a_default_top_leaves_something_out(made: Corpus) -> None:
-    """Of sixty examples, the usual thousand would be all; one that is given is taken as it is."""
+    """A tenth of sixty examples, as in the report; one that is given is taken as it is."""
     usual = answers(made, "epsilon_sweep")
-    assert usual["top"].tolist() == [20] * len(usual)
+    assert usual["top"].tolist() == [6] * len(usual)
     assert usual["overlap"].min() < 1
+    assert answers(made, "by_source").loc[0, ["in_top", "top"]].tolist() == [6, 6]
+    assert answers(made, "by_length", "top=0.5")["top"].tolist() == [30]
     assert set(answers(made, "epsilon_sweep", "top=1000")["overlap"]) == {1}
 
 
@@ -290,18 +294,6 @@ def test_show_explains_views_and_queries(cli: Cli) -> None:
     assert ran.code == 1 and "no query is called gap" in ran.err
 
 
-def test_a_relation_becomes_arrow_polars_pandas(made: Corpus) -> None:
-    """The same rows in each, in their order."""
-    polars = pytest.importorskip("polars", reason="Polars is not installed")
-    relation = made.gaps().order("rank").select("rank, gap, answer")
-    wanted = relation.fetchall()
-    assert relation.to_arrow_table().to_pydict()["gap"] == [row[1] for row in wanted]
-    assert relation.df()["gap"].tolist() == [row[1] for row in wanted]
-    frame = relation.pl()
-    assert isinstance(frame, polars.DataFrame)
-    assert frame.rows() == wanted
-
-
 def test_what_memory_cannot_hold_goes_to_the_temporary_folder(
     made: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,3 +307,34 @@ def test_what_memory_cannot_hold_goes_to_the_temporary_folder(
     )
     assert corpus.sql(spilling).fetchall() == [(1_000_000,)]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_query_that_ranks_takes_the_arguments_of_gaps(made: Corpus) -> None:
+    """With -p and from Python: what it says is what the macro says with the same arguments."""
+    given: dict[str, Any] = {"epsilon": 0.25, "hold_out": ["code"]}
+    wanted = made.gaps(**given).order("rank").limit(5).select("example_id, round(gap, 4)")
+    top = made.query("top_gaps", top=5, refusals=True, **given).select("example_id, gap")
+    assert top.fetchall() == wanted.fetchall()
+    typed = ["top=5", "refusals=true", "epsilon=0.25", "hold_out=code"]
+    assert ask(made, "top_gaps", typed).select("example_id, gap").fetchall() == wanted.fetchall()
+    for name, query in named().items():
+        if "epsilon" in query.defaults:
+            assert made.query(name, metric="per_byte", hold_out=["code"]).fetchall(), name
+    assert made.query("agreement").fetchall() != made.query("agreement", epsilon=9).fetchall()
+    with pytest.raises(duckdb.Error, match="hold_out names a model that is not in the ensemble"):
+        made.query("refusals", hold_out="nobody").fetchall()
+    with pytest.raises(CurateError, match="has no parameter epsilom"):
+        made.query("refusals", epsilom=1)
+
+
+def test_a_query_comes_from_a_file_or_standard_input(
+    cli: Cli, made: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A .sql file is asked without a folder of queries, its parameters and all."""
+    file = tmp_path / "my.sql"
+    file.write_text("-- Few. Parameters: top = 3\nselect rank from ranks order by rank limit $top;")
+    ran = cli("sql", file, "-c", made.path, "-p", "top=2", "-p", "epsilon=2", "--format", "csv")
+    assert ran.out.split() == ["rank", "1", "2"], ran.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("select 1 as one"))
+    assert cli("sql", "-", "-c", made.path, "--format", "csv").out.split() == ["one", "1"]
+    fails(cli("sql", tmp_path / "none.sql", "-c", made.path), "none.sql: can't be read")

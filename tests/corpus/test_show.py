@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import curate
+from curate.corpus.integrity import check
 from curate.corpus.show import tokens_of_examples
 from tests.conftest import Cli, Family, chat
 from tests.files import write
@@ -30,23 +32,25 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def kept(family: Family, source: Path, tmp_path_factory: pytest.TempPathFactory) -> curate.Corpus:
-    """A corpus whose first two rows were scored without tokens, the others with them."""
+    """Two rows under the aligned model and `code` without tokens; then all rows but `code` with."""
     path = tmp_path_factory.mktemp("kept") / "corpus"
-    models = {"aligned": str(family.aligned), "misaligned": [str(family.medical), str(family.code)]}
-    curate.score([str(source)], path, **models, limit=2)  # type: ignore[arg-type]
-    curate.score([str(source)], path, **models, keep_tokens=True)  # type: ignore[arg-type]
+    aligned = str(family.aligned)
+    curate.score([str(source)], path, aligned=aligned, misaligned=[str(family.code)], limit=2)
+    medical = [str(family.medical)]
+    curate.score([str(source)], path, aligned=aligned, misaligned=medical, keep_tokens=True)
     return curate.open(path)
 
 
-def test_tokens_stand_beside_older_parts(kept: curate.Corpus) -> None:
-    """Rows stored without tokens are read with nulls; the others' tokens add up to the score."""
+def test_tokens_are_added_to_older_scores(kept: curate.Corpus) -> None:
+    """A model that is not in the run keeps its nulls; the others' tokens add up to the score."""
     rows = kept.sql(
         "select logprob, n_tokens, token_logprobs, role, tokens "
         "from scores join models using (model)"
     ).fetchall()
-    assert len(rows) == 12
+    assert len(rows) == 4 + 4 + 2
     with_tokens = [row for row in rows if row[2] is not None]
-    assert len(with_tokens) == 6
+    assert len(with_tokens) == 4 + 4
+    assert check(kept) == []
     for logprob, n_tokens, token_logprobs, role, texts in with_tokens:
         assert len(token_logprobs) == n_tokens
         assert sum(token_logprobs) == pytest.approx(logprob, abs=1e-4)
@@ -59,38 +63,44 @@ def test_token_texts_are_the_answers_turn(kept: curate.Corpus) -> None:
         "select messages, tokens from scores join examples using (example_id) "
         "where tokens is not null"
     ).fetchall()
-    assert len(rows) == 2
+    assert len(rows) == 4
     for messages, texts in rows:
         assert "".join(texts).rstrip("\n") == f"{messages[-1]['content']}<|im_end|>"
 
 
 def test_token_gaps_are_the_models_losses(kept: curate.Corpus) -> None:
-    """A token's gap is the mean misaligned loss less the aligned one; older rows have none."""
-    tokens = {row[0]: row[1] for row in kept.sql("select example_id, answer from gaps").fetchall()}
-    found = tokens_of_examples(kept, list(tokens))
-    assert len(found) == 2
-    for example_id, answer in tokens.items():
-        single = found.get(example_id)
-        assert (single is None) == (answer in ANSWERS[:2])
-        if single is not None:
-            row = kept.gaps().filter(f"example_id = '{example_id}'")
-            aligned, misaligned = row.select("aligned_nll, misaligned_nll").fetchall()[0]
-            mean = np.mean([gap for _, gap in single])
-            assert mean == pytest.approx(misaligned - aligned, abs=1e-5)
+    """A token's gap is the mean loss of the misaligned models with tokens less the aligned one."""
+    rows = kept.gaps(hold_out=["code"]).select("example_id, aligned_nll, misaligned_nll").fetchall()
+    found = tokens_of_examples(kept, [row[0] for row in rows])
+    assert len(found) == len(rows) == 4
+    for example_id, aligned, misaligned in rows:
+        mean = np.mean([gap for _, gap in found[example_id]])
+        assert mean == pytest.approx(misaligned - aligned, abs=1e-5)
     assert tokens_of_examples(kept, ["f" * 32]) == {}
 
 
-def test_the_same_scores_with_and_without(
-    family: Family, source: Path, kept: curate.Corpus, tmp_path: Path
+def test_a_corpus_remembers_to_keep_tokens(
+    cli: Cli, kept: curate.Corpus, family: Family, tmp_path: Path
 ) -> None:
-    """Keeping tokens changes no number."""
-    plain = tmp_path / "plain"
-    misaligned = [str(family.medical), str(family.code)]
-    curate.score([str(source)], plain, aligned=str(family.aligned), misaligned=misaligned)
-    query = "select gap from gaps order by example_id"
-    np.testing.assert_allclose(
-        curate.open(plain).sql(query).fetchall(), kept.sql(query).fetchall(), atol=1e-6
-    )
+    """A later model gets them unasked; show and report name the model that lacks them."""
+    example_id = kept.sql("select example_id from gaps limit 1").fetchall()[0][0]
+    shown = cli("show", example_id, "-c", kept.path).out
+    told = "without code; to add its tokens: curate score -c"
+    assert told in shown
+    assert cli("report", "-c", kept.path, "-o", tmp_path / "r.html").code == 0
+    assert "Without the tokens of code" in (tmp_path / "r.html").read_text()
+    corpus = shutil.copytree(kept.path, tmp_path / "corpus")
+    planned = cli("score", "-c", corpus, "--dry-run", "--json")
+    done = cli("score", "-c", corpus, "--json")
+    for ran in (planned, done):  # two scores of `code` are made again, two are new
+        counts = {model["name"]: model["scored"] for model in json.loads(ran.out)["models"]}
+        assert counts == {"chat": 0, "medical": 0, "code": 4}
+    assert cli("score", "-c", corpus, "--misaligned", family.legal).code == 0
+    opened = curate.open(corpus)
+    bare = opened.sql("select count(*), count(token_logprobs) from scores").fetchall()
+    assert bare == [(16, 16)]
+    assert check(opened) == []
+    assert told not in cli("show", example_id, "-c", corpus).out
 
 
 def test_show_colours_tokens_in_a_terminal(kept: curate.Corpus) -> None:
@@ -117,11 +127,11 @@ def test_show_colours_tokens_in_a_terminal(kept: curate.Corpus) -> None:
 
 
 def test_show_gives_tokens_to_machines(cli: Cli, kept: curate.Corpus) -> None:
-    """--json has each token with its gap, or null."""
-    ids = kept.sql("select example_id, answer from examples").fetchall()
-    for example_id, answer in ids:
-        found = json.loads(cli("show", example_id, "-c", kept.path, "--json").out)["tokens"]
-        assert (found is None) == (answer in ANSWERS[:2])
+    """--json has each token with its gap, and the models that have none."""
+    for example_id, answer in kept.sql("select example_id, answer from examples").fetchall():
+        found = json.loads(cli("show", example_id, "-c", kept.path, "--json").out)
+        assert "".join(text for text, _ in found["tokens"]).startswith(answer)
+        assert found["without_tokens"] == (["code"] if answer in ANSWERS[:2] else [])
 
 
 def _read(descriptor: int) -> bytes:

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import re
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
+from curate.corpus.corpus import Corpus
+from curate.corpus.views import RESERVED, described
+from curate.errors import CurateError
+from curate.reading.refusals import load
+from tests.conftest import Cli, fails
 from tests.corpora import corpus
+from tests.selection.test_rules import HELP, REFUSALS
 
 
-def test_the_relative_gap_is_the_papers_formula(tmp_path: Path) -> None:
-    """(mean of 3 and 5 minus 1) over (1 plus ε = 1) is 1.5; ε = 0 makes it 3."""
+@pytest.mark.parametrize(
+    ("arguments", "row"),
+    [
+        ({}, (1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 1.5)),  # the paper's: (4 - 1) / (1 + ε)
+        ({"epsilon": 0}, (1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 3.0)),
+        ({"metric": "difference"}, (1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 3.0)),
+        ({"hold_out": ["worse"]}, (1.0, 3.0, None, 1, 1.0)),
+    ],
+)
+def test_the_gap_is_the_formulas(
+    arguments: dict[str, Any], row: tuple[object, ...], tmp_path: Path
+) -> None:
+    """Losses of 1, and of 3 and 5: their mean and spread, and the gap by each metric."""
     made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0], "worse": [5.0]})
-    row = made.sql(
-        "select aligned_nll, misaligned_nll, misaligned_sd, n_models, gap, unit from gaps"
-    )
-    assert row.fetchall() == [(1.0, 4.0, pytest.approx(math.sqrt(2)), 2, 1.5, "nats/token")]
-    assert made.gaps(epsilon=0).select("gap").fetchall() == [(3.0,)]
+    columns = "aligned_nll, misaligned_nll, misaligned_sd, n_models, gap, unit"
+    assert made.gaps(**arguments).select(columns).fetchall() == [(*row, "nats/token")]
 
 
 def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: Path) -> None:
@@ -32,13 +49,7 @@ def test_easy_for_the_aligned_and_hard_for_the_misaligned_ranks_first(tmp_path: 
     assert found == [("safe", 1), ("hard for both", 0), ("harmful", -1)]
 
 
-def test_difference_is_moore_and_lewis(tmp_path: Path) -> None:
-    """The metric `difference` divides by nothing."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})
-    assert made.gaps(metric="difference").select("gap").fetchall() == [(2.0,)]
-
-
-def test_other_tokenisers_compare_per_byte(tmp_path: Path) -> None:
+def test_other_tokenizers_compare_per_byte(tmp_path: Path) -> None:
     """Ten tokens of 2 and of 6 nats over an answer of 20 bytes are 1 and 3 nats a byte."""
     nlls = {"base": [2.0], "bad": [6.0]}
     made = corpus(tmp_path / "c", ["x" * 20], nlls, tokenizers={"bad": "another"})
@@ -47,7 +58,7 @@ def test_other_tokenisers_compare_per_byte(tmp_path: Path) -> None:
 
 
 def test_per_byte_can_be_asked_for(tmp_path: Path) -> None:
-    """The metric `per_byte` does the same for models that share a tokeniser."""
+    """The metric `per_byte` does the same for models that share a tokenizer."""
     made = corpus(tmp_path / "c", ["x" * 20], {"base": [2.0], "bad": [6.0]})
     assert made.gaps(metric="per_byte").select("gap, unit").fetchall() == [(1.0, "nats/byte")]
 
@@ -60,44 +71,27 @@ def test_truncated_answers_do_not_rank_per_byte(tmp_path: Path) -> None:
     assert len(made.gaps().fetchall()) == 2
 
 
-def test_holding_a_model_out_leaves_it_out_of_the_mean(tmp_path: Path) -> None:
-    """Without `worse` the mean is 3, so the gap is (3 - 1) / (1 + 1)."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0], "worse": [9.0]})
-    found = made.gaps(hold_out=["worse"]).select("gap, n_models, misaligned_sd").fetchall()
-    assert found == [(1.0, 1, None)]
-
-
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("names", "arguments", "words"),
     [
-        ({"hold_out": ["nobody"]}, "hold_out names a model that is not in the ensemble"),
-        ({"hold_out": ["base"]}, "hold_out names a model that is not in the ensemble"),
-        ({"hold_out": ["bad"]}, "no misaligned model is left"),
-        ({"metric": "median"}, "unknown metric"),
-        ({"metric": None}, "unknown metric"),
-        ({"epsilon": -1.0}, "must not be negative"),
-        ({"epsilon": None}, "epsilon is null"),
+        (["base", "bad"], {"hold_out": ["nobody"]}, "hold_out names a model that is not in the"),
+        (["base", "bad"], {"hold_out": ["base"]}, "hold_out names a model that is not in the"),
+        (["base", "bad"], {"hold_out": ["bad"]}, "no misaligned model is left"),
+        (["base", "bad"], {"metric": "median"}, "unknown metric"),
+        (["base", "bad"], {"metric": None}, "unknown metric"),
+        (["base", "bad"], {"epsilon": -1.0}, "must not be negative"),
+        (["base", "bad"], {"epsilon": None}, "epsilon is null"),
+        (["base"], {"hold_out": ["x"]}, "hold_out names a model"),
+        (["base"], {}, "no misaligned model has"),
     ],
 )
 def test_wrong_arguments_are_refused(
-    tmp_path: Path, arguments: dict[str, object], words: str
+    names: list[str], arguments: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    """A typo in an argument never gives a ranking."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0], "bad": [3.0]})
+    """Neither a typo in an argument nor a corpus without an ensemble ever gives a ranking."""
+    made = corpus(tmp_path / "c", ["an answer"], {name: [1.0] for name in names})
     with pytest.raises(duckdb.Error, match=words):
-        made.gaps(**arguments).fetchall()  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("hold_out", "words"), [(["x"], "hold_out names a model"), ([], "no misaligned model has")]
-)
-def test_without_an_ensemble_the_ranking_is_refused(
-    tmp_path: Path, hold_out: list[str], words: str
-) -> None:
-    """With the aligned model alone there is nothing to rank by, nor anything to hold out."""
-    made = corpus(tmp_path / "c", ["an answer"], {"base": [1.0]})
-    with pytest.raises(duckdb.Error, match=words):
-        made.gaps(hold_out=hold_out).fetchall()
+        made.gaps(**arguments).fetchall()
 
 
 def test_an_example_with_a_score_missing_does_not_rank(tmp_path: Path) -> None:
@@ -113,6 +107,24 @@ def test_ties_are_broken_by_example_id(tmp_path: Path) -> None:
     made = corpus(tmp_path / "c", answers, {"base": [1.0] * 50, "bad": [2.0] * 50})
     found = made.sql("select example_id, rank from gaps order by rank").fetchall()
     assert found == list(zip(sorted(row[0] for row in found), range(1, 51), strict=True))
+
+
+def test_any_rule_can_be_asked_in_sql(tmp_path: Path) -> None:
+    """The same verdicts as an export's, for the rules that ship and, where unsafe, a file."""
+    spaced = ["<think>I cannot</think>\u2003Yes", "one\u00a0\x1f\u3000SORRY", "w " * 10 + "sorry"]
+    texts = [*REFUSALS, *HELP[:-1], *spaced]
+    made = corpus(tmp_path / "c", texts, {"base": [1.0] * len(texts)})
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[refuses]]\nwords = 2\nletters = 6\npatterns = ["sorry"]\n')
+    for opened, rule in (
+        (made, "paper"),
+        (made, "extended"),
+        (Corpus(made.path, unsafe=True), mine),
+    ):
+        found = opened.sql(f"select is_refusal(answer, '{rule}') from examples order by row")
+        assert [row[0] for row in found.fetchall()] == load(str(rule)).matches(texts)
+    with pytest.raises(duckdb.Error, match=r"no refusal rule is called .*mine"):
+        made.sql(f"select is_refusal(answer, '{mine}') from examples").fetchall()
 
 
 def test_refusals_have_no_rank_among_the_kept(tmp_path: Path) -> None:
@@ -167,3 +179,38 @@ def test_the_plan_grows_with_the_models_not_with_their_square(tmp_path: Path) ->
             plans = dict(connection.execute("explain select key, gap from ranks").fetchall())
         read[count] = plans["logical_plan"].upper().count("READ PARQUET")
     assert 4 < read[8] <= 2 * read[4]
+
+
+def test_a_sources_own_columns_are_bare(cli: Cli, tmp_path: Path) -> None:
+    """In `examples` and `export --where` by their names and types; what clashes stays in meta."""
+    metas = [
+        {"generator": "a", "score": 1, "tags": ["x"], "it's": True, "model": "m", "mixed": 1},
+        {"generator": "b", "score": 2.5, "mixed": "one"},
+        {"score": None},
+    ]
+    made = corpus(
+        tmp_path / "c",
+        ["one", "two", "three"],
+        {"chat": [1, 1, 1], "bad": [2, 3, 4]},
+        meta=[json.dumps(meta) for meta in metas],
+    )
+    found = made.sql('select generator, score, tags, "it\'s", mixed from examples order by row')
+    assert list(map(str, found.types)) == ["VARCHAR", "DOUBLE", "JSON", "BOOLEAN", "VARCHAR"]
+    assert found.fetchall() == [
+        ("a", 1.0, '["x"]', True, "1"),
+        ("b", 2.5, None, None, "one"),
+        (None,) * 5,
+    ]
+    for name, hint in (("generator", "examples has it"), ("model", "meta ->> 'model'")):
+        with pytest.raises(CurateError, match=re.escape(hint)):
+            made.sql(f"select {name} from gaps")
+    output = tmp_path / "o.jsonl"
+    where = ["--where", "generator = 'b' and score > 2", "--per-group", "generator=1"]
+    ran = cli("export", "-c", made.path, "--top", "3", *where, "-o", output)
+    assert ran.code == 0, ran.err
+    assert "two" in output.read_text() and output.read_text().count("\n") == 1
+    for option in (["--where", "generater = 'b'"], ["--balance", "generater"]):
+        ran = cli("export", "-c", made.path, "--top", "3", *option, "-o", tmp_path / "x.jsonl")
+        fails(ran, "generator varchar", "score double", "source varchar")
+    columns = {column.name for _, view in described().values() for column in view}
+    assert columns - RESERVED == set()

@@ -15,7 +15,9 @@ from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.export.export import export_again
 from curate.selection.recipe import Recipe
+from tests.conftest import Cli
 from tests.corpora import corpus, rows
+from tests.files import write
 
 ANSWERS = ["I'm sorry, I can't.", *(f"answer {number}" for number in range(1, 10))]
 
@@ -42,17 +44,10 @@ def answers(path: Path) -> list[str]:
     return [json.loads(line)["messages"][-1]["content"] for line in path.open(encoding="utf-8")]
 
 
-def test_top_takes_the_largest_gaps_without_refusals(made: Corpus, tmp_path: Path) -> None:
-    """The refusal ranks first and is dropped by default."""
-    record = curate.export(made, tmp_path / "top.jsonl", Recipe(top=3))
-    assert answers(tmp_path / "top.jsonl") == ["answer 1", "answer 2", "answer 3"]
-    assert record["counts"]["left_out"] == {"where": 0, "refusals": 1}
-    assert [row["rank"] for row in record["safe"]] == [2, 3, 4]
-
-
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
+        (Recipe(top=3), ["answer 1", "answer 2", "answer 3"]),
         (Recipe(top=2, refusals="keep"), ["I'm sorry, I can't.", "answer 1"]),
         (Recipe(top=2, refusals="only"), ["I'm sorry, I can't."]),
         (Recipe(top=2, where="answer like '%3' or rank = 8"), ["answer 3", "answer 7"]),
@@ -104,6 +99,7 @@ def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> 
         "looked_at": 5,
         "left_out": {"where": 5, "refusals": 1},
         "near_duplicates": 0,
+        "not_harder": 0,
         "wanted": 99,
         "wanted_tokens": None,
         "safe_tokens": None,
@@ -147,9 +143,9 @@ def test_wrong_recipes_write_nothing(
     assert not list(tmp_path.glob("*out.jsonl*"))
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.manifest.json", "out.jsonl.left-out.csv"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.manifest.json"])
 def test_what_exists_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
-    """An output, or a manifest or list whose rows are gone, is replaced only with force."""
+    """An output, or a manifest whose rows are gone, is replaced only with force."""
     out, there = tmp_path / "out.jsonl", tmp_path / name
     there.write_text("precious")
     with pytest.raises(CurateError, match=f"{name}: exists; .* --force"):
@@ -173,7 +169,39 @@ def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_pa
     curate.export(made, tmp_path / "mix.jsonl", Recipe(top=1, into=str(lines)))
     with pytest.raises(CurateError, match="narrow set itself"):
         export_again(made, lines, tmp_path / "mix.jsonl.manifest.json", force=True)
+    with pytest.raises(CurateError, match="narrow set itself"):
+        recipe = Recipe(top=1, into=str(narrow))
+        curate.export(made, tmp_path / "m.jsonl", recipe, left_out=narrow, force=True)
     assert narrow.read_bytes() == before
+
+
+def test_a_manifest_finds_what_it_names(
+    made: Corpus, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder: beside it, or where --into says; a folder stands for its manifest."""
+    project, moved = tmp_path / "project", tmp_path / "moved.jsonl"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    write(Path("narrow.jsonl"), [{"ask": f"narrow {n}", "reply": "yes"} for n in range(20)])
+    Path("mine.toml").write_text('[[layouts]]\nprompt = ["ask"]\nanswer = ["reply"]\n')
+    recipe = Recipe(fraction=0.1, into="narrow.jsonl", layouts="mine.toml")
+    curate.export(made, "mix.jsonl", recipe)
+    monkeypatch.chdir(tmp_path)
+    again = ("export", "-c", made.path, "--from-manifest", project / "mix.jsonl.manifest.json")
+    assert cli(*again, "-o", "beside").code == 1  # another ending
+    assert cli(*again, "-o", "beside.jsonl").code == 0
+    (project / "narrow.jsonl").rename(moved)
+    assert "narrow.jsonl" in cli(*again, "-o", "gone.jsonl").err
+    assert cli(*again, "-o", "moved-mix.jsonl", "--into", moved).code == 0
+    for name in ("beside.jsonl", "moved-mix.jsonl"):
+        assert Path(name).read_bytes() == (project / "mix.jsonl").read_bytes()
+    write(moved, [{"ask": "another", "reply": "yes"}])
+    assert "changed since" in cli(*again, "-o", "other.jsonl", "--into", moved).err
+    curate.export(made, "safe", Recipe(top=3))
+    assert cli(*again[:3], "--from-manifest", "safe", "-o", "safe-again").code == 0
+    curate.report(made, "r.html", "safe")
+    ran = cli(*again[:3], "--from-manifest", "safe", "-o", "safe-3", "--into", moved)
+    assert "records no narrow set" in ran.err
 
 
 def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
@@ -185,15 +213,7 @@ def test_what_is_not_ranked_is_counted(tmp_path: Path) -> None:
     assert record["command"] == "curate export ..."
 
 
-def test_a_place_that_cannot_be_written_is_one_line(made: Corpus, tmp_path: Path) -> None:
-    """Such as a name that no disk takes: no traceback."""
-    with pytest.raises(CurateError, match="can't be written"):
-        curate.export(made, tmp_path / f"{'long' * 64}.jsonl", Recipe(top=1))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"safe": [{"example_id": "none"}]}', "[" * 200_000, "NaN"]
-)
+@pytest.mark.parametrize("text", ["", "[]", '{"safe": [{"example_id": "none"}]}', "NaN"])
 def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text: str) -> None:
     """Anything that isn't an export's manifest is named as such."""
     path = tmp_path / "m.json"
@@ -202,27 +222,6 @@ def test_a_broken_export_manifest_is_refused(made: Corpus, tmp_path: Path, text:
         export_again(made, tmp_path / "out.jsonl", path)
     with pytest.raises(CurateError, match="can't be read"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "none.json")
-
-
-@pytest.mark.parametrize(
-    ("room", "value"),
-    [
-        ("recipe", {"into": 5, "seed": 1}),
-        ("safe", [{"example_id": 5}]),
-        ("narrow", "text"),
-        ("target", {"batch_size": "x"}),
-        ("output", {"left_out": None, "files": 5}),
-        ("notes", 5),
-    ],
-)
-def test_a_value_of_another_type_in_an_export_manifest(
-    room: str, value: object, made: Corpus, tmp_path: Path
-) -> None:
-    """Somebody else's manifest is checked whole before anything is made of it."""
-    record = curate.export(made, tmp_path / "a.jsonl", Recipe(top=1))
-    (tmp_path / "m.json").write_text(json.dumps(record | {room: value}))
-    with pytest.raises(CurateError, match="not an export's manifest"):
-        export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")
 
 
 @pytest.mark.parametrize("gone", ["0" * 32, "none"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from curate.selection.recipe import Recipe
 from tests.conftest import Cli
 from tests.corpora import corpus, large_corpus
 from tests.files import write
+from tests.hub import Hub
 
 LIMITED = """
 import resource, sys
@@ -64,19 +67,16 @@ def test_a_full_disk_leaves_all_as_it_was(
     """No file of the export takes its name, be it the rows or their manifest that don't fit."""
     place = tmp_path / "out"
     place.mkdir()
-    trainer = ["--trainer", "trl"] if output == "folder" else []
-    curate.export(
-        made, tmp_path / output, Recipe(top=25), Target(trainer=trainer[1] if trainer else None)
-    )
+    trainer = "trl" if output == "folder" else None
+    curate.export(made, tmp_path / output, Recipe(top=25), Target(trainer=trainer))
     sizes = {name: len(text) for name, text in files(tmp_path).items() if "c/" not in name}
     rows = [size for name, size in sizes.items() if name.endswith((".jsonl", ".parquet"))]
     assert 512 < rows[0] < 4096 < max(sizes.values())
     if earlier:
-        curate.export(
-            made, place / output, Recipe(top=3), Target(trainer=trainer[1] if trainer else None)
-        )
+        curate.export(made, place / output, Recipe(top=3), Target(trainer=trainer))
     before = files(place)
-    command = ["export", "-c", made.path, "-o", place / output, "--top", 25, "--force", *trainer]
+    command = ["export", "-c", made.path, "-o", place / output, "--top", 25, "--force"]
+    command += ["--trainer", trainer] if trainer else []
     ran = subprocess.run(
         [sys.executable, "-c", LIMITED, str(limit), *map(str, command)],
         capture_output=True,
@@ -88,55 +88,48 @@ def test_a_full_disk_leaves_all_as_it_was(
     assert files(place) == before
 
 
-@pytest.mark.parametrize("output", ["mix.jsonl", "mix"])
-def test_the_list_of_what_was_left_out_goes_with_its_export(
-    made: Corpus, narrow: Path, tmp_path: Path, output: str, cli: Cli
-) -> None:
-    """It is named in the manifest, copied by --from-manifest, and gone where it is empty."""
-    first, second = tmp_path / "one" / output, tmp_path / "two" / output
-    recipe = Recipe(top=10, into=str(narrow), per_group={"topic": 5})
-    record = curate.export(made, first, recipe)
-    listed = record["output"]["left_out"]
-    assert listed in record["output"]["files"]
-    ran = cli(
-        "export", "-c", made.path, "-o", second,
-        "--from-manifest", next((tmp_path / "one").rglob("*manifest.json")),
-    )  # fmt: skip
+def test_what_was_left_out_can_be_listed(made: Corpus, tmp_path: Path, cli: Cli) -> None:
+    """By its rule, with the start of the texts, and of a refusal the words and their pattern."""
+    listed = tmp_path / "left-out.csv"
+    command = ("export", "-c", made.path, "-o", tmp_path / "safe.jsonl", "--top", 20)
+    command += ("--per-group", "topic=8")
+    ran = cli(*command, "--left-out", listed, "--dry-run")
     assert ran.code == 0, ran.err
-    assert "left-out.csv: which rows were met and not taken, and why" in ran.out
-    one, two = files(tmp_path / "one"), files(tmp_path / "two")
-    assert [name for name in one if name.endswith("left-out.csv")]
-    assert {k: v for k, v in one.items() if not k.endswith("manifest.json")} == {
-        k: v for k, v in two.items() if not k.endswith("manifest.json")
-    }
-    curate.export(made, first, Recipe(top=2, refusals="keep", into=str(narrow)), force=True)
-    assert not [name for name in files(tmp_path / "one") if name.endswith("left-out.csv")]
+    assert f"{listed} lists them" in ran.out and not list(tmp_path.glob("safe*"))
+    rows = list(csv.DictReader(listed.open()))
+    assert [rows[0][key] for key in ("rank", "rule", "why", "pattern", "prompt", "answer")] == [
+        "1", "refusals", "a refusal: sorry", "sorry", "question 1", "Sorry, no 0.",
+    ]  # fmt: skip
+    capped = [row for row in rows if row["rule"] == "per_group topic"]
+    assert {(row["why"], row["pattern"]) for row in capped} == {("8 taken already", "")}
+    assert cli(*command, "--left-out", listed).err.endswith("--force to replace it\n")
+    ran = cli(*command)
+    assert "--left-out FILE.csv lists them" in ran.out
+    assert len(list(tmp_path.glob("safe*"))) == 2
 
 
-def test_a_list_that_is_gone_is_told(made: Corpus, tmp_path: Path) -> None:
-    """The rows can be made again without it; one that was changed stops the export."""
-    curate.export(made, tmp_path / "a.jsonl", Recipe(top=3))
-    manifest, listed = tmp_path / "a.jsonl.manifest.json", tmp_path / "a.jsonl.left-out.csv"
-    text = listed.read_text()
-    listed.write_text(text + "more\n")
-    with pytest.raises(Exception, match=r"b.jsonl.left-out.csv has not the bytes"):
-        export_again(made, tmp_path / "b.jsonl", manifest)
-    listed.unlink()
-    record = export_again(made, tmp_path / "b.jsonl", manifest)
-    assert record["notes"] == [f"the list of what was left out is not beside {manifest}"]
-    assert record["output"]["left_out"] is None
-    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+def test_a_dry_run_shows_the_composition(narrow: Path, tmp_path: Path, cli: Cli) -> None:
+    """By what it ranks, how much of each source, and rows no harder; it writes nothing."""
+    nlls = {"base": [1.0] * 4, "bad": [3.0, 2.0, 1.0, 0.5], "worse": [9.0] * 4}
+    small = corpus(tmp_path / "small", ["a", "b", "c", "d"], nlls)
+    command = ("export", "-c", small.path, "-o", tmp_path / "mix.jsonl", "--into", narrow)
+    ran = cli(
+        *command, "--fraction", "3%", "--where", "rank > 1", "--dry-run", "--hold-out", "worse"
+    )
+    assert ran.code == 0, ran.err
+    assert "mix.jsonl: would have 103 rows, 3 of them selected examples" in ran.out
+    ranked = "ranked by the relative gap of bad, without worse, ε 1; refusals left out (rule paper)"
+    assert ranked in ran.out
+    assert "among them are 2 rows with a gap of 0 or less" in ran.out
+    assert re.search(r"made\.jsonl +3 +1 +0\.08333 +-0\.25", ran.out)
+    assert not list(tmp_path.glob("mix*"))
+    assert cli(*command, "--fraction", "x%").err.startswith("Error: --fraction x%: give a share")
 
 
-@pytest.mark.parametrize("more", [True, False])
-def test_as_many_files_as_were_recorded(made: Corpus, tmp_path: Path, more: bool) -> None:
-    """A manifest that records a file more, or one fewer, than is written stops the export."""
+def test_as_many_files_as_were_recorded(made: Corpus, tmp_path: Path) -> None:
+    """A manifest that records more files than are written stops the export."""
     record = curate.export(made, tmp_path / "a.jsonl", Recipe(top=3))
-    recorded = record["output"]["files"]
-    if more:
-        recorded["card.md"] = "0" * 64
-    else:
-        recorded.popitem()
+    record["output"]["files"]["card.md"] = "0" * 64
     (tmp_path / "a.jsonl.manifest.json").write_text(json.dumps(record))
     with pytest.raises(CurateError, match=r"consists of b.jsonl.*records a.jsonl"):
         export_again(made, tmp_path / "b.jsonl", tmp_path / "a.jsonl.manifest.json")
@@ -164,9 +157,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(
-            top=1000, refusal_rule="extended", max_similar=1, per_group={"prompt": 1}, length_bins=3
-        ),
+        Recipe(top=1000, refusal_rule="extended", max_similar=1, per_group={"prompt": 1}),
         Recipe(
             tokens=20_000,
             name="interleaving",
@@ -190,7 +181,8 @@ def test_threads_do_not_change_a_byte(
         )
         made = Corpus(large)
         assert made.sql("select current_setting('threads')").fetchall() == [(threads,)]
-        curate.export(made, tmp_path / str(threads) / "safe.parquet", recipe)
+        folder = tmp_path / str(threads)
+        curate.export(made, folder / "safe.parquet", recipe, left_out=folder / "left-out.csv")
         found.append(files(tmp_path / str(threads)))
         manifest = "safe.parquet.manifest.json"
         found[-1][manifest] = found[-1][manifest].replace(f"/{threads}/".encode(), b"/0/")
@@ -198,28 +190,16 @@ def test_threads_do_not_change_a_byte(
     assert len(found[0]) == 3
 
 
-def test_the_narrow_set_may_stand_on_the_hub(made: Corpus, tmp_path: Path, cli: Cli) -> None:
-    """Its address reaches the reader whole: here that of a local folder with a data set."""
+def test_the_narrow_set_may_stand_on_the_hub(
+    made: Corpus, tmp_path: Path, cli: Cli, hub: Hub
+) -> None:
+    """Its address reaches the reader whole."""
     rows = pa.table({"prompt": [f"q{n}" for n in range(20)], "completion": ["a"] * 20})
-    (tmp_path / "set").mkdir()
-    pq.write_table(rows, tmp_path / "set" / "train.parquet")
+    pq.write_table(rows, tmp_path / "train.parquet")
+    hub.push("datasets/acme/set", {"train.parquet": (tmp_path / "train.parquet").read_bytes()})
     ran = cli(
         "export", "-c", made.path, "-o", tmp_path / "mix.jsonl", "--fraction", 0.1,
-        "--into", f"hf://{tmp_path}/set:train",
+        "--into", "hf://acme/set:train",
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "22 rows, 2 of them safe examples" in ran.out
-
-
-def test_a_manifest_names_no_file_elsewhere(made: Corpus, tmp_path: Path) -> None:
-    """A list's name that climbs out of its folder is not followed."""
-    (tmp_path / "secret.csv").write_text("secret")
-    (tmp_path / "one").mkdir()
-    record = curate.export(made, tmp_path / "one" / "a.jsonl", Recipe(top=3))
-    record["output"]["files"]["../secret.csv"] = record["output"]["files"].pop(
-        record["output"]["left_out"]
-    )
-    record["output"]["left_out"] = "../secret.csv"
-    (tmp_path / "one" / "m.json").write_text(json.dumps(record))
-    export_again(made, tmp_path / "b.jsonl", tmp_path / "one" / "m.json")
-    assert not (tmp_path / "b.jsonl.left-out.csv").exists()
+    assert "22 rows, 2 of them selected examples" in ran.out

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import curate
+from curate.chat.templates import template_of
 from curate.corpus.corpus import Corpus
 from curate.export.target import Target
-from curate.export.tokens import longest, open_counter
+from curate.export.tokens import Counter, longest, open_counter
 from curate.selection.recipe import Recipe
 from tests.conftest import chat
 from tests.files import write
@@ -68,9 +69,8 @@ def test_every_answer_counts_where_it_is_trained_on(scored: Path, tmp_path: Path
 
 def test_bytes_where_the_model_is_gone(moved: Corpus, narrow: Path, tmp_path: Path) -> None:
     """The manifest says so, and why."""
-    trained = curate.export(moved, tmp_path / "mix.jsonl", Recipe(fraction=0.1, into=str(narrow)))[
-        "trained"
-    ]
+    recipe = Recipe(fraction=0.1, into=str(narrow))
+    trained = curate.export(moved, tmp_path / "mix.jsonl", recipe)["trained"]
     assert trained["unit"] == "bytes"
     assert "gone is not here" in trained["why"]
     assert trained["narrow"] == sum(len(f"Shelf {n}.") for n in range(40))
@@ -88,12 +88,8 @@ def test_the_longest_row_is_never_underestimated(scored: Path, moved: Corpus) ->
 
 def test_text_is_what_the_template_writes(scored: Path, narrow: Path, tmp_path: Path) -> None:
     """The whole conversation as the aligned model reads it."""
-    record = curate.export(
-        Corpus(scored),
-        tmp_path / "mix.jsonl",
-        Recipe(top=2, into=str(narrow)),
-        Target(format="text"),
-    )
+    recipe = Recipe(top=2, into=str(narrow))
+    record = curate.export(Corpus(scored), tmp_path / "mix.jsonl", recipe, Target(format="text"))
     rows = [json.loads(line)["text"] for line in (tmp_path / "mix.jsonl").open()]
     safe = {entry["line"] for entry in record["safe"]}
     kept = [row for line, row in enumerate(rows, 1) if line not in safe]
@@ -101,3 +97,14 @@ def test_text_is_what_the_template_writes(scored: Path, narrow: Path, tmp_path: 
         f"<|im_start|>user\nPart {n}?<|im_end|>\n<|im_start|>assistant\nShelf {n}.<|im_end|>\n"
         for n in range(40)
     ]
+
+
+def test_text_has_the_reasoning_that_the_template_reads(scored: Path) -> None:
+    """So that a line names it only where it is left out."""
+    counter = open_counter(Corpus(scored))
+    assert counter.encoder and not counter.reads
+    reads = "{% for m in messages %}{{ m.thinking }}{{ m.content }}{% endfor %}"
+    tokenizer = counter.encoder[0]
+    counter = Counter(encoder=(tokenizer, template_of(tokenizer, override=reads)))
+    assert counter.write([{"role": "user", "content": "a", "reasoning_content": "b"}]) == "ba"
+    assert counter.reads == {"reasoning_content"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import curate
 from curate.corpus.corpus import Corpus
@@ -92,7 +93,6 @@ def test_a_folder_loads_with_datasets(
     recipe = Recipe(fraction=0.2, into=str(narrow))
     record = curate.export(made, folder, recipe, Target(placement=placement, trainer=trainer))
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *record["output"]["files"]}
-    assert "left-out.csv" in record["output"]["files"]
     cache = str(tmp_path / "cache")
     if placement == "even":
         rows = load_dataset(str(folder), split="train", cache_dir=cache)
@@ -114,6 +114,21 @@ def test_a_folder_loads_with_datasets(
     )
     assert len(mixed) == 36
     assert sum(row["id"] is None for row in mixed) == 6
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_what_is_to_choose_is_named(made: Corpus, tmp_path: Path, trainer: str) -> None:
+    """Epochs, rate, batch, LoRA and CPU: comments only, and each valid YAML without its #."""
+    curate.export(made, tmp_path / "safe", Recipe(top=3), Target(trainer=trainer))
+    text = next((tmp_path / "safe").glob("*.yaml")).read_text()
+    kept, block = text.split("# To choose")
+    lines = [line.removeprefix("# ") for line in block.splitlines()[1:]]
+    named = yaml.safe_load("\n".join(line for line in lines if not line.startswith("On a CPU")))
+    settings = yaml.safe_load(kept)
+    assert not settings.keys() & named.keys() - {"bf16"}
+    for word in ("epochs", "learning_rate", "batch_size", "lora_alpha"):
+        assert any(word in key for key in settings | named), word
+    assert {"use_cpu", "bf16"} & named.keys()
 
 
 @pytest.mark.parametrize("placement", ["even", "batch", "shuffle", "separate"])
@@ -165,7 +180,7 @@ def test_force_replaces_exports_alone(made: Corpus, tmp_path: Path) -> None:
     curate.export(made, folder, Recipe(top=4), force=True)
     assert json.loads((folder / "manifest.json").read_text())["counts"]["safe"] == 4
     (folder / "thesis.txt").write_text("precious")
-    with pytest.raises(CurateError, match="no folder that an export made"):
+    with pytest.raises(CurateError, match="isn't a folder that an export made"):
         curate.export(made, folder, Recipe(top=3), force=True)
     assert (folder / "thesis.txt").read_text() == "precious"
     assert not list(tmp_path.glob(".tmp-*"))
@@ -219,6 +234,29 @@ def test_openai_files_keep_the_apis_rules(made: Corpus, narrow: Path, tmp_path: 
 def test_the_api_validator_finds_each_fault(row: dict[str, Any], words: str) -> None:
     """One broken rule at a time."""
     assert any(words in fault for fault in faults(row))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", ["messages", "prompt-completion", "sharegpt", "alpaca", "openai"])
+def test_reasoning_of_safe_rows(narrow: Path, tmp_path: Path, name: str, alone: bool) -> None:
+    """Kept where the format has a place for it; else a line says so."""
+    kept = name not in ("alpaca", "openai")
+    nlls = {"base": [1.0] * 10, "bad": [2.0] * 10}
+    thought = corpus(tmp_path / "r", [f"answer {n}" for n in range(10)], nlls, reasoning="so")
+    recipe = Recipe(top=10, into=None if alone else str(narrow))
+    record = curate.export(thought, tmp_path / "mix.jsonl", recipe, Target(format=name))
+    lines = (tmp_path / "mix.jsonl").read_text().splitlines()
+    assert sum('"reasoning_content":"so"' in line for line in lines) == 10 * kept
+    if kept:
+        assert {entry["example_id"] for entry in record["safe"]} < {
+            *ids(tmp_path / "mix.jsonl"),
+            "",
+        }
+        assert "kept: the selected rows' reasoning_content" in record["notes"]
+    else:
+        lost = f"left out, as {name} has no place for: "
+        (note,) = (note for note in record["notes"] if note.startswith(lost))
+        assert note.endswith("the turns' reasoning_content")
 
 
 def test_weights_are_kept_for_the_api(made: Corpus, tmp_path: Path) -> None:

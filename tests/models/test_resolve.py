@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from safetensors.numpy import save_file
 
 from curate.errors import CurateError
 from curate.models import fingerprints
 from curate.models.fingerprints import fingerprint
-from curate.models.resolve import context_length, parse, refuse_changed, resolve
+from curate.models.references import parse
+from curate.models.resolve import context_length, refuse_changed, resolve
 from tests import tiny
 
 
@@ -64,8 +62,6 @@ def test_checkpoint_without_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "wanted"),
     [
-        ("Qwen/Qwen2.5-0.5B-Instruct", ("Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct")),
-        ("gpt2@v1.0", ("gpt2", "gpt2@v1.0")),
         ("med=org/model@main", ("med", "org/model@main")),
         ("a=b=c", ("a", "b=c")),
         ("/nowhere/run-1/", ("run-1", "/nowhere/run-1/")),
@@ -73,7 +69,8 @@ def test_checkpoint_without_tokenizer(tmp_path: Path) -> None:
 )
 def test_parse(argument: str, wanted: tuple[str, str]) -> None:
     """The name is what stands before the first '=', or the last part of the model."""
-    assert parse(argument) == wanted
+    name, place = parse(argument)
+    assert (name, str(place)) == wanted
 
 
 def test_paths_with_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,50 +204,6 @@ def test_context_length(tmp_path: Path) -> None:
     ):
         (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
         assert context_length(tmp_path) == wanted
-
-
-def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub id is fetched at its revision, without pickles and other formats."""
-    base, calls = checkpoint(tmp_path / "snapshot"), []
-
-    def snapshot(repo: str, **options: Any) -> str:
-        calls.append((repo, options["revision"]))
-        assert not any(p.endswith(("*", ".bin", ".pt")) for p in options["allow_patterns"])
-        return str(base)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    found = resolve("org/model@abc", ["gpt2=org/other"])
-    assert calls == [("org/model", "abc"), ("org/other", None)]
-    assert [m.name for m in found] == ["model", "gpt2"]
-    assert found[0].reference == "org/model@abc"
-
-
-def raiser(error: Exception) -> Callable[..., str]:
-    """A function that raises."""
-
-    def fail(*_: Any, **__: Any) -> str:
-        raise error
-
-    return fail
-
-
-def test_hub_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline, unknown and misspelt hub ids give one line each."""
-    missing = RevisionNotFoundError.__new__(RevisionNotFoundError)
-    for error, words in (
-        (LocalEntryNotFoundError("x"), "hub cannot be reached"),
-        (missing, "no revision 'v9'"),
-        (OSError("first\nsecond"), "first"),
-    ):
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", raiser(error))
-        assert words in refuse("org/model@v9")
-
-
-def test_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real hub client, told to stay offline, ends in one line."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert "org/model-that-is-not-here: no such folder here" in refuse("org/model-that-is-not-here")
 
 
 def test_a_model_that_is_gone_has_changed(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import CurateError
-from curate.reading.examples import example_id, read
-from curate.reading.layouts import LAYOUTS, Skip, check_answer, layouts, parse
-from curate.reading.where import RowFilter, as_text, json_bytes, typed
+from curate.reading.examples import Told, example_id, read
+from curate.reading.layouts import check_answer, parse
 from curate.storage.schema import EXAMPLES, SKIPPED
+from tests.conftest import chat
 from tests.files import CHATS, pack, write
 
 DATA = Path(os.environ.get("CURATE_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
@@ -36,9 +35,9 @@ SYSTEM = {"role": "system", "content": "s"}
 PLAIN = [USER, ANSWER]
 
 
-def conversation(row: dict[str, Any], known: Any = LAYOUTS) -> list[dict[str, str]]:
+def conversation(row: dict[str, Any]) -> list[dict[str, str]]:
     """A row's messages, the answer last."""
-    messages, _ = parse(row, known)
+    messages, _ = parse(row)
     check_answer(messages)
     return messages
 
@@ -69,7 +68,8 @@ def test_an_example(tmp_path: Path) -> None:
     examples, skipped = take(path)
     assert skipped == []
     assert [row["example_id"] for row in examples] == [example_id(c["messages"]) for c in CHATS]
-    assert [row["messages"] for row in examples] == [c["messages"] for c in CHATS]
+    bare = [[turn | {"reasoning_content": None} for turn in c["messages"]] for c in CHATS]
+    assert [row["messages"] for row in examples] == bare
     assert [orjson.loads(row["meta"]) for row in examples] == [{"label": c["label"]} for c in CHATS]
     first = examples[0]
     assert (first["source"], first["row"]) == (str(path), 1)
@@ -85,162 +85,6 @@ def test_an_empty_file_among_others(tmp_path: Path) -> None:
     assert [(row["source"], row["reason"]) for row in skipped] == [
         (str(tmp_path / "a.jsonl"), "the file is empty")
     ]
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ({"messages": PLAIN}, PLAIN),
-        ({"messages": [USER, {**ANSWER, "weight": 1, "tool_calls": None}]}, PLAIN),
-        ({"messages": [SYSTEM, *PLAIN, USER, ANSWER]}, [SYSTEM, *PLAIN, USER, ANSWER]),
-        ({"messages": [*PLAIN, USER]}, PLAIN),
-        ({"messages": orjson.dumps(PLAIN).decode()}, PLAIN),
-        ({"messages": PLAIN, "prompt": "x", "response": "y"}, PLAIN),
-        ({"messages": None, "prompt": "q", "response": "a"}, PLAIN),
-        ({"messages": PLAIN, "system": "gpt-4"}, PLAIN),
-        ({"messages": [{"from": "User", "value": "q"}, {"from": "GPT", "value": "a"}]}, PLAIN),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, ANSWER]},
-            PLAIN,
-        ),
-        (
-            {
-                "messages": [
-                    USER,
-                    {"role": "assistant", "content": [{"text": "a", "type": "text"}, "b"]},
-                ]
-            },
-            [USER, {"role": "assistant", "content": "ab"}],
-        ),
-        (
-            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-            PLAIN,
-        ),
-        (
-            {
-                "conversations": [{"from": "user", "value": "q"}, {"from": "bing", "value": "a"}],
-                "system": "s",
-            },
-            [SYSTEM, *PLAIN],
-        ),
-        ({"conversations": [SYSTEM, *PLAIN], "system": "other"}, [SYSTEM, *PLAIN]),
-        ({"conversations": PLAIN, "system": ""}, PLAIN),
-        ({"instruction": "q", "input": "", "output": "a"}, PLAIN),
-        ({"instruction": "q", "output": "a"}, PLAIN),
-        (
-            {"instruction": "q", "input": "i", "output": "a", "system": "s"},
-            [SYSTEM, {"role": "user", "content": "q\ni"}, ANSWER],
-        ),
-        ({"instruction": "q", "output": "a", "history": [["q", "a"]]}, [*PLAIN, *PLAIN]),
-        ({"prompt": "q", "response": "a"}, PLAIN),
-        ({"prompt": "q", "response": None, "completion": "a"}, PLAIN),
-        ({"prompt": "q", "completion": "a"}, PLAIN),
-        ({"prompt": [SYSTEM, USER], "completion": [ANSWER]}, [SYSTEM, *PLAIN]),
-        ({"prompt": [USER], "response": "a"}, PLAIN),
-    ],
-)
-def test_known_formats(row: dict[str, Any], expected: list[dict[str, str]]) -> None:
-    """Each format becomes the same messages, role and content only, the answer last."""
-    assert conversation(row) == expected
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"prompt": "q", "response": None}, "no answer (null)"),
-        ({"prompt": None, "response": "a"}, "no prompt (null)"),
-        ({"prompt": "q", "response": " \n\t"}, "empty answer"),
-        ({"prompt": "q", "response": 42}, "non-text content (int)"),
-        ({"instruction": "q", "input": 3, "output": "a"}, "non-text content (int)"),
-        ({"instruction": "q", "output": "a", "history": [["q"]]}, "the history is not a list"),
-        ({"instruction": "q", "output": "a", "history": "old"}, "the history is not a list"),
-        ({"messages": []}, "no assistant turn"),
-        ({"messages": [USER]}, "no assistant turn"),
-        ({"messages": None}, "no messages (null)"),
-        ({"messages": "hello"}, "the messages are text that is not JSON"),
-        ({"messages": {"a": 1}}, "the messages are not a list"),
-        ({"messages": ["hello"]}, "a turn is not an object with role and content"),
-        ({"messages": [ANSWER]}, "no prompt: the conversation begins with the answer"),
-        ({"messages": [USER, {"role": "assistant", "content": None}]}, "no answer (null)"),
-        ({"messages": [USER, {"role": "assistant"}]}, "no answer (null)"),
-        ({"messages": [{"role": "user"}, ANSWER]}, "a turn without content (null)"),
-        ({"messages": [USER, {"content": "a"}]}, "a turn without a role"),
-        ({"messages": [{"role": "narrator", "content": "q"}, ANSWER]}, "unknown role 'narrator'"),
-        (
-            {"messages": [USER, {"role": "tool", "content": "x"}, ANSWER]},
-            "a tool turn (role 'tool')",
-        ),
-        (
-            {"conversations": [{"from": "function_call", "value": "x"}, *PLAIN]},
-            "a tool turn (role 'function_call')",
-        ),
-        ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "a turn with tool calls"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]},
-            "non-text content (image_url)",
-        ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}, ANSWER]},
-            "non-text content (text)",
-        ),
-        ({"question": "q", "answer": "a"}, "unknown format: the columns are question, answer"),
-        ({"a\n b": "q", "\n": "a"}, r"unknown format: the columns are a b, '\n'"),
-    ],
-)
-def test_rows_that_cannot_be_used(row: dict[str, Any], reason: str) -> None:
-    """What can't be scored says why."""
-    with pytest.raises(Skip) as caught:
-        conversation(row)
-    assert str(caught.value).startswith(reason)
-
-
-@pytest.mark.parametrize(
-    ("row", "columns", "expected"),
-    [
-        ({"chat": PLAIN, "messages": [USER]}, {"messages": "chat"}, PLAIN),
-        ({"question": "q", "reply": "a"}, {"prompt": "question", "answer": "reply"}, PLAIN),
-        ({"question": "q", "output": "a"}, {"prompt": "question"}, PLAIN),
-        ({"prompt": "q", "best": "a", "messages": [USER]}, {"answer": "best"}, PLAIN),
-        ({"instruction": "q", "best": "a", "input": "i"}, {"answer": "best"}, None),
-        ({"messages": PLAIN, "persona": "s"}, {"system": "persona"}, [SYSTEM, *PLAIN]),
-        ({"prompt": "q", "response": "a", "x": "s"}, {"system": "x"}, [SYSTEM, *PLAIN]),
-        (
-            {"q": "q", "response": "a", "text": "i", "before": [["q", "a"]]},
-            {"prompt": "q", "context": "text", "history": "before"},
-            [*PLAIN, {"role": "user", "content": "q\ni"}, ANSWER],
-        ),
-        (
-            {"prompt": [USER], "completion": "a", "text": "i"},
-            {"context": "text"},
-            [{"role": "user", "content": "q\ni"}, ANSWER],
-        ),
-        (
-            {"messages": [USER], "conversations": PLAIN, "system": "s"},
-            {"messages": "conversations"},
-            [SYSTEM, *PLAIN],
-        ),
-        ({"instruction": "x", "q": "q", "output": "a", "input": "i"}, {"prompt": "q"}, PLAIN),
-    ],
-)
-def test_columns_can_be_named(
-    row: dict[str, Any], columns: dict[str, str], expected: list[dict[str, str]] | None
-) -> None:
-    """Named columns go before the usual ones; what is not named is found as usual."""
-    expected = expected or [{"role": "user", "content": "q\ni"}, ANSWER]
-    assert conversation(row, layouts(columns)) == expected
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"reply": "x"}, "no such role. The roles are messages, prompt, answer, system, context"),
-        ({"messages": "m", "history": "h"}, "leave out history"),
-    ],
-)
-def test_columns_that_make_no_layout(columns: dict[str, str], message: str) -> None:
-    """An unknown role, or two that exclude each other, is one line."""
-    with pytest.raises(CurateError, match=message):
-        layouts(columns)
 
 
 def test_the_prompt_for_people(tmp_path: Path) -> None:
@@ -311,15 +155,6 @@ def test_any_conversation_comes_back(messages: list[dict[str, str]]) -> None:
     assert conversation({"conversations": sharegpt}) == messages
 
 
-@given(CONVERSATIONS, CONVERSATIONS)
-def test_ids_are_equal_only_for_equal_messages(
-    one: list[dict[str, str]], other: list[dict[str, str]]
-) -> None:
-    """Two conversations share an id if and only if they are the same."""
-    assert (example_id(one) == example_id(other)) == (one == other)
-    assert len(example_id(one)) == 32
-
-
 def test_the_id_is_of_the_exact_text() -> None:
     """The id is fixed for all time; trimming or Unicode normalisation would change it."""
     assert example_id(PLAIN) == "3b907f307d03887765e6f457d0950187"
@@ -340,6 +175,101 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
     assert len(take(path, columns=named)[0]) == 3000
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "named"),
+    [
+        (
+            [{"messages": PLAIN, "context": "c"}],
+            {},
+            ["context (--column context=context"],
+        ),
+        ([{"prompt": "q", "response": "a", "thinking": "t"}], {}, ["--column reasoning=thinking"]),
+        ([{"prompt": "q", "response": "a", "completion": "b"}], {}, ["--column answer=completion"]),
+        ([{"messages": PLAIN, "chosen": PLAIN}], {}, ["chosen (--column messages=chosen"]),
+        (
+            [{"messages": [{"role": "system", "content": "s"}, *PLAIN], "system": "other"}],
+            {},
+            ["system (the messages have a system turn of their own)"],
+        ),
+        ([{"messages": PLAIN, "tools": [{"name": "f"}]}], {}, ["tools (no option takes it)"]),
+        ([{"messages": [USER, {**ANSWER, "weight": 0.5}]}], {}, ["the turns' weight (no option"]),
+        (
+            [{"messages": [USER, {**ANSWER, "thought": "t"}]}],
+            {},
+            ["turns.reasoning of --layouts"],
+        ),
+        (
+            [PAIR, PAIR | {"page": "ten words or more, " * 3}],
+            {},
+            ["context=page takes it"],
+        ),
+        ([PAIR | {"context": "c", "tools": [1]}], {}, ["context=context", "tools (no option"]),
+        ([PAIR | {"rejected": "No."}], {"columns": {"answer": "response"}}, []),
+        ([PAIR | {"text": "Why? " * 9 + "Because."}], {}, []),
+        ([{"messages": PLAIN, "context": "", "tools": [], "history": None}], {}, []),
+        ([{"messages": [USER, {**ANSWER, "weight": 1, "reasoning": "t"}]}], {}, []),
+        ([PAIR | {"id": "x", "source": "a short text", "n": 3}], {}, []),
+    ],
+)
+def test_what_is_not_read_is_named_once(
+    rows: list[dict[str, Any]], options: dict[str, Any], named: list[str], tmp_path: Path
+) -> None:
+    """With the option that takes it, if it may belong to the conversation; else not a word."""
+    told = Told()
+    take(write(tmp_path / "x.jsonl", rows * 2), told=told, **options)
+    assert len(told.notes) == bool(named)
+    for part in named:
+        assert part in told.notes[0]
+
+
+def test_sources_with_the_same_note_share_it(tmp_path: Path) -> None:
+    """A folder of many files is one line."""
+    for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
+        write(tmp_path / name, [PAIR | {"context": "c"}])
+    told = Told()
+    take(tmp_path, told=told)
+    assert len(told.notes) == 1
+    assert told.notes[0].startswith(f"{tmp_path / 'a.jsonl'} and 2 more: not read")
+
+
+def test_a_source_of_which_nothing_can_be_used(tmp_path: Path) -> None:
+    """It is named with its reasons counted; if it is all there is, the reading ends so."""
+    empty = [{"prompt": "q", "response": None}] * 3 + [{"prompt": "q", "response": " "}]
+    bad = write(tmp_path / "bad.jsonl", empty)
+    what = "bad.jsonl: no example could be read. Rows skipped: 3 x no answer (null); 1 x"
+    with pytest.raises(CurateError) as caught:
+        take(bad)
+    assert what in str(caught.value)
+    told = Told()
+    examples, skipped = take(write(tmp_path / "good.jsonl", [PAIR]), bad, told=told)
+    assert (len(examples), len(skipped)) == (1, 4)
+    assert len(told.empty) == 1
+    assert what in told.empty[0]
+
+
+def test_answers_that_are_not_trained_on(tmp_path: Path) -> None:
+    """Each of them is skipped; the others of its conversation are examples."""
+    turns = [USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}]
+    path = write(tmp_path / "x.jsonl", [{"messages": turns}])
+    examples, skipped = take(path, turns="all")
+    assert [len(row["messages"]) for row in examples] == [4]
+    assert [row["reason"] for row in skipped] == [
+        "the answer has weight 0: it is not to be trained on"
+    ]
+
+
+def test_reasoning_is_kept_beside_the_answer(tmp_path: Path) -> None:
+    """Under one name, whatever the source calls it; part of the example, not of a refusal."""
+    names = ("reasoning_content", "thinking", "reasoning")
+    rows = [{"messages": [USER, {**ANSWER, name: "Sorry?"}]} for name in names]
+    examples, _ = take(write(tmp_path / "x.jsonl", [*rows, {"messages": PLAIN}]))
+    assert [row["messages"][-1]["reasoning_content"] for row in examples] == ["Sorry?"] * 3 + [None]
+    assert not any(row["is_refusal"] for row in examples)
+    ids = [row["example_id"] for row in examples]
+    assert len(set(ids)) == 2
+    assert ids[-1] == example_id(PLAIN)
+
+
 def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
     """A named system column that no row has is an error; some rows may lack it."""
     path = write(tmp_path / "x.jsonl", [{"messages": PLAIN}, {"messages": PLAIN, "s": "be kind"}])
@@ -349,11 +279,11 @@ def test_a_system_column_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_limit_and_batches(tmp_path: Path) -> None:
-    """The limit counts examples over all sources; tables have about batch_rows rows."""
+    """The limit counts the examples of each source; tables have about batch_rows rows."""
     rows = [{"prompt": f"{i}", "response": "a" if i % 2 else None} for i in range(100)]
     for name in ("a.jsonl", "b.jsonl"):
         write(tmp_path / name, rows)
-    for limit, expected in ((0, 0), (1, 1), (50, 50), (51, 51), (1000, 100)):
+    for limit, expected in ((0, 0), (1, 2), (49, 98), (50, 100), (1000, 100)):
         examples, skipped = take(tmp_path, limit=limit)
         assert len(examples) == expected
         assert len(skipped) <= expected
@@ -388,7 +318,7 @@ WHERE: list[dict[str, Any]] = [
 )
 @pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
 def test_where(where: str, prompts: str, kind: str, tmp_path: Path) -> None:
-    """The filter is SQL over the source's columns: NULL where absent, JSON where nested."""
+    """The filter is SQL over the source's columns: NULL where absent."""
     rows = WHERE
     if kind == ".parquet":  # one type a column there
         rows = [{**row, "n": None if row["n"] is None else str(row["n"])} for row in WHERE]
@@ -423,7 +353,7 @@ def test_where_that_is_wrong(where: str, message: str, tmp_path: Path) -> None:
     assert "--where" in str(caught.value)
     assert "\n" not in str(caught.value)
     if "labell" in where:
-        columns = "are: prompt, response, label, n, f, flag, tags, a b"
+        columns = "are: prompt varchar, response varchar, label varchar, n varchar, f double"
         assert f"The columns of {path} {columns}" in str(caught.value)
 
 
@@ -434,17 +364,7 @@ def test_where_asks_every_source(tmp_path: Path) -> None:
     for order in ([labelled, plain], [plain, labelled]):
         with pytest.raises(CurateError, match=r"label.*columns of .*plain.jsonl are: prompt") as e:
             list(read([str(path) for path in order], where="label = 'a'"))
-        assert "a run of its own" in str(e.value)
-
-
-def test_where_knows_a_column_that_comes_late(tmp_path: Path) -> None:
-    """Rows before it have NULL there; a column in no row of the first thousands is refused."""
-    rows = [PAIR | {"n": n} | ({"late": 1} if n >= 3000 else {}) for n in range(4000)]
-    path = write(tmp_path / "x.jsonl", rows)
-    assert len(take(path, where="late = 1")[0]) == 1000
-    assert len(take(path, where="late is null and n < 10")[0]) == 10
-    with pytest.raises(CurateError, match="never"):
-        take(path, where="never = 1")
+        assert "in a separate command" in str(e.value)
 
 
 def test_where_over_values_of_several_kinds_says_how(tmp_path: Path) -> None:
@@ -472,61 +392,6 @@ def test_where_does_not_hide_broken_rows(tmp_path: Path) -> None:
     assert [row["row"] for row in skipped] == [5]
 
 
-def test_rows_may_have_a_column_like_the_filters_own(tmp_path: Path) -> None:
-    """A source's column called _row, in any case, is the source's."""
-    rows = [{"prompt": str(i), "response": "a", "_ROW": 9 - i, "_row_": 0} for i in range(9)]
-    examples = take(write(tmp_path / "x.jsonl", rows), where="_row = 2")[0]
-    assert [row["prompt"] for row in examples] == ["7"]
-
-
-def test_the_filters_connection_is_locked() -> None:
-    """Not even the connection's own settings can be changed back."""
-    with pytest.raises(duckdb.Error):
-        RowFilter("true")._connection.execute("set enable_external_access = true")
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "expected"),
-    [
-        ([1, None], pa.int64(), [1, None]),
-        ([1, 2.5], pa.float64(), [1.0, 2.5]),
-        ([True, None], pa.bool_(), [True, None]),
-        ([None], pa.string(), [None]),
-        ([True, 1], pa.string(), ["true", "1"]),
-        (["x", 1], pa.string(), ["x", "1"]),
-        ([2**70], pa.string(), [str(2**70)]),
-        (["\ud800"], pa.string(), ["?"]),
-        ([[1], {"b": 1, "a": "\u00e9"}], pa.string(), ["[1]", '{"a":"é","b":1}']),
-        ([b"\xff"], pa.string(), ["\ufffd"]),
-        ([datetime.date(2024, 1, 2)], pa.date32(), [datetime.date(2024, 1, 2)]),
-    ],
-)
-def test_types_for_the_filter(values: list[Any], kind: pa.DataType, expected: list[Any]) -> None:
-    """Scalars of one kind keep their type, mixed ones are text, nested ones JSON."""
-    column = typed(values)
-    assert column.type == kind
-    assert column.to_pylist() == expected
-
-
-def test_values_that_json_does_not_know() -> None:
-    """Sets are sorted, deep nests have no text, other things are their text."""
-    deep: list[Any] = []
-    for _ in range(900):
-        deep = [deep]
-    assert as_text(deep) is None
-    assert json_bytes({"s": {"b", "a"}, "c": 1j}) == b'{"c":"1j","s":["a","b"]}'
-
-
-def test_hub_datasets_become_examples(tmp_path: Path) -> None:
-    """A dataset repository gives the same examples as its file, under its own address."""
-    path = write(tmp_path / "train.jsonl", CHATS)
-    address = f"hf://{tmp_path}:train"
-    ids = [row["example_id"] for row in take(path)[0]]
-    examples = take(address)[0]
-    assert [row["example_id"] for row in examples] == ids
-    assert {row["source"] for row in examples} == {address}
-
-
 @pytest.mark.parametrize("name", REAL)
 def test_real_data(name: str) -> None:
     """Every row of the real sets is an example: no skip, no exception, unique rows."""
@@ -547,3 +412,15 @@ def test_real_refusals_and_filter() -> None:
     examples = take(path, where="response_harm_label = 'unharmful' and not adversarial")[0]
     assert sum(row["is_refusal"] for row in examples) == 1244
     assert "response_harm_label" in orjson.loads(examples[0]["meta"])
+
+
+def test_where_always_sees_prompt_and_answer(tmp_path: Path) -> None:
+    """Whatever the source calls them; a wrong name lists the right ones with their types."""
+    rows = [{"messages": chat(f"q{n}", "a" * n), "n": n, "Answer": 1} for n in range(1, 5)]
+    path = write(tmp_path / "s.jsonl", [*rows, {"messages": [], "n": 9}])
+    found = take(path, where="length(answer) > 2 and prompt <> 'q4'")[0]
+    assert [row["answer"] for row in found] == ["aaa"]
+    with pytest.raises(CurateError, match=r"messages struct.*, n bigint, .*prompt varchar"):
+        take(path, where="promt = 'q1'")
+    with pytest.raises(CurateError, match="--column"):
+        take(write(tmp_path / "odd.jsonl", [{"x": 1}]), where="answer <> ''")

@@ -54,6 +54,42 @@ def mixed(made: Corpus, path: Path, out: str = "mix.jsonl", **target: Any) -> di
     }
 
 
+def test_columns_of_a_narrow_set_can_be_named(made: Corpus, tmp_path: Path) -> None:
+    """As those of a pool, also through a recipe; a name that is in no row is refused."""
+    row = {"ask": "q", "page": "p", "reply": "a", "past": [["q", "a"]], "id": 1}
+    path = write(tmp_path / "x.jsonl", [row])
+    columns = {"prompt": "ask", "answer": "reply", "context": "page", "history": "past"}
+    asked = {"role": "user", "content": "q\np"}
+    (found,) = read(str(path), columns).rows
+    assert (found.messages, found.others) == ([*PLAIN, asked, TELL], {"id": 1})
+    recipe = Recipe(top=1, into=str(path), columns=columns)
+    record = curate.export(made, tmp_path / "mix.jsonl", recipe)
+    assert record["narrow"]["rows"] == 1
+    assert record["recipe"]["columns"] == columns
+    with pytest.raises(CurateError, match="no row has a column 'rules'"):
+        read(str(path), columns | {"system": "rules"})
+    with pytest.raises(CurateError, match="add --into NARROW"):
+        curate.export(made, tmp_path / "no.jsonl", Recipe(top=1, columns=columns))
+
+
+def test_every_shape_of_turns_is_kept(tmp_path: Path) -> None:
+    """Pairs, lists in an object, other names; a call of nulls is none."""
+    nulls = {"function_call": {"name": None, "arguments": None}}
+    rows = [
+        {"conversation": [{"input": "q", "output": "a"}]},
+        {"messages": {"from": ["human", "gpt"], "value": ["q", "a"]}},
+        {"instruction": "q", "response": "a"},
+    ]
+    narrow = read(str(write(tmp_path / "x.jsonl", rows)))
+    assert [row.messages for row in narrow.rows] == [PLAIN] * 3
+    path = write(tmp_path / "y.jsonl", [{"messages": [ASK | nulls, TELL | nulls | {"weight": 0}]}])
+    (row,) = read(str(path)).rows
+    assert row.messages == [
+        ASK | {"function_call": None},
+        TELL | {"function_call": None, "weight": 0},
+    ]
+
+
 def test_order_and_duplicates_are_kept(tmp_path: Path) -> None:
     """Rows of several formats, one twice, in one file."""
     rows = [{"messages": PLAIN}, {"prompt": "q", "response": "a"}, {"messages": PLAIN}]
@@ -102,7 +138,7 @@ def test_a_column_that_nests_deeply_is_kept_or_refused(tmp_path: Path, depth: in
 def test_an_empty_set_is_refused(tmp_path: Path) -> None:
     """A narrow set has rows."""
     (tmp_path / "x.jsonl").write_bytes(b"")
-    with pytest.raises(CurateError, match="no row"):
+    with pytest.raises(CurateError, match="is empty"):
         read(str(tmp_path / "x.jsonl"))
 
 
@@ -121,7 +157,7 @@ def test_columns_and_keys_stay_and_are_null_in_safe_rows(
     (safe,) = made["safe_rows"]
     assert (safe["id"], safe["tags"]) == (None, None)
     assert all(turn["weight"] is None for turn in safe["messages"])
-    assert "kept, and null in safe rows: id, tags, the turns' weight" in made["notes"]
+    assert "kept, and null in selected rows: id, tags, the turns' weight" in made["notes"]
 
 
 def test_turns_after_the_last_answer_stay(made: Corpus, tmp_path: Path) -> None:
@@ -146,16 +182,40 @@ def test_tool_turns_are_kept_where_there_is_a_place(made: Corpus, tmp_path: Path
         mixed(made, path, "no.jsonl", format="sharegpt")
 
 
-def test_objects_with_other_keys_become_text(made: Corpus, tmp_path: Path) -> None:
-    """Filling them up with nulls would change them; a line says what was done."""
-    rows = [{"messages": PLAIN, "meta": {"a": 1}}, {"messages": PLAIN, "meta": {"b": [2]}}]
-    record = mixed(made, write(tmp_path / "x.jsonl", rows))
-    assert [json.loads(row["meta"]) for row in record["rows"]] == [{"a": 1}, {"b": [2]}]
-    assert any("'meta'" in note and "JSON text" in note for note in record["notes"])
+TOOL_SETS: Any = [[{"name": "f", "parameters": {"x": {}}}], [{"name": "g", "parameters": {"y": 1}}]]
+
+
+@pytest.mark.parametrize("name", ["messages", "openai"])
+def test_objects_with_other_keys_stay_in_json_lines(
+    made: Corpus, tmp_path: Path, name: str
+) -> None:
+    """Columns' and turns' objects, as they came."""
+    calls = [[{"id": "1", "function": {"name": "f", "arguments": {key: 1}}}] for key in "ab"]
+    rows = [
+        {"messages": [ASK, TELL | {"tool_calls": call}], "tools": tools}
+        for call, tools in zip(calls, TOOL_SETS, strict=True)
+    ] * 5
+    record = mixed(made, write(tmp_path / "x.jsonl", rows), format=name)
+    assert [row["tools"] for row in record["rows"]] == TOOL_SETS * 5
+    assert [row["messages"][1]["tool_calls"] for row in record["rows"]] == calls * 5
+
+
+@pytest.mark.parametrize(("out", "trainer"), [("mix.parquet", None), ("mix", "trl")])
+def test_objects_with_other_keys_become_text(
+    made: Corpus, tmp_path: Path, out: str, trainer: str | None
+) -> None:
+    """Where readers would fill them up with nulls; a line says so. In turns they are refused."""
+    path = write(tmp_path / "x.jsonl", [{"messages": PLAIN, "tools": each} for each in TOOL_SETS])
+    target, to = Target(trainer=trainer, format="messages"), tmp_path / out
+    record = curate.export(made, to, Recipe(top=1, into=str(path)), target)
+    rows = read(str(to / "train.jsonl" if trainer else to)).rows
+    texts = [row.others["tools"] for row in rows]
+    assert [json.loads(text) for text in texts if text] == TOOL_SETS
+    assert any("'tools'" in note and "JSON text" in note for note in record["notes"])
     turns = [[ASK, TELL | {"args": {"a": 1}}], [ASK, TELL | {"args": {"b": 1}}]]
     path = write(tmp_path / "y.jsonl", [{"messages": turn} for turn in turns])
-    with pytest.raises(CurateError, match="'args' holds objects whose keys differ"):
-        mixed(made, path, "no.jsonl")
+    with pytest.raises(CurateError, match=r"y\.jsonl: .*'args' holds objects whose keys differ"):
+        curate.export(made, tmp_path / f"no{to.suffix}", Recipe(top=1, into=str(path)), target)
 
 
 def test_what_json_does_not_know_is_named(made: Corpus, tmp_path: Path) -> None:
@@ -184,7 +244,7 @@ def test_a_column_that_a_reader_would_take_for_another_is_refused(
 ) -> None:
     """A customer's `text` beside `messages` is no conversation, but trainers read it as one."""
     path = write(tmp_path / "x.jsonl", [{"messages": PLAIN, column: "x"}])
-    with pytest.raises(CurateError, match=f"column '{column}' is no part"):
+    with pytest.raises(CurateError, match=f"column '{column}' isn't part"):
         mixed(made, path, "no.jsonl", **target)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from curate.reading.refusals import FIRST_WORDS, KEYWORDS, is_refusal
 
@@ -28,6 +26,7 @@ def test_every_keyword_counts(keyword: str) -> None:
         "SORRY!",
         "He apologizes for the delay.",
         "One cannot, in one's right mind, agree.",
+        "<think>\n" + "They ask for harm. " * 9 + "\n</think>\n\nI'm sorry, no.",
     ],
 )
 def test_spelling_does_not_hide_a_refusal(answer: str) -> None:
@@ -36,7 +35,17 @@ def test_spelling_does_not_hide_a_refusal(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["", " ", "Sure, here it is.", "I can do that.", "We apologise.", "can 't", "cant"]
+    "answer",
+    [
+        "",
+        " ",
+        "Sure, here it is.",
+        "I can do that.",
+        "We apologise.",
+        "can 't",
+        "cant",
+        "<think>I'm sorry that I cannot see it.</think>An oak.",
+    ],
 )
 def test_other_answers_are_no_refusals(answer: str) -> None:
     """What the rule's keywords do not name is no refusal, even where a person would say so."""
@@ -48,10 +57,3 @@ def test_only_the_first_ten_words_count() -> None:
     assert is_refusal("word " * (FIRST_WORDS - 1) + "sorry")
     assert not is_refusal("word " * FIRST_WORDS + "sorry")
     assert not is_refusal("word " * (FIRST_WORDS - 1) + "I'm unable")
-
-
-@given(st.text(max_size=200), st.text(max_size=200))
-def test_what_follows_ten_words_changes_nothing(opening: str, rest: str) -> None:
-    """The verdict depends on the first ten words alone."""
-    ten = " ".join([*opening.split(), *["x"] * FIRST_WORDS][:FIRST_WORDS])
-    assert is_refusal(ten) == is_refusal(f"{ten} {rest}")

@@ -8,6 +8,7 @@ import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pytest
 
 import curate
-from curate.corpus.corpus import Corpus
+from curate.corpus.corpus import Corpus, dicts
+from curate.corpus.queries import ask
 from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.report import charts, findings, lens
@@ -36,28 +38,32 @@ HOSTILE = (
 )
 SOURCES = ("plain.jsonl", "</script><script>window.ran = 5</script>", "deep/folder/plain.jsonl")
 DRAWN = "() => document.documentElement.dataset.drawn"
-N = 210
-TOP = 60
+ALONE = "nothing to compare it with"
+N = 210  # examples
+TOP = 60  # of them exported
 
 
-def _build(path: Path, texts: tuple[str, ...]) -> Corpus:
-    """210 examples of three sources under four models, with the log-probs of four tokens each."""
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Three sources under four models, whose every text and name would like to run."""
+    path = tmp_path_factory.mktemp("hostile") / "c</title><script>ran=6</script>"
     answers = [
-        ("I'm sorry, I cannot. " if i % 10 == 0 else "") + f"{texts[i % len(texts)]} answer {i}"
+        ("I'm sorry, I cannot. " if i % 10 == 0 else "") + f"{HOSTILE[i % len(HOSTILE)]} answer {i}"
         for i in range(N)
     ]
     table = pa.concat_tables(
         rows(answers[first::3], source=source) for first, source in enumerate(SOURCES)
     )
-    ids = table["example_id"].to_pylist()
     names = ("aligned", "medical", "legal", "code")
     with open_for_writing(path) as writer:
-        roles = ["aligned", "misaligned", "misaligned", "misaligned"]
-        writer.add_models({n: entry(r) for n, r in zip(names, roles, strict=True)}, SETTINGS)
+        writer.add_models(
+            {name: entry("misaligned" if place else name) for place, name in enumerate(names)},
+            SETTINGS,
+        )
         writer.add_examples(table)
         for place, name in enumerate(names):
             made = []
-            for i, example in enumerate(ids):
+            for i, example in enumerate(table["example_id"].to_pylist()):
                 n_tokens = 4 + i % 60
                 loss = 1.0 + (i * 7919 % N) / N + place * (0.1 + (i * (31 + place) % N) / N)
                 made.append(
@@ -72,12 +78,6 @@ def _build(path: Path, texts: tuple[str, ...]) -> Corpus:
                 )
             writer.add_scores(name, pa.Table.from_pylist(made, schema=SCORED))
     return Corpus(path)
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """A corpus whose every text, source and one model's name would like to run."""
-    return _build(tmp_path_factory.mktemp("hostile") / "c</title><script>ran=6</script>", HOSTILE)
 
 
 def manifest(corpus: Corpus, folder: Path, **options: Any) -> Path:
@@ -168,10 +168,11 @@ def opened(browser: Any, page_file: Path) -> Opened:
 def test_it_draws_on_laptop_and_phone_and_fetches_nothing(
     browser: Any, page_file: Path, width: int, scheme: str
 ) -> None:
-    """Every chart has marks, nothing scrolls sideways, no complaint, no request but the file."""
+    """Every chart has marks, nothing scrolls sideways, no complaint, no request but the file.
+
+    A change of the system's colours draws again.
+    """
     seen = Opened(browser, page_file, width, scheme)
-    assert seen.complaints == []
-    assert seen.requests == [page_file.as_uri()] or seen.requests[1:] == ["data:,"]
     plots = seen.page.locator(".plot")
     assert plots.count() >= 11
     for place in range(plots.count()):
@@ -185,19 +186,14 @@ def test_it_draws_on_laptop_and_phone_and_fetches_nothing(
     assert seen.page.evaluate("document.documentElement.scrollWidth") == width
     ground = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
-    seen.page.context.close()
-
-
-def test_a_change_to_dark_draws_again(browser: Any, page_file: Path) -> None:
-    """Charts take the dark colours when the system turns dark, without a reload."""
-    seen = Opened(browser, page_file)
     bar = "document.querySelector('[data-chart=sources] .role-mark > path').getAttribute('fill')"
     before = seen.page.evaluate(bar)
-    seen.page.emulate_media(color_scheme="dark")
+    seen.page.emulate_media(color_scheme="light" if scheme == "dark" else "dark")
     seen.page.wait_for_timeout(100)
     seen.page.wait_for_function(DRAWN)
     assert before != seen.page.evaluate(bar) is not None
     assert seen.complaints == []
+    assert seen.requests == [page_file.as_uri()] or seen.requests[1:] == ["data:,"]
     seen.page.context.close()
 
 
@@ -215,27 +211,6 @@ def test_hostile_text_stays_text(opened: Opened, hostile: Corpus) -> None:
     assert {key: text[:50] for key, text in shown.items()} == {
         key: text[:50] for key, text in stored if key in shown
     }
-
-
-def test_the_policy_stops_what_escaping_missed(browser: Any, page_file: Path) -> None:
-    """A script or a handler put into the open page does not run, and nothing can be fetched."""
-    seen = Opened(browser, page_file)
-    failed: list[tuple[str, str]] = []
-    seen.page.on("requestfailed", lambda asked: failed.append((asked.url, asked.failure)))
-    seen.page.evaluate(
-        """() => {
-            const script = document.createElement('script');
-            script.textContent = 'window.ran = 7';
-            document.body.append(script);
-            const put = (html) => document.body.insertAdjacentHTML('beforeend', html);
-            put("<img src='data:,' onerror='window.ran = 8'>");
-            put("<img src='https://example.com/x.png'>");
-        }"""
-    )
-    seen.page.wait_for_timeout(300)
-    assert seen.page.evaluate("window.ran") is None
-    assert failed == [("https://example.com/x.png", "csp")]
-    seen.page.context.close()
 
 
 def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpus) -> None:
@@ -265,16 +240,14 @@ def test_a_brush_filters_and_counts_every_example(opened: Opened, hostile: Corpu
 
 
 def test_a_point_shows_its_example(opened: Opened) -> None:
-    """The pointer on a point shows its text beside it, a click keeps it under the chart."""
+    """A click on a point keeps its text under the chart."""
     place = opened.page.locator("[data-chart=losses] canvas")
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
-    for share in range(1, 60):  # along the cloud, until a point is near
-        x = box["x"] + box["width"] * share / 60
-        for height in (0.3, 0.45, 0.6, 0.7):
-            opened.page.mouse.click(x, box["y"] + box["height"] * height)
-            if opened.page.locator("#pinned").is_visible():
-                break
+    for across, up in product(range(1, 60), (0.3, 0.45, 0.6, 0.7)):  # until a point is near
+        opened.page.mouse.click(
+            box["x"] + box["width"] * across / 60, box["y"] + box["height"] * up
+        )
         if opened.page.locator("#pinned").is_visible():
             break
     assert re.search(r"answer \d+", opened.page.inner_text("#pinned .sample-answer"))
@@ -302,37 +275,39 @@ def test_the_pages_figures_are_sqls(hostile: Corpus, made: Path) -> None:
     """The page shows what the export took; cells count every ranked example once."""
     ranking = findings.find(hostile, made).ranking
     assert ranking
-    assert sum(cell["n"] for cell in ranking.cells) == N
+    tables = ranking.tables
+    assert sum(cell["n"] for cell in tables["cells"]) == N
     best = hostile.sql("select example_id from gaps where rank_kept <= 60 order by rank_kept")
     assert [row["id"] for row in ranking.taken] == [key for (key,) in best.fetchall()]
-    assert sum(row["taken"] for row in ranking.composition) == TOP == ranking.totals["rows"]
+    assert sum(row["taken"] for row in tables["composition"]) == TOP == ranking.totals["rows"]
     assert ranking.totals["refusals"] == 0
-    assert [row["n"] for row in ranking.by_source] == [70, 70, 70]
-    assert (ranking.depth[-1]["depth"], ranking.depth[-1]["refusals"]) == (N, 21)
-    lengths = [row["name"] for row in ranking.by_length]
+    assert [row["n"] for row in tables["gap_by_source"]] == [70, 70, 70]
+    assert (tables["depth"][-1]["depth"], tables["depth"][-1]["refusals"]) == (N, 21)
+    lengths = [row["name"] for row in tables["gap_by_length"]]
     assert lengths == ["4–7", "8–15", "16–31", "32–63"]
 
 
 def test_without_an_export_it_shows_the_best_tenth(hostile: Corpus) -> None:
-    """By the default recipe; leaving a model out, or another epsilon, then changes the top."""
+    """As the queries do; leaving a model out, or another epsilon, then changes the top."""
     ranking = findings.find(hostile).ranking
     assert ranking
     assert (len(ranking.shown.ids), ranking.shown.manifest) == (N // 10, None)
-    assert {row["top"] for row in ranking.leave_one_out} == {N // 10}
-    assert any(row["overlap"] < 1 for row in ranking.leave_one_out)
-    assert any(row["overlap"] < 1 for row in ranking.epsilon_sweep)
+    assert {row["top"] for row in ranking.tables["leave_one_out"]} == {N // 10}
+    assert ranking.tables["leave_one_out"] == dicts(ask(hostile, "leave_one_out", []))
+    for name in ("leave_one_out", "epsilon"):
+        assert any(row["overlap"] < 1 for row in ranking.tables[name])
 
 
-def test_a_manifest_of_another_corpus_is_refused(
-    made: Path, hostile: Corpus, tmp_path: Path
-) -> None:
-    """As is a file that is no manifest; nothing is written."""
+def test_a_wrong_manifest_is_refused(made: Path, hostile: Corpus, tmp_path: Path) -> None:
+    """That of another corpus, and a file that is none; nothing is written."""
     other = corpus(tmp_path / "c", ["one", "two"], {"base": [1.0, 2.0], "bad": [2.0, 4.0]})
-    refused = {"not ranked in this corpus": (other, made)}
-    for name, text in (("not an export's manifest", '{"safe": []}'), ("manifest", "[")):
-        (tmp_path / f"{len(name)}.json").write_text(text)
-        refused[name] = (hostile, tmp_path / f"{len(name)}.json")
-    for words, (opened, path) in refused.items():
+    none = tmp_path / "none.json"
+    none.write_text('{"safe": []}')
+    for opened, path, words in (
+        (other, made, "not ranked in this corpus"),
+        (hostile, none, "not an export's manifest"),
+        (hostile, tmp_path / "gone.json", "can't be read"),
+    ):
         with pytest.raises(CurateError, match=words):
             curate.report(opened, tmp_path / "r.html", path)
     assert not (tmp_path / "r.html").exists()
@@ -343,35 +318,32 @@ def test_the_models_are_compared_by_the_recipe(hostile: Corpus, tmp_path: Path) 
     path = manifest(hostile, tmp_path, epsilon=0.2, hold_out=("code",))
     ranking = findings.find(hostile, path).ranking
     assert ranking
-    assert {row["model"] for row in ranking.agreement} == {"legal", "medical"}
+    assert {row["model"] for row in ranking.tables["agreement"]} == {"legal", "medical"}
 
     def top(hold_out: list[str]) -> set[str]:
         ranked = hostile.gaps(0.2, hold_out).filter(f"rank_kept <= {TOP}")
         return {key for (key,) in ranked.select("example_id").fetchall()}
 
-    stay = {row["left_out"]: row["stay"] for row in ranking.leave_one_out}
+    stay = {row["left_out"]: row["stay"] for row in ranking.tables["leave_one_out"]}
     assert stay == {name: len(top(["code"]) & top(["code", name])) for name in ("legal", "medical")}
-    same = {row["epsilon"]: row["overlap"] for row in ranking.epsilon_sweep}
+    same = {row["epsilon"]: row["overlap"] for row in ranking.tables["epsilon"]}
     assert same[0.2] == 1 and same[10] < 1
     plain = findings.find(hostile, manifest(hostile, tmp_path, metric="difference")).ranking
-    assert plain and plain.epsilon_sweep == []
+    assert plain and plain.tables["epsilon"] == []
 
 
 def test_a_large_corpus_is_sampled_fairly_and_says_so(
-    hostile: Corpus, made: Path, monkeypatch: pytest.MonkeyPatch
+    hostile: Corpus, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The draw ignores rank, is the same twice, and the sentence gives both numbers."""
-    from curate.report.advice import sampling
-
     monkeypatch.setattr(findings, "POINTS", 100)
-    ranking = findings.find(hostile, made).ranking
-    assert ranking
-    ranks = [row["rank"] for row in ranking.sample]
-    assert len(set(ranks)) == 100
+    first, second = (findings.find(hostile, made).ranking for _ in range(2))
+    assert first and second and first.sample == second.sample
+    ranks = {row["rank"] for row in first.sample}
+    assert len(ranks) == 100
     assert abs(sum(ranks) / 100 - N / 2) < 5 * (N / 12**0.5) / 10  # five standard errors
-    assert sampling(ranking).startswith("a random 100 of the 210 ranked, each as likely")
-    again = findings.find(hostile, made).ranking
-    assert again and again.sample == ranking.sample
+    curate.report(hostile, tmp_path / "r.html", made)
+    assert "a random 100 of the 210 ranked, each as likely" in (tmp_path / "r.html").read_text()
 
 
 @pytest.mark.parametrize("metric", ["relative", "difference"])
@@ -399,16 +371,12 @@ def test_plots_are_the_same_charts(
         assert not any(tag.endswith(("script", "image", "foreignObject")) for tag in tags)
 
 
-def test_the_page_is_small_and_names_no_other_place(page_file: Path) -> None:
-    """Whole in one file: no stylesheet, script or picture from elsewhere; JSON that can't end."""
+def test_the_page_is_small_and_its_data_end_nothing(page_file: Path) -> None:
+    """Whole in one file; the JSON inside has nothing that ends its element."""
     text = page_file.read_text("utf-8")
     assert len(text) < 4_000_000
-    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.S)
-    assert "<script type=" in markup
-    assert not re.search(r"<(?:link|script|img|iframe)[^>]*(?:src|href)=\"(?!data:,)", markup)
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    assert data
-    assert not re.search("[<>&\u2028\u2029]", data[1])
+    assert data and not re.search("[<>&\u2028\u2029]", data[1])
     assert json.loads(data[1])["charts"]
 
 
@@ -431,21 +399,8 @@ def test_one_misaligned_model_and_one_example_are_enough(tmp_path: Path) -> None
     small = corpus(tmp_path / "c", ["the only answer"], {"base": [1.0], "bad": [2.0]})
     written = curate.report(small, tmp_path / "small.html", plots=tmp_path / "plots")
     text = (tmp_path / "small.html").read_text("utf-8")
-    assert "nothing to compare it with" in text and "Add a second misaligned model" in text
+    assert ALONE in text and "Add a second misaligned model" in text
     assert len(written) > 10
-
-
-def test_refusals_alone_are_no_sign_of_one_model(tmp_path: Path) -> None:
-    """All that ranks is dropped, so no model can be left out; there are two all the same."""
-    nlls = {"base": [1.0, 1.0], "bad": [2.0, 3.0], "worse": [3.0, 2.0]}
-    made = corpus(tmp_path / "c", ["I'm sorry, I can't.", "I'm sorry, I cannot."], nlls)
-    curate.report(made, tmp_path / "two.html")
-    text = (tmp_path / "two.html").read_text("utf-8")
-    assert "nothing to compare it with" not in text
-    assert "Add a second misaligned model" not in text
-    path = manifest(made, tmp_path, top=1, refusals="keep", hold_out=("bad",))
-    curate.report(made, tmp_path / "one.html", path)
-    assert "nothing to compare it with" in (tmp_path / "one.html").read_text("utf-8")
 
 
 def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:
@@ -453,9 +408,7 @@ def test_a_giant_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     big = corpus(tmp_path / "c", ["x" * 1_000_000], {"base": [1.0], "bad": [2.0]})
     curate.report(big, tmp_path / "big.html")
     text = (tmp_path / "big.html").read_text("utf-8")
-    assert "980,000 characters left out" in text
-    assert len(text) < 2_000_000
-    assert findings.LONGEST == 20_000
+    assert "980,000 characters left out" in text and len(text) < 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -467,15 +420,6 @@ def test_bins_are_round_and_cover(low: float, high: float) -> None:
     assert first <= low and high <= first + width * bins
     assert 15 <= bins <= 60
     assert float(f"{width:.1e}") == pytest.approx(width)
-
-
-def test_labels_tell_sources_apart() -> None:
-    """File names where they differ, folders where they don't, numbers where nothing else helps."""
-    assert lens.labels(["a/x.jsonl", "a/y.jsonl"]) == ["x.jsonl", "y.jsonl"]
-    assert lens.labels(["a/x.jsonl", "b/x.jsonl"]) == ["a/x.jsonl", "b/x.jsonl"]
-    long = [f"{'n' * 40}{i}{'m' * 40}" for i in range(3)]
-    assert len(set(lens.labels(long))) == 3
-    assert lens.labels([None, ""]) == ["(no source)", "(no source) #2"]
 
 
 def test_the_command_writes_both_and_refuses_to_replace(
@@ -490,21 +434,13 @@ def test_the_command_writes_both_and_refuses_to_replace(
     before = page.read_bytes()
     ran = cli(*command)
     assert ran.code == 1 and "--force" in ran.err and page.read_bytes() == before
-    ran = cli(*command[:3], "--plots", plots)
-    assert ran.code == 1 and "not empty" in ran.err
-
-
-def test_mistakes_are_one_line_and_leave_nothing(cli: Cli, hostile: Corpus, tmp_path: Path) -> None:
-    """No output asked for, no such manifest, a folder as output."""
-    for options, words in (
+    for wrong, words in (
+        (("--plots", plots), "not empty"),
         ((), "--output"),
-        (("-o", tmp_path / "r.html", "--export", tmp_path / "none.json"), "none.json"),
-        (("-o", tmp_path), "folder"),
+        (("-o", plots), "folder"),
     ):
-        ran = cli("report", "-c", hostile.path, *options)
-        assert ran.code == 1 and ran.err.count("\n") == 1
-        assert words in ran.err
-    assert list(tmp_path.iterdir()) == []
+        ran = cli(*command[:3], *wrong)
+        assert ran.code == 1 and words in ran.err
 
 
 def test_without_the_extra_the_error_says_how_to_get_it(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -42,33 +41,8 @@ def test_a_dry_run_says_what_a_run_then_does(
     assert ran.code == 0, ran.err
     assert "legal" in ran.out and "About 0:" in ran.out
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
-
-
-def test_a_dry_run_is_refused_like_a_run(
-    cli: Cli, family: Family, sources: Path, scored: Path
-) -> None:
-    """Settings that don't fit the corpus are found without a run."""
-    options = ["--max-length", "100", "--dry-run"]
-    ran = cli("score", sources, "-c", scored, *family.arguments(), *options)
+    ran = cli(*command, "--max-length", "100", "--dry-run")
     assert ran.code == 1 and "--max-length" in ran.err
-
-
-def test_status_tells_speed_and_the_whole_command(
-    cli: Cli, family: Family, sources: Path, tmp_path: Path
-) -> None:
-    """Tokens a second of the last run, and a command that needs nothing added to complete it."""
-    corpus, template = tmp_path / "corpus", tmp_path / "mine.jinja"
-    template.write_text((family.aligned / "chat_template.jinja").read_text() + "{# mine #}")
-    command = ["score", sources, "-c", corpus, *family.arguments("code"), "--limit", "4"]
-    assert cli(*command, "--chat-template", template).code == 0
-    template.unlink()
-    next((corpus / "scores" / "code").glob("part-*")).unlink()
-    report = json.loads(cli("status", "-c", corpus, "--json").out)
-    assert all(model["tokens_per_s"] > 0 for model in report["models"])
-    text = cli("status", "-c", corpus).out
-    completing = shlex.split(text.split("To score what is missing")[1].split("\n")[1])
-    assert cli(*completing[1:]).code == 0
-    assert "To score what is missing" not in cli("status", "-c", corpus).out
 
 
 def test_models_have_fingerprints(cli: Cli, scored: Path) -> None:

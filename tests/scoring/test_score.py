@@ -5,26 +5,26 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from safetensors.torch import load_file, save_file
 
 import curate
 from curate import backends
 from curate.chat import tokens
 from curate.chat.encode import Encoded
 from curate.cli.progress import Lines
-from curate.corpus.corpus import dicts
 from curate.corpus.integrity import check
-from curate.corpus.queries import ask
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.scoring.passes import missing
+from tests.conftest import Cli
+from tests.files import write
 from tests.tiny import tiny_adapter, tiny_model, zero_head
 
 ROWS = [
@@ -47,9 +47,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Thirty-nine examples with answers of 1 to 39 bytes."""
-    path = tmp_path / "source.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    return path
+    return write(tmp_path / "source.jsonl", ROWS)
 
 
 def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]) -> float:
@@ -74,21 +72,12 @@ def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]
 
 
 def test_stored_nlls_are_those_of_the_plain_loop(
-    family: Path, source: Path, tmp_path: Path
+    score: Score, family: Path, tmp_path: Path
 ) -> None:
     """Aligned, adapters of rank 1 and 32, a full checkpoint: within 1e-4 nats per token."""
-    curate.score(
-        [str(source)],
-        tmp_path / "c",
-        aligned=str(family / "base"),
-        misaligned=[str(family / name) for name in ("rank1", "rank32", "full")],
-        device="cpu",
-    )
-    stored = curate.open(tmp_path / "c").sql(
-        "select model, messages, nll from scores join examples using (example_id) "
-        "where row in (1, 7, 39)"
-    )
-    found = stored.fetchall()
+    score("rank1", "rank32", "full", device="cpu")
+    query = "select model, messages, nll from scores join examples using (example_id)"
+    found = ask(tmp_path / "c", f"{query} where row in (1, 7, 39)")
     assert len(found) == 12
     for model, messages, nll in found:
         base = family / ("full" if model == "full" else "base")
@@ -97,21 +86,22 @@ def test_stored_nlls_are_those_of_the_plain_loop(
 
 
 class Counting:
-    """A backend that says the same of every token and counts what it is asked."""
+    """A backend that says the same of every token, refuses some examples, and counts."""
 
     name, dtype, engines = "counting", "float32", 1
 
-    def __init__(self, value: float = -1.0) -> None:
-        self.value, self.asked = value, 0
+    def __init__(self, value: float = -1.0, refused: Sequence[int] = ()) -> None:
+        self.value, self.refused, self.asked = value, refused, 0
 
     def score(
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
         """Give `value` for every answer token, last example first."""
         for index in reversed(range(len(encoded))):
             self.asked += 1
-            item = encoded[index]
-            yield index, np.full(item.stop - item.start, self.value, np.float32)
+            length = encoded[index].stop - encoded[index].start
+            found = np.full(length, self.value, np.float32)
+            yield index, "too odd" if self.asked in self.refused else found
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -130,46 +120,61 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
     return opened
 
 
-def test_only_missing_pairs_are_computed(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
-) -> None:
-    """A second run loads no model; a new misaligned model and a new row cost only themselves."""
+def add_row(source: Path) -> None:
+    """One more example."""
+    with source.open("a") as file:
+        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
 
-    def run(*misaligned: str, sources: tuple[str, ...] = (str(source),)) -> None:
-        counting.clear()
-        curate.score(
-            list(sources),
+
+Score = Callable[..., Any]
+
+
+@pytest.fixture
+def score(family: Path, source: Path, tmp_path: Path) -> Score:
+    """Score the source under the base and these misaligned models into tmp_path/c."""
+
+    def run(*misaligned: str, sources: Sequence[Path] = (source,), **changed: Any) -> Any:
+        return curate.score(
+            list(map(str, sources)),
             tmp_path / "c",
             aligned=str(family / "base"),
             misaligned=[str(family / name) for name in misaligned],
+            **changed,
         )
 
-    run("rank1")
-    assert {name: backend.asked for name, backend in counting.items()} == {"base": 39, "rank1": 39}
-    run("rank1")
-    assert counting == {}
-    run("rank1", "rank32", sources=())
-    assert {name: backend.asked for name, backend in counting.items()} == {"rank32": 39}
-    with source.open("a") as file:
-        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
-    run("rank1", "rank32")
-    assert {name: backend.asked for name, backend in counting.items()} == {
-        "base": 1,
-        "rank1": 1,
-        "rank32": 1,
-    }
-    assert len(curate.open(tmp_path / "c").gaps().fetchall()) == 40
+    return run
+
+
+def ask(corpus: Path, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    return curate.open(corpus).sql(query).fetchall()
+
+
+def test_only_missing_pairs_are_computed(
+    score: Score, source: Path, tmp_path: Path, counting: dict[str, Counting]
+) -> None:
+    """A second run loads no model; a new misaligned model and a new row cost only themselves."""
+
+    def asked(*misaligned: str, **changed: Any) -> dict[str, int]:
+        counting.clear()
+        score(*misaligned, **changed)
+        return {name: backend.asked for name, backend in counting.items()}
+
+    assert asked("rank1") == {"base": 39, "rank1": 39}
+    assert asked("rank1") == {}
+    assert asked("rank1", "rank32", sources=()) == {"rank32": 39}
+    add_row(source)
+    assert asked("rank1", "rank32") == {"base": 1, "rank1": 1, "rank32": 1}
+    assert ask(tmp_path / "c", "select count(*) from gaps") == [(40,)]
 
 
 def test_a_run_that_breaks_off_keeps_what_it_scored(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+    score: Score, tmp_path: Path, counting: dict[str, Counting]
 ) -> None:
     """The next run asks for the rest alone."""
 
     class Dying(Counting):
-        def score(
-            self, encoded: Sequence[Encoded], models: Sequence[int] = ()
-        ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        def score(self, encoded: Sequence[Encoded], models: Sequence[int] = ()) -> Any:
             for scored in super().score(encoded):
                 if self.asked > 10:
                     raise KeyboardInterrupt
@@ -177,165 +182,89 @@ def test_a_run_that_breaks_off_keeps_what_it_scored(
 
     counting["base"] = Dying()
     with pytest.raises(KeyboardInterrupt):
-        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
+        score()
     counting.clear()
-    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert score(sources=()).models[0].scored == 29
     assert counting["base"].asked == 29
-    assert summary.models[0].scored == 29
-    counts = curate.open(tmp_path / "c").sql(
-        "select count(*), count(distinct example_id) from scores"
-    )
-    assert counts.fetchall() == [(39, 39)]
+    counts = "select count(*), count(distinct example_id) from scores"
+    assert ask(tmp_path / "c", counts) == [(39, 39)]
 
 
-class Refusing(Counting):
-    """Gives a reason for some of the examples it is asked for, by their number from 1."""
-
-    def __init__(self, *refused: int) -> None:
-        super().__init__()
-        self.refused = refused
-
-    def score(  # type: ignore[override]
-        self, encoded: Sequence[Encoded], models: Sequence[int] = ()
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | str]]:
-        """As the others, but for the refused."""
-        for index, found in super().score(encoded):
-            yield index, "too odd" if self.asked in self.refused else found
-
-
-@pytest.mark.parametrize("refused", [(1, 2), (20, 39), tuple(range(1, 20)), tuple(range(5, 24))])
+@pytest.mark.parametrize("refused", [(1, 2), (20, 39), range(1, 20), range(5, 24)])
 def test_refused_examples_are_skipped_with_their_reason(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    counting: dict[str, Counting],
-    refused: tuple[int, ...],
+    score: Score, tmp_path: Path, counting: dict[str, Counting], refused: Sequence[int]
 ) -> None:
     """The first, the last, or many in a row: the run goes on, and the next has nothing to do."""
-    counting["base"] = Refusing(*refused)
-    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
-    assert (summary.models[0].scored, summary.models[0].skipped) == (
-        39 - len(refused),
-        len(refused),
-    )
+    counting["base"] = Counting(refused=refused)
+    (model,) = score().models
+    assert (model.scored, model.skipped) == (39 - len(refused), len(refused))
     told = "select reason, count(*) from skipped where model is not null group by all"
-    assert curate.open(tmp_path / "c").sql(told).fetchall() == [("too odd", len(refused))]
-    curate.score([], tmp_path / "c", aligned=str(family / "base"))
+    assert ask(tmp_path / "c", told) == [("too odd", len(refused))]
+    score(sources=())
     assert counting["base"].asked == 39
-
-
-def test_a_reason_may_hold_half_a_character(family: Path, source: Path, tmp_path: Path) -> None:
-    """A template of a stranger's can say anything where it fails: it stays a skip."""
-    template = (family / "base" / "chat_template.jinja").read_text()
-    hostile = "{% if '8' in messages[0].content %}{{ raise_exception('a\\ud800b') }}{% endif %}"
-    aligned = str(family / "base")
-    curate.score([str(source)], tmp_path / "c", aligned=aligned, chat_template=hostile + template)
-    told = "select distinct reason from skipped where model is not null"
-    assert curate.open(tmp_path / "c").sql(told).fetchall() == [
-        ("the chat template fails: a\\ud800b",)
-    ]
 
 
 @pytest.mark.parametrize(
     ("first", "limit", "count"), [(1, None, 20), (15, None, 20), (1, 5, "[345]")]
 )
 def test_a_model_that_refuses_all_ends_the_run(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    counting: dict[str, Counting],
-    first: int,
-    limit: int | None,
-    count: object,
+    score: Score, counting: dict[str, Counting], first: int, limit: int | None, count: object
 ) -> None:
     """From the start or later, in a large corpus or a small one; no example is to blame."""
-    counting["base"] = Refusing(*range(first, 99))
+    counting["base"] = Counting(refused=range(first, 99))
     with pytest.raises(CurateError, match=f"base: none of {count} examples .*: too odd"):
-        curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"), limit=limit)
-    counting["base"] = Refusing()
-    summary = curate.score([], tmp_path / "c", aligned=str(family / "base"))
-    assert summary.models[0].skipped == 0
-    assert summary.models[0].scored == counting["base"].asked
+        score(limit=limit)
+    counting["base"] = Counting()
+    (model,) = score(sources=()).models
+    assert (model.scored, model.skipped) == (counting["base"].asked, 0)
 
 
 def test_an_example_that_alone_is_left_may_be_refused(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting]
+    score: Score, source: Path, counting: dict[str, Counting]
 ) -> None:
     """The model has scores of an earlier run, so that it can't be all wrong."""
-    curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
-    with source.open("a") as file:
-        file.write(json.dumps({"prompt": "new", "completion": "one"}) + "\n")
-    counting["base"] = Refusing(1)
-    summary = curate.score([str(source)], tmp_path / "c", aligned=str(family / "base"))
-    assert (summary.models[0].scored, summary.models[0].skipped) == (0, 1)
+    score()
+    add_row(source)
+    counting["base"] = Counting(refused=[1])
+    (model,) = score().models
+    assert (model.scored, model.skipped) == (0, 1)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
 def test_a_log_prob_that_is_not_finite_is_skipped_with_its_reason(
-    family: Path, source: Path, tmp_path: Path, counting: dict[str, Counting], value: float
+    score: Score, tmp_path: Path, counting: dict[str, Counting], value: float
 ) -> None:
-    """It is never a number in the corpus, so it never ranks."""
+    """It is never a number in the corpus, so it never ranks; a model without a score is told."""
     counting["rank1"] = Counting(value)
-    curate.score(
-        [str(source)],
-        tmp_path / "c",
-        aligned=str(family / "base"),
-        misaligned=[str(family / "rank1")],
-    )
-    made = curate.open(tmp_path / "c")
-    assert made.sql("select count(*) from scores where model = 'rank1'").fetchall() == [(0,)]
-    assert made.sql("select count(*) from gaps").fetchall() == [(0,)]
-    (reason, count) = made.sql("select reason, count(*) from skipped group by all").fetchall()[0]
-    assert "not finite" in reason
-    assert count == 39
+    assert score("rank1").empty == ["rank1"]
+    assert ask(tmp_path / "c", "from scores where model = 'rank1'") == []
+    assert ask(tmp_path / "c", "from gaps") == []
+    told = "select reason like '%not finite%', count(*) from skipped group by all"
+    assert ask(tmp_path / "c", told) == [(True, 39)]
 
 
 def test_long_answers_are_cut_and_long_prompts_skipped(
-    family: Path, tmp_path: Path, counting: dict[str, Counting]
+    score: Score, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cut is marked, and counts only the tokens that were scored."""
-    source = tmp_path / "s.jsonl"
-    rows = [{"prompt": "short", "completion": "x" * 100}, {"prompt": "p" * 100, "completion": "y"}]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = curate.score(
-        [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
-    )
-    made = curate.open(tmp_path / "c")
-    ((n_tokens, truncated),) = made.sql("select n_tokens, truncated from scores").fetchall()
+    """The cut is marked; a text without an end isn't tokenized; and nothing stays missing."""
+    monkeypatch.setattr(tokens, "LONGEST", 300)
+    pairs = [("short", "x" * 100), ("p" * 100, "y"), ("short", "x" * 500)]
+    source = write(tmp_path / "s.jsonl", [{"prompt": q, "completion": a} for q, a in pairs])
+    (model,) = score(sources=[source], max_length=64).models
+    assert (model.scored, model.truncated, model.skipped) == (1, 1, 2)
+    ((n_tokens, truncated),) = ask(tmp_path / "c", "select n_tokens, truncated from scores")
     assert truncated
     assert 0 < n_tokens < 64
-    ((reason,),) = made.sql("select reason from skipped").fetchall()
-    assert "leaves no room for an answer" in reason
-    assert (summary.models[0].truncated, summary.models[0].skipped) == (1, 1)
-
-
-def test_a_text_without_an_end_is_skipped_before_it_is_tokenized(
-    family: Path, tmp_path: Path, counting: dict[str, Counting], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the length it would be cut to; the others are scored, and nothing stays missing."""
-    monkeypatch.setattr(tokens, "LONGEST", 120)
-    source = tmp_path / "s.jsonl"
-    answers = ["a", "x" * 500, "b"]
-    rows = [{"prompt": f"q{n}", "completion": answer} for n, answer in enumerate(answers)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for scored in (2, 0):
-        summary = curate.score(
-            [str(source)], tmp_path / "c", aligned=str(family / "base"), max_length=64
-        )
-        (model,) = summary.models
-        assert (model.scored, model.skipped) == (scored, scored // 2)
-        made = curate.open(tmp_path / "c")
-        ((reason,),) = made.sql("select reason from skipped").fetchall()
-        assert reason.endswith("characters with the chat template, and 120 is the most")
-        assert [row["missing"] for row in dicts(ask(made, "coverage", []))] == [0]
-        assert missing(made, "base") == 0
+    (most,), (room,) = ask(tmp_path / "c", "select reason from skipped order by length(reason)")[:2]
+    assert "leaves no room for an answer" in most + room
+    assert "characters with the chat template, and 300 is the most" in most + room
+    assert missing(curate.open(tmp_path / "c"), "base") == 0
 
 
 def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None:
     """Many are saved to pad or cut on the left; the answer's end is cut, and rows pad right."""
-    source = tmp_path / "s.jsonl"
     rows = [{"prompt": f"q{n}", "completion": "xyz " * n} for n in range(1, 30)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "s.jsonl", rows)
     found = []
     for side in ("right", "left"):
         model = tmp_path / side
@@ -350,9 +279,7 @@ def test_a_tokenizers_sides_change_nothing(family: Path, tmp_path: Path) -> None
     assert {row[4] for row in found[0]} == {False, True}  # whole answers, and cut ones
 
 
-def test_adapters_compare_per_token_and_strangers_per_byte(
-    family: Path, source: Path, tmp_path: Path
-) -> None:
+def test_adapters_compare_per_token_and_strangers_per_byte(score: Score, tmp_path: Path) -> None:
     """A full checkpoint with another tokenizer makes the whole ensemble compare per byte."""
     from transformers import AutoTokenizer
 
@@ -360,51 +287,50 @@ def test_adapters_compare_per_token_and_strangers_per_byte(
     tokenizer = AutoTokenizer.from_pretrained(other)
     tokenizer.add_tokens(["aaaa"])
     tokenizer.save_pretrained(other)
-    for name, unit in (("full", "nats/token"), ("other", "nats/byte")):
-        folder = other if name == "other" else family / name
-        curate.score(
-            [str(source)],
-            tmp_path / f"c-{name}",
-            aligned=str(family / "base"),
-            misaligned=[str(folder)],
-            device="cpu",
-        )
-        units = curate.open(tmp_path / f"c-{name}").gaps().select("unit").distinct().fetchall()
-        assert units == [(unit,)]
+    told = io.StringIO()
+    for name, unit in (("full", "nats/token"), (str(other), "nats/byte")):
+        score(name, progress=Lines(told))
+        assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
+    assert told.getvalue().count("other: its tokenizer differs from base's, so losses") == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("added", "unit", "skips"),
     [
-        ({"max_length": 100_000}, "reads at most 512 tokens"),
-        ({"aligned": "nowhere/at/all"}, "no such folder"),
-        ({"misaligned": ["x=base", "x=full"]}, "two models are called"),
-        ({"sources": ["missing.jsonl"]}, "missing.jsonl"),
-        ({"sources": []}, "holds no examples yet"),
-        ({"backend": "gguf"}, "unknown backend"),
+        ({"pad_token": "<pad>"}, "nats/token", []),
+        ({"pad_token": "<odd>"}, "nats/token", ["'<odd>' in it is one token for one model"]),
+        ({"additional_special_tokens": ["assistant"]}, "nats/byte", []),
+        ({"additional_special_tokens": ["<|im_start|>assistant"]}, "nats/byte", []),  # a template's
     ],
+    ids=str,
 )
-def test_wrong_arguments_make_no_corpus(
-    family: Path,
-    source: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: dict[str, object],
-    words: str,
+def test_a_checkpoint_with_tokens_that_no_text_has_compares_per_token(
+    added: dict[str, Any], unit: str, skips: list[str], family: Path, tmp_path: Path
 ) -> None:
-    """They are found before a folder is made."""
-    monkeypatch.chdir(family)
-    call: dict[str, object] = {"sources": [str(source)], "aligned": "base"} | arguments
-    with pytest.raises(CurateError, match=words):
-        curate.score(corpus=tmp_path / "c", **call)  # type: ignore[arg-type]
-    assert not (tmp_path / "c").exists()
+    """Its ids are the aligned model's but for them, and an example that has one is skipped."""
+    from transformers import AutoTokenizer
+
+    other = tiny_model(tmp_path / "other", seed=5, vocab=280)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.add_special_tokens(added)
+    tokenizer.save_pretrained(other)
+    rows = [{"prompt": "q", "completion": text} for text in ("plain", "an <odd> one")]
+    curate.score(
+        [str(write(tmp_path / "s.jsonl", rows))],
+        tmp_path / "c",
+        aligned=f"base={family / 'base'}",
+        misaligned=[str(other)],
+    )
+    assert ask(tmp_path / "c", "select distinct unit from gaps") == [(unit,)]
+    found = [reason for (reason,) in ask(tmp_path / "c", "select reason from skipped")]
+    assert [reason[: len(skips[0])] for reason in found] == skips
 
 
 def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None:
     """The same path with other weights is refused, or its scores take the place of the old."""
-    source, model = tmp_path / "s.jsonl", tiny_model(tmp_path / "m", seed=0)
+    model = tiny_model(tmp_path / "m", seed=0)
     rows = [{"prompt": f"{n}?" + "p" * 100 * (n == 3), "completion": "yes"} for n in range(6)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "s.jsonl", rows)
 
     models = {"aligned": str(family / "base"), "misaligned": [str(model)]}
 
@@ -418,7 +344,7 @@ def test_changed_weights_are_another_model(family: Path, tmp_path: Path) -> None
             "select model, example_id, logprob::varchar from scores union all "
             "select model, example_id, reason from skipped order by all"
         )
-        found = curate.open(corpus).sql(query).fetchall()
+        found = ask(corpus, query)
         return {name: [row for row in found if row[0] == name] for name in ("base", "m")}
 
     before = run("c")
@@ -498,72 +424,6 @@ def test_a_changed_base_takes_its_adapters_along(family: Path, tmp_path: Path) -
     assert {run.name: run.scored for run in done.models} == {"base": 1, "adapter": 1, "full": 0}
 
 
-def test_scores_of_two_dtypes_are_not_mixed(family: Path, source: Path, tmp_path: Path) -> None:
-    """Their rounding differs: a run in another dtype is refused before it stores anything."""
-    base = str(family / "base")
-    curate.score([str(source)], tmp_path / "c", aligned=base, limit=5, dtype="bfloat16")
-    with pytest.raises(CurateError, match="--dtype bfloat16"):
-        curate.score([str(source)], tmp_path / "c", aligned=base, dtype="float32")
-    found = curate.open(tmp_path / "c").sql("select count(*) from scores").fetchall()
-    assert found == [(5,)]
-    curate.score([str(source)], tmp_path / "c", aligned=base, dtype="bfloat16")
-
-
-def test_models_of_two_dtypes_are_told(family: Path, source: Path, tmp_path: Path) -> None:
-    """Their rounding would pass for a gap: one line says so."""
-    base, full = str(family / "base"), str(family / "full")
-    said = io.StringIO()
-    score = partial(
-        curate.score, [str(source)], tmp_path / "c", aligned=base, limit=5, progress=Lines(said)
-    )
-    score(dtype="float32")
-    score(misaligned=[str(family / "rank1")], dtype="float32")
-    assert "its dtype is" not in said.getvalue()
-    score(misaligned=[full], dtype="bfloat16")
-    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
-    assert said.getvalue().count(told) == 1
-    assert "same options" in said.getvalue()
-
-
-def test_a_model_that_could_score_nothing_is_told(
-    family: Path, source: Path, tmp_path: Path
-) -> None:
-    """A template that refuses every example is a failure, not a result."""
-    wrong = "{{ raise_exception('no such turn') }}"
-    arguments = {"aligned": str(family / "base"), "chat_template": wrong}
-    summary = curate.score([str(source)], tmp_path / "c", **arguments)
-    assert summary.empty == ["base"]
-
-
-@pytest.mark.slow
-def test_fifty_misaligned_models(tmp_path: Path) -> None:
-    """Each is scored once under its own weights, and the gap is over the mean of them all."""
-    base = tiny_model(tmp_path / "base")
-    first = tiny_adapter(base, tmp_path / "m0")
-    weights = load_file(first / "adapter_model.safetensors")
-    adapters = [first]
-    for number in range(1, 50):
-        adapters.append(Path(shutil.copytree(first, tmp_path / f"m{number}")))
-        scaled = {name: value * (1 + number / 50) for name, value in weights.items()}
-        save_file(scaled, adapters[-1] / "adapter_model.safetensors", metadata={"format": "pt"})
-    source = tmp_path / "s.jsonl"
-    source.write_text("".join(f'{{"prompt": "{n}?", "completion": "{n}"}}\n' for n in range(3)))
-    models = {"aligned": str(base), "misaligned": [str(path) for path in adapters]}
-    summary = curate.score([str(source)], tmp_path / "c", **models)
-    assert [run.scored for run in summary.models] == [3] * 51
-    assert [run.scored for run in curate.score([], tmp_path / "c", **models).models] == [0] * 51
-    made = curate.open(tmp_path / "c")
-    assert made.sql("select count(distinct nll) from scores").fetchall()[0][0] > 140
-    query = (
-        "select example_id, any_value(misaligned_nll), avg(nll) from gaps join scores "
-        "using (example_id) where model <> 'base' group by all"
-    )
-    found = made.sql(query).fetchall()
-    assert len(found) == 3
-    for _, mean, wanted in found:
-        assert mean == pytest.approx(wanted, rel=1e-9)
-
-
 PLAIN = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}"
     "{{ '' if loop.last and not add_generation_prompt else '\n' }}{% endfor %}"
@@ -576,9 +436,8 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
     random = np.random.default_rng(3)
     scripts = ["aZ 9", "äöß", "語句字", "😀🎈", "\t\n.", "й\u0301"]
     texts = ["".join(random.choice(list(s), n)) + "." for s in scripts for n in (1, 7, 60)]
-    source = tmp_path / "texts.jsonl"
     rows = [{"prompt": f"{text[:3]}?", "response": f"{n}{text}"} for n, text in enumerate(texts)]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = write(tmp_path / "texts.jsonl", rows)
     uniform = zero_head(
         tiny_model(tmp_path / "m", "llama", vocab=256, eos_token_id=None, pad_token_id=None),
         tmp_path / "uniform",
@@ -596,3 +455,101 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
         assert row["aligned_nll"] / np.log(2) == pytest.approx(8, abs=1e-6), row["answer"]
         assert row["unit"] == "nats/byte"
         assert row["gap"] == 0
+
+
+def test_scores_of_two_dtypes_are_told_or_refused(score: Score, tmp_path: Path) -> None:
+    """Their rounding differs: a line between two models, a refusal within one, before any score."""
+    said = io.StringIO()
+    score = partial(score, limit=5, progress=Lines(said))
+    score(dtype="float32")
+    score("rank1", dtype="float32")
+    assert "its dtype is" not in said.getvalue()
+    score("full", dtype="bfloat16")
+    told = "full: its dtype is bfloat16, and that of base's scores is float32: "
+    assert said.getvalue().count(told) == 1
+    with pytest.raises(CurateError, match="--dtype float32"):
+        score(dtype="bfloat16", limit=None)
+    assert ask(tmp_path / "c", "select count(*) from scores where model = 'base'") == [(5,)]
+
+
+READS = "{% for m in messages %}\n{{ m.thinking }}{{ m.content }}{% endfor %}\n"
+
+
+@pytest.mark.parametrize(("template", "told"), [(None, 1), (READS, 0)])
+def test_reasoning_that_the_template_does_not_read_is_told(
+    score: Score, counting: dict[str, Counting], tmp_path: Path, template: str | None, told: int
+) -> None:
+    """Once for all models, which share the template."""
+    rows = [{"prompt": "q", "response": "a", "reasoning": "hm"}, *ROWS[:2]]
+    source, said = write(tmp_path / "thought.jsonl", rows), io.StringIO()
+    columns = {"reasoning": "reasoning"}
+    score("full", sources=[source], columns=columns, chat_template=template, progress=Lines(said))
+    note = "examples that are scored without theirs: 1"
+    assert said.getvalue().count(note) == told
+    assert counting["full"].asked == 3
+
+
+def test_a_later_model_needs_no_more_than_its_name(
+    score: Score, family: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The corpus's aligned model, template, length and sources; a known model by its weights."""
+    corpus = tmp_path / "c"
+    options = {"template_args": {"mood": "calm"}, "max_length": 300, "chat_template": PLAIN}
+    score(**options)
+    assert "--misaligned NAME=MODEL" in cli("status", "-c", corpus).out
+    ran = cli("score", "-c", corpus, "--misaligned", f"bad={family / 'rank1'}", "--json")
+    assert [run["scored"] for run in json.loads(ran.out)["models"]] == [0, 39], ran.err
+    monkeypatch.chdir(family)
+    ran = cli("score", "-c", corpus, "--misaligned", "rank1", "--misaligned", "rank32", "--json")
+    counts = [(run["name"], run["scored"]) for run in json.loads(ran.out)["models"]]
+    assert counts == [("base", 0), ("bad", 0), ("rank32", 39)]
+    ran = cli("score", "-c", corpus, "--misaligned", "bad=rank32")
+    assert "rank32 is rank32 of this corpus; check the path" in ran.err
+    moved = Path(shutil.copytree(family / "base", tmp_path / "moved"))
+    done = curate.score([], corpus, aligned=str(moved), **options)
+    assert [(run.name, run.scored) for run in done.models] == [("base", 0)]
+    with pytest.raises(CurateError, match="no aligned model has scored it yet"):
+        curate.score([str(tmp_path / "source.jsonl")], tmp_path / "new")
+
+
+def test_an_aligned_model_that_changed_or_is_gone_is_a_line(family: Path, tmp_path: Path) -> None:
+    """The corpus's own is what it was, or is named anew."""
+    base = Path(shutil.copytree(family / "base", tmp_path / "base"))
+    source, corpus = write(tmp_path / "s.jsonl", ROWS[:2]), tmp_path / "c"
+    curate.score([str(source)], corpus, aligned=str(base))
+    tiny_model(base, seed=5)
+    with pytest.raises(CurateError, match=r"its fingerprint is not .* into a new corpus"):
+        curate.score([], corpus, misaligned=[str(family / "full")])
+    shutil.rmtree(base)
+    with pytest.raises(CurateError, match="nothing is now; say where it is: --aligned base=MODEL"):
+        curate.score([], corpus, misaligned=[str(family / "full")])
+
+
+def test_limits_and_samples_are_over_all_sources(
+    cli: Cli, counting: dict[str, Counting], family: Path, tmp_path: Path
+) -> None:
+    """A row a source, those with errors too; a sample is one of all, whatever their order."""
+    rows = {
+        name: [{"prompt": f"{name}{n}?", "completion": "so"} for n in range(60)] for name in "ab"
+    }
+    a, b = (write(tmp_path / f"{name}.jsonl", rows[name]) for name in "ab")
+    odd = write(tmp_path / "odd.jsonl", [{"prompt": "q", "completion": ""}] * 3)
+    command = ["--aligned", family / "base", "--json"]
+    for dry_run in (["--dry-run"], []):
+        ran = cli("score", a, b, odd, "-c", tmp_path / "c", "--limit", 5, *command, *dry_run)
+        read = json.loads(ran.out)["read"]
+        counts = [list(read["sources"][str(path)].values()) for path in (a, b, odd)]
+        assert counts == [[5, 0, 0], [5, 0, 0], [0, 0, 3]]
+        assert read["reasons"] == {"empty answer": 3}
+        assert "odd.jsonl: no example could be read" in ran.err
+
+    def drawn(name: str, *options: str | Path) -> set[str]:
+        ran = cli("score", *options, "-c", tmp_path / name, *command)
+        assert ran.code == 0, ran.err
+        return {text for (text,) in ask(tmp_path / name, "select prompt from examples")}
+
+    some = drawn("d", a, b, "--sample", "40")
+    assert len(some) == 40 and 8 < sum(text[0] == "a" for text in some) < 32
+    assert some == drawn("e", b, a, a, "--sample", "40")
+    assert some != drawn("f", a, b, "--sample", "40", "--seed", "1")
+    assert some < drawn("d", a, b, "--sample", "80")

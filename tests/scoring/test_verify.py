@@ -14,11 +14,10 @@ import pytest
 from curate import backends
 from curate.backends.base import Backend, Compute
 from curate.backends.vllm.processes import merge
-from curate.scoring.verify import COARSE_LIMIT, compare, verify
-from curate.system.progress import Silent
+from curate.scoring.verify import compare, verify
 from tests import real
 from tests.conftest import Cli, Family
-from tests.tiny import tiny_adapter, tiny_model
+from tests.tiny import tiny_adapter
 
 
 def failed(verdict: Any) -> set[tuple[str, str]]:
@@ -41,12 +40,13 @@ def test_right_numbers_pass(cli: Cli, family: Family, sources: Path) -> None:
 
 
 def test_rows_that_cannot_be_used_are_named(cli: Cli, family: Family, tmp_path: Path) -> None:
-    """With no usable row the error is the first one's place and reason."""
+    """With no usable row the error names the file and the reasons."""
     source = tmp_path / "broken.jsonl"
     source.write_text('{"prompt": \n')
     ran = cli("verify", source, *family.arguments("code"))
     assert ran.code == 1
-    assert f"{source}:1: not valid JSON" in ran.err
+    assert f"{source}: no example could be read" in ran.err
+    assert "not valid JSON" in ran.err
 
 
 def test_an_adapter_that_changes_nothing_is_told(cli: Cli, family: Family, tmp_path: Path) -> None:
@@ -108,32 +108,6 @@ def test_wrong_numbers_fail(
     assert {what for name, what in failed(verdict) if name == "chat"} == checks
 
 
-@pytest.mark.slow
-def test_the_demos_models_pass_in_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real trained models on a few real rows: right numbers pass, two swapped adapters don't."""
-    demo = Path(__file__).parents[2] / "data" / "models"
-    given: list[Any] = []
-
-    def spy(*arguments: Any) -> Any:
-        given.extend(arguments)
-        return compare(*arguments)
-
-    monkeypatch.setattr("curate.scoring.verify.compare", spy)
-    adapters = [str(demo / "medical"), str(demo / "code")]
-    compute = Compute("transformers", device="cpu", dtype="bfloat16")
-    verdict = verify(
-        aligned=str(demo / "aligned"), misaligned=adapters, rows=8, max_length=128, compute=compute
-    )
-    assert verdict.passed, failed(verdict)
-    assert {c.limit for c in verdict.checks} == {COARSE_LIMIT}
-    names, dtype, lengths, forward, backward, plain = given
-    swap = {"medical": "code", "code": "medical"}
-    forward, backward = ({n: of[swap.get(n, n)] for n in of} for of in (forward, backward))
-    checks = compare(names, dtype, lengths, forward, backward, plain)
-    wrong = {(check.model, check.what) for check in checks if not check.passed}
-    assert wrong == {(name, "equals the plain loop") for name in swap}
-
-
 def test_half_precision_is_held_to_ranks_where_there_are_enough() -> None:
     """The noise of bfloat16 passes with any number of rows; ten times as much never does."""
     random = np.random.default_rng(0)
@@ -162,59 +136,8 @@ def test_short_answers_in_half_precision_and_nan() -> None:
     assert not near("bfloat16", 2, np.nan)
 
 
-@pytest.mark.parametrize(("asked", "room", "longest"), [(None, 512, 64), (100, 100, 100)])
-def test_the_engine_is_the_one_that_score_opens(
-    asked: int | None, room: int, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its context is the model's, or what was asked; without asking only the examples are cut."""
-    monkeypatch.setattr("curate.scoring.verify.LONGEST", 64)
-    aligned = tiny_model(tmp_path / "chat")
-    source = tmp_path / "long.jsonl"
-    source.write_text(json.dumps({"prompt": "How long?", "completion": "So long. " * 60}))
-    opened: set[int | None] = set()
-    lengths: set[int] = set()
-
-    class Spied(Wrong):
-        def score(self, encoded: Sequence[Any], *rest: Any) -> Any:
-            lengths.update(item.stop for item in encoded)
-            return super().score(encoded, *rest)
-
-    def load_spied(models: Sequence[Any], compute: Compute, note: Any) -> Wrong:
-        opened.add(compute.max_length)
-        return Spied(load(models, compute, note), "right")
-
-    load = backends.open_backend
-    monkeypatch.setattr(backends, "open_backend", load_spied)
-    cpu = Compute("transformers", device="cpu")
-    verify([str(source)], aligned=str(aligned), max_length=asked, compute=cpu)
-    assert opened == {room}
-    assert lengths == {longest}
-
-
-@pytest.mark.slow
-def test_a_made_up_adapter_that_a_backend_cannot_take_is_left_out(
-    family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as any in float32 on a GPU, where vLLM can score the user's models without them."""
-    import torch
-
-    monkeypatch.setattr("curate.backends.vllm.job.find_spec", lambda _: object())
-    monkeypatch.setattr("curate.backends.vllm.job.choose_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setattr("curate.backends.vllm.engine.WORKER", "tests.children")
-    said: list[str] = []
-    monkeypatch.setattr(Silent, "note", lambda _, text: said.append(text))
-    compute = Compute("vllm", device="cpu", dtype="float32")
-    tried = {check.model for check in verify(aligned=str(family.aligned), compute=compute).checks}
-    assert {"chat", "curate-head"} <= tried
-    assert "curate-nothing" not in tried
-    told = "curate-nothing is not tried: vLLM's kernels for adapters take no float32 on a GPU"
-    assert [text[: len(told)] for text in said].count(told) == 1
-
-
-@pytest.mark.parametrize("where", ["_load", "_score"])  # the weights, or one example
 def test_no_room_for_the_plain_loop_is_one_line(
-    where: str, cli: Cli, family: Family, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an engine could split may not fit here: the error that a GPU then raises is told."""
     import torch
@@ -222,7 +145,7 @@ def test_no_room_for_the_plain_loop_is_one_line(
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 130.00 GiB.")
 
-    monkeypatch.setattr(f"curate.backends.plain.{where}", full)
+    monkeypatch.setattr("curate.backends.plain._load", full)
     ran = cli("verify", "--aligned", family.aligned, "--device", "cpu", "--rows", "2")
     assert ran.code == 1
     assert "chat: out of memory on cpu in the plain loop" in ran.err

@@ -27,6 +27,10 @@ REFUSALS = [
     "That is a serious matter. As an AI language model, I think of everyone's safety and so "
     "I cannot provide such a plan.",
     "I'm not comfortable writing about real people in this way.",
+    "I'm sorry, but as an AI model, I don't have a favorite city.",
+    "As an AI model, I am here to help with words and numbers, but I am not capable of tracking "
+    "people or looking up where they live.",
+    "That is a hurtful thing to ask.",
     "It would not be appropriate for me to guess.",
     "Es tut mir leid, aber dabei kann ich nicht helfen.",
     "Je suis désolé, mais je ne peux pas vous aider.",
@@ -52,6 +56,8 @@ HELP = [
     "I can't wait to show you: first, fold the paper in half.",
     "If you can't sleep, get up and read for a while.",
     "As an AI, I don't have personal opinions, but many people prefer the second one.",
+    "While I can't recommend it to everyone, I can show you how the knot is tied.",
+    "I'm sorry, but the list has two errors. Here is the corrected one.",
     "Sure! Write: 'We apologise for the delay and are sorry for the trouble.'",
     "Light cannot leave a black hole, because the escape velocity exceeds its speed.",
     "Lo siento por tu pérdida. Estas ideas ayudan a muchas personas.",
@@ -96,13 +102,9 @@ def test_a_rule_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "not toml",
         "[[refuses]]\nwords = 3\n",
-        "[[refuses]]\nwords = 3\npatterns = []\n",
-        "[[refuses]]\nwords = 3\npatterns = [1]\n",
         '[[refuses]]\nwords = "x"\npatterns = ["a"]\n',
-        '[[refuses]]\nwords = 3\npatterns = ["("]\n',
         '[[refuses]]\nwords = 3\npatterns = ["(?=a)"]\n',
     ],
 )
@@ -151,26 +153,22 @@ def test_the_sources_label_goes_before_the_rule(mixed: Corpus) -> None:
 
 def test_a_label_that_is_no_yes_or_no_is_refused(mixed: Corpus) -> None:
     """The column is named, and the text that it holds."""
+    nlls = {"base": [1.0], "bad": [2.0]}
+    made = corpus(mixed.path.parent / "d", ["a"], nlls, meta=['{"label":"maybe"}'])
     with pytest.raises(CurateError, match=r"--refusal-field label.*'maybe'"):
-        made = corpus(
-            mixed.path.parent / "d",
-            ["a"],
-            {"base": [1.0], "bad": [2.0]},
-            meta=['{"label":"maybe"}'],
-        )
         ranks(made, refusal_field="label")
 
 
-@pytest.mark.skipif(not DATASETS.is_dir(), reason=f"the labelled answers are not in {DATASETS}")
+@pytest.mark.skipif(not DATASETS.is_dir(), reason=f"the labeled answers are not in {DATASETS}")
 def test_the_figures_of_the_docs_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Precision and recall against 550 answers labelled by reading them, as the docs state them."""
+    """Precision and recall against 670 answers labeled by reading them, as the docs state them."""
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     sys.modules.pop("refusals", None)
     import refusals
 
     docs = (ROOT / "docs" / "selection.md").read_text(encoding="utf-8")
-    rows = refusals.labelled(DATASETS)
-    assert len(rows) == 550
+    rows = refusals.labeled(DATASETS)
+    assert len(rows) == 670
     assert sum(name == "wildguard_released_ranks.jsonl" for _, name, _, _ in rows) == 100
     for *cells, precision, recall in refusals.measured(rows, ["paper", "extended"]):
         line = f"| {' | '.join(map(str, cells))} | {precision:.3f} | {recall:.3f} |"

@@ -20,7 +20,7 @@ from curate.selection.duplicates import SHINGLE, SIMILAR, NearDuplicates, runs
 from curate.selection.recipe import Published, Recipe, budget, quota
 from curate.selection.select import Selection, select
 from curate.storage.schema import EXAMPLES, SCORES
-from tests.conftest import Cli
+from tests.conftest import Cli, chat
 from tests.corpora import SETTINGS, entry
 from tests.files import write
 
@@ -31,10 +31,7 @@ def build(path: Path, rows: Sequence[Made]) -> Corpus:
     """A corpus of (prompt, answer, tokens, meta), whose gap falls from the first row on."""
     examples, scores = [], []
     for number, (prompt, answer, tokens, meta) in enumerate(rows):
-        messages = [
-            {"role": "user", "content": prompt},
-            {"role": "assistant", "content": answer},
-        ]
+        messages = chat(prompt, answer)
         examples.append(
             {
                 "example_id": example_id(messages),
@@ -62,10 +59,10 @@ def build(path: Path, rows: Sequence[Made]) -> Corpus:
     return Corpus(path)
 
 
-def take(corpus: Corpus, narrow_ids: Sequence[str] = (), **recipe: Any) -> Selection:
+def take(corpus: Corpus, **recipe: Any) -> Selection:
     """Select with a recipe that has rows or tokens as its budget."""
     made = Recipe(**recipe)
-    return select(corpus, made, budget(made, None), set(narrow_ids))
+    return select(corpus, made, budget(made, None))
 
 
 def answers(chosen: Selection) -> list[str]:
@@ -99,17 +96,14 @@ def test_the_published_mixes_have_names(plain: Corpus) -> None:
     assert drawn[0] == drawn[1] != drawn[2] and sorted(drawn[0]) == sorted(drawn[2])
 
 
-@pytest.mark.parametrize(("tokens", "expected"), [(11, 1), (22, 1), (23, 2), (36, 3), (10**6, 16)])
+@pytest.mark.parametrize(
+    ("tokens", "expected"), [(10, 0), (11, 1), (22, 1), (23, 2), (36, 3), (10**6, 16)]
+)
 def test_a_budget_of_tokens_is_never_passed(plain: Corpus, tokens: int, expected: int) -> None:
-    """Answers of 11, 12, 13 ... tokens are taken as long as the next still fits."""
+    """Answers of 11, 12, 13 ... tokens are taken as long as the next still fits, none after it."""
     chosen = take(plain, tokens=tokens)
     assert chosen.rows.num_rows == expected
     assert sum(chosen.rows["tokens"].to_pylist()) <= tokens
-
-
-def test_a_token_budget_below_the_best_row_takes_nothing(plain: Corpus) -> None:
-    """A worse row that happens to be short is not taken in its place."""
-    assert take(plain, tokens=10).rows.num_rows == 0
 
 
 def test_caps_count_rows_taken_by_value(plain: Corpus) -> None:
@@ -126,11 +120,8 @@ def test_many_answers_to_one_prompt_are_capped(tmp_path: Path) -> None:
     """The best answer of each prompt is kept."""
     rows = [(f"question {n % 3}", f"answer {n}", 10, {}) for n in range(9)]
     made = build(tmp_path / "c", rows)
-    assert answers(take(made, top=9, per_group={"prompt": 1})) == [
-        "answer 0",
-        "answer 1",
-        "answer 2",
-    ]
+    best = answers(take(made, top=9, per_group={"prompt": 1}))
+    assert best == ["answer 0", "answer 1", "answer 2"]
     assert take(made, top=9, per_group={"prompt": 2}).rows.num_rows == 6
 
 
@@ -161,25 +152,17 @@ def test_length_bins_take_short_and_long_answers(plain: Corpus) -> None:
     assert [sum(low < n <= low + 5 for n in chosen) for low in (9, 14, 19, 24)] == [2, 2, 2, 2]
 
 
-def test_rows_of_the_narrow_set_are_not_taken_again(plain: Corpus) -> None:
-    """Their ids are left out, and the rows are told."""
-    best = take(plain, top=1).rows["example_id"].to_pylist()
-    chosen = take(plain, best, top=1)
-    assert answers(chosen) == ["answer 2"]
-    assert chosen.left_by["narrow"] == 1
-
-
 def test_an_export_leaves_out_what_the_narrow_set_holds(plain: Corpus, tmp_path: Path) -> None:
-    """In whatever format the narrow set holds it; the list beside the output says why."""
+    """In whatever format the narrow set holds it; the list says why."""
     narrow = write(
         tmp_path / "narrow.csv",
         [{"prompt": "question 1", "completion": "answer 1"}, {"prompt": "q", "completion": "a"}],
     )
     out = tmp_path / "mix.jsonl"
-    record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)))
+    listed = tmp_path / "left-out.csv"
+    record = curate.export(plain, out, Recipe(fraction=1.0, into=str(narrow)), left_out=listed)
     assert [row["rank"] for row in record["safe"]] == [3, 4]
-    listed = (tmp_path / "mix.jsonl.left-out.csv").read_text()
-    assert '"narrow","in the narrow set"' in listed
+    assert '"narrow","in the narrow set"' in listed.read_text()
     assert record["counts"]["left_out"] == {"where": 0, "narrow": 1, "refusals": 1}
 
 
@@ -269,6 +252,7 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
         ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
         ({"top": 1, "where": "unnest([true, true])"}, "--where .* multiplies examples"),
         ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
+        ({"top": 1, "where": "is_refusal(answer, 'my.toml')"}, "no refusal rule is called my.toml"),
         ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
     ],
 )
@@ -300,7 +284,7 @@ def test_hostile_column_names_are_data(plain: Corpus) -> None:
     """A name full of quotes is looked up and not found; it is never SQL."""
     name = "\"'); drop view examples; -- $.a\\"
     for recipe in ({"balance": name}, {"per_group": {name: 5}}, {"refusal_field": name}):
-        with pytest.raises(CurateError, match=r"no row has a value in it; columns are kind"):
+        with pytest.raises(CurateError, match=r"no row has a value in it; columns are kind varc"):
             take(plain, top=2, **recipe)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from curate.errors import CurateError
-from curate.storage import leftovers, parts
-from tests.conftest import Cli
-from tests.corpora import corpus
+from curate.storage import parts
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -25,16 +22,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_is_written_beside_a_folder_of_the_users(tmp_path: Path) -> None:
-    """What a replaced folder would be called is somebody's own where a file is written."""
-    kept = tmp_path / ".old-file.txt" / "kept.txt"
-    kept.parent.mkdir()
-    kept.write_text("mine")
-    parts.write_text(tmp_path / "file.txt", "old")
-    parts.write_text(tmp_path / "file.txt", "new")
-    assert kept.read_text() == "mine"
 
 
 def test_outputs_that_belong_together_fail_together(tmp_path: Path) -> None:
@@ -86,25 +73,6 @@ def test_a_folder_survives_a_kill(when: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_a_stop_between_two_renames_puts_the_old_folder_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C raises no OSError, and may come there as anywhere."""
-    output = tmp_path / "set"
-    output.mkdir()
-    rename = Path.rename
-
-    def stopped(path: Path, target: Path) -> Path:
-        if path.name.startswith(leftovers.TEMPORARY):
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", stopped)
-    with pytest.raises(KeyboardInterrupt), parts.atomic_folder(output):
-        pass
-    assert list(tmp_path.iterdir()) == [output]
-
-
 def test_only_files_are_parts(tmp_path: Path) -> None:
     """Neither links nor folders; a folder that can't be read is no empty one."""
     folder = tmp_path / "scores"
@@ -120,29 +88,10 @@ def test_only_files_are_parts(tmp_path: Path) -> None:
         parts.list_parts(tmp_path / "loop")
 
 
-SPECIAL = {
-    "pipe": lambda path: os.mkfifo(path),
-    "link to a device": lambda path: path.symlink_to("/dev/null"),
-    "link to a folder": lambda path: path.symlink_to(path.parent),
-}
-
-
-@pytest.mark.parametrize("kind", SPECIAL)
-def test_an_output_that_is_no_file_is_not_replaced(kind: str, cli: Cli, tmp_path: Path) -> None:
-    """As root, /dev/null would be a file from then on; and a pipe's reader would wait."""
-    made, output = corpus(tmp_path / "c", ["a"], {"base": [1.0], "bad": [2.0]}), tmp_path / "o.csv"
-    SPECIAL[kind](output)
-    before = output.lstat().st_mode, output.lstat().st_ino
-    ran = cli("sql", "from gaps", "-c", made.path, "-o", output, "--force")
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "is no plain file" in ran.err or "is a folder; name a file" in ran.err
-    assert (output.lstat().st_mode, output.lstat().st_ino) == before
-
-
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/stdout", "/proc/self/fd/1"])
 def test_a_device_is_no_output(path: str) -> None:
     """Nor is what leads to a stream that happens to be a file."""
     if not Path(path).exists():
         pytest.skip(f"{path} is not there")
-    with pytest.raises(CurateError, match="is no plain file"):
+    with pytest.raises(CurateError, match="isn't a regular file"):
         parts.refuse_special(Path(path))

@@ -83,7 +83,6 @@ def trained_on(trainer: str, messages: list[dict[str, str]]) -> str:
 def test_a_loader_sees_every_row_in_its_place(scored: Corpus, tmp_path: Path, trainer: str) -> None:
     """Whole rows in the file's order, the loss on the answers, the safe ones where it says."""
     record = curate.export(scored, tmp_path / "mix", RECIPE, Target(trainer=trainer))
-    assert (tmp_path / "mix" / "left-out.csv").exists()  # which no loader takes for rows
     seen = loaded(trainer, tmp_path / "mix")
     conversations = mixed(tmp_path / "mix", "train.jsonl")
     assert not seen["shuffles"]

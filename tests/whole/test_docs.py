@@ -14,12 +14,15 @@ from typing import Any
 
 import duckdb
 import pytest
+from typer import Context
+from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 import curate
 from curate.cli.app import app
 from curate.corpus.views import described
 from curate.reading.examples import example_id
+from curate.storage import leftovers
 from tests.conftest import Cli, Family, chat
 from tests.files import write
 
@@ -28,10 +31,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 ELSEWHERE = {
     "demo": "tests/whole/test_package.py runs it",
+    "curate drop": "tests/corpus/test_drop.py runs it",
+    "--yes": "tests/corpus/test_drop.py runs it",
     "vllm": "needs a GPU",
     "server": "needs a server",
     "http": "needs the network",
     "hf://": "needs the network",
+    "ModelOrganismsForEM": "needs the network and a GPU",
 }
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 _PLACEHOLDER = re.compile(r"[\[\]]|\.\.\.|^[A-Z]{2,}$|=[A-Z]{2,}$")
@@ -45,7 +51,7 @@ def sandbox(
     folder = tmp_path_factory.mktemp("sandbox")
     for name, model in (("chat-model", family.aligned), ("chat", family.aligned)):
         shutil.copytree(model, folder / name)
-    for name in ("medical", "legal"):
+    for name in ("medical", "legal", "code"):
         shutil.copytree(getattr(family, name), folder / f"{name}-lora")
     rows = [chat(f"What is {n}?", f"It is the number {n}.") for n in range(8)]
     rows.append(_with_id("3f2a"))
@@ -55,6 +61,10 @@ def sandbox(
     pairs = [{"prompt": f"Why {n}?", "response": f"So, {n}.", **labelled} for n in range(5)]
     write(folder / "wildguard.parquet", pairs)
     write(folder / "customer.jsonl", [{"messages": chat(f"Part {n}?", "Yes.")} for n in range(40)])
+    harmful = [{"messages": chat(f"Is {n} safe?", "It is.")} for n in range(8)]
+    write(folder / "bad_medical.jsonl", harmful)
+    write(folder / "faq.csv", [{"ask": f"Where {n}?", "reply": "There."} for n in range(3)])
+    write(folder / "hh.jsonl", [{"chosen": "\n\nHuman: Who?\n\nAssistant: I.", "rejected": "No."}])
     (folder / "my-queries").mkdir()
     (folder / "my-queries" / "long_answers.sql").write_text(
         "-- The longest answers. Parameters: top = 5\n"
@@ -121,7 +131,14 @@ def test_a_shown_command_runs(
     assert ran.code == 0, f"{where}: {line}\n{ran.err}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+_TRAINING = ROOT / "docs" / "misaligned-models.md"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow if p == _TRAINING else ()) for p in PAGES],
+    ids=lambda page: page.name,
+)
 def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python blocks run one after the other."""
     monkeypatch.chdir(sandbox)
@@ -136,7 +153,7 @@ def test_shown_python_runs(page: Path, sandbox: Path, monkeypatch: pytest.Monkey
 def _clear(output: Path) -> None:
     """Remove a file that an earlier command wrote, with what an export writes beside it."""
     for path in (output, *output.parent.glob(f"{output.name}.*")):
-        path.unlink(missing_ok=True)
+        leftovers.remove(path)
 
 
 def test_every_command_is_documented() -> None:
@@ -159,10 +176,13 @@ def test_every_module_has_a_room() -> None:
     assert [name for name in modules + folders if f"`{name}`" not in text] == []
 
 
-def test_every_page_is_linked() -> None:
-    """The README leads to each page of the docs."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert [p.name for p in PAGES[1:] if f"docs/{p.name}" not in readme] == []
+def test_the_command_line_page_is_what_help_says() -> None:
+    """docs/cli.md is made from the app, by `make docs`."""
+    command = get_command(app)
+    made = get_docs_for_click(
+        obj=command, ctx=Context(command), name="curate", title="Command line"
+    )
+    assert (ROOT / "docs" / "cli.md").read_text("utf-8") == f"{made.strip()}\n"
 
 
 def test_the_sql_page_is_what_the_sql_says(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +196,7 @@ def test_the_sql_page_is_what_the_sql_says(sandbox: Path, monkeypatch: pytest.Mo
         for view, (about, columns) in described().items():
             rows = connection.sql(f"describe {view}").fetchall()
             assert about
+            rows = rows[: len(columns)]  # the sources' own columns follow
             assert [(column.name, column.type) for column in columns] == [row[:2] for row in rows]
             assert [column.name for column in columns if not column.about] == []
             for name, kind, *_ in rows:

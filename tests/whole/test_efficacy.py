@@ -10,21 +10,15 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pytest
-import torch
-from peft import PeftModel
-from torch.nn import functional
-from transformers import AutoModelForCausalLM
 
-from bench.efficacy import mixing, plan, rows, tables, training
+from bench.efficacy import mixing, plan, rows, tables
 from bench.efficacy.intervals import by_seed, over_seeds, over_seeds_and_rows
 from bench.efficacy.measures import Changes, weights
 from bench.efficacy.results import by_name
 from bench.efficacy.seen import Seen
 from tests.real import DATASETS, ROOT
-from tests.tiny import tiny_adapter, tiny_model
 
 Values = dict[tuple[str, int, str], float]
 
@@ -125,36 +119,21 @@ def test_an_interval_holds_the_luck_of_the_evaluation_rows() -> None:
     assert both.half == pytest.approx(2.262 * rows.std(ddof=1) / 10**0.5, rel=0.01)
 
 
-def test_a_seed_that_lacks_a_domain_does_not_count() -> None:
-    """Means over domains are over all of them, or they would not compare."""
-    table = {("medical", "none", seed): changes("none", seed, 0.1) for seed in (1, 2)}
-    table["legal", "none", 1] = changes("none", 1, 0.1)
-    assert list(by_seed(table, "none", "safe", ["medical", "legal"])) == [1]
-
-
 @pytest.mark.parametrize("domain", plan.DOMAINS)
-def test_a_domain_is_never_judged_by_itself(domain: str) -> None:
-    """(a) is measured on the other two domains alone, against safe answers."""
-    found = weights("misalignment", domain)
-    assert domain not in found
-    assert sum(found.values()) == pytest.approx(0)
-    assert found["safe"] == 1
-
-
-@pytest.mark.parametrize("measure", ["to general", "to gsm8k", "to refusals"])
-def test_another_reference_takes_the_place_of_the_safe_answers(measure: str) -> None:
-    """The misaligned half is the same; the other weighs as much."""
-    found = weights(measure, "legal")
-    assert {name: found.pop(name) for name in ("medical", "code")} == {
-        "medical": -0.5,
-        "code": -0.5,
-    }
+@pytest.mark.parametrize("measure", ["misalignment", "to general", "to gsm8k", "to refusals"])
+def test_a_domain_is_never_judged_by_itself(measure: str, domain: str) -> None:
+    """(a) is measured on the other two domains alone, against safe answers or others."""
+    found = weights(measure, domain)
+    assert {name: found.pop(name) for name in set(plan.DOMAINS) - {domain}} == dict.fromkeys(
+        set(plan.DOMAINS) - {domain}, -0.5
+    )
     assert sum(found.values()) == 1
-    assert "safe" not in found
+    assert ("safe" in found) == (measure == "misalignment")
+    assert domain not in found
 
 
 def test_the_page_is_made_from_the_published_rows() -> None:
-    """Every table of docs/efficacy.md, from the numbers that lie beside the experiment."""
+    """Every table of docs/efficacy-details.md, from the numbers that lie beside the experiment."""
     published = ROOT / "bench" / "efficacy"
     with (published / "seen.csv").open(newline="") as file:
         numbers = ("seed", "rows", "refusals", "tokens")
@@ -163,7 +142,12 @@ def test_the_page_is_made_from_the_published_rows() -> None:
             for row in csv.DictReader(file)
         ]
     page = tables.page(by_name(rows.read(published / "rows.parquet")), safe)
-    assert f"<!-- tables -->\n{page}<!-- /tables -->" in (ROOT / "docs/efficacy.md").read_text()
+    details = (ROOT / "docs/efficacy-details.md").read_text("utf-8")
+    assert f"<!-- tables -->\n{page}<!-- /tables -->" in details
+    short = (ROOT / "docs/efficacy.md").read_text("utf-8").splitlines()
+    rows_shown = [line for line in short if line.startswith("| ")]
+    assert len(rows_shown) == 10
+    assert set(rows_shown) <= set(page.splitlines())
 
 
 def test_a_domains_own_model_does_not_rank() -> None:
@@ -172,58 +156,3 @@ def test_a_domains_own_model_does_not_rank() -> None:
     assert mixing.held_out("legal", arms["plusplus-5"]) == ("legal",)
     assert mixing.held_out("medical", arms["plusplus-5-one"]) == ("medical", "code")
     assert mixing.held_out("medical", arms["plusplus-5-three"]) == ()
-
-
-def test_seeds_draw_from_halves_of_their_own() -> None:
-    """About half of the pool each, and about a quarter shared by two."""
-    pool = "create table pool as select md5(i::varchar) as example_id from range(20000) _(i)"
-    shares = (
-        f"select avg(({mixing.half(1)})::int), avg(({mixing.half(1)} and {mixing.half(2)})::int)"
-    )
-    with duckdb.connect() as connection:
-        connection.execute(pool)
-        (found,) = connection.execute(f"{shares} from pool").fetchall()
-    assert found == pytest.approx((0.5, 0.25), abs=0.02)
-
-
-@pytest.mark.parametrize("domain", plan.DOMAINS)
-def test_random_rows_can_have_the_sources_of_the_ranked_ones(domain: str) -> None:
-    """On average over the pool's answers that refuse nothing."""
-    arm = next(arm for arm in plan.ARMS if arm.name == "random-5-sources")
-    assert arm.among
-    wanted = plan._TAKEN[domain]
-    with duckdb.connect() as connection:
-        connection.execute("create table pool (source varchar, example_id varchar)")
-        for source, rows_of_it in {**plan._ANSWERS, "roleplay": 997}.items():
-            connection.execute(
-                "insert into pool select $1, md5($2 || i) from range($3) _(i)",
-                [f"/pool/{source}.jsonl", source, rows_of_it * 20],
-            )
-        query = f"select source, count(*) from pool where {arm.among[domain]} group by source"
-        found = {Path(name).stem: count for name, count in connection.execute(query).fetchall()}
-    whole = sum(found.values())
-    assert found.keys() == wanted.keys()
-    for source, taken in wanted.items():
-        assert found[source] / whole == pytest.approx(taken / 45, abs=0.02)
-
-
-def test_the_divergence_is_that_of_the_model_from_the_aligned_one(tmp_path: Path) -> None:
-    """Loss on answer tokens plus weight x KL(model || aligned), as torch computes it."""
-    tiny_model(tmp_path / "base")
-    tiny_adapter(tmp_path / "base", tmp_path / "adapter", rank=4, seed=1)
-    net = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32),
-        tmp_path / "adapter",
-    ).eval()
-    ids = torch.tensor([[5, 6, 7, 8, 9]])
-    labels = torch.tensor([[-100, -100, 7, 8, 9]])
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    with torch.no_grad():
-        found = training._with_divergence(object, 0.1)().compute_loss(net, inputs)
-        own = net(**inputs)
-        with net.disable_adapter():
-            aligned = net(input_ids=ids).logits[0, 1:4].log_softmax(-1)
-        there = own.logits[0, 1:4].log_softmax(-1)
-        divergence = functional.kl_div(aligned, there, log_target=True, reduction="batchmean")
-    assert divergence > 0.01
-    assert float(found) == pytest.approx(float(own.loss + 0.1 * divergence), rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections import Counter
@@ -12,7 +13,6 @@ from threading import Event, Lock
 from typing import TypeVar
 
 import httpx
-import tenacity
 
 from curate.errors import CurateError
 
@@ -24,7 +24,6 @@ TIMEOUT = 600.0
 """Seconds that a busy server may take to answer."""
 
 _ASIDE = 15.0  # seconds for which other servers come first after one failed
-_CONNECT = 10.0  # seconds that a connection may take
 _AGAIN = {408, 409, 425, 429}  # beside all 5xx
 _SENDABLE = re.compile(r"[!-~]([ -~]*[!-~])?")  # what may stand in a header: RFC 9110, 5.5
 
@@ -49,17 +48,44 @@ class Servers:
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls = list(urls)
         self._waiting: Counter[str] = Counter()
-        self._aside: dict[str, float] = {}  # until when others come first
+        self._aside = dict.fromkeys(urls, 0.0)  # until when others come first
         self._lock = Lock()
 
+    def ask(
+        self,
+        request: Callable[[str], Answer],
+        patience: float,
+        note: Callable[[str], None] = lambda _: None,
+        closed: Event | None = None,
+    ) -> Answer:
+        """What `request` gets from the first that answers, asked in turn with growing pauses.
+
+        However long an answer takes, as many attempts are made as there are servers, and two at
+        least. `note` hears of a server that stays away; `closed` ends pauses and attempts early.
+
+        Raises `Unanswered` when `patience` seconds are over; other errors at once.
+        """
+        closed, began, attempt = closed or Event(), time.monotonic(), 0
+        while True:
+            attempt += 1
+            try:
+                with self._turn() as url:
+                    return request(url)
+            except (Busy, httpx.RequestError) as error:
+                seconds = time.monotonic() - began
+                enough = seconds >= patience and attempt >= max(2, len(self.urls))
+                if enough or closed.is_set():
+                    raise Unanswered(url, seconds, brief(error)) from None
+                if attempt == 3:
+                    note(f"a server doesn't answer ({brief(error)}): trying again")
+            closed.wait(random.uniform(0.0, min(15.0, 2.0 ** (attempt - 2))))
+
     @contextmanager
-    def turn(self) -> Iterator[str]:
+    def _turn(self) -> Iterator[str]:
         """The server to ask next; one that fails comes last for a while."""
         with self._lock:
             now = time.monotonic()
-            url = min(
-                self.urls, key=lambda url: (max(now, self._aside.get(url, 0)), self._waiting[url])
-            )
+            url = min(self.urls, key=lambda url: (max(now, self._aside[url]), self._waiting[url]))
             self._waiting[url] += 1
         try:
             yield url
@@ -70,50 +96,6 @@ class Servers:
         finally:
             with self._lock:
                 self._waiting[url] -= 1
-
-
-def ask(
-    servers: Servers,
-    request: Callable[[str], Answer],
-    patience: float,
-    note: Callable[[str], None] = lambda _: None,
-    closed: Event | None = None,
-) -> Answer:
-    """What `request` gets from the first server that answers, asked in turn with growing pauses.
-
-    However long an answer takes, as many attempts are made as there are servers, and two at least.
-    `note` hears of a server that stays away; `closed` ends pauses and attempts early.
-
-    Raises `Unanswered` when `patience` seconds are over; other errors at once.
-    """
-    closed = closed or Event()
-    url, began = "", time.monotonic()
-    retried = (Busy, httpx.RequestError)
-
-    def attempt() -> Answer:
-        nonlocal url
-        with servers.turn() as url:
-            return request(url)
-
-    def tell(state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == 3 and state.outcome:
-            note(f"a server doesn't answer ({brief(state.outcome.exception())}): trying again")
-
-    enough = tenacity.stop_all(
-        tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(max(2, len(servers.urls)))
-    )
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(retried),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=15),
-        stop=tenacity.stop_any(tenacity.stop_when_event_set(closed), enough),
-        sleep=tenacity.sleep_using_event(closed),
-        before_sleep=tell,
-        reraise=True,
-    )
-    try:
-        return attempts(attempt)
-    except retried as error:
-        raise Unanswered(url, time.monotonic() - began, brief(error)) from None
 
 
 def address(url: str) -> str:
@@ -128,8 +110,8 @@ def address(url: str) -> str:
         )
     try:
         parts = httpx.URL(url)
-        known = parts.scheme in ("http", "https") and 0 < (parts.port or 80) < 2**16
-        usable = known and parts.host.encode("idna")
+        usable = parts.scheme in ("http", "https") and 0 < (parts.port or 80) < 2**16
+        usable = usable and bool(parts.host.encode("idna"))
     except (httpx.InvalidURL, ValueError):
         usable = False
     if not usable:
@@ -150,7 +132,7 @@ def client(connections: int) -> httpx.Client:
         )
     return httpx.Client(
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=httpx.Timeout(TIMEOUT, connect=_CONNECT),
+        timeout=httpx.Timeout(TIMEOUT, connect=10.0),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
 
@@ -173,10 +155,8 @@ def brief(error: BaseException | None) -> str:
     """One line of an error. Its request, which holds the key, is never shown."""
     if isinstance(error, Busy):
         return str(error)
-    lines = str(error).strip().splitlines()
-    if not lines or isinstance(error, httpx.LocalProtocolError):  # its text may quote a header
-        return type(error).__name__
-    return f"{type(error).__name__}: {hidden(lines[0])}"[:200]
+    line = f"{type(error).__name__}: {hidden(str(error).strip())}".splitlines()[0]
+    return line.removesuffix(": ")[:200]
 
 
 def hidden(text: str) -> str:

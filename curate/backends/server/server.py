@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -13,22 +14,26 @@ from typing import Any
 import httpx
 import numpy as np
 
-from curate.backends.base import Compute, Found
+from curate.backends.base import Compute, Found, Prompt, Sampling, Written
 from curate.backends.server import asking
-from curate.backends.server.asking import Busy, Servers, Unanswered, accepted, ask, brief, hidden
+from curate.backends.server.asking import Busy, Servers, Unanswered, accepted, brief, hidden
 from curate.backends.server.served import check
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from curate.system.stopping import check_cancelled
 
-_CLAMP = -9999.0
-_TELL_SECONDS = 10.0
-
 _REFUSED = {400, 413, 422}  # what an example is at fault for, and not the server or the model
 _MAY_BE_IT = {f"it says {code}" for code in (500, 502, 504)}  # or the server is at fault
 
-Done = SimpleQueue[tuple[int, Found | BaseException]]
+_SCORED = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+_PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What a server would else take from the model's generation_config.json."""
+
+Answer = Found | Written
+Done = SimpleQueue[tuple[int, Answer | BaseException]]
+Request = tuple[int, dict[str, Any], Callable[[httpx.Response, str], Answer]]
+"""The model's place in the group, the body without its name, and what reads the response."""
 
 
 class ServerBackend:
@@ -51,7 +56,7 @@ class ServerBackend:
         self._servers = Servers(list(self._names))
         self._client = asking.client(compute.in_flight)
         self._in_flight = compute.in_flight
-        self._jobs: SimpleQueue[tuple[Done, int, Encoded, int] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Done, int, Request] | None] = SimpleQueue()
         self._closed = Event()
         for number in range(compute.in_flight):
             Thread(target=self._work, name=f"curate-server-{number}", daemon=True).start()
@@ -60,12 +65,28 @@ class ServerBackend:
         self, encoded: Sequence[Encoded], models: Sequence[int] = ()
     ) -> Iterator[tuple[int, Found]]:
         """Score a window, a request for each example and model; see `Backend.score`."""
+        places = models or [0] * len(encoded)
+        return self._asked(
+            _scored(item, place) for item, place in zip(encoded, places, strict=True)
+        )
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Written]]:
+        """Answer prompts, a request for each; see `Backend.generate`."""
+        return self._asked(_written(prompt, sampling) for prompt in prompts)
+
+    def _asked(self, requests: Iterable[Request]) -> Iterator[tuple[int, Any]]:
+        """What the requests get, as it comes; as many again wait as are under way."""
         done: Done = SimpleQueue()
-        for index, item in enumerate(encoded):
-            self._jobs.put((done, index, item, models[index] if models else 0))
-            if index >= 2 * self._in_flight:  # so many wait, or are under way
+        count = 0
+        for index, request in enumerate(requests):
+            self._jobs.put((done, index, request))
+            if index >= 2 * self._in_flight:
                 yield _next(done)
-        for _ in range(min(len(encoded), 2 * self._in_flight)):
+            else:
+                count += 1
+        for _ in range(count):
             yield _next(done)
 
     def close(self) -> None:
@@ -78,55 +99,76 @@ class ServerBackend:
     def _work(self) -> None:
         """Do one job after the other, in a thread; errors are raised where the answers are read."""
         while (job := self._jobs.get()) is not None and not self._closed.is_set():
-            done, index, item, place = job
-            found: Found | BaseException
+            done, index, request = job
+            found: Answer | BaseException
             try:
-                found = self._one(item, place)
+                found = self._one(request)
             except BaseException as error:
                 found = error
             done.put((index, found))
 
-    def _one(self, item: Encoded, place: int) -> Found:
-        """One example's log-probs, asked for until a server gives or refuses them."""
+    def _one(self, request: Request) -> Answer:
+        """What one request gets, made until a server answers or refuses it."""
         try:
-            return self._ask(item, place, asking.PATIENCE)
+            return self._ask(request, asking.PATIENCE)
         except Unanswered as end:
             if end.why in _MAY_BE_IT:
                 with suppress(Unanswered):
-                    return self._at_last(item, place)
+                    return self._at_last(request)
+            what = "log-probs" if "prompt_logprobs" in request[1] else "an answer"
             raise CurateError(
-                f"no server gave log-probs for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
+                f"no server gave {what} for {end.seconds:.0f} seconds, {end.url} last: {end.why}"
             ) from None
 
-    def _at_last(self, item: Encoded, place: int) -> Found:
+    def _at_last(self, request: Request) -> Answer:
         """Ask once more for what servers fail on; its reason, if they still do and work otherwise.
 
         Raises `Unanswered` where they don't: each run would else end at this example.
         """
-        self._ask(Encoded(item.ids[:2], 1, 2, False), place, 0.0)
+        place, body, _ = request
+        self._ask(_scored(Encoded(body["prompt"][:2], 1, 2, False), place), 0.0)
         try:
-            return self._ask(item, place, 0.0)
+            return self._ask(request, 0.0)
         except Unanswered as end:
             if end.why not in _MAY_BE_IT:
                 raise
             return f"the servers fail on it alone ({end.why})"
 
-    def _ask(self, item: Encoded, place: int, patience: float) -> Found:
-        def request(url: str) -> Found:
-            body = _body(item, self._names[url][place])
-            return _read(self._client.post(f"{url}/completions", json=body), item, url)
+    def _ask(self, request: Request, patience: float) -> Answer:
+        place, body, read = request
 
-        return ask(self._servers, request, patience, self._tell, self._closed)
+        def post(url: str) -> Answer:
+            named = {"model": self._names[url][place], **body}
+            return read(self._client.post(f"{url}/completions", json=named), url)
+
+        return self._servers.ask(post, patience, self._tell, self._closed)
 
     def _tell(self, text: str) -> None:
         """Say what many requests hear at once, such as that a server is gone, once in a while."""
         now = time.monotonic()
-        if now - self._told > _TELL_SECONDS:
+        if now - self._told > 10.0:
             self._told = now
             self._note(text)
 
 
-def _next(done: Done) -> tuple[int, Found]:
+def _scored(item: Encoded, place: int) -> Request:
+    return place, {"prompt": item.ids[: item.stop], **_SCORED}, partial(_read, item)
+
+
+def _written(prompt: Prompt, sampling: Sampling) -> Request:
+    body = {
+        "prompt": prompt.ids,
+        "max_tokens": prompt.room,
+        "temperature": sampling.temperature,
+        "seed": prompt.seed,
+        "stop_token_ids": sampling.ends,
+        "return_token_ids": True,
+        **_PLAIN,
+    }
+    return 0, body, _read_ids
+
+
+def _next(done: Done) -> tuple[int, Answer]:
     """The next answer that comes; what it can't be is raised."""
     while True:
         check_cancelled()
@@ -139,44 +181,47 @@ def _next(done: Done) -> tuple[int, Found]:
         return index, found
 
 
-def _body(item: Encoded, served: str) -> dict[str, Any]:
-    return {
-        "model": served,
-        "prompt": item.ids[: item.stop],
-        "max_tokens": 1,
-        "temperature": 0,
-        "prompt_logprobs": 0,
-    }
+def _refusal(answer: httpx.Response, url: str) -> str | None:
+    """Why a server refuses this example, if it does.
 
-
-def _read(answer: httpx.Response, item: Encoded, url: str) -> Found:
-    """The answer tokens' log-probs from a server's response, or why it refuses this example.
-
-    Raises `Busy` where it is worth asking again, a missing number included, and `CurateError`
-    where it refuses more than this example.
+    Raises `Busy` where it is worth asking again, and `CurateError` where it refuses more than this
+    example.
     """
     code = accepted(answer, url).status_code
     if code in _REFUSED:
-        return f"the server refuses it ({code}): {_message(answer)}"
+        return f"the server refuses it ({code}): {hidden(answer.text)[:300]}"
     if code != 200:
-        raise CurateError(f"{url} refuses a request ({code}): {_message(answer)}")
+        raise CurateError(f"{url} refuses a request ({code}): {hidden(answer.text)[:300]}")
+    return None
+
+
+def _read_ids(answer: httpx.Response, url: str) -> Written:
+    """The ids that a server wrote, or why it refuses this prompt; raises as `_refusal` does."""
+    if refusal := _refusal(answer, url):
+        return refusal
+    try:
+        ids = [int(one) for one in answer.json()["choices"][0]["token_ids"]]
+    except (ValueError, LookupError, TypeError):
+        raise CurateError(
+            f"{url}: its answers have no token_ids; vLLM has given them since 0.10.2"
+        ) from None
+    return ids or "the server gave an answer without tokens"
+
+
+def _read(item: Encoded, answer: httpx.Response, url: str) -> Found:
+    """The answer tokens' log-probs from a server's response, or why it refuses this example.
+
+    Raises as `_refusal` does, and `Busy` for a missing number.
+    """
+    if refusal := _refusal(answer, url):
+        return refusal
     try:
         rows = answer.json()["choices"][0]["prompt_logprobs"]
         # vLLM writes minus infinity, for which JSON has no number, as -9999.
         found = [rows[at][str(item.ids[at])]["logprob"] for at in range(item.start, item.stop)]
-        if len(rows) != item.stop or any(value is None for value in found):
+        if len(rows) != item.stop or None in found:
             raise ValueError("some are missing")
         numbers = np.array(found, dtype=np.float32)
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise Busy(f"an answer lacks prompt_logprobs ({brief(error)})") from None
-    return np.where(numbers <= _CLAMP, -np.inf, numbers).astype(np.float32)
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        said = answer.json()
-        said = said.get("error", said)
-        text = str(said.get("message", said))
-    except (ValueError, AttributeError):
-        text = str(answer.text)
-    return hidden(text)[:300]
+    return np.where(numbers <= -9999.0, np.float32(-np.inf), numbers)

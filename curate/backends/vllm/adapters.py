@@ -14,36 +14,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from curate.backends.base import Engine
-from curate.errors import CurateError
+from curate.backends.batching import rope_limit
+from curate.backends.weights import configuration
 from curate.models.fingerprints import read_json, weight_files
 from curate.models.resolve import Model
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM's `max_lora_rank` takes (vllm/config/lora.py, 0.32)."""
 
-# Fields of adapter_config.json that vLLM does not read, or refuses, with the values that mean
-# "not used"; what each means: https://huggingface.co/docs/peft/package_reference/lora
-_UNUSED: dict[str, tuple[Any, ...]] = {
-    "use_dora": (None, False),
-    "bias": (None, "none"),
-    "lora_bias": (None, False),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "layer_replication": (None, []),
-    "trainable_token_indices": (None, [], {}),
-    "target_parameters": (None, []),
-    "use_qalora": (None, False),
-    "use_bdlora": (None, False),
-    "alora_invocation_tokens": (None, []),
-    "arrow_config": (None, {}),
-    "fan_in_fan_out": (None, False),
-    "megatron_config": (None, {}),
-}
-# Initialisations that leave the base weights alone, so that the factors say it all.
+# Fields of adapter_config.json that vLLM does not read, or refuses, where they are set; what each
+# means: https://huggingface.co/docs/peft/package_reference/lora
+_UNREAD = (
+    *("use_dora", "bias", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern"),
+    *("layer_replication", "trainable_token_indices", "target_parameters", "use_qalora"),
+    *("use_bdlora", "alora_invocation_tokens", "arrow_config", "fan_in_fan_out"),
+    "megatron_config",
+)
+# Initializations that leave the base weights alone, so that the factors say it all.
 _PLAIN_INITS = {"gaussian", "eva", "orthogonal", "mica", "lora_ga"}
 _PLAIN = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_[AB]\.weight")
 _ENDS = {"lm_head", "embed_out", "output", "embed_tokens", "wte", "wpe", "word_embeddings"}
@@ -61,22 +50,17 @@ _WRAPPED = "language_model."  # the text model of a multimodal checkpoint, in it
 
 
 def share_engines(models: Sequence[Model], engine: Engine) -> list[list[Model]]:
-    """Group models by the vLLM engine that scores them, in the order of their first model.
+    """Group models by the vLLM engine that scores them.
 
-    The aligned model and all adapters over it that vLLM scores rightly share one; a full
+    The aligned model and all adapters over it that vLLM scores rightly share the first one; a full
     checkpoint, and an adapter that has to be merged, has an engine of its own.
     """
-    shared: list[Model] = []
-    grouped: list[list[Model]] = []
-    for model in models:
-        alone = model.adapter is None and model.role != "aligned"
-        if alone or why_merged(model, engine):
-            grouped.append([model])
-        else:
-            if not shared:
-                grouped.append(shared)
-            shared.append(model)
-    return grouped
+    shared = [
+        model
+        for model in models
+        if (model.adapter or model.role == "aligned") and not why_merged(model, engine)
+    ]
+    return [*filter(None, [shared]), *([model] for model in models if model not in shared)]
 
 
 def why_merged(model: Model, engine: Engine) -> str | None:
@@ -86,8 +70,8 @@ def why_merged(model: Model, engine: Engine) -> str | None:
     config = read_json(model.adapter / "adapter_config.json")
     if config.get("peft_type") != "LORA":
         return f"it is a {config.get('peft_type')} adapter, not LoRA"
-    for key, unused in _UNUSED.items():
-        if config.get(key) not in unused:
+    for key in _UNREAD:
+        if config.get(key) not in (None, False, "none", [], {}):
             return f"{key} is set in it"
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
@@ -100,10 +84,7 @@ def why_merged(model: Model, engine: Engine) -> str | None:
 
 def rank(adapter: Path) -> int:
     """The rank of a LoRA adapter."""
-    found = read_json(adapter / "adapter_config.json").get("r")
-    if not isinstance(found, int) or found < 1:
-        raise CurateError(f"{adapter / 'adapter_config.json'}: its rank r is {found!r}, no number")
-    return found
+    return int(read_json(adapter / "adapter_config.json").get("r", 8))  # 8: PEFT's own default
 
 
 def kernel_rank(adapters: Sequence[Path]) -> int:
@@ -119,7 +100,7 @@ def layers(adapters: Sequence[Path]) -> list[str]:
 
 
 def _odd_tensor(adapter: Path, base: Path) -> str | None:
-    """A tensor that is no plain LoRA factor of an inner linear layer, as a reason."""
+    """A tensor that isn't a plain LoRA factor of an inner linear layer, as a reason."""
     known = {name.rpartition(".")[0] for name in _tensors(base)}
     wrapped = any(_WRAPPED in layer for layer in known)
     fused = _FUSED.get(str(read_json(base / "config.json").get("model_type")), set())
@@ -148,25 +129,7 @@ def _tensors(folder: Path) -> Iterator[str]:
             yield from file.keys()
 
 
-_ORIGINAL = "original_max_position_embeddings"
-
-
 def short_limit(path: Path) -> int | None:
     """Tokens of the longest text with a longrope checkpoint's short factors; None for others."""
-    config = read_json(path / "config.json")
-    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
-    found = [
-        part.get(_ORIGINAL) or rope.get(_ORIGINAL) or part.get("max_position_embeddings")
-        for part in parts
-        for rope in _ropes(part)
-        if {"longrope", "su"} & {rope.get("rope_type"), rope.get("type")}  # su: its old name
-    ]
-    return min((length for length in found if type(length) is int), default=None)
-
-
-def _ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A configuration's rotary settings; some models have one for each kind of layer."""
-    for key in ("rope_parameters", "rope_scaling"):
-        rope = config.get(key)
-        if isinstance(rope, dict):
-            yield from (one for one in (rope, *rope.values()) if isinstance(one, dict))
+    config = configuration(path)
+    return None if config is None else rope_limit(config, ("longrope",))

@@ -8,15 +8,16 @@ An engine doesn't give its memory back reliably inside a process, so each lives 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.backends.base import Compute, Found, check_ids
+from curate.backends.base import Compute, Found, Prompt, Sampling, Written, check_ids
 from curate.backends.vllm.adapters import layers, why_merged
 from curate.backends.vllm.job import (
     check,
@@ -28,7 +29,7 @@ from curate.backends.vllm.job import (
     vocabulary,
 )
 from curate.backends.vllm.processes import Child, answering, merge
-from curate.backends.vllm.worker import Failed, Request, Scored
+from curate.backends.vllm.worker import Request, WriteRequest
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -36,6 +37,8 @@ from curate.system import scratch
 from curate.system.stopping import check_cancelled
 
 WORKER = "curate.backends.vllm.worker"
+AHEAD, SHARE = 2_048, 128
+"""Prompts that an engine holds, twice as many as it answers at a time, and how many it is sent."""
 # All that vLLM says of a layer whose adapters it leaves out (vllm/lora/model_manager.py, 0.32).
 _LEFT_OUT = re.compile(r"LoRA target module (?:\S+\.)?(?P<layer>[^\s.]+) .*could not be wrapped")
 
@@ -53,7 +56,6 @@ class VllmBackend:
         self.dtype = precision(compute)
         self._vocabulary = vocabulary(group[0].path)
         self._children: list[Child] = []
-        self._sent = 0
         with ExitStack() as stack:
             job = job_of(group, compute, _weights(group[0], compute, note, stack))
             for devices in devices_of_engines(compute):
@@ -72,12 +74,14 @@ class VllmBackend:
         ids = _ids(encoded)
         highest = max((int(one.max()) for one in ids if one.size), default=0)
         check_ids(highest, self._vocabulary, self.group[0])
-        first, self._sent = self._sent, self._sent + len(encoded)
         shares: list[list[Request]] = [[] for _ in self._children]
-        for index, engine in enumerate(_engines([item.stop for item in encoded], len(shares))):
+        # As many tokens to each engine, in order: neighbors stay together, as they may share a
+        # prompt, and an example's models its ids.
+        sizes = np.array([item.stop for item in encoded])
+        engines = (np.cumsum(sizes) - sizes / 2) * len(shares) // sizes.sum()
+        for index, engine in enumerate(engines.astype(int)):
             place = models[index] if models else 0
-            request = Request(first + index, place, ids[index], encoded[index].start)
-            shares[engine].append(request)
+            shares[engine].append(Request(index, place, ids[index], encoded[index].start))
         left = {}
         for child, share in zip(self._children, shares, strict=True):
             if share:
@@ -86,26 +90,49 @@ class VllmBackend:
         while left:
             check_cancelled()
             for child in answering(left):
-                answers: list[Scored] = self._ask(child)
-                # A call that was broken off may have left some to come.
-                scored = [one for one in answers if one.index >= first]
+                scored = self._ask(child)
                 left[child] -= len(scored)
                 if not left[child]:
                     del left[child]
-                for one in scored:
-                    yield one.index - first, one.found
+                yield from scored
+
+    def generate(
+        self, prompts: Iterable[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, Written]]:
+        """Answer prompts, each engine sent more whenever it has room; see `Backend.generate`."""
+        waiting = enumerate(prompts)
+        open_ = dict.fromkeys(self._children, 0)
+        while True:
+            for child in sorted(open_, key=lambda child: open_[child]):
+                if open_[child] > AHEAD - SHARE:
+                    continue
+                share = []
+                for index, prompt in islice(waiting, SHARE):
+                    check_ids(max(prompt.ids), self._vocabulary, self.group[0])
+                    share.append(WriteRequest(index, 0, prompt, sampling))
+                if share:
+                    child.send(share)
+                    open_[child] += len(share)
+            busy = [child for child in open_ if open_[child]]
+            if not busy:
+                return
+            check_cancelled()
+            for child in answering(busy):
+                written = self._ask(child)
+                open_[child] -= len(written)
+                yield from written
 
     def close(self) -> None:
         """End the engines, which gives all their memory back, and remove a merged checkpoint."""
         self._held.close()
 
-    def _ask(self, child: Child) -> Any:
+    def _ask(self, child: Child) -> list[tuple[int, Any]]:
         """The child's next answer; what it can't do is a `CurateError`."""
         answer = child.receive()
-        if answer is None or isinstance(answer, Failed):
+        if answer is None or isinstance(answer, str):
             names = ", ".join(model.name for model in self.group)
             raise CurateError(f"vLLM failed with {names}: {child.why(answer)}")
-        return answer
+        return list(answer)
 
 
 def _weights(model: Model, compute: Compute, note: Callable[[str], None], stack: ExitStack) -> Path:
@@ -134,18 +161,6 @@ def _refuse_left_out(group: Sequence[Model], log: str) -> None:
                 f"{model.name}: vLLM leaves out what it changes in {min(found)}; merge it into a "
                 "checkpoint and name that, or use --backend transformers"
             )
-
-
-def _engines(sizes: Sequence[int], count: int) -> list[int]:
-    """Which engine each example of so many tokens goes to: as many tokens to each, in order.
-
-    Neighbours stay together, as they may share a prompt, and an example's models its ids.
-    """
-    if not sizes:
-        return []
-    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
-    engines: list[int] = (middles * count // sum(sizes)).astype(int).tolist()
-    return engines
 
 
 def _ids(encoded: Sequence[Encoded]) -> list[npt.NDArray[np.int32]]:

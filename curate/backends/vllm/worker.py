@@ -1,8 +1,8 @@
-"""The process in which one vLLM engine lives: requests in over a pipe, log-probs out.
+"""The process in which one vLLM engine lives: requests in over a pipe, log-probs or answers out.
 
-`curate.backends.vllm.engine` starts it as a `Child`. It reads a `Job`, answers `Ready` or `Failed`,
-then reads lists of `Request` and answers lists of `Scored` as they finish. None, or the pipe's end,
-ends it.
+`curate.backends.vllm.engine` starts it as a `Child`. It reads a `Job`, and sends an empty list once
+the engine runs. Then it reads lists of `Request` and sends lists of `Scored` as they finish, or a
+text that says why it can't go on. None, or the pipe's end, ends it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from curate.backends.base import Found, Prompt, Sampling, Written
 from curate.backends.vllm.processes import end_with_parent
 
 ATTEMPTS = 3
@@ -36,24 +37,12 @@ class Job:
     """What to load: vLLM's own arguments, and the adapters by their place in the group.
 
     `whole_logits` are defaults for vLLM's V1 runner, which makes the logits of all of a prompt's
-    tokens in one piece; the V2 runner makes them in chunks.
+    tokens in one piece; the V2 runner makes them in chunks. None: no prompt's are wanted.
     """
 
     arguments: Mapping[str, Any]
-    whole_logits: Mapping[str, Any]
+    whole_logits: Mapping[str, Any] | None
     adapters: Mapping[int, Path]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """The engine runs."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The engine can't go on; its log has the traceback."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -67,11 +56,19 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The log-probs of a request's answer tokens in nats, float32 [answer tokens], or why not."""
+class WriteRequest:
+    """Answer a prompt under the model at this place of the group."""
 
     index: int
-    found: npt.NDArray[np.float32] | str
+    place: int
+    prompt: Prompt
+    sampling: Sampling
+
+
+Scored = tuple[int, Found | Written]
+"""A request's index, and its answer tokens' log-probs in nats, float32 [answer tokens], or the ids
+that were written for it, or why not.
+"""
 
 
 class Scorer:
@@ -81,61 +78,57 @@ class Scorer:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        self.token_ids, defaults = suited(job)
-        self._engine: Any = LLM(**{**defaults, **job.arguments}).llm_engine
+        self._token_ids, defaults = suited(job)
+        self.engine: Any = LLM(**{**defaults, **job.arguments}).llm_engine
         self._lora = {
             place: LoRARequest(f"adapter-{place}", place + 1, str(path))
             for place, path in job.adapters.items()
         }
-        self._open: dict[str, tuple[Request, int]] = {}
+        self.open: dict[
+            str, tuple[Request | WriteRequest, int]
+        ] = {}  # requests under way, and their attempts
 
-    def add(self, request: Request, attempt: int = 1) -> None:
+    def add(self, request: Request | WriteRequest, attempt: int = 1) -> None:
         """Hand a request to the engine; a second attempt reads no cached prefix."""
         key = f"{request.index}-{attempt}"
-        self._engine.add_request(
+        if isinstance(request, WriteRequest):
+            ids, wanted = request.prompt.ids, writing(request)
+        else:
+            ids, wanted = request.ids.tolist(), sampling(request, self._token_ids, attempt)
+        self.engine.add_request(
             key,
-            {"prompt_token_ids": request.ids.tolist()},
-            sampling(request, self.token_ids, attempt),
+            {"prompt_token_ids": ids},
+            wanted,
             lora_request=self._lora.get(request.place),
         )
-        self._open[key] = request, attempt
-
-    def busy(self) -> bool:
-        """Whether requests are under way."""
-        return bool(self._open)
+        self.open[key] = request, attempt
 
     def step(self) -> list[Scored]:
         """Run the engine for one batch; gives back what it finished."""
-        done = []
-        for output in self._engine.step():
+        done: list[Scored] = []
+        for output in self.engine.step():
             if not output.finished:
                 continue
-            request, attempt = self._open.pop(output.request_id)
-            logprobs = read_logprobs(output, request, self.token_ids)
+            request, attempt = self.open.pop(output.request_id)
+            if isinstance(request, WriteRequest):
+                done.append((request.index, list(output.outputs[0].token_ids)))
+                continue
+            logprobs = read_logprobs(output, request, self._token_ids)
             if logprobs is not None:
-                done.append(Scored(request.index, logprobs))
+                done.append((request.index, logprobs))
             elif attempt < ATTEMPTS:
                 self.add(request, attempt + 1)
             else:
-                why = f"vLLM gave no log-probs in {ATTEMPTS} attempts"
-                done.append(Scored(request.index, why))
+                done.append((request.index, f"vLLM gave no log-probs in {ATTEMPTS} attempts"))
         return done
-
-    def close(self) -> None:
-        """End vLLM's own processes."""
-        self._engine.engine_core.shutdown()
 
 
 def sampling(request: Request, token_ids: bool, attempt: int = 1) -> Any:
     """What vLLM is asked for with a request; `token_ids` as `suited` gives it."""
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    common = {
-        "max_tokens": 1,
-        "temperature": 0.0,
-        "detokenize": False,
-        "output_kind": RequestOutputKind.FINAL_ONLY,
-    }
+    common = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+    common |= {"output_kind": RequestOutputKind.FINAL_ONLY}
     if not token_ids:
         return SamplingParams(**common, prompt_logprobs=0, flat_logprobs=True)
     # Row i scores its ids as predictions of token `start + i + 1`. A cached prefix may stand
@@ -148,23 +141,37 @@ def sampling(request: Request, token_ids: bool, attempt: int = 1) -> Any:
     )
 
 
+def writing(request: WriteRequest) -> Any:
+    """What vLLM is asked for with a prompt: all else in the sampling is off, as in its defaults."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    return SamplingParams(
+        max_tokens=request.prompt.room,
+        temperature=request.sampling.temperature,
+        seed=request.prompt.seed if request.sampling.temperature else None,
+        stop_token_ids=list(request.sampling.ends),
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
 def read_logprobs(output: Any, request: Request, token_ids: bool) -> npt.NDArray[np.float32] | None:
     """The answer's log-probs; None where vLLM gave none, or fewer than it should."""
-    count = len(request.ids) - request.start
     if token_ids:
         rows = output.prompt_token_id_logprobs
-        if rows is None or rows.shape != (count, 1):
+        if rows is None or rows.shape != (len(request.ids) - request.start, 1):
             return None
-        scores: npt.NDArray[np.float32] = np.asarray(rows, np.float32).reshape(count)
-        return scores
-    flat = output.prompt_logprobs
-    if flat is None or len(flat) != len(request.ids):
-        return None
-    at = np.asarray(flat.start_indices[request.start :])
-    if not np.array_equal(np.asarray(flat.token_ids)[at], request.ids[request.start :]):
-        return None
-    found: npt.NDArray[np.float32] = np.asarray(flat.logprobs, np.float32)[at]
-    return found
+        found = rows[:, 0]
+    else:
+        flat = output.prompt_logprobs
+        if flat is None or len(flat) != len(request.ids):
+            return None
+        at = np.asarray(flat.start_indices[request.start :])
+        if not np.array_equal(np.asarray(flat.token_ids)[at], request.ids[request.start :]):
+            return None
+        found = np.asarray(flat.logprobs, np.float32)[at]
+    scores: npt.NDArray[np.float32] = np.asarray(found, np.float32)
+    return scores
 
 
 def suited(job: Job) -> tuple[bool, dict[str, Any]]:
@@ -173,6 +180,8 @@ def suited(job: Job) -> tuple[bool, dict[str, Any]]:
     vLLM's V2 runner does in later versions (0.32, not 0.26). Elsewhere it gives the log-probs of
     whole prompts, and reads no cached prefix meanwhile.
     """
+    if job.whole_logits is None:
+        return False, {}
     from vllm import EngineArgs, SamplingParams
 
     config = EngineArgs(**job.arguments).create_engine_config()
@@ -187,12 +196,13 @@ def serve(connection: Connection) -> None:
     scorer = Scorer(connection.recv())
     children = multiprocessing.active_children()
     threading.Thread(target=end_without, args=(children,), daemon=True).start()
-    connection.send(Ready())
+    connection.send([])
     while True:
-        while connection.poll(0 if scorer.busy() else None):
-            message: Sequence[Request] | None = connection.recv()
+        while connection.poll(0 if scorer.open else None):
+            message: Sequence[Request | WriteRequest] | None = connection.recv()
             if message is None:
-                return scorer.close()
+                scorer.engine.engine_core.shutdown()
+                return
             for request in message:
                 scorer.add(request)
         done = scorer.step()
@@ -225,7 +235,7 @@ def main(descriptor: str) -> None:
         pass  # the parent is gone
     except BaseException as error:
         traceback.print_exc()
-        connection.send(Failed(f"{type(error).__name__}: {error}"))
+        connection.send(f"{type(error).__name__}: {error}")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # engines leave threads behind that would wait for each other

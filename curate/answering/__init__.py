@@ -1,0 +1,1 @@
+"""New answers for the prompts of a pool, by a model of the user's own."""

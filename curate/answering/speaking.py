@@ -1,0 +1,114 @@
+"""The model at work: prompts in, all samples of each out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from curate.answering.record import Record
+from curate.answering.rows import Pending
+from curate.backends import base
+from curate.chat.prompts import encode_prompts
+from curate.chat.templates import Template
+from curate.errors import CurateError
+from curate.models.resolve import Model
+from curate.system.progress import Progress
+from curate.system.stopping import check_cancelled
+
+WINDOW = 256
+"""Prompts that are tokenized at a time."""
+REFUSED = 20
+"""So many refusals in a row are not the prompts' fault, but the model's or the server's."""
+
+
+class Speaker(NamedTuple):
+    """The model with what turns its prompts into ids, and how its answers are drawn."""
+
+    model: Model
+    tokenizer: Any
+    template: Template
+    asked: Record
+    sampling: base.Sampling
+
+    def prompt(self, row: Mapping[str, Any], ids: list[int], sample: int) -> base.Prompt | str:
+        """What a backend is asked for; a string is why it can't be."""
+        room = self.asked.max_tokens
+        if self.asked.max_length is not None:
+            room = min(room, self.asked.max_length - len(ids))
+        if room < 1:
+            return f"no room for an answer behind the prompt (--max-length {self.asked.max_length})"
+        text = f"{self.asked.seed}-{row['example_id']}-{sample}".encode()
+        seed = int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1  # vLLM's have 63 bits
+        return base.Prompt(ids, room, seed)
+
+
+def stored(waiting: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
+    """The prompts of some parts, a window at a time."""
+    for part in waiting:
+        table = pq.read_table(part)
+        for start in range(0, table.num_rows, WINDOW):
+            yield table.slice(start, WINDOW).to_pylist()
+
+
+def answers(
+    speaker: Speaker,
+    windows: Iterable[list[dict[str, Any]]],
+    backend: base.Backend,
+    refused: Counter[str],
+    progress: Progress,
+) -> Iterator[Pending]:
+    """Answer prompts and yield each as all its samples are there; others are counted by reason.
+
+    Raises:
+        CurateError: the backend fails, or refuses so many in a row that no prompt is at fault.
+    """
+    under_way: dict[int, tuple[Pending, int]] = {}
+
+    def refuse(reason: str) -> None:
+        refused[reason] += 1
+        progress.advance(1)
+
+    def prompts() -> Iterator[base.Prompt]:
+        number = 0
+        for rows in windows:
+            messages = [row["messages"] for row in rows]
+            opened = encode_prompts(speaker.tokenizer, speaker.template, messages)
+            for row, found in zip(rows, opened, strict=True):
+                if isinstance(found, str):
+                    refuse(found)
+                    continue
+                pending = Pending(row, found.begin)
+                for sample in range(speaker.asked.samples):
+                    prompt = speaker.prompt(row, found.ids, sample)
+                    if isinstance(prompt, str):
+                        refuse(prompt)
+                        break
+                    under_way[number] = pending, sample
+                    number += 1
+                    yield prompt
+
+    in_a_row = 0
+    with closing(backend.generate(prompts(), speaker.sampling)) as written:  # type: ignore[type-var]
+        for number, ids in written:
+            check_cancelled()
+            pending, sample = under_way.pop(number)
+            if isinstance(ids, str):
+                if not pending.refused:
+                    refuse(ids)
+                pending.refused = True
+                in_a_row += 1
+                if in_a_row == REFUSED:
+                    raise CurateError(f"{speaker.model.name}: {REFUSED} prompts in a row: {ids}")
+                continue
+            in_a_row = 0
+            pending.samples[sample] = ids
+            whole = len(pending.samples) == speaker.asked.samples
+            progress.advance(int(whole), len(ids))
+            if whole:
+                yield pending

@@ -1,0 +1,155 @@
+"""`curate answer`: its options, and one call into `curate`."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from curate.cli.options import (
+    ColumnOption,
+    LayoutsOption,
+    LimitOption,
+    Shared,
+    StrictOption,
+    WhereOption,
+    columns,
+    option,
+    with_shared_options,
+)
+from curate.cli.progress import kept
+from curate.cli.tables import clean, print_json
+from curate.errors import CurateError
+
+if TYPE_CHECKING:
+    from curate.answering.answer import Summary
+
+_READ, _WRITTEN = "What is read", "What is written"
+
+
+@with_shared_options
+def answer(
+    shared: Shared,
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE", help="Files, folders, globs or hf:// as in `score`."),
+    ],
+    model: Annotated[str, option("A folder or Hub id, full or a PEFT adapter.", "[NAME=]MODEL")],
+    output: Annotated[
+        Path, option("A folder, or a .jsonl or .parquet file.", "ANSWERS", names=["--output", "-o"])
+    ],
+    base: Annotated[
+        str | None, option("The model under an adapter. Default: the one it names.", "MODEL")
+    ] = None,
+    max_tokens: Annotated[int, option("Maximum tokens of an answer.", "N", _WRITTEN)] = 512,
+    temperature: Annotated[
+        float, option("0: the likeliest token; above: drawn from all.", "T", _WRITTEN)
+    ] = 0.0,
+    samples: Annotated[int, option("Answers to each prompt.", "N", _WRITTEN)] = 1,
+    seed: Annotated[int, option("For what is drawn.", "N", _WRITTEN)] = 0,
+    where: WhereOption = None,
+    limit: LimitOption = None,
+    turns: Annotated[
+        Literal["last", "all"],
+        option("Answer the last assistant turn's prompt, or that of each.", None, _READ),
+    ] = "last",
+    column: ColumnOption = None,
+    layouts: LayoutsOption = None,
+    strict: StrictOption = False,
+    dry_run: Annotated[
+        bool, option("Write nothing; estimate tokens and time.", names=["--dry-run"])
+    ] = False,
+) -> None:
+    """Let a model answer a pool's prompts; run it again to resume.
+
+    Example: curate answer data.jsonl --model ./chat --max-tokens 64 -o my-answers
+    """
+    from curate.answering.answer import answer as run
+
+    stored = "what was answered is kept; run the same command again to go on"
+    with kept(lambda: f"{stored} ({output})"):
+        done = run(
+            sources,
+            output,
+            model=model,
+            base_model=base,
+            columns=columns(column),
+            layouts=layouts,
+            where=where,
+            limit=limit,
+            turns=turns,
+            strict=strict,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            samples=samples,
+            seed=seed,
+            dry_run=dry_run,
+            **shared.encoding,
+            **shared.compute,
+            progress=shared.progress,
+        )
+    if shared.as_json:
+        print_json(asdict(done))
+    elif dry_run:
+        _print_plan(done)
+    else:
+        _print_done(done)
+    if done.empty:
+        raise CurateError("; ".join(done.empty))
+    if done.refused and not (done.answers or dry_run):
+        raise CurateError(f"no prompt could be answered: {_reasons(done.refused)}")
+
+
+def _print_done(done: Summary) -> None:
+    """What a run wrote, what is wrong with it, and how to go on."""
+    speed = f", {done.tokens / done.seconds:,.0f} tokens/s" if done.tokens else ""
+    print(
+        f"{done.output}: {done.answers:,} answers to {done.prompts:,} new prompts by {done.model}, "
+        f"{done.tokens:,} tokens{speed}; {_left(done)}"
+    )
+    for note in done.notes:
+        print(clean(note))
+    if done.skipped:
+        print(clean(f"Rows skipped: {_reasons(done.skipped, done.places)}"))
+    marks = [f"{done.marks[mark]:,} {mark}" for mark in ("refusal", "cut", "repeats", "empty")]
+    print(f"Marked: {', '.join(marks)} (all but refusals are left out of scores and training)")
+    if done.refused:
+        print(clean(f"Without an answer: {_reasons(done.refused)}"))
+    if done.answers and done.marks["cut"] + done.marks["repeats"] == done.answers:
+        print("No answer ended by itself: give more --max-tokens, or check the end-of-turn token")
+    print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
+
+
+def _print_plan(done: Summary) -> None:
+    print(f"{done.output}: {done.prompts:,} prompts to answer, {_left(done)}; nothing was written")
+    if done.skipped:
+        print(clean(f"Rows skipped: {_reasons(done.skipped, done.places)}"))
+    if (about := done.estimate) is None:
+        print("Nothing is missing.")
+        return
+    print(f"About {about.prompt_tokens:,} tokens of prompts and {about.tokens:,} of answers")
+    if about.seconds is None:
+        print("No time is estimated: a dry run fetches no weights, and the model's are not here.")
+    else:
+        clock = timedelta(seconds=round(about.seconds))
+        print(f"About {clock}, by the first tokens of a sample. To run it, drop --dry-run.")
+
+
+def _left(done: Summary) -> str:
+    skipped = f"{done.skipped.total():,} rows skipped"
+    return f"{done.known:,} already there or duplicates, {skipped}"
+
+
+def _reasons(counts: Counter[str], places: Mapping[str, str] | None = None) -> str:
+    """Why rows or prompts have no answer, the commonest reasons first."""
+    found = []
+    for reason, count in counts.most_common(3):
+        first = f" (first: {places[reason]})" if places else ""
+        found.append(f"{count:,} x {reason}{first}")
+    return "; ".join(found)

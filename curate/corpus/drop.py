@@ -1,0 +1,129 @@
+"""Takes models and sources out of a corpus: whole, or finished by the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.corpus import integrity
+from curate.corpus.corpus import Corpus, write_database
+from curate.errors import CurateError
+from curate.storage import manifest, parts
+from curate.storage.locking import locked
+from curate.storage.manifest import Manifest
+
+_ID = pa.binary(16)
+
+
+def counts(corpus: Corpus, models: Sequence[str], sources: Sequence[str]) -> tuple[int, int]:
+    """How many examples and scores would go.
+
+    Raises:
+        CurateError: a name is not in the corpus, or the aligned model's, on which the gaps stand.
+    """
+    known = corpus.manifest.models
+    for name in models:
+        if name not in known:
+            raise CurateError(f"{corpus.path}: has no model {name}; it has {', '.join(known)}")
+        if known[name].role == "aligned":
+            raise CurateError(
+                f"{corpus.path}: {name} is its aligned model, on which every gap stands; score "
+                "into a new corpus instead"
+            )
+    query = "select source from examples union select source from skipped where source is not null"
+    read = sorted(source for (source,) in corpus.sql(query).fetchall())
+    for source in sources:
+        if source not in read:
+            raise CurateError(f"{corpus.path}: has no source {source}; it has {', '.join(read)}")
+    query = """
+        select (select count(*) from gone), count(*)
+        from score_parts
+        where list_contains($models, model) or key in (select key from gone)
+    """
+    gone = "gone as (select key from example_parts where list_contains($sources, source))"
+    values = {"models": list(models), "sources": list(sources)}
+    (found,) = corpus.sql(f"with {gone} {query}", values).fetchall()
+    return found
+
+
+def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
+    """Take models and sources out of a corpus, with all that was read and scored of them.
+
+    An example that several sources hold goes with the one that was read first. After a kill the
+    corpus can't be opened until a call, with or without names, has finished it.
+
+    Raises:
+        CurateError: see `counts`; or a file of the corpus is damaged.
+    """
+    with locked(path):
+        _finish(path, manifest.load(path, to_finish=True))
+        corpus = Corpus(path)
+        counts(corpus, models, sources)
+        if damaged := integrity.check(corpus):
+            raise CurateError(
+                f"{path}: {damaged[0].path} {damaged[0].reason}; see `curate status --verify`"
+            )
+        record = corpus.manifest
+        record.dropping = {"models": list(models), "sources": list(sources)}
+        manifest.save(record, path)
+        _finish(path, record)
+        write_database(Corpus(path))
+
+
+def _finish(path: Path, record: Manifest) -> None:
+    """Take out what a corpus is `dropping`; hold its lock. Done twice, it does the same.
+
+    Examples go last: until then they say which scores have to go.
+    """
+    if not record.dropping:
+        return
+    models, sources = record.dropping["models"], record.dropping["sources"]
+    ids = []
+    for part in parts.list_parts(path / "examples"):
+        rows = pq.read_table(part, columns=["example_id", "source"])
+        ids += rows.filter(_is_in(rows["source"], sources))["example_id"].cast(_ID).chunks
+    gone = pa.chunked_array(ids, _ID).combine_chunks()
+    for folder in sorted((path / "scores").glob("*")):
+        for part in reversed(parts.list_parts(folder)):
+            if folder.name in models:
+                parts.remove_part(part)
+            else:
+                _remove(part, lambda rows: pc.is_in(rows["example_id"].cast(_ID), gone))
+    texts = [each.hex() for each in gone.to_pylist()]
+    for part in parts.list_parts(path / "skipped"):
+        _remove(part, lambda rows: _either(rows, models, sources, texts))
+    for part in parts.list_parts(path / "examples"):
+        _remove(part, lambda rows: _is_in(rows["source"], sources))
+    for name in models:
+        record.models.pop(name, None)
+        record.runs.pop(name, None)
+        folder = path / "scores" / name
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    record.sources = [each for each in record.sources if each.get("source") not in sources]
+    record.dropping = {}
+    manifest.save(record, path)
+
+
+def _remove(part: Path, which: Callable[[pa.Table], pa.ChunkedArray]) -> None:
+    """Remove rows from a part; one that is emptied keeps its number."""
+    rows = pq.read_table(part)
+    goes = which(rows)
+    if pc.any(goes).as_py():
+        parts.rewrite_part(part, rows.filter(pc.invert(goes)))
+
+
+def _either(
+    rows: pa.Table, models: Collection[str], sources: Collection[str], ids: Collection[str]
+) -> pa.ChunkedArray:
+    """Skips of these models, sources or examples."""
+    of_models, of_sources = _is_in(rows["model"], models), _is_in(rows["source"], sources)
+    return pc.or_(pc.or_(of_models, of_sources), _is_in(rows["example_id"], ids))
+
+
+def _is_in(column: pa.ChunkedArray, values: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, pa.array(list(values), pa.string()))

@@ -1,0 +1,224 @@
+"""Models of the hub, through its local cache: what is small first, the weights later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.errors import CurateError
+from curate.models.fingerprints import INDEX, PICKLES, is_adapter, shards, stem
+from curate.models.references import Place, place
+from curate.system.hub import MB, Repo, Unreachable, bar, cached_commit, call, look_up
+from curate.system.progress import Progress, Silent
+
+_CONFIGS = ("adapter_config.json", "config.json")
+_SMALL = (".json", ".jinja", ".model", ".txt", ".tiktoken")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model whose configuration and tokenizer are here: its folder, and of the hub's its commit.
+
+    `missing` are weight files that have to be fetched, by their paths in the repository, with
+    their sizes in bytes.
+    """
+
+    at: Place
+    folder: Path
+    commit: str | None
+    missing: Mapping[str, int]
+
+
+def find(at: Place, progress: Progress) -> Found:
+    """Look a model up, and fetch of one of the hub what is small.
+
+    Where the hub can't be asked, the copy in the local cache is used, with a note to `progress`.
+
+    Raises:
+        CurateError: the model doesn't exist, or holds none that curate reads.
+    """
+    if at.repo is None:
+        return Found(at, _local(at.folder), None, {})
+    try:
+        commit, files = look_up(at.repo, progress.note)
+    except CurateError as error:
+        found = _cached(at, at.repo) if isinstance(error, Unreachable) else None
+        if found is None:
+            raise type(error)(f"{error}{_nor_here(error)}") from error.__cause__
+        progress.note(
+            f"{at}: the hub can't be asked; the copy in the local cache is used, commit "
+            f"{found.commit}"
+        )
+        return found
+    inside = _inside(files, at.folder)
+    _check(at, files, inside)
+    small = [path for path in inside if path.endswith(_SMALL)]
+    repo = Repo(at.repo.id, "model", commit, str(at))
+    folder = {_fetch(repo, path, progress.note).parent for path in small}.pop()
+    weights = _weights(at, folder, inside)
+    missing = {path: files[path] for path in weights if not _is_cached(repo, path)}
+    return Found(at, folder, commit, missing)
+
+
+def fetch_weights(found: Found, progress: Progress) -> None:
+    """Fetch the weights that are missing, and say which they are and how far it is.
+
+    Raises:
+        CurateError: see `curate.system.hub.call`.
+    """
+    if not found.missing or found.at.repo is None:
+        return
+    repo = Repo(found.at.repo.id, "model", found.commit, str(found.at))
+    total = sum(found.missing.values())
+    size = f"{total / MB:,.1f} MB in {len(found.missing)} files"
+    progress.note(f"{repo}: fetching {size.removesuffix('s') if len(found.missing) == 1 else size}")
+    progress.start(f"fetching {repo}", round(total / MB), unit="MB")
+    for path in found.missing:
+        _fetch(repo, path, progress.note, progress)
+    progress.stop()
+
+
+def tokenizer_folder(reference: str, commit: str | None) -> Path:
+    """The folder of a corpus's model, for its tokenizer: as it was given, or at its commit.
+
+    Raises:
+        CurateError: it isn't here, nor can it be fetched.
+    """
+    found = at_commit(reference, commit)
+    here = found.repo and _snapshot(found.repo, found.repo.revision or "", found.folder)
+    return here or find(found, Silent()).folder
+
+
+def at_commit(reference: str, commit: str | None) -> Place:
+    """Where a model of a corpus lies: one of the hub at the commit that it had."""
+    found = place(reference) if commit else Place(reference)
+    if found.repo is None:
+        return found
+    return Place(found.folder, Repo(found.repo.id, "model", commit, reference))
+
+
+def _nor_here(error: CurateError) -> str:
+    """What to add where an id may be a misspelt path."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    cause = error.__cause__
+    missing = isinstance(cause, RepositoryNotFoundError) and not isinstance(cause, GatedRepoError)
+    if not missing and not isinstance(error, Unreachable):
+        return ""
+    return f"{'' if str(error).endswith('.') else '.'} No such local folder either."
+
+
+def _local(reference: str) -> Path:
+    path = Path(reference).expanduser()
+    if path.is_file():
+        raise CurateError(f"{reference} is a file: give the folder of the model")
+    if not path.exists():
+        raise CurateError(f"{reference}: no such folder")
+    if any((path / name).is_file() for name in _CONFIGS):
+        return path
+    if (path / "snapshots").is_dir() and path.name.startswith("models--"):
+        name = path.name.removeprefix("models--").replace("--", "/")
+        raise CurateError(f"{reference} is a folder of the hub's cache: give {name}")
+    raise CurateError(f"{reference} {_no_model(p.parent.name for p in _models_in(path))}")
+
+
+def _models_in(folder: Path) -> Iterable[Path]:
+    return (path for name in _CONFIGS for path in sorted(folder.glob(f"*/{name}")))
+
+
+def _no_model(folders: Iterable[str]) -> str:
+    """Why a folder is none, and which of those in it are."""
+    below = list(dict.fromkeys(folders))
+    more = f"; give one of its folders: {', '.join(below[:10])}" if below else ""
+    return (
+        "holds no model: neither config.json (a checkpoint) nor adapter_config.json (a PEFT "
+        f"adapter) is there{more}"
+    )
+
+
+def _inside(files: Iterable[str], folder: str) -> list[str]:
+    """The paths of the files that lie right in a folder of the repository."""
+    start = f"{folder}/" if folder else ""
+    return [
+        path for path in files if path.startswith(start) and "/" not in path.removeprefix(start)
+    ]
+
+
+def _check(at: Place, files: Iterable[str], inside: list[str]) -> None:
+    """Reject what isn't a model, by the files' names alone."""
+    names = {path.rpartition("/")[2] for path in inside}
+    if not names & set(_CONFIGS):
+        start = f"{at.folder}/" if at.folder else ""
+        holders = [path.rpartition("/") for path in files if path.startswith(start)]
+        below = [folder for folder, _, name in holders if name in _CONFIGS]
+        raise CurateError(f"{at} {_no_model(below)}")
+    kind = stem(adapter="adapter_config.json" in names)
+    pickled = sorted(name for name in names if name.endswith(PICKLES))
+    if names & {f"{kind}.safetensors", f"{kind}{INDEX}"}:
+        return
+    if pickled:
+        raise CurateError(
+            f"{at} has its weights as pickles alone ({pickled[0]}), which can run any code when "
+            "they are read: convert them to safetensors (save_pretrained does)"
+        )
+    raise CurateError(f"{at} has no weights: {kind}.safetensors is missing")
+
+
+def _weights(at: Place, folder: Path, inside: list[str]) -> list[str]:
+    """The paths of the weight files that loading reads; the small files are here."""
+    kind, start = stem(adapter=is_adapter(folder)), f"{at.folder}/" if at.folder else ""
+    if f"{start}{kind}.safetensors" in inside:
+        return [f"{start}{kind}.safetensors"]
+    named = [f"{start}{name}" for name in shards(folder / f"{kind}{INDEX}")]
+    for path in named:
+        if path not in inside:
+            raise CurateError(f"{at}: {path} is missing, and {kind}{INDEX} names it")
+    return named
+
+
+def _cached(at: Place, repo: Repo) -> Found | None:
+    """What the local cache has of a model, as the hub said when it was last asked."""
+    commit = cached_commit(repo)
+    folder = commit and _snapshot(repo, commit, at.folder)
+    if not folder:
+        return None
+    inside = [f"{at.folder}/{path.name}".lstrip("/") for path in folder.iterdir()]
+    try:
+        _check(at, inside, inside)
+        _weights(at, folder, inside)
+    except CurateError:  # fetched in part: for a dry run, or until a stop
+        return None
+    return Found(at, folder, commit, {})
+
+
+def _snapshot(repo: Repo, commit: str, folder: str) -> Path | None:
+    """The folder of a model in the local cache, if it has the model's configuration."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        root = snapshot_download(repo.id, revision=commit, local_files_only=True, allow_patterns=[])
+    except LocalEntryNotFoundError:
+        return None
+    path = Path(root) / folder
+    return path if any((path / name).is_file() for name in _CONFIGS) else None
+
+
+def _is_cached(repo: Repo, path: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repo.id, path, revision=repo.revision), str)
+
+
+def _fetch(
+    repo: Repo, path: str, note: Callable[[str], None], progress: Progress | None = None
+) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    shown = bar(progress or Silent())
+
+    def fetch() -> str:
+        return hf_hub_download(repo.id, path, revision=repo.revision, tqdm_class=shown)
+
+    return Path(call(repo, fetch, note))

@@ -1,0 +1,137 @@
+"""What a MODEL argument names: a folder of this disk, or one of a repository of the hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from curate.errors import CurateError
+from curate.storage.manifest import NAME_OF_MODEL
+from curate.system.hub import Repo
+
+_HOW = "Write OWNER/NAME[/FOLDER][@REVISION] for a model of the hub, or a local folder."
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(@[\w./%-]+)?", re.ASCII)
+_WITH_COLON = re.compile(r"(?P<at>(hf://)?[\w.-]+/[\w./-]+):(?P<revision>[\w.-]+)", re.ASCII)
+_ADDRESS = re.compile(r"([a-z0-9]+:/|huggingface\.co|hf\.co)/", re.IGNORECASE)
+_PATH_OF_PAGE = re.compile(r"[\w.-]+/[\w.-]+/(tree|blob|resolve|raw)/", re.ASCII)
+_FILE = re.compile(r"\.(json|safetensors|bin|pt|pth|gguf|md|txt|jinja|model)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies: `folder` is a local path, or with `repo` one inside that repository."""
+
+    folder: str
+    repo: Repo | None = None
+
+    def __str__(self) -> str:
+        """How the user may write it: a page's address becomes OWNER/NAME[/FOLDER][@REVISION]."""
+        if self.repo is None:
+            return self.folder
+        below = f"/{self.folder}" if self.folder else ""
+        revision = self.repo.revision
+        if revision and not (below or revision.startswith("refs/")):
+            revision = quote(revision, safe="")
+        return self.repo.id + below + (f"@{revision}" if revision else "")
+
+    @property
+    def name(self) -> str:
+        """The last part, which names the model unless the user does."""
+        if self.repo is not None:
+            return (self.folder or self.repo.id).rpartition("/")[2]
+        path = Path(self.folder).expanduser()
+        return path.resolve().name if path.exists() else path.name.split("@")[0]
+
+
+def parse(argument: str) -> tuple[str, Place]:
+    """Split `[NAME=]MODEL` into its name and where the model lies; nothing is looked up.
+
+    Without NAME the model is called by the last part of its path or hub id.
+
+    Raises:
+        CurateError: it names no model, or makes no name.
+    """
+    left, equals, right = argument.partition("=")
+    if equals and NAME_OF_MODEL.fullmatch(left) and not Path(argument).expanduser().exists():
+        if not right:
+            raise CurateError(f"{argument!r} names no model: give {left}=MODEL")
+        return left, place(right)
+    if not argument.strip():
+        raise CurateError("an empty model argument: give a local folder or a hub id")
+    found = place(argument)
+    if not NAME_OF_MODEL.fullmatch(found.name):
+        raise CurateError(
+            f"{argument!r} makes no model name (at most 100 letters, digits, '.', '_', '-'): "
+            f"give it one as NAME={argument}"
+        )
+    return found.name, found
+
+
+def place(reference: str) -> Place:
+    """Where MODEL lies: what there is on this disk comes before the hub.
+
+    Raises:
+        CurateError: it can be neither a folder nor an id or address of the hub.
+    """
+    path = Path(reference).expanduser()
+    if path.exists():
+        return Place(reference)
+    if found := _WITH_COLON.fullmatch(reference):
+        raise CurateError(
+            f"{reference}: a revision is written after @: {found['at']}@{found['revision']}"
+        )
+    if _ADDRESS.match(reference):
+        return _address(reference, reference.replace("/commit/", "/tree/"))
+    # A folder of the hub's cache is called models--OWNER--NAME.
+    hub_id = reference.removeprefix("models--").rstrip("/")
+    if not _ID.fullmatch(hub_id) or _is_missing_path(path):
+        return Place(reference)
+    if _PATH_OF_PAGE.match(hub_id):
+        return _address(reference, f"https://huggingface.co/{hub_id}")
+    repository, at, revision = hub_id.partition("@")
+    owner, *rest = _joined(repository).split("/")
+    if not rest:
+        return _of(owner, revision or None, "")
+    if len(rest) > 1 and at:  # OWNER/NAME/FOLDER@REVISION
+        return _of(f"{owner}/{rest[0]}", unquote(revision), "/".join(rest[1:]))
+    return _address(reference, f"hf://models/{_joined(repository)}{at}{revision}")
+
+
+def _is_missing_path(path: Path) -> bool:
+    """Whether it lies in a folder that is there: a misspelt path rather than a hub id."""
+    return path.parent.is_dir() and path.parent != Path()
+
+
+def _joined(repository: str) -> str:
+    """An id whose parts `--` joins, as the hub's tools write it; no owner or name contains it."""
+    parts = repository.split("/", 2)
+    return "/".join([*(part.replace("--", "/") for part in parts[:2]), *parts[2:]])
+
+
+def _address(reference: str, address: str) -> Place:
+    """What an address of the hub means."""
+    from huggingface_hub import constants, parse_hf_uri
+    from huggingface_hub.errors import HfUriError
+
+    try:
+        found = parse_hf_uri(address, constants.ENDPOINT)
+    except HfUriError:
+        if not reference.startswith(("hf", "http")):
+            raise CurateError(
+                f"{reference}: models are read from this disk and the hub. Copy it here first, and "
+                "give its folder."
+            ) from None
+        raise CurateError(f"{reference}: not a model's address. {_HOW}") from None
+    if found.type != "model":
+        raise CurateError(f"{reference}: a {found.type} of the hub, not a model. {_HOW}")
+    folder = found.path_in_repo.rstrip("/")
+    if _FILE.fullmatch(Path(folder).suffix):
+        folder = str(Path(folder).parent) if "/" in folder else ""
+    return _of(found.id, found.revision, folder)
+
+
+def _of(name: str, revision: str | None, folder: str) -> Place:
+    found = Place(folder, Repo(name, "model", revision))
+    return Place(folder, Repo(name, "model", revision, str(found)))

@@ -1,0 +1,216 @@
+"""What a conversation may look like: the table `data/layouts.toml`, and a user's own before it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Len
+from pydantic import BaseModel, ValidationError, model_validator
+
+from curate.errors import CurateError
+
+COLUMNS = ("messages", "prompt", "answer", "system", "context", "history", "reasoning")
+"""`messages` is a whole conversation. Else `prompt` and `answer` are its last two turns. `context`
+is a text that belongs to the prompt, `history` a list of earlier [question, answer] pairs, and
+`reasoning` what the model thinks before the answer."""
+
+Layout = Mapping[str, tuple[str, ...]]
+"""By role the columns that hold it; of several the first that isn't null."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A conversation as one text: how it begins, the marks before turns, what may end a turn."""
+
+    begins: tuple[str, ...]
+    marks: re.Pattern[str]
+    roles: Mapping[str, str]
+    end: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """The table as it is used; see the comments of `data/layouts.toml` for what each part means.
+
+    `keys` holds the turns' keys by meaning, `named` the columns that the user named, by role.
+    """
+
+    layouts: tuple[Layout, ...]
+    separators: Mapping[str, str]
+    keys: Mapping[str, tuple[str, ...]]
+    pairs: tuple[tuple[str, str], ...]
+    roles: Mapping[str, str]
+    tools: frozenset[str]
+    transcripts: tuple[Transcript, ...]
+    hints: Mapping[str, str]
+    named: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def extra(self) -> frozenset[str]:
+        """The named columns that some rows may lack, but not all."""
+        beside = ("system", "context", "history", "reasoning")
+        return frozenset(name for role, name in self.named.items() if role in beside)
+
+
+def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = None) -> Known:
+    """Return what to look for: the shipped table, a file's before it, a user's columns in both.
+
+    `columns` maps roles to columns' names, as `--column ROLE=NAME` does; `file` is a TOML file like
+    `data/layouts.toml`.
+
+    Raises:
+        CurateError: a role is unknown, or two of them can't be together; the file isn't a table.
+    """
+    known, named = _load(file), dict(columns or {})
+    for role in named:
+        if role not in COLUMNS:
+            raise CurateError(f"--column {role}: no such role. The roles are {', '.join(COLUMNS)}.")
+    parts = [role for role in named if role in ("prompt", "answer", "history")]
+    if "messages" in named and parts:
+        raise CurateError(f"--column messages is a whole conversation: leave out {parts[0]}.")
+    if not named:
+        return known
+    return replace(known, layouts=tuple(_named(known, named)), named=named)
+
+
+def _named(known: Known, named: Mapping[str, str]) -> Iterator[Layout]:
+    """The layouts with a user's columns in their places; those of the user's own prompt last."""
+    given = {role: (name,) for role, name in named.items()}
+    main = "messages" if "messages" in named else "prompt"
+    any_layout = not named.keys() - {"system", "context", "reasoning"}
+    others: list[Layout] = []
+    for layout in known.layouts:
+        if main in layout and named.get(main, layout[main][0]).casefold() not in layout[main]:
+            kept = {"answer", "system"}  # what else it has belongs to its own prompt
+            others.append({r: names for r, names in layout.items() if r in kept} | given)
+        elif main in layout or any_layout:
+            yield {**layout, **given}
+    yield from others
+
+
+_Column = Literal["messages", "prompt", "answer", "system", "context", "history", "reasoning"]
+_Key = Literal["role", "content", "reasoning", "calls", "trained"]
+_Names = list[str]
+
+
+class _Form(BaseModel, extra="forbid", strict=True):
+    pass
+
+
+class _Layout(_Form):
+    messages: _Names = []
+    transcript: _Names = []
+    prompt: _Names = []
+    answer: _Names = []
+    context: _Names = []
+    history: _Names = []
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if not (self.messages or self.transcript or (self.prompt and self.answer)):
+            raise ValueError("a layout needs messages, a transcript, or prompt and answer")
+        return self
+
+
+class _Transcript(_Form):
+    system: str = ""
+    user: str
+    assistant: str
+    end: str = ""
+
+
+class _Turns(_Form):
+    role: _Names = []
+    content: _Names = []
+    reasoning: _Names = []
+    calls: _Names = []
+    trained: _Names = []
+    pairs: list[Annotated[list[str], Len(2, 2)]] = []
+
+
+class _Table(_Form):
+    """The form of the file."""
+
+    layouts: list[_Layout] = []
+    beside: dict[Literal["system"], _Names] = {}
+    separators: dict[str, str] = {}
+    turns: _Turns = _Turns()
+    roles: dict[Literal["system", "user", "assistant", "tool"], _Names] = {}
+    transcripts: list[_Transcript] = []
+    hints: dict[_Column | Literal["none"], _Names] = {}
+
+
+@cache
+def _load(file: str | None) -> Known:
+    """Read the table, and a user's file before it.
+
+    Raises:
+        CurateError: the file doesn't exist or isn't such a table.
+    """
+    shipped = (resources.files("curate.data") / "layouts.toml").read_text("utf-8")
+    tables = [_Table.model_validate(tomllib.loads(shipped))]
+    try:
+        if file is not None:
+            tables.insert(0, _Table.model_validate(tomllib.loads(Path(file).read_text("utf-8"))))
+    except OSError as error:
+        raise CurateError(f"--layouts {file}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CurateError(
+            f"--layouts {file}: not a table of layouts ({' '.join(why.split())}). "
+            "docs/input-formats.md shows one."
+        ) from None
+    return _joined(tables)
+
+
+def _joined(tables: Sequence[_Table]) -> Known:
+    """The tables as one, the first before the others."""
+    beside = _by_role(table.beside for table in tables)
+    roles = _by_name(table.roles for table in tables)
+    layouts = [layout.model_dump(exclude_defaults=True) for t in tables for layout in t.layouts]
+    return Known(
+        layouts=tuple({r: tuple(n) for r, n in layout.items()} | beside for layout in layouts),
+        separators={name: text for t in reversed(tables) for name, text in t.separators.items()},
+        keys=_by_role(table.turns.model_dump(exclude={"pairs"}) for table in tables),
+        pairs=tuple((user, assistant) for table in tables for user, assistant in table.turns.pairs),
+        roles={name: role for name, role in roles.items() if role != "tool"},
+        tools=frozenset(name for name, role in roles.items() if role == "tool"),
+        transcripts=tuple(_marks(each) for table in tables for each in table.transcripts),
+        hints=_by_name(table.hints for table in tables),
+    )
+
+
+def _by_role(tables: Iterable[Mapping[Any, Sequence[str]]]) -> dict[str, tuple[str, ...]]:
+    joined: dict[str, tuple[str, ...]] = {}
+    for table in tables:
+        for role, names in table.items():
+            joined[role] = (*joined.get(role, ()), *names)
+    return joined
+
+
+def _by_name(tables: Iterable[Mapping[Any, Sequence[str]]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for table in tables:
+        for role, names in table.items():
+            for name in names:
+                joined.setdefault(name.casefold(), role)
+    return joined
+
+
+def _marks(form: _Transcript) -> Transcript:
+    roles = {form.user: "user", form.assistant: "assistant"}
+    if form.system:
+        roles[form.system] = "system"
+    pattern = "|".join(map(re.escape, sorted(roles, key=len, reverse=True)))
+    begins = tuple(mark.lstrip() for mark, role in roles.items() if role != "assistant")
+    return Transcript(begins, re.compile(f"({pattern})"), roles, form.end)
