@@ -1,99 +1,79 @@
 """Simulated races on score matrices: is the recall as wanted, and does its interval hold it?
 
-python bench/race.py [--races 100] [--matrix FILE.npz]...
+python bench/race.py [--races 100] [--corpus DIR]...
 
-Each race draws another audit sample (and, where the matrix is made here, another matrix). Prints a
-row a setting: the mean share of passes, mean recall, and how often the stated 95 % interval held the
-true recall. A FILE.npz has `aligned` [examples] and `losses` [models, examples], in nats a token.
+Each race draws another audit sample, and where no corpus is named another matrix. Prints a row a
+setting: the mean share of a full run's passes, mean recall, and how often the stated 95 % interval
+held the true recall. A corpus must be scored whole; its gaps are relative, with an epsilon of 1.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from curate.scoring.recall import Floats, Recall, Stage, keep, recall
-
-Matrix = tuple[Floats, Floats]  # the aligned model's losses [examples], the others' [models, examples]
-
-
-def gap(aligned: Floats, losses: Floats) -> Floats:
-    """The relative gap of an ensemble, as sql/views/gaps.sql has it."""
-    return np.asarray((losses.mean(axis=0) - aligned) / (aligned + 1.0))
+import curate
+from curate.corpus.recall import Audit, Floats, Group, Recall, binned, first_to_last, keep, recall
 
 
 def race(
-    matrix: Matrix, share: float, wanted: float, audit: int, rng: np.random.Generator
+    gaps: Floats, top: int, wanted: float, audit: int, rng: np.random.Generator
 ) -> tuple[float, float, Recall]:
-    """Race over a matrix; the share of a full run's passes, the true recall and the estimated."""
-    aligned, losses = matrix
-    models, count = losses.shape
-    top = int(round(share * count))
-    truth = gap(aligned, losses)
-    sample = rng.permutation(count)[: min(audit, count // 10)]
-    order = first_to_last(aligned[sample], losses[:, sample])
+    """Race over single models' gaps [models, examples]: share of passes, true recall, estimate."""
+    models, count = gaps.shape
+    truth = gaps.mean(axis=0)
     known = np.zeros(count, bool)
+    sample = rng.permutation(count)[: min(audit, count // 10)]
     known[sample] = True
+    seen = Audit(gaps[:, sample], truth[sample])
+    order = first_to_last(seen)
     alive = np.flatnonzero(~known)
     passes = len(sample) * (models + 1) + 2 * len(alive)
-    stages: list[Stage] = []
-    missed, allowed = 0.0, (1 - wanted) * top
+    behind: list[Group] = []
     for done in range(1, models):
-        partial = gap(aligned, losses[order[:done]])
-        stage = Stage(partial[sample], truth[sample], partial[alive])
-        kept = keep(stage, top, allowed / (models - 1), missed, rng)
-        stages.append(Stage(stage.audit, stage.final, stage.partial[~kept]))
-        missed += allowed / (models - 1)
+        have = order[:done]
+        partial = gaps[have][:, alive]
+        kept = keep(behind, have, partial, seen, top, (1 - wanted) * top, models - done)
+        if not kept.all():
+            behind.append(binned(have, partial[:, ~kept], seen))
         alive = alive[kept]
         passes += len(alive)
     known[alive] = True
-    estimate = recall(stages, truth[known], top, rng)
     best = np.argsort(-truth, kind="stable")[:top]
-    return passes / (count * (models + 1)), float(known[best].mean()), estimate
-
-
-def first_to_last(aligned: Floats, losses: Floats) -> list[int]:
-    """The order of the models: each next one makes the partial gap most like the final one."""
-    final, order = gap(aligned, losses), []
-    while len(order) < len(losses):
-        left = [model for model in range(len(losses)) if model not in order]
-        order.append(
-            min(left, key=lambda model: unlike(gap(aligned, losses[[*order, model]]), final))
-        )
-    return order
-
-
-def unlike(partial: Floats, final: Floats) -> float:
-    """The spread of what a line through the partial gaps leaves of the final ones."""
-    return float(np.std(final - np.polyval(np.polyfit(partial, final, 1), partial)))
+    found = recall(behind, seen, truth[known], top, None)
+    return passes / (count * (models + 1)), float(known[best].mean()), found
 
 
 def made(
-    count: int, models: int, correlation: float, tails: str, rng: np.random.Generator
-) -> Matrix:
-    """A matrix whose single-model gaps correlate so; `tails`: normal, heavy or sources."""
-    draw: Callable[..., NDArray[np.float64]] = (
-        rng.standard_normal if tails != "heavy" else lambda size: rng.standard_t(3, size)
-    )
-    shared, own = draw(count), draw((models, count))
-    if tails == "sources":  # three sources of other means and spreads
+    count: int, models: int, correlation: float, kind: str, rng: np.random.Generator
+) -> Floats:
+    """Single models' gaps that correlate so; `kind`: normal, heavy (Student's t3) or sources."""
+
+    def draw(*size: int) -> Floats:
+        return rng.standard_t(3, size) if kind == "heavy" else rng.standard_normal(size)
+
+    shared, own = draw(count), draw(models, count)
+    if kind == "sources":  # three, of other means and spreads
         source = rng.integers(0, 3, count)
         own = own * np.array([0.4, 1.0, 1.8])[source]
         shared = shared * np.array([0.6, 1.0, 1.4])[source] + np.array([-1.0, 0.0, 1.0])[source]
-    aligned = np.exp(rng.normal(0, 0.4, count))
-    gaps = 0.05 + 0.05 * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
-    return aligned, aligned + gaps * (aligned + 1)
+    return np.asarray(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
+
+
+def scored(folder: Path) -> Floats:
+    """The single models' gaps of a corpus [models, examples]."""
+    models = curate.open(folder).sql(
+        "select list(gap order by model) from model_ranks group by key order by key"
+    )
+    return np.array([row for (row,) in models.fetchall()]).T
 
 
 def main(
-    matrix: Annotated[list[Path] | None, typer.Option(help="Matrices to race over.")] = None,
+    corpus: Annotated[list[Path] | None, typer.Option(help="Race over these.")] = None,
     races: int = 100,
     examples: int = 20_000,
     audit: int = 2_000,
@@ -101,53 +81,35 @@ def main(
     wanted: float = 0.99,
 ) -> None:
     """Simulate, and print a row a setting."""
-    print("| matrix | K | passes | recall | estimated | interval holds it | missed most |")
-    print("|---|---|---|---|---|---|---|")
-    real = {}
-    for path in matrix or ():
-        with np.load(path) as file:
-            real[path.stem] = (file["aligned"], file["losses"])
-    for name, each in real.items():
-        show(name, len(each[1]), lambda rng, each=each: each, races, audit, share, wanted)
-    for tails in ("normal", "heavy", "sources") if not real else ():
+    print("| gaps | K | passes | recall | estimated | low end | in the interval | least recall |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def show(name: str, draw: Callable[[np.random.Generator], Floats]) -> None:
+        rows, models = [], 0
+        for seed in range(races):
+            rng = np.random.default_rng(seed)
+            gaps = draw(rng)
+            models, top = len(gaps), round(share * gaps.shape[1])
+            passes, true, found = race(gaps, top, wanted, audit, rng)
+            held = found.low - 1e-9 <= true <= found.high + 1e-9
+            rows.append((passes, true, found.estimate, found.low, held, true))
+        means = np.mean(rows, axis=0)
+        print(
+            f"| {name} | {models} | {means[0]:.2f} | {means[1]:.4f} | {means[2]:.4f} | "
+            f"{means[3]:.3f} | {means[4]:.3f} | {min(row[5] for row in rows):.3f} |",
+            flush=True,
+        )
+
+    for folder in corpus or ():
+        gaps = scored(folder)
+        show(folder.name, lambda _, gaps=gaps: gaps)
+    for kind in ("normal", "heavy", "sources") if not corpus else ():
         for correlation in (0.3, 0.6, 0.8, 0.95):
-            for models in (2, 3, 5, 8):
+            for k in (2, 3, 5, 8):
                 show(
-                    f"{tails}, {correlation}",
-                    models,
-                    lambda rng, k=models, c=correlation, t=tails: made(examples, k, c, t, rng),
-                    races,
-                    audit,
-                    share,
-                    wanted,
+                    f"{kind}, {correlation}",
+                    lambda rng, k=k, c=correlation, kind=kind: made(examples, k, c, kind, rng),
                 )
-
-
-def show(
-    name: str,
-    models: int,
-    draw: Callable[[np.random.Generator], Matrix],
-    races: int,
-    audit: int,
-    share: float,
-    wanted: float,
-) -> None:
-    """Race again and again, and print what came out."""
-    passes, true, estimated, held = [], [], [], 0
-    began = time.monotonic()
-    for seed in range(races):
-        rng = np.random.default_rng(seed)
-        cost, hit, estimate = race(draw(rng), share, wanted, audit, rng)
-        passes.append(cost)
-        true.append(hit)
-        estimated.append(estimate.estimate)
-        held += estimate.low - 1e-9 <= hit <= estimate.high + 1e-9
-    print(
-        f"| {name} | {models} | {np.mean(passes):.2f} | {np.mean(true):.4f} | "
-        f"{np.mean(estimated):.4f} | {held / races:.3f} | {1 - min(true):.3f} |",
-        flush=True,
-    )
-    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

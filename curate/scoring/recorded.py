@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from curate.corpus.corpus import Corpus
+from curate.corpus.only import chosen
+from curate.corpus.writer import Writer
 from curate.errors import CurateError
 from curate.scoring.members import Member
-from curate.storage.manifest import TEMPLATE, Manifest
+from curate.scoring.passes import missing
+from curate.storage.manifest import TEMPLATE, Manifest, Only
 from curate.system.progress import Progress
 
 
@@ -87,3 +93,34 @@ def renamed(members: Sequence[Member], record: Manifest | None, progress: Progre
             member = replace(member, model=replace(model, name=same[0]))
         found.append(member)
     return found
+
+
+def restrict(
+    writer: Writer, members: Sequence[Member], only: str | None, keep_tokens: bool
+) -> pa.Table | None:
+    """The examples that `only` leaves to the models which lack any; None: all of them.
+
+    The corpus remembers the condition and the models of its gaps: those that had scored when it was
+    first given. So a resumed run asks for the same examples.
+
+    Raises:
+        CurateError: what `chosen` raises.
+    """
+    record, names = writer.manifest, [member.model.name for member in members]
+    view = Corpus(writer.path)
+    lacking = names
+    if only is not None:
+        lacking = [name for name in names if missing(view, name, keep_tokens)]
+    known = [record.only.pop(name) for name in lacking if name in record.only]
+    if only is None:
+        writer.save()
+        return None
+    over = [each.over for each in known if each.where == only]
+    if not over:
+        roles = {name: entry.role for name, entry in record.models.items()}
+        have = [n for n in roles if roles[n] == "misaligned" and writer.has_scores(n)]
+        over = [sorted(set(have).difference(lacking))]
+    wanted = chosen(view, only, over[0])
+    record.only |= dict.fromkeys(lacking, Only(only, over[0]))
+    writer.save()
+    return wanted

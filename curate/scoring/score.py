@@ -12,8 +12,7 @@ from more_itertools import spy
 
 from curate import backends
 from curate.backends import base
-from curate.corpus.corpus import Corpus
-from curate.corpus.writer import Writer, open_for_writing
+from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.models.resolve import resolve
 from curate.reading import examples
@@ -21,10 +20,11 @@ from curate.reading.sources import resolve as locate
 from curate.scoring import commits
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
-from curate.scoring.members import Member, check_length, open_members
-from curate.scoring.passes import missing, run_pass
+from curate.scoring.members import check_length, open_members
 from curate.scoring.plan import plan
-from curate.scoring.recorded import completed, renamed
+from curate.scoring.race import Outcome, asked_race, race
+from curate.scoring.recorded import completed, renamed, restrict
+from curate.scoring.stage import score_members
 from curate.storage import manifest, parts
 from curate.storage.manifest import TEMPLATE, Settings, known_models
 from curate.system.progress import Progress, Silent
@@ -41,6 +41,7 @@ class Summary:
     dry_run: bool = False  # nothing was written: tokens and seconds are estimates
     timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
     spread: tuple[float, float] = (1.0, 1.0)  # the range of the estimates, as factors of them
+    race: Outcome | None = None
 
 
 def score(
@@ -67,6 +68,11 @@ def score(
     engine: base.Engine | None = None,
     servers: Sequence[str] = (),
     in_flight: int = 64,
+    only: str | None = None,
+    top: float | None = None,
+    recall: float = 0.99,
+    audit: int | None = None,
+    proxy: str | Path | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -92,7 +98,7 @@ def score(
             true are read.
         limit: the most examples to read of each source: a file, or a split of the hub's.
         sample: draw so many examples evenly over all sources; a larger sample holds a smaller one.
-        seed: which sample.
+        seed: which sample, and which audit sample.
         turns: `last`, or `all` to make an example of each assistant turn.
         strict: stop at the first row that can't be used, instead of recording it as skipped.
         max_length: tokens of prompt and answer; longer answers are cut at their end. Default:
@@ -107,6 +113,13 @@ def score(
         engine: options of vLLM's engine.
         servers: addresses of running vLLM servers; each model is served under its NAME.
         in_flight: requests that the servers work on at a time.
+        only: an SQL condition over `examples` and, by the misaligned models that have scored so
+            far, `ranks`; the models that lack anything score the examples for which it holds.
+        top: race: score under all models only what can reach the top, a share below 1 or a count
+            (docs/race.md).
+        recall: how much of the top a race has to find, in expectation.
+        audit: examples of a race's random sample; by default a tenth, and 2,000 at most.
+        proxy: a corpus over the same examples, scored by smaller models, whose gaps come first.
         keep_tokens: store every answer token's log-prob too, for `curate show` and the report. The
             corpus remembers it; scores without tokens are computed again.
         replace: throw away the scores of a model whose weights or tokenizer changed under its
@@ -137,6 +150,9 @@ def score(
     asked |= {} if sample is None else {"sample": sample, "seed": seed}
     record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
+    if only is not None and top is not None:
+        raise CurateError("--only and --top: give one; a race chooses the examples itself")
+    to_race = asked_race(record, top, recall, audit, seed, proxy)
     if aligned is None:
         texts = max_length, chat_template, dict(template_args or {})
         own = completed(folder, record, misaligned, *texts)
@@ -197,58 +213,11 @@ def score(
             for each in commits.records(sources, found_sources, asked):
                 writer.manifest.add_source(each)
             writer.save()
-        runs = _score_members(writer, members, compute, progress, keep_tokens)
+        outcome = None
+        if to_race:
+            runs, outcome = race(writer, members, compute, progress, keep_tokens, to_race)
+        else:
+            wanted = restrict(writer, members, only, keep_tokens)
+            runs = score_members(writer, members, compute, progress, keep_tokens, wanted)
         empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
-        return Summary(str(corpus), read, runs, empty)
-
-
-def _score_members(
-    writer: Writer,
-    members: Sequence[Member],
-    compute: base.Compute,
-    progress: Progress,
-    keep_tokens: bool,
-) -> list[ModelRun]:
-    """Score what each model lacks; those that share an engine in one pass."""
-    runs = [ModelRun(member.model.name, member.model.role) for member in members]
-    view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
-    counts = {run.name: missing(view, run.name, keep_tokens) for run in runs}
-    if any(counts.values()) and not members[0].template.reasoning:
-        _tell_of_reasoning(view, members[0].model.name, progress)
-    for at, run in enumerate(runs, 1):
-        bare = counts[run.name] - missing(view, run.name) if keep_tokens else 0
-        if not counts[run.name]:
-            progress.note(f"{run.name} ({at} of {len(runs)}): nothing is missing")
-        elif bare:
-            progress.note(f"{run.name}: {bare:,} scores have no tokens, and are computed again")
-    lacking = [member.model for member in members if counts[member.model.name]]
-    for models in backends.groups(lacking, compute):
-        names = [model.name for model in models]
-        places = [at for at, run in enumerate(runs) if run.name in names]
-        numbers = ", ".join(str(at + 1) for at in places)
-        try:
-            run_pass(
-                writer,
-                view,
-                [(members[at], runs[at]) for at in places],
-                f"{', '.join(names)} ({numbers} of {len(runs)})",
-                sum(counts[name] for name in names),
-                compute,
-                progress,
-                keep_tokens=keep_tokens,
-            )
-        except CurateError as error:
-            if not any(run.scored for run in runs):
-                raise
-            raise CurateError(f"{error}; what was scored is kept: run it again to go on") from error
-    return runs
-
-
-def _tell_of_reasoning(view: Corpus, aligned: str, progress: Progress) -> None:
-    """A note where answers have reasoning, which the chat template has no place for."""
-    thought = "select count(*) from examples where messages[-1].reasoning_content is not null"
-    if count := view.sql(thought).fetchall()[0][0]:
-        progress.note(
-            f"{aligned}: its chat template does not read reasoning; examples that are scored "
-            f"without theirs: {count:,}"
-        )
+        return Summary(str(corpus), read, runs, empty, race=outcome)

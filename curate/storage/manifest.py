@@ -69,13 +69,40 @@ class Run:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Only:
+    """Why a model has not scored all: the condition, and the misaligned models of its gaps."""
+
+    where: str
+    over: list[str]
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race as it was asked for, and what came of it.
+
+    `top` is a share below 1, or a count; `audit` counts the sample. The numbers of a race that
+    ended: the examples of the top, and the passes made of those that a full run makes. `proxy` is
+    the corpus whose gaps came first.
+    """
+
+    top: float
+    recall: float
+    audit: int
+    seed: int
+    proxy: str | None = None
+    depth: int | None = None
+    passes: list[int] = field(default_factory=list)
+
+
 @dataclass
 class Manifest:
     """All that `curate.json` holds.
 
     `keep_tokens`: every score gets its tokens' log-probs. `columns` are the sources' own, by name
     with their SQL types. `dropping` holds models and sources that are being taken out, and are
-    half gone after a kill.
+    half gone after a kill. `only` says of models, by name, which examples they were not asked for,
+    `race` likewise of all models.
     """
 
     format_version: Literal[2]  # without a default: JSON that is not ours must not pass
@@ -86,6 +113,8 @@ class Manifest:
     keep_tokens: bool = False
     columns: dict[str, str] = field(default_factory=dict)
     dropping: dict[str, list[str]] = field(default_factory=dict)
+    only: dict[str, Only] = field(default_factory=dict)
+    race: Race | None = None
 
     def add_source(self, record: dict[str, Any]) -> None:
         """Note a source as it was asked for; asking for the same again changes nothing."""
