@@ -33,19 +33,20 @@ class Field:
     """The examples that no model has skipped, in the random order of a seed.
 
     `gaps` are those of each of the misaligned `models` alone [models, examples], NaN without a
-    score, and in a last row the proxy's if there is one. `asked` says for which of them a
-    question's condition holds [examples].
+    score, and in a last row the proxy's if there is one. `ensemble` are the places of the models
+    that are not held out. `asked` says for which examples a question's condition holds [examples].
     """
 
     ids: pa.Array
     models: list[str]
+    ensemble: list[int]
     gaps: Floats
     asked: NDArray[np.bool_]
 
     @property
     def final(self) -> Floats:
         """The ensemble's gaps [examples], NaN where a score is missing."""
-        return np.asarray(self.gaps[: len(self.models)].mean(axis=0))
+        return np.asarray(self.gaps[self.ensemble].mean(axis=0))
 
     def audit(self, count: int) -> Audit:
         """The first `count` examples, of them those that all models have scored."""
@@ -76,24 +77,22 @@ def field(
     """
     values: dict[str, object] = {
         "epsilon": question.epsilon,
-        "hold_out": list(question.hold_out),
         "metric": question.metric,
         "seed": str(seed),
     }
-    ensemble = sorted(n for n, e in corpus.manifest.models.items() if e.role == "misaligned")
+    models = sorted(n for n, e in corpus.manifest.models.items() if e.role == "misaligned")
     cursor = corpus.connection.cursor()
-    tables = _ROWS.format("$epsilon", "$hold_out", "$metric")
+    tables = _ROWS.format("$epsilon", "$metric")
     query = _GAPS.format(where=question.where, rows=tables)
     rows = cursor.sql(query, params=values).to_arrow_table()
     ids = rows["example_id"].combine_chunks()
     flat = rows["gaps"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    gaps = flat.astype(float).reshape(len(ids), len(ensemble)).T
-    kept = [place for place, name in enumerate(ensemble) if name not in question.hold_out]
-    gaps = gaps[kept]
+    gaps = flat.astype(float).reshape(len(ids), len(models)).T
+    ensemble = [place for place, name in enumerate(models) if name not in question.hold_out]
     if proxy is not None:
         gaps = np.vstack([gaps, _proxy_gaps(Path(proxy), ids)])
     asked = rows["asked"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
-    return Field(ids, [ensemble[place] for place in kept], gaps, asked)
+    return Field(ids, models, ensemble, gaps, asked)
 
 
 def _proxy_gaps(path: Path, ids: pa.Array) -> Floats:
@@ -134,7 +133,7 @@ def condition(corpus: Corpus, where: str | None, also: str) -> str:
     """A filter for `Question`: `also`, and `where` unless it asks what only ranked rows have."""
     if where is None:
         return also
-    asked, defaults = f"coalesce(({where}\n), false) and {also}", ("1.0", "[]", "'relative'")
+    asked, defaults = f"coalesce(({where}\n), false) and {also}", ("1.0", "'relative'")
     try:
         corpus.connection.cursor().sql(f"select {asked} as asked {_ROWS.format(*defaults)}")
     except duckdb.BinderException:
@@ -147,7 +146,7 @@ LEAST = 200
 _ROWS = """
 from (select hex_id(key) as example_id, * from example_rows)
 left join (
-    select * exclude (is_refusal, n_bytes, gap, misaligned_nll) from weighed({}, {}, {})
+    select * exclude (is_refusal, n_bytes, gap, misaligned_nll) from weighed({}, [], {})
 ) using (key)
 """
 _GAPS = """

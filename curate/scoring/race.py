@@ -166,6 +166,24 @@ def wanted_top(asked: Race, count: int) -> int:
     return max(1, round(asked.top * count)) if asked.top < 1 else int(asked.top)
 
 
+def expected(asked: Race, count: int, models: int) -> str:
+    """What a race may save, before anything is known of how far the models agree."""
+    audit = asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST)
+    rest, top = count - audit, min(wanted_top(asked, count), count)
+    first = top * 2 if asked.proxy else rest * 2
+    least = audit * (models + 1) + first + (models - 1) * top
+    full = count * (models + 1)
+    return (
+        f"A race makes {min(least, full):,} to {full:,} of the {full:,} passes of a full run, by "
+        "how far the models agree; a full run is what is estimated here"
+    )
+
+
+def count_examples(folder: Path) -> int:
+    """How many examples a corpus holds."""
+    return int(Corpus(folder).sql("select count(*) from example_parts").fetchall()[0][0])
+
+
 def _nothing_to_race(writer: Writer, misaligned: Sequence[str], asked: Race) -> str:
     """Why there is none.
 

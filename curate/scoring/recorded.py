@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from curate.corpus.corpus import Corpus
 from curate.corpus.only import chosen
-from curate.corpus.writer import Writer
 from curate.errors import CurateError
 from curate.scoring.members import Member
 from curate.scoring.passes import missing
@@ -96,31 +95,24 @@ def renamed(members: Sequence[Member], record: Manifest | None, progress: Progre
 
 
 def restrict(
-    writer: Writer, members: Sequence[Member], only: str | None, keep_tokens: bool
-) -> pa.Table | None:
-    """The examples that `only` leaves to the models which lack any; None: all of them.
+    view: Corpus, members: Sequence[Member], only: str, keep_tokens: bool
+) -> tuple[pa.Table, dict[str, Only]]:
+    """The examples that `only` leaves to the models which lack any, and what to remember of these.
 
-    The corpus remembers the condition and the models of its gaps: those that had scored when it was
-    first given. So a resumed run asks for the same examples.
+    The gaps are those of the misaligned models that had scored when the condition was first given,
+    which the corpus remembers: so a resumed run asks for the same examples.
 
     Raises:
         CurateError: what `chosen` raises.
     """
-    record, names = writer.manifest, [member.model.name for member in members]
-    view = Corpus(writer.path)
-    lacking = names
-    if only is not None:
-        lacking = [name for name in names if missing(view, name, keep_tokens)]
-    known = [record.only.pop(name) for name in lacking if name in record.only]
-    if only is None:
-        writer.save()
-        return None
+    record, names = view.manifest, [member.model.name for member in members]
+    lacking = [
+        name for name in names if name not in record.models or missing(view, name, keep_tokens)
+    ]
+    known = [record.only[name] for name in lacking if name in record.only]
     over = [each.over for each in known if each.where == only]
     if not over:
         roles = {name: entry.role for name, entry in record.models.items()}
-        have = [n for n in roles if roles[n] == "misaligned" and writer.has_scores(n)]
-        over = [sorted(set(have).difference(lacking))]
-    wanted = chosen(view, only, over[0])
-    record.only |= dict.fromkeys(lacking, Only(only, over[0]))
-    writer.save()
-    return wanted
+        have = [n for n in roles if roles[n] == "misaligned" and n not in lacking]
+        over = [sorted(have)]
+    return chosen(view, only, over[0]), dict.fromkeys(lacking, Only(only, over[0]))

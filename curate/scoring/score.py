@@ -12,7 +12,8 @@ from more_itertools import spy
 
 from curate import backends
 from curate.backends import base
-from curate.corpus.writer import open_for_writing
+from curate.corpus.corpus import Corpus
+from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
 from curate.models.resolve import resolve
 from curate.reading import examples
@@ -21,8 +22,9 @@ from curate.scoring import commits
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
 from curate.scoring.members import check_length, open_members
+from curate.scoring.passes import missing
 from curate.scoring.plan import plan
-from curate.scoring.race import Outcome, asked_race, race
+from curate.scoring.race import Outcome, asked_race, count_examples, expected, race
 from curate.scoring.recorded import completed, renamed, restrict
 from curate.scoring.stage import score_members
 from curate.storage import manifest, parts
@@ -186,6 +188,9 @@ def score(
     checked = [each for each in resolved if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
     if dry_run:
+        wanted = None
+        if only is not None and record:
+            wanted, _ = restrict(Corpus(folder), members, only, keep_tokens)
         read, runs, spread = plan(
             folder,
             members,
@@ -195,8 +200,12 @@ def score(
             progress,
             replace=replace,
             keep_tokens=keep_tokens,
+            wanted=wanted,
         )
         read.notes, read.empty = [*told.notes, *read.notes], told.empty
+        if to_race:
+            pool = read.new + (count_examples(folder) if record else 0)
+            read.notes.append(expected(to_race, pool, len(members) - 1))
         timed = all(run.seconds or not run.scored for run in runs)
         return Summary(str(corpus), read, runs, dry_run=True, timed=timed, spread=spread)
     with open_for_writing(folder) as writer:
@@ -217,7 +226,23 @@ def score(
         if to_race:
             runs, outcome = race(writer, members, compute, progress, keep_tokens, to_race)
         else:
-            wanted = restrict(writer, members, only, keep_tokens)
+            wanted = None
+            if only is None:
+                for name in entries:
+                    writer.manifest.only.pop(name, None)
+            else:
+                wanted, found = restrict(Corpus(folder), members, only, keep_tokens)
+                writer.manifest.only |= found
+            writer.save()
             runs = score_members(writer, members, compute, progress, keep_tokens, wanted)
+            _note_whole(writer)
         empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
         return Summary(str(corpus), read, runs, empty, race=outcome)
+
+
+def _note_whole(writer: Writer) -> None:
+    """Forget a race once every model has scored or skipped all."""
+    view = Corpus(writer.path)
+    if writer.manifest.race and not any(missing(view, name) for name in view.manifest.models):
+        writer.manifest.race = None
+        writer.save()

@@ -32,6 +32,9 @@ class Recipe:
     of `prompt`. `balance` and `length_bins` split the budget evenly over a column's values and over
     quantiles of answer length. `decontaminate` names files of evaluation prompts.
 
+    Of a raced corpus (docs/race.md) a selection is refused if it is estimated to hold less than
+    `min_recall` of what a full run would let it take from.
+
     `columns` (by role) and `layouts` (a file) say how the narrow set `into` is read, as for
     `curate.score`.
     """
@@ -56,6 +59,7 @@ class Recipe:
     balance: str | None = None
     length_bins: int | None = None
     decontaminate: tuple[str, ...] = ()
+    min_recall: float = 0.95
 
     def __post_init__(self) -> None:
         if self.refusals is None:
@@ -130,6 +134,8 @@ def _check(recipe: Recipe) -> None:
     check_choice("--recipe", recipe.name, get_args(Published))
     check_choice("--refusals", recipe.refusals, get_args(Refusals))
     check_choice("--metric", recipe.metric, get_args(Metric))
+    if not 0 <= recipe.min_recall <= 1:
+        raise CurateError(f"--min-recall {recipe.min_recall:g}: give a share from 0 to 1")
     numbers = {
         "--top": recipe.top,
         "--tokens": recipe.tokens,

@@ -13,7 +13,6 @@ import pytest
 import curate
 from curate import backends
 from curate.chat.encode import Encoded
-from curate.corpus.show import status
 from curate.errors import CurateError
 from curate.models.resolve import Model
 from tests.files import write
@@ -78,7 +77,8 @@ class Race:
     def _open(self, group: Sequence[Model], *_: object) -> Drawn:
         return Drawn([model.name for model in group], self.limit)
 
-    def __call__(self, *names: str, to: str = "c", limit: int | None = None, **asked: Any) -> Any:
+    def score(self, *names: str, to: str = "c", limit: int | None = None, **asked: Any) -> Any:
+        """Score the pool under the base and these, all by default."""
         self.limit = limit  # type: ignore[assignment]
         return curate.score(
             [str(self.source)],
@@ -101,13 +101,13 @@ def race(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
 
 def test_a_race_finds_the_top_in_fewer_passes(race: Race) -> None:
     """The true recall is in the interval; a run without --top completes the corpus."""
-    found = race(top=0.05).race
+    found = race.score(top=0.05).race
     assert found.top == 150
     assert found.passes < 0.8 * found.full
     raced = {row for (row,) in race.ask("select example_id from gaps")}
     counts = race.ask("select count(*) from scores")
     assert counts == [(found.passes,)]
-    assert race().race is None
+    assert race.score().race is None
     best = {row for (row,) in race.ask("select example_id from gaps where rank <= 150")}
     assert race.ask("select count(*) from gaps") == [(COUNT,)]
     recall = len(best & raced) / 150
@@ -119,11 +119,11 @@ def test_a_race_finds_the_top_in_fewer_passes(race: Race) -> None:
 def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race) -> None:
     """The scores are those of an undisturbed race, each once."""
     pairs = "select example_id, model from scores order by all"
-    race(top=0.05, to="whole")
+    race.score(top=0.05, to="whole")
     for limit in (500, 1_500, 2_000, 600, 100):
         with pytest.raises(KeyboardInterrupt):
-            race(top=0.05, limit=limit)
+            race.score(top=0.05, limit=limit)
     with pytest.raises(CurateError, match=r"--top 0\.1: the race that has begun has 0\.05"):
-        race(top=0.1)
-    race(top=0.05)
+        race.score(top=0.1)
+    race.score(top=0.05)
     assert race.ask(pairs) == race.ask(pairs, "whole")
