@@ -92,10 +92,6 @@ def score(
             _FEWER,
         ),
     ] = None,
-    proxy: Annotated[
-        Path | None,
-        option("A corpus of the same examples under smaller models: it goes first.", "DIR", _FEWER),
-    ] = None,
     keep_tokens: Annotated[
         bool,
         option(
@@ -139,7 +135,6 @@ def score(
             top=top,
             recall=recall,
             audit=audit,
-            proxy=proxy,
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curate.corpus.corpus import Corpus
@@ -33,8 +31,8 @@ class Field:
     """The examples that no model has skipped, in the random order of a seed.
 
     `gaps` are those of each of the misaligned `models` alone [models, examples], NaN without a
-    score, and in a last row the proxy's if there is one. `ensemble` are the places of the models
-    that are not held out. `asked` says for which examples a question's condition holds [examples].
+    score. `ensemble` are the places of the models that are not held out. `asked` says for which
+    examples a question's condition holds [examples].
     """
 
     ids: pa.Array
@@ -67,14 +65,8 @@ class Field:
 
 
 @readable_errors()  # a damaged part may be met late
-def field(
-    corpus: Corpus, seed: int, proxy: str | Path | None = None, question: Question = Question()
-) -> Field:
-    """Read the gaps of every model alone, of the ensemble that a question asks.
-
-    Raises:
-        CurateError: the proxy is no corpus that ranks these examples.
-    """
+def field(corpus: Corpus, seed: int, question: Question = Question()) -> Field:
+    """Read the gaps of every model alone, and which models a question's ensemble has."""
     values: dict[str, object] = {
         "epsilon": question.epsilon,
         "metric": question.metric,
@@ -89,22 +81,8 @@ def field(
     flat = rows["gaps"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     gaps = flat.astype(float).reshape(len(ids), len(models)).T
     ensemble = [place for place, name in enumerate(models) if name not in question.hold_out]
-    if proxy is not None:
-        gaps = np.vstack([gaps, _proxy_gaps(Path(proxy), ids)])
     asked = rows["asked"].combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
     return Field(ids, models, ensemble, gaps, asked)
-
-
-def _proxy_gaps(path: Path, ids: pa.Array) -> Floats:
-    found = Corpus(path).sql("select example_id, gap from ranks").to_arrow_table()
-    places = pc.index_in(ids, value_set=found["example_id"].combine_chunks())
-    if places.null_count > len(ids) // 10:
-        raise CurateError(
-            f"--proxy {path}: ranks {len(ids) - places.null_count:,} of the {len(ids):,} examples; "
-            "score the same sources into it under all of its models"
-        )
-    gaps = found["gap"].combine_chunks().take(places).to_numpy(zero_copy_only=False)
-    return np.asarray(gaps, float)
 
 
 def answer(
@@ -120,7 +98,7 @@ def answer(
     Raises:
         CurateError: the audit sample is too small, or the condition is wrong.
     """
-    found = field(corpus, record.seed, record.proxy, question)
+    found = field(corpus, record.seed, question)
     audit = found.audit(record.audit)
     groups = found.left(audit, found.asked) if len(audit.final) >= LEAST else []
     known = found.final[found.asked & np.isfinite(found.final)]

@@ -48,7 +48,6 @@ def asked_race(
     recall: float,
     audit: int | None,
     seed: int,
-    proxy: str | Path | None,
 ) -> Race | None:
     """The race that a run asks for; None without `top`.
 
@@ -56,8 +55,8 @@ def asked_race(
         CurateError: a value out of its range, or not that of a race which has begun.
     """
     if top is None:
-        if audit is not None or proxy is not None:
-            raise CurateError("--audit and --proxy are for races: add --top SHARE")
+        if audit is not None:
+            raise CurateError("--audit is for races: add --top SHARE")
         return None
     if not (0 < top < 1 or (top >= 1 and top == int(top))):
         raise CurateError(f"--top {top:g}: give a share between 0 and 1, or a count")
@@ -66,11 +65,11 @@ def asked_race(
     if audit is not None and audit < LEAST:
         raise CurateError(f"--audit {audit}: give at least {LEAST} examples")
     begun = record.race if record else None
-    new = Race(top, recall, audit or 0, seed, str(proxy) if proxy else None)
+    new = Race(top, recall, audit or 0, seed)
     if begun is None or begun.depth is not None:
         return new
     new = replace(new, audit=audit or begun.audit)
-    for name in ("top", "recall", "audit", "seed", "proxy"):
+    for name in ("top", "recall", "audit", "seed"):
         if (old := getattr(begun, name)) != getattr(new, name):
             raise CurateError(
                 f"--{name} {getattr(new, name)}: the race that has begun has {old}; go on with "
@@ -100,14 +99,14 @@ def race(
         chosen = [member for member in members if member.model.name in names]
         for run in score_members(writer, chosen, compute, progress, keep_tokens, wanted):
             _add(next(each for each in runs if each.name == run.name), run)
-        return field(Corpus(writer.path), asked.seed, asked.proxy)
+        return field(Corpus(writer.path), asked.seed)
 
     every = [member.model.name for member in members]
     if why := _nothing_to_race(writer, every[1:], asked):
         progress.note(f"--top: {why}; everything is scored")
         score(every, None)
         return runs, _outcome(writer, None, why)
-    pool = field(Corpus(writer.path), asked.seed, asked.proxy)
+    pool = field(Corpus(writer.path), asked.seed)
     count = len(pool.ids)
     asked = replace(asked, audit=asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST))
     if asked.top > count:
@@ -129,25 +128,23 @@ Score = Callable[[Sequence[str], pa.Table | None], Field]
 
 
 def _stages(pool: Field, asked: Race, aligned: str, score: Score, progress: Progress) -> None:
-    """From the audit sample on: a model, or with a proxy none, then who is left behind."""
+    """From the audit sample on: score by the next model, then leave examples behind."""
     audit, top = pool.audit(asked.audit), wanted_top(asked, len(pool.ids))
     sample, alive = pool.ids[: asked.audit], pool.ids
-    order = first_to_last(replace(audit, gaps=audit.gaps[: len(pool.models)]))
-    have = [len(pool.models)] if asked.proxy else []  # the proxy's row
-    turns = len(order) - 1 + len(have)
-    for number, place in enumerate([None, *order] if have else order):
-        if place is not None:
-            first = [aligned] if len(have) == bool(asked.proxy) else []
-            pool = score([*first, pool.models[place]], pa.table({"example_id": alive}))
-            have.append(place)
-        if number == turns:
+    order = first_to_last(audit)
+    have: list[int] = []
+    for place in order:
+        first = [] if have else [aligned]
+        pool = score([*first, pool.models[place]], pa.table({"example_id": alive}))
+        have.append(place)
+        if len(have) == len(order):
             return
         running = _among(pool.ids, alive)
         behind = pool.left(audit, ~running)
         may_go = running & ~_among(pool.ids, sample) & np.isfinite(pool.gaps[have]).all(axis=0)
         gaps = pool.gaps[have][:, may_go]
         allowed = (1 - asked.recall) * top
-        kept = keep(behind, have, gaps, audit, top, allowed, turns - number)
+        kept = keep(behind, have, gaps, audit, top, allowed, len(order) - len(have))
         if may_go.any() and kept.mean() < WORTH:
             running[np.flatnonzero(may_go)[~kept]] = False
             alive = pool.ids.filter(pa.array(running))
@@ -170,8 +167,7 @@ def expected(asked: Race, count: int, models: int) -> str:
     """What a race may save, before anything is known of how far the models agree."""
     audit = asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST)
     rest, top = count - audit, min(wanted_top(asked, count), count)
-    first = top * 2 if asked.proxy else rest * 2
-    least = audit * (models + 1) + first + (models - 1) * top
+    least = audit * (models + 1) + rest * 2 + (models - 1) * top
     full = count * (models + 1)
     return (
         f"A race makes {min(least, full):,} to {full:,} of the {full:,} passes of a full run, by "
@@ -198,7 +194,7 @@ def _nothing_to_race(writer: Writer, misaligned: Sequence[str], asked: Race) -> 
         )
     if not misaligned:
         return "there is no misaligned model, so there is nothing to race"
-    if len(misaligned) == 1 and asked.proxy is None:
+    if len(misaligned) == 1:
         return "with one misaligned model there is nothing to race"
     return ""
 

@@ -74,7 +74,6 @@ def score(
     top: float | None = None,
     recall: float = 0.99,
     audit: int | None = None,
-    proxy: str | Path | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -121,7 +120,6 @@ def score(
             (docs/race.md).
         recall: how much of the top a race has to find, in expectation.
         audit: examples of a race's random sample; by default a tenth, and 2,000 at most.
-        proxy: a corpus over the same examples, scored by smaller models, whose gaps come first.
         keep_tokens: store every answer token's log-prob too, for `curate show` and the report. The
             corpus remembers it; scores without tokens are computed again.
         replace: throw away the scores of a model whose weights or tokenizer changed under its
@@ -154,7 +152,7 @@ def score(
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
-    to_race = asked_race(record, top, recall, audit, seed, proxy)
+    to_race = asked_race(record, top, recall, audit, seed)
     if aligned is None:
         texts = max_length, chat_template, dict(template_args or {})
         own = completed(folder, record, misaligned, *texts)

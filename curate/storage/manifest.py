@@ -82,15 +82,13 @@ class Race:
     """A race as it was asked for, and what came of it.
 
     `top` is a share below 1, or a count; `audit` counts the sample. The numbers of a race that
-    ended: the examples of the top, and the passes made of those that a full run makes. `proxy` is
-    the corpus whose gaps came first.
+    ended: the examples of the top, and the passes made of those that a full run makes.
     """
 
     top: float
     recall: float
     audit: int
     seed: int
-    proxy: str | None = None
     depth: int | None = None
     passes: list[int] = field(default_factory=list)
 
