@@ -35,7 +35,7 @@ ELSEWHERE = {
     "--yes": "tests/corpus/test_drop.py runs it",
     "vllm": "needs a GPU",
     "server": "needs a server",
-    "--ray": "tests/whole/test_cluster.py runs it",
+    "--ray": "needs a cluster",
     "http": "needs the network",
     "hf://": "needs the network",
     "ModelOrganismsForEM": "needs the network and a GPU",
