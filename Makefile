@@ -126,7 +126,7 @@ $(VLLM)/vllm: constraints-vllm.txt
 	touch $@
 
 $(VLLM)/installed: $(VLLM)/vllm pyproject.toml
-	$(VLLM_PIP) -e '.[server]' pytest pytest-timeout pytest-xdist
+	$(VLLM_PIP) -e '.[server,ray]' pytest pytest-timeout pytest-xdist
 	touch $@
 
 # An S3 server for tests. It wants an older python-dateutil than the project.
