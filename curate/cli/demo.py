@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from curate.cli.export import exported
+from curate.cli.exported import exported
 from curate.cli.options import JsonOption, QuietOption, option, progress
 from curate.cli.progress import kept
 from curate.cli.score import holdings
