@@ -13,7 +13,7 @@ from curate.models.fetch import fetch_weights, find
 from curate.models.fingerprints import weight_files
 from curate.models.references import Place
 from curate.models.resolve import Model, identify
-from curate.system.hub import Repo
+from curate.system.hub_errors import Repo
 from curate.system.progress import Silent
 
 _CACHED = re.compile(r".*/models--(?P<id>[^/]+)/snapshots/(?P<commit>[^/]+)/?(?P<folder>.*)")

@@ -9,7 +9,8 @@ from pathlib import Path
 from curate.errors import CurateError
 from curate.models.fingerprints import INDEX, PICKLES, is_adapter, shards, stem
 from curate.models.references import Place, place
-from curate.system.hub import MB, Repo, Unreachable, bar, blobs, cached_commit, call, look_up
+from curate.system.hub import MB, bar, blobs, cached_commit, call, look_up
+from curate.system.hub_errors import Repo, Unreachable
 from curate.system.progress import Progress, Silent
 
 _CONFIGS = ("adapter_config.json", "config.json")

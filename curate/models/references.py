@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from curate.errors import CurateError
 from curate.storage.manifest import NAME_OF_MODEL
-from curate.system.hub import Repo
+from curate.system.hub_errors import Repo
 
 _HOW = "Write OWNER/NAME[/FOLDER][@REVISION] for a Hub model, or give a local folder."
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(@[\w./%-]+)?", re.ASCII)

@@ -18,7 +18,8 @@ from curate.errors import CurateError
 from curate.reading import configs, folders
 from curate.reading.addresses import HUB, HubSet, Source
 from curate.system import scratch
-from curate.system.hub import Repo, Unreachable, bar, cached_commit, call, look_up
+from curate.system.hub import bar, cached_commit, call, look_up
+from curate.system.hub_errors import Repo, Unreachable
 from curate.system.progress import Silent
 
 _FILE = re.compile(rf"{HUB}datasets/(?P<repo>.+?)@(?P<commit>[0-9a-f]{{40}})/(?P<path>.+)")

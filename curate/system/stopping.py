@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from threading import Thread
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
 
 AGAIN_SECONDS = 2.0
 """A second signal after this many seconds ends the process; `timeout` sends each one twice."""
+_TICK = 0.2  # seconds between checks for a stop while waiting
 
 
 class Stopped(BaseException):
@@ -93,3 +98,27 @@ def check_cancelled() -> None:
     """Raise `Stopped` if a signal came, because Python drops exceptions inside destructors."""
     if (number := asked()) is not None:
         raise Stopped(number)
+
+
+def sleep(seconds: float) -> None:
+    """Wait, unless a stop comes."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        check_cancelled()
+        time.sleep(min(left, _TICK))
+
+
+def apart(ask: Callable[[], Answer], name: str | None = None) -> Answer:
+    """Run it in a daemon thread, which ends with the process, and hear a stop meanwhile."""
+    future: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name=name, daemon=True).start()
+    while not wait([future], _TICK).done:
+        check_cancelled()
+    return future.result()

@@ -15,7 +15,8 @@ import pytest
 from huggingface_hub import hf_hub_download
 
 from curate.errors import CurateError
-from curate.system.hub import Repo, Unreachable, cached_commit, call, look_up
+from curate.system.hub import cached_commit, call, look_up
+from curate.system.hub_errors import Repo, Unreachable
 from tests.conftest import stop_seconds
 from tests.hub import Hub
 from tests.hub import Repo as Repository
@@ -178,7 +179,8 @@ def test_a_stop_is_heard(hub: Hub) -> None:
     hub.fail("cdn", "stall", times=9)
     code = """
 from huggingface_hub import hf_hub_download
-from curate.system.hub import Repo, call
+from curate.system.hub import call
+from curate.system.hub_errors import Repo
 from curate.system.stopping import Stopped, stoppable
 with stoppable():
     try:
