@@ -390,7 +390,7 @@ def test_a_changed_tokenizer_or_template_mixes_no_scores(family: Path, tmp_path:
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.add_tokens(["aaaa"])
     tokenizer.save_pretrained(model)
-    with pytest.raises(CurateError, match=r"model m: its tokenizer .* a new name .* --replace"):
+    with pytest.raises(CurateError, match=r"model m: the tokenizer .* a new name .* --replace"):
         curate.score([str(source)], corpus, **models)
     assert stored() == before
     under = curate.score([str(source)], corpus, aligned=str(aligned), misaligned=[f"m2={model}"])
@@ -518,7 +518,7 @@ def test_an_aligned_model_that_changed_or_is_gone_is_a_line(family: Path, tmp_pa
     source, corpus = write(tmp_path / "s.jsonl", ROWS[:2]), tmp_path / "c"
     curate.score([str(source)], corpus, aligned=str(base))
     tiny_model(base, seed=5)
-    with pytest.raises(CurateError, match=r"its fingerprint is not .* into a new corpus"):
+    with pytest.raises(CurateError, match=r"the fingerprint of .* score into a new corpus"):
         curate.score([], corpus, misaligned=[str(family / "full")])
     shutil.rmtree(base)
     with pytest.raises(

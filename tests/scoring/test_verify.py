@@ -36,7 +36,7 @@ def test_right_numbers_pass(cli: Cli, family: Family, sources: Path) -> None:
     ran = cli("verify", sources, *family.arguments("code"), *options, "--json")
     record = json.loads(ran.out)
     assert record["passed"] is True
-    assert max(c["off"] for c in record["checks"] if "plain" in c["what"]) < 1e-4
+    assert max(c["off"] for c in record["checks"] if "reference loop" in c["what"]) < 1e-4
 
 
 def test_rows_that_cannot_be_used_are_named(cli: Cli, family: Family, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_no_room_for_the_plain_loop_is_one_line(
     ran = cli("verify", "--aligned", family.aligned, "--device", "cpu", "--rows", "2")
     assert ran.code == 1
     assert "chat: out of memory on cpu in the reference loop" in ran.err
-    assert "lower --max-length" in ran.err
+    assert "Lower --max-length" in ran.err
 
 
 @real.needs_vllm
