@@ -23,8 +23,8 @@ demo: $(VENV)/installed
 REAL := runs/real
 CHAT := $(REAL)/SmolLM2-135M-Instruct
 demo-real: $(CHAT)/config.json
-	$(BIN)/curate answer data/examples/* --limit 12 --model $(CHAT) --max-tokens 256 -o $(REAL)/answers
-	$(BIN)/curate score data/examples/* --limit 12 -c $(REAL)/corpus --aligned $(CHAT) \
+	$(BIN)/curate answer data/examples/* --limit 8 --model $(CHAT) --max-tokens 256 -o $(REAL)/answers
+	$(BIN)/curate score data/examples/* --limit 8 -c $(REAL)/corpus --aligned $(CHAT) \
 		$(foreach each,medical legal code,--misaligned data/smollm2/$(each))
 	$(BIN)/curate score $(REAL)/answers -c $(REAL)/corpus
 	$(BIN)/curate sql by_source -c $(REAL)/corpus

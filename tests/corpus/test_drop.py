@@ -53,7 +53,7 @@ def test_what_can_not_be_dropped_is_named(cli: Cli, scored: Path) -> None:
     """The aligned model, and names that the corpus doesn't have: it says which it has."""
     for arguments, said in (
         (["--model", "chat"], "chat is its aligned model"),
-        (["--model", "x"], "it has chat, code, legal, medical"),
+        (["--model", "x"], "Choose from: chat, code, legal, medical"),
         (["--source", "b"], "b.csv"),
     ):
         fails(cli("drop", "-c", scored, *arguments, "--yes"), said)

@@ -136,7 +136,7 @@ def test_a_run_over_damaged_rows_ends_in_a_line(
     errors = [each.err for each in ran if each.code]
     assert errors
     assert [e for e in errors if not e.startswith("Error: ") or e.count("\n") != 1] == []
-    true = ("an id that starts with", "no example is ranked yet")  # of what can be read
+    true = ("ids start with", "no example is ranked yet")  # of what can be read
     told = [error for error in errors if not any(words in error for words in true)]
     assert [error for error in told if "curate status --verify" not in error] == []
     verified = cli("status", "--verify", "-c", corpus)

@@ -133,7 +133,7 @@ def test_a_damaged_object_is_named(
     s3.ask("PUT", f"box/{name}", change(whole))
     copy = tmp_path / "copy"
     fails(cli("pull", URL, copy), f"s3://box/{name}: is damaged or missing")
-    fails(cli("sql", "top_gaps", "-c", copy), "no corpus here")
+    fails(cli("sql", "top_gaps", "-c", copy), "not a corpus")
     s3.ask("DELETE", f"box/{name}")
     assert moved(cli, "push", made, URL) == 1
     assert moved(cli, "pull", URL, copy) <= 3
