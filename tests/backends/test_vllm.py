@@ -19,17 +19,14 @@ import pytest
 import torch
 
 import curate
-from curate.backends import base, check_models, open_backend
-from curate.backends.base import Backend, Compute, Engine, Prompt, Sampling, Window
-from curate.backends.vllm.engine import WORKER
+from curate.backends import check_models, open_backend
+from curate.backends.base import Backend, Compute, Engine, Prompt, Sampling
 from curate.backends.vllm.processes import MEMORY_HINT
 from curate.backends.vllm.worker import Request, sampling
 from curate.errors import CurateError
 from curate.models.resolve import resolve
-from tests import clusters, real
-from tests.clusters import driver, machines, network
+from tests import real
 
-__all__ = ["driver", "machines", "network"]
 pytestmark = [real.needs_vllm, pytest.mark.timeout(1200)]
 NAMES = ("aligned", "rank1", "rank32")
 LIMIT = 1e-4
@@ -274,25 +271,3 @@ def _spearman(one: Path, other: Path) -> float:
         ranks.append([float(rank) for (rank,) in rows])
     assert len(ranks[0]) == len(ranks[1]) > 100
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def test_vllm_in_a_worker_that_is_killed(driver: None, real_family: real.Family) -> None:
-    """Another worker goes on: the numbers are those of transformers, and no engine is left."""
-    models, items = real_family.models("rank1"), real.conversations(60)
-    plain = open_backend(models[:1], Compute("transformers", device="cpu", dtype="float32"))
-    wanted = real.nlls(plain, items)
-    backend = open_backend(models, replace(compute(), ray="-", workers=1))
-    killed = clusters.workers()
-    found = {}
-    windows = [Window([str(n)] * 30, [0] * 30, items[n : n + 30]) for n in (0, 30)]
-    for window, index, logprobs in base.stream(backend, windows, lambda _: None):
-        if not found:
-            os.kill(killed[0], signal.SIGKILL)
-        assert found.setdefault((int(window.example_ids[index]) + index), logprobs) is logprobs
-    nlls = [-found[row].mean() for row in range(len(items))]
-    np.testing.assert_allclose(nlls, wanted, atol=LIMIT)
-    backend.close()
-    gone = time.monotonic() + 20
-    while clusters.running(WORKER) and time.monotonic() < gone:
-        time.sleep(0.1)
-    assert clusters.running(WORKER) == []

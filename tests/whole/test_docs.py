@@ -35,7 +35,7 @@ ELSEWHERE = {
     "--yes": "tests/corpus/test_drop.py runs it",
     "vllm": "needs a GPU",
     "server": "needs a server",
-    "--ray": "tests/whole/test_cluster.py runs it",
+    "--ray": "needs a cluster",
     "http": "needs the network",
     "hf://": "needs the network",
     "s3://": "tests/corpus/test_transfer.py and the test_buckets.py run these",
