@@ -194,7 +194,17 @@ def print_status(report: dict[str, Any]) -> None:
         f"{report['corpus']}: {count(report['examples'], 'example')}, {report['ranked']:,} ranked"
     )
     if models := report["models"]:
-        records(models, list(models[0]))
+        columns = list(dict.fromkeys(name for model in models for name in model))
+        records([dict.fromkeys(columns) | model for model in models], columns)
+    for name, only in report["only"].items():
+        print(clean(f"{name}: left out by --only: all for which this is false: {only['where']}"))
+    if race := report["race"]:
+        found = race["found"]
+        print(
+            f"Raced to the top {race['depth']:,}: recall {found['estimate']:.3f} (95 % interval "
+            f"{found['low']:.3f} to {found['high']:.3f}); left out: what can hardly reach it. To "
+            "complete the corpus, score it without --top"
+        )
     if report["skipped"]:
         print("Skipped (the ten most frequent reasons; for all, run `curate sql skips`):")
         records(report["skipped"], ["skipped", "reason", "model", "source", "first_row"])

@@ -146,6 +146,10 @@ def export(
     length_bins: Annotated[
         int | None, option("Split the budget over K quantiles of answer length.", "K", _SPREAD)
     ] = None,
+    min_recall: Annotated[
+        float,
+        option("Of a raced corpus: refuse a selection below this recall.", "SHARE", _CHOICE),
+    ] = 0.95,
     placement: Annotated[
         Literal["even", "batch", "shuffle", "separate"],
         option(
@@ -325,6 +329,11 @@ def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | Non
         print(
             f"  {counts['unranked']:,} of {ranked + counts['unranked']:,} examples are "
             "not ranked: not every model has scored them; see curate status, curate sql skips"
+        )
+    if found := counts["recall"]:
+        print(
+            f"  the corpus was raced: recall {found['estimate']:.3f} down to the last of these "
+            f"(95 % interval {found['low']:.3f} to {found['high']:.3f})"
         )
     if (wanted := counts["wanted_tokens"]) is not None:
         print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} requested")

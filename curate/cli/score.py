@@ -28,9 +28,10 @@ from curate.cli.tables import clean, count, print_json, table
 from curate.errors import CurateError
 
 if TYPE_CHECKING:
+    from curate.scoring.race import Outcome
     from curate.scoring.score import Summary
 
-_READ = "What is read"
+_READ, _FEWER = "What is read", "Fewer passes"
 
 
 @with_shared_options
@@ -55,7 +56,7 @@ def score(
     sample: Annotated[
         int | None, option("Draw N examples evenly over all sources.", "N", _READ, min=1)
     ] = None,
-    seed: Annotated[int, option("The seed of --sample.", "N", _READ)] = 0,
+    seed: Annotated[int, option("The seed of --sample and --audit.", "N", _READ)] = 0,
     turns: Annotated[
         Literal["last", "all"],
         option("Score only the last assistant turn, or every one as its own example.", None, _READ),
@@ -63,6 +64,34 @@ def score(
     column: ColumnOption = None,
     layouts: LayoutsOption = None,
     strict: StrictOption = False,
+    only: Annotated[
+        str | None,
+        option(
+            "SQL over the columns of gaps and examples: the examples that models which lack any "
+            'score, such as "rank <= 100000".',
+            "SQL",
+            _FEWER,
+        ),
+    ] = None,
+    top: Annotated[
+        float | None,
+        option(
+            "Race: score under all models only what can reach the top, a share (0.05) or a count.",
+            "SHARE|N",
+            _FEWER,
+        ),
+    ] = None,
+    recall: Annotated[
+        float, option("How much of --top to find, in expectation.", "SHARE", _FEWER)
+    ] = 0.99,
+    audit: Annotated[
+        int | None,
+        option(
+            "The random sample that all models score first. Default: a tenth, at most 2,000.",
+            "N",
+            _FEWER,
+        ),
+    ] = None,
     keep_tokens: Annotated[
         bool,
         option(
@@ -102,6 +131,10 @@ def score(
             seed=seed,
             turns=turns,
             strict=strict,
+            only=only,
+            top=top,
+            recall=recall,
+            audit=audit,
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,
@@ -147,6 +180,21 @@ def print_scored(summary: Summary) -> None:
         return
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")
     print(f"Write a mix:            curate export -c {corpus} --fraction 0.05 --into NARROW -o MIX")
+    if summary.race:
+        print(raced(summary.race))
+
+
+def raced(found: Outcome) -> str:
+    """What a race saved, and what it may have missed."""
+    made = f"{found.passes:,} of a full run's {found.full:,} passes"
+    if found.why:
+        return f"Scored everything, {made}: {found.why}"
+    of = found.recall
+    return (
+        f"Raced to the top {found.top:,}: {made} ({found.passes / found.full:.0%}); estimated "
+        f"recall {of.estimate:.3f} (95 % interval {of.low:.3f} to {of.high:.3f}): of the top, "
+        f"about {of.missed:.0f} may be missed"
+    )
 
 
 def next_models(corpus: str) -> str:

@@ -101,6 +101,7 @@ def _finish(path: Path, record: Manifest) -> None:
     for name in models:
         record.models.pop(name, None)
         record.runs.pop(name, None)
+        record.only.pop(name, None)
         folder = path / "scores" / name
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from curate.corpus.corpus import Corpus, dicts, has_ensemble
+from curate.corpus.only import chosen
 from curate.corpus.queries import ask
+from curate.corpus.race import answer
 from curate.errors import CurateError
 from curate.storage.manifest import TEMPLATE
 from curate.storage.schema import EXAMPLES
@@ -33,7 +35,12 @@ def status(corpus: Corpus) -> dict[str, Any]:
         "corpus": str(corpus.path),
         "examples": counts["n"],
         "ranked": counts["m"],
-        "models": [model | {"tokens_per_s": _speed(corpus, model["model"])} for model in coverage],
+        "models": [
+            model | _left_out(corpus, model) | {"tokens_per_s": _speed(corpus, model["model"])}
+            for model in coverage
+        ],
+        "race": raced(corpus),
+        "only": {name: asdict(only) for name, only in corpus.manifest.only.items()},
         "skipped": reasons,
         "references": {name: entry.reference for name, entry in corpus.manifest.models.items()},
         "settings": asdict(corpus.manifest.settings) if corpus.manifest.settings else None,
@@ -123,6 +130,30 @@ def without_tokens(
         {"ids": list(example_ids), "hold_out": list(hold_out)},
     )
     return [model for (model,) in found.fetchall()]
+
+
+def raced(corpus: Corpus) -> dict[str, Any] | None:
+    """The race of a corpus with its depth and recall; None where there is none that ended."""
+    record = corpus.manifest.race
+    if record is None or record.depth is None:
+        return None
+    return asdict(record) | {"found": asdict(answer(corpus, record, top=record.depth))}
+
+
+def _left_out(corpus: Corpus, model: dict[str, Any]) -> dict[str, Any]:
+    """Of the scores that a model lacks, those that --only or a race did not ask for."""
+    record, missing = corpus.manifest, model["missing"]
+    left_out = missing if record.race and record.race.depth is not None else 0
+    if missing and not left_out and (only := record.only.get(model["model"])):
+        query = """
+            select count(*) from (select unnest($ids)::uuid as key)
+            anti join (select key from score_parts where model = $model) using (key)
+            anti join (select example_id::uuid as key from skipped where model = $model) using (key)
+        """
+        ids = chosen(corpus, only.where, only.over)["example_id"].to_pylist()
+        values = {"ids": ids, "model": model["model"]}
+        left_out = missing - corpus.connection.cursor().execute(query, values).fetchall()[0][0]
+    return {"missing": missing - left_out, "left_out": left_out} if left_out else {}
 
 
 def _speed(corpus: Corpus, model: str) -> int | None:

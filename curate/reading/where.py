@@ -188,7 +188,9 @@ def _size(value: Any) -> int:
         return CHUNK_BYTES
 
 
-def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
+def check_condition(
+    connection: duckdb.DuckDBPyConnection, where: str, option: str = "--where"
+) -> None:
     """Parse a condition, which is then safe to use in brackets, on its own lines.
 
     Raises:
@@ -199,9 +201,9 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> None:
         duckdb.SQLExpression(where)
         check_reads_only(connection, f"select ({where}\n)")
     except CurateError as error:
-        raise CurateError(f"--where {where!r}: {error}") from None
+        raise CurateError(f"{option} {where!r}: {error}") from None
     except (duckdb.Error, UnicodeEncodeError) as error:
-        raise CurateError(f"--where {where!r}: {first_line(error)}") from None
+        raise CurateError(f"{option} {where!r}: {first_line(error)}") from None
 
 
 class Columns:

@@ -31,6 +31,12 @@ def brief(found: Findings) -> Iterator[str]:
         f"{found.status['ranked']:,} of {found.status['examples']:,} examples are ranked; "
         f"scores missing: {missing:,}."
     )
+    if race := found.status["race"]:
+        yield (
+            f"The corpus was raced to the top {race['depth']:,}, with a recall of "
+            f"{race['found']['estimate']:.3f}: deeper, and in every figure of the whole pool, "
+            "examples are missing that rank low."
+        )
     if not (ranking := found.ranking):
         return
     span, totals = ranking.span, ranking.totals

@@ -44,15 +44,33 @@ class Pair(NamedTuple):
 
 
 @readable_errors()
-def missing(view: Corpus, model: str, keep_tokens: bool = False) -> int:
-    """How many examples a model has neither scored, with tokens if they are kept, nor skipped."""
-    return int(pending(view, model, keep_tokens).count("*").fetchall()[0][0])
+def missing(
+    view: Corpus, model: str, keep_tokens: bool = False, wanted: pa.Table | None = None
+) -> int:
+    """How many examples a model has neither scored, with tokens if they are kept, nor skipped.
+
+    `wanted` names those that count by their `example_id`; None: all.
+    """
+    return int(pending(view, model, keep_tokens, wanted).count("*").fetchall()[0][0])
 
 
-def pending(view: Corpus, model: str, keep_tokens: bool) -> duckdb.DuckDBPyRelation:
+def pending(
+    view: Corpus, model: str, keep_tokens: bool, wanted: pa.Table | None = None
+) -> duckdb.DuckDBPyRelation:
     """The examples that are `missing`: example_id, messages."""
-    query = _PENDING.format(scored=_scored(view, [model], keep_tokens))
-    return view.connection.cursor().sql(query, params={"model": model})
+    cursor = view.connection.cursor()
+    restrict = _restrict(cursor, wanted)
+    query = _PENDING.format(scored=_scored(view, [model], keep_tokens), restrict=restrict)
+    return cursor.sql(query, params={"model": model})
+
+
+def _restrict(cursor: duckdb.DuckDBPyConnection, wanted: pa.Table | None) -> str:
+    """SQL that leaves the wanted examples."""
+    if wanted is None:
+        return "true"
+    cursor.register("wanted_ids", wanted)
+    cursor.execute("create temp table wanted as select example_id::uuid as key from wanted_ids")
+    return "key in (select key from wanted)"
 
 
 def _scored(view: Corpus, models: Sequence[str], keep_tokens: bool) -> str:
@@ -79,11 +97,12 @@ def run_pass(
     progress: Progress,
     *,
     keep_tokens: bool = False,
+    wanted: pa.Table | None = None,
 ) -> None:
     """Load a group of models and score what each lacks, window by window; counts go into its run.
 
     `view` is the corpus as it was before any of these models was asked in this run, `count` the
-    pairs that are missing there.
+    pairs that are missing there, of the examples `wanted`.
 
     Raises:
         CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
@@ -111,7 +130,8 @@ def run_pass(
                     f"is zero. Was {model.adapter} trained?"
                 )
         scored = _scored(view, [model.name for model in models], keep_tokens)
-        lacking = _windows(view, [model.name for model in models], scored, backend.engines)
+        names = [model.name for model in models]
+        lacking = _windows(view, names, scored, backend.engines, wanted)
         # Whatever ends the run, the sinks store what is scored before the thread is awaited.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
             collectors = [
@@ -137,14 +157,18 @@ def run_pass(
             writer.note_speed(run.name, run.scored, run.tokens, run.seconds - run.loading)
 
 
-def _windows(view: Corpus, models: Sequence[str], scored: str, engines: int) -> Iterator[pa.Table]:
+def _windows(
+    view: Corpus, models: Sequence[str], scored: str, engines: int, wanted: pa.Table | None
+) -> Iterator[pa.Table]:
     """The examples that a model lacks, in order; `done` are the places of models that have each."""
     cursor = view.connection.cursor()
     with readable_errors():
         finished = _FINISHED.format(scored=scored)
         cursor.execute(f"create temp table finished as {finished}", {"models": list(models)})
+        restrict = _restrict(cursor, wanted)
     for part in parts.list_parts(view.path.resolve() / "examples"):
-        query = _LACKING.format(part=read_parquet([part], "file_row_number = true"))
+        rows_of = read_parquet([part], "file_row_number = true")
+        query = _LACKING.format(part=rows_of, restrict=restrict)
         with readable_errors():
             rows = cursor.sql(query, params={"models": len(models)}).to_arrow_table()
         for window in constrained_batches(
@@ -256,11 +280,11 @@ _FINISHED = """
     group by key
 """
 _LACKING = """
-    select hex_id(example_id::uuid) as example_id, messages, coalesce(done, []) as done,
+    select hex_id(key) as example_id, messages, coalesce(done, []) as done,
         list_sum([length(m.content) for m in messages])::bigint as characters
-    from {part}
-    left join finished on example_id::uuid = key
-    where len(coalesce(done, [])) < $models
+    from (select *, example_id::uuid as key from {part})
+    left join finished using (key)
+    where len(coalesce(done, [])) < $models and {restrict}
     order by file_row_number
 """
 
@@ -271,4 +295,5 @@ _PENDING = """
         union all
         select example_id::uuid as key from skipped where model = $model
     ) using (key)
+    where {restrict}
 """

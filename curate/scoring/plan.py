@@ -47,6 +47,7 @@ def plan(
     *,
     replace: bool = False,
     keep_tokens: bool = False,
+    wanted: pa.Table | None = None,
 ) -> tuple[Ingested, list[ModelRun], Spread]:
     """Read what a run would read, count what it would score, and time a sample on one model.
 
@@ -66,12 +67,13 @@ def plan(
     # Of a changed model nothing counts as scored, and no model has an empty name.
     stored_as = ["" if run.name in changed else run.name for run in runs]
     for run, name in zip(runs, stored_as, strict=True):
-        run.scored = read.new + (missing(corpus, name, keep_tokens) if corpus else 0)
+        run.scored = read.new + (missing(corpus, name, keep_tokens, wanted) if corpus else 0)
     lacking = [at for at, run in enumerate(runs) if run.scored]
     if not lacking:
         return read, runs, (1.0, 1.0)
     if corpus is not None:
-        stored = pending(corpus, stored_as[lacking[0]], keep_tokens).order("all").limit(SAMPLE)
+        stored = pending(corpus, stored_as[lacking[0]], keep_tokens, wanted)
+        stored = stored.order("all").limit(SAMPLE)
         sample = _lowest(sample, stored.to_arrow_table())
     here = [at for at in lacking if members[at].model.fingerprint]
     timed = members[[*here, *lacking][0]]

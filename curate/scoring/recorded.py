@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from curate.corpus.corpus import Corpus
+from curate.corpus.only import chosen
 from curate.errors import CurateError
 from curate.scoring.members import Member
-from curate.storage.manifest import TEMPLATE, Manifest
+from curate.scoring.passes import missing
+from curate.storage.manifest import TEMPLATE, Manifest, Only
 from curate.system.progress import Progress
 
 
@@ -87,3 +92,27 @@ def renamed(members: Sequence[Member], record: Manifest | None, progress: Progre
             member = replace(member, model=replace(model, name=same[0]))
         found.append(member)
     return found
+
+
+def restrict(
+    view: Corpus, members: Sequence[Member], only: str, keep_tokens: bool
+) -> tuple[pa.Table, dict[str, Only]]:
+    """The examples that `only` leaves to the models which lack any, and what to remember of these.
+
+    The gaps are those of the misaligned models that had scored when the condition was first given,
+    which the corpus remembers: so a resumed run asks for the same examples.
+
+    Raises:
+        CurateError: what `chosen` raises.
+    """
+    record, names = view.manifest, [member.model.name for member in members]
+    lacking = [
+        name for name in names if name not in record.models or missing(view, name, keep_tokens)
+    ]
+    known = [record.only[name] for name in lacking if name in record.only]
+    over = [each.over for each in known if each.where == only]
+    if not over:
+        roles = {name: entry.role for name, entry in record.models.items()}
+        have = [n for n in roles if roles[n] == "misaligned" and n not in lacking]
+        over = [sorted(have)]
+    return chosen(view, only, over[0]), dict.fromkeys(lacking, Only(only, over[0]))

@@ -21,10 +21,12 @@ from curate.reading.sources import resolve as locate
 from curate.scoring import commits
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
-from curate.scoring.members import Member, check_length, open_members
-from curate.scoring.passes import missing, run_pass
+from curate.scoring.members import check_length, open_members
+from curate.scoring.passes import missing
 from curate.scoring.plan import plan
-from curate.scoring.recorded import completed, renamed
+from curate.scoring.race import Outcome, asked_race, count_examples, expected, race
+from curate.scoring.recorded import completed, renamed, restrict
+from curate.scoring.stage import score_members
 from curate.storage import manifest, parts
 from curate.storage.manifest import TEMPLATE, Settings, known_models
 from curate.system.progress import Progress, Silent
@@ -42,6 +44,7 @@ class Summary:
     timed: bool = True  # in a dry run: some weights were here, so that seconds could be estimated
     spread: tuple[float, float] = (1.0, 1.0)  # the range of the estimates, as factors of them
     workers: int = 1  # that the estimates count on
+    race: Outcome | None = None
 
 
 def score(
@@ -70,6 +73,10 @@ def score(
     in_flight: int = 64,
     ray: str | None = None,
     workers: int | None = None,
+    only: str | None = None,
+    top: float | None = None,
+    recall: float = 0.99,
+    audit: int | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -96,7 +103,7 @@ def score(
         limit: the most examples per item of `sources`, such as a file, a folder or a Hub dataset.
         sample: draw this many examples evenly over all sources; larger samples include smaller
             ones.
-        seed: the seed of the sample.
+        seed: the seed of the sample, and of a race's audit sample.
         turns: `last`, or `all` to make an example of each assistant turn.
         strict: stop at the first row that can't be used, instead of recording it as skipped.
         max_length: the most tokens of prompt and answer; longer answers are truncated. Default:
@@ -113,6 +120,12 @@ def score(
         in_flight: concurrent requests over all servers.
         ray: the address of a Ray cluster, or `auto`, to compute on its workers (docs/cluster.md).
         workers: the most workers. Default: as many as fit on the cluster.
+        only: a SQL condition over `examples` and, by the misaligned models that have scored so
+            far, `ranks`; the models with missing scores score only examples that meet it.
+        top: race: score under all models only what can reach the top, a share below 1 or a count
+            (docs/race.md).
+        recall: the expected share of the top that a race must find.
+        audit: the size of a race's random sample. Default: a tenth, at most 2,000.
         keep_tokens: also store the log-probability of each answer token, for `curate show` and the
             report. The corpus remembers this; scores without tokens are computed again.
         replace: discard the scores of a model whose weights or tokenizer changed under its name,
@@ -143,6 +156,9 @@ def score(
     asked |= {} if sample is None else {"sample": sample, "seed": seed}
     record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
+    if only is not None and top is not None:
+        raise CurateError("--only and --top: give one; a race chooses the examples itself")
+    to_race = asked_race(record, top, recall, audit, seed)
     if aligned is None:
         texts = max_length, chat_template, dict(template_args or {})
         own = completed(folder, record, misaligned, *texts)
@@ -181,6 +197,9 @@ def score(
     checked = [each for each in resolved if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
     if dry_run:
+        wanted = None
+        if only is not None and record:
+            wanted, _ = restrict(Corpus(folder), members, only, keep_tokens)
         read, runs, spread = plan(
             folder,
             members,
@@ -190,8 +209,12 @@ def score(
             progress,
             replace=replace,
             keep_tokens=keep_tokens,
+            wanted=wanted,
         )
         read.notes, read.empty = [*told.notes, *read.notes], told.empty
+        if to_race:
+            pool = read.new + (count_examples(folder) if record else 0)
+            read.notes.append(expected(to_race, pool, len(members) - 1))
         timed = all(run.seconds or not run.scored for run in runs)
         workers = backends.workers(compute)
         return Summary(str(corpus), read, runs, [], True, timed, spread, workers)
@@ -209,59 +232,27 @@ def score(
             for each in commits.records(sources, found_sources, asked):
                 writer.manifest.add_source(each)
             writer.save()
-        runs = _score_members(writer, members, compute, progress, keep_tokens)
+        outcome = None
+        if to_race:
+            runs, outcome = race(writer, members, compute, progress, keep_tokens, to_race)
+        else:
+            wanted = None
+            if only is None:
+                for name in entries:
+                    writer.manifest.only.pop(name, None)
+            else:
+                wanted, found = restrict(Corpus(folder), members, only, keep_tokens)
+                writer.manifest.only |= found
+            writer.save()
+            runs = score_members(writer, members, compute, progress, keep_tokens, wanted)
+            _note_whole(writer)
         empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
-        return Summary(str(corpus), read, runs, empty)
+        return Summary(str(corpus), read, runs, empty, race=outcome)
 
 
-def _score_members(
-    writer: Writer,
-    members: Sequence[Member],
-    compute: base.Compute,
-    progress: Progress,
-    keep_tokens: bool,
-) -> list[ModelRun]:
-    """Score what each model lacks; those that share an engine in one pass."""
-    runs = [ModelRun(member.model.name, member.model.role) for member in members]
-    view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
-    counts = {run.name: missing(view, run.name, keep_tokens) for run in runs}
-    if any(counts.values()) and not members[0].template.reasoning:
-        _tell_of_reasoning(view, members[0].model.name, progress)
-    for at, run in enumerate(runs, 1):
-        bare = counts[run.name] - missing(view, run.name) if keep_tokens else 0
-        if not counts[run.name]:
-            progress.note(f"{run.name} ({at} of {len(runs)}): nothing is missing")
-        elif bare:
-            progress.note(f"{run.name}: {bare:,} scores have no tokens, and are computed again")
-    lacking = [member.model for member in members if counts[member.model.name]]
-    for models in backends.groups(lacking, compute):
-        names = [model.name for model in models]
-        places = [at for at, run in enumerate(runs) if run.name in names]
-        numbers = ", ".join(str(at + 1) for at in places)
-        try:
-            run_pass(
-                writer,
-                view,
-                [(members[at], runs[at]) for at in places],
-                f"{', '.join(names)} ({numbers} of {len(runs)})",
-                sum(counts[name] for name in names),
-                compute,
-                progress,
-                keep_tokens=keep_tokens,
-            )
-        except CurateError as error:
-            if not any(run.scored for run in runs):
-                raise
-            why = str(error).removesuffix(".")
-            raise CurateError(f"{why}. Scores so far are kept; run it again to resume.") from error
-    return runs
-
-
-def _tell_of_reasoning(view: Corpus, aligned: str, progress: Progress) -> None:
-    """A note if answers have reasoning that the chat template doesn't read."""
-    thought = "select count(*) from examples where messages[-1].reasoning_content is not null"
-    if count := view.sql(thought).fetchall()[0][0]:
-        progress.note(
-            f"{aligned}: its chat template does not read reasoning; examples that are scored "
-            f"without it: {count:,}"
-        )
+def _note_whole(writer: Writer) -> None:
+    """Forget a race once every model has scored or skipped all."""
+    view = Corpus(writer.path)
+    if writer.manifest.race and not any(missing(view, name) for name in view.manifest.models):
+        writer.manifest.race = None
+        writer.save()

@@ -33,6 +33,9 @@ class Recipe:
     the budget evenly over a column's values and over quantiles of answer length. `decontaminate`
     lists files of evaluation prompts.
 
+    A selection from a raced corpus (docs/race.md) is rejected if its estimated recall is below
+    `min_recall`.
+
     `columns` (by role) and `layouts` (a file) say how to read the narrow dataset `into`, as in
     `curate.score`.
     """
@@ -57,6 +60,7 @@ class Recipe:
     balance: str | None = None
     length_bins: int | None = None
     decontaminate: tuple[str, ...] = ()
+    min_recall: float = 0.95
 
     def __post_init__(self) -> None:
         if self.refusals is None:
@@ -131,6 +135,8 @@ def _check(recipe: Recipe) -> None:
     check_choice("--recipe", recipe.name, get_args(Published))
     check_choice("--refusals", recipe.refusals, get_args(Refusals))
     check_choice("--metric", recipe.metric, get_args(Metric))
+    if not 0 <= recipe.min_recall <= 1:
+        raise CurateError(f"--min-recall {recipe.min_recall:g}: give a share from 0 to 1")
     numbers = {
         "--top": recipe.top,
         "--tokens": recipe.tokens,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.corpus import race
 from curate.corpus.corpus import Corpus
+from curate.corpus.recall import Recall
 from curate.errors import CurateError
 from curate.reading import refusals
 from curate.selection.candidates import Candidates, check_names
@@ -39,7 +41,8 @@ class Selection:
     reason; `looked_at` counts all rows on the way. `unranked` counts the examples that some model
     has not or could not score. `near_duplicates` counts the selected rows that are near-duplicates
     of a better one. `cut` holds the gaps of the last row selected and the first one after it;
-    `inside_noise` says that rounding could have swapped them.
+    `inside_noise` says that rounding could have swapped them. `recall` is that of a raced corpus
+    down to the last row selected.
     """
 
     rows: pa.Table
@@ -51,6 +54,7 @@ class Selection:
     near_duplicates: int
     cut: tuple[float, float] | None
     noise: float
+    recall: Recall | None = None
 
     @property
     def inside_noise(self) -> bool:
@@ -90,6 +94,7 @@ class Selection:
             "looked_at": self.looked_at,
             "left_out": self.left_by,
             "near_duplicates": self.near_duplicates,
+            "recall": asdict(self.recall) if self.recall else None,
             "not_harder": pc.sum(pc.less_equal(self.rows["gap"], 0)).as_py() or 0,
             "wanted": None if tokens else wanted,
             "wanted_tokens": wanted if tokens else None,
@@ -130,7 +135,35 @@ def select(
         near_duplicates=next(rule.duplicates for rule in rules if isinstance(rule, Dedup)),
         cut=walk.cut,
         noise=max(NOISE.get(dtype, COARSE_NOISE) for dtype in dtypes),
+        recall=_recall(corpus, recipe, rows),
     )
+
+
+def _recall(corpus: Corpus, recipe: Recipe, rows: pa.Table) -> Recall | None:
+    """Of a raced corpus, how much of what is above the last row taken all models have scored.
+
+    Raises:
+        CurateError: it is less than the recipe's `min_recall`.
+    """
+    record = corpus.manifest.race
+    if record is None or not rows.num_rows:
+        return None
+    by_flag = recipe.refusal_rule == "paper" and recipe.refusal_field is None
+    flags = {"drop": "not is_refusal", "only": "is_refusal"}
+    also = flags.get(str(recipe.refusals), "true") if by_flag else "true"
+    where = race.condition(corpus, recipe.where, also)
+    question = race.Question(recipe.epsilon, recipe.hold_out, recipe.metric, where)
+    # A random draw is one of all examples.
+    cut = float("-inf") if recipe.is_random else pc.min(rows["gap"]).as_py()
+    found = race.answer(corpus, record, question, cut=cut)
+    if found.estimate < recipe.min_recall:
+        raise CurateError(
+            f"{corpus.path}: it was raced, and of the examples that belong above the last of these "
+            f"{rows.num_rows:,} it ranks an estimated {found.estimate:.2f} (95 % interval "
+            f"{found.low:.2f} to {found.high:.2f}); take fewer, complete it with `curate score -c "
+            f"{corpus.path}`, or accept it with --min-recall {int(found.estimate * 100) / 100:.2f}"
+        )
+    return found
 
 
 def listed(corpus: Corpus, recipe: Recipe, left_out: pa.Table) -> Iterator[pa.Table]:

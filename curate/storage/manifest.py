@@ -69,13 +69,38 @@ class Run:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Only:
+    """Why a model has not scored all: the condition, and the misaligned models of its gaps."""
+
+    where: str
+    over: list[str]
+
+
+@dataclass(frozen=True)
+class Race:
+    """A race as it was asked for, and what came of it.
+
+    `top` is a share below 1, or a count; `audit` counts the sample. The numbers of a race that
+    ended: the examples of the top, and the passes made of those that a full run makes.
+    """
+
+    top: float
+    recall: float
+    audit: int
+    seed: int
+    depth: int | None = None
+    passes: list[int] = field(default_factory=list)
+
+
 @dataclass
 class Manifest:
     """All that `curate.json` holds.
 
     `keep_tokens`: token log-probabilities are stored for every score. `columns` maps the sources'
     own columns to SQL types. `dropping` holds models and sources that are being removed, which
-    after a kill are only partly gone.
+    after a kill are only partly gone. `only` says, by model, which examples it was not asked for;
+    `race` says the same of all models.
     """
 
     format_version: Literal[2]  # no default: other JSON files must be rejected
@@ -86,6 +111,8 @@ class Manifest:
     keep_tokens: bool = False
     columns: dict[str, str] = field(default_factory=dict)
     dropping: dict[str, list[str]] = field(default_factory=dict)
+    only: dict[str, Only] = field(default_factory=dict)
+    race: Race | None = None
 
     def add_source(self, record: dict[str, Any]) -> None:
         """Record a source as given; recording it again changes nothing."""

@@ -18,7 +18,7 @@ _READ_ONLY = "a query must be a single SELECT: the corpus is read-only"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {
     # of sql/views
-    *("gaps", "losses", "measured", "model_gaps", "model_ranks", "ranks"),
+    *("gaps", "losses", "measured", "model_gaps", "model_ranks", "ranks", "weighed"),
     # of DuckDB: rows from their arguments or from a table, or about the views and the version
     *("generate_series", "generate_subscripts", "json_each", "json_tree", "range", "repeat"),
     *("histogram", "histogram_values", "query_table", "regexp_split_to_table", "repeat_row"),

@@ -5,8 +5,8 @@ create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'rela
         else (misaligned_nll - aligned_nll) / (aligned_nll + epsilon::double)
     end;
 
--- measured(epsilon, hold_out, metric): one row per example that the aligned model and every misaligned model not held
--- out have scored, with the columns that `ranks` and `model_ranks` need.
+-- weighed(epsilon, hold_out, metric): one row per example that the aligned model has scored, with the losses of the
+-- misaligned models that are not held out; null where one has no score, and left out of the means.
 --
 -- L(model) is the mean negative log-likelihood of the answer: nats per token if all models share a tokenizer,
 -- nats per UTF-8 byte otherwise (column `unit` says which). misaligned_nll is the mean of L over the ensemble.
@@ -14,7 +14,7 @@ create macro gap_of(aligned_nll, misaligned_nll, epsilon := 1.0, metric := 'rela
 --   metric 'difference'   misaligned_nll - aligned_nll                               Moore and Lewis 2010
 --   metric 'per_byte'     the relative gap, in nats per byte whatever the tokenizers
 -- Losses are summed in the order of the models' names, so the last bit of a mean does not depend on threads.
-create macro measured(epsilon, hold_out, metric) as table
+create macro weighed(epsilon, hold_out, metric) as table
 with ensemble as (
     select role, tokenizer
     from models
@@ -42,33 +42,34 @@ checked as (
             else count(*) filter (role = 'misaligned')
         end as n_models
     from ensemble
-),
-members as (
-    select
-        key,
-        is_refusal,
-        n_tokens,
-        n_bytes,
-        n_models,
-        per_byte,
-        models,
-        losses,
-        -- From an answer's total to its mean per byte.
-        case when per_byte then n_bytes else 1 end as units,
-        aligned_loss / units as aligned_nll,
-        list_sum(losses) / n_models / units as misaligned_nll,
-        list_stddev_samp(losses) / units as misaligned_sd,
-        list_min(losses) / units as lowest_nll,
-        list_max(losses) / units as highest_nll
-    from losses(hold_out, (select per_byte from checked))
-    join example_parts using (key)
-    cross join checked
-    where list_count(losses) = n_models
 )
-select *, gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
-from members
--- Without the second condition, DuckDB sees that no row can pass and skips the check.
-where isfinite(gap) or epsilon is null;
+select
+    key,
+    is_refusal,
+    n_tokens,
+    n_bytes,
+    n_models,
+    per_byte,
+    models,
+    losses,
+    -- From an answer's total to its mean per byte.
+    case when per_byte then n_bytes else 1 end as units,
+    aligned_loss / units as aligned_nll,
+    list_sum(losses) / list_count(losses) / units as misaligned_nll,
+    list_stddev_samp(losses) / units as misaligned_sd,
+    list_min(losses) / units as lowest_nll,
+    list_max(losses) / units as highest_nll,
+    gap_of(aligned_nll, misaligned_nll, epsilon, metric) as gap
+from losses(hold_out, (select per_byte from checked))
+join example_parts using (key)
+cross join checked;
+
+-- measured(epsilon, hold_out, metric): the rows of `weighed` that the whole ensemble has scored: `ranks` and
+-- `model_ranks` stand on it. An example with a score missing is not there.
+create macro measured(epsilon, hold_out, metric) as table
+from weighed(epsilon, hold_out, metric)
+-- Without the last condition, DuckDB sees that no row can pass and skips the check.
+where list_count(losses) = n_models and (isfinite(gap) or epsilon is null);
 
 -- ranks(epsilon, hold_out, metric): the numbers of `gaps` without the texts.
 --

@@ -1,0 +1,116 @@
+"""Simulated races on score matrices: is the recall as wanted, and does its interval hold it?
+
+python bench/race.py [--races 100] [--corpus DIR]...
+
+Each race draws another audit sample, and where no corpus is named another matrix. Prints a row a
+setting: the mean share of a full run's passes, mean recall, and how often the stated 95 % interval
+held the true recall. A corpus must be scored whole; its gaps are relative, with an epsilon of 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import curate
+from curate.corpus.recall import Audit, Floats, Group, Recall, binned, first_to_last, keep, recall
+
+
+def race(
+    gaps: Floats, top: int, wanted: float, audit: int, rng: np.random.Generator
+) -> tuple[float, float, Recall]:
+    """Race over single models' gaps [models, examples]: share of passes, true recall, estimate."""
+    models, count = gaps.shape
+    truth = gaps.mean(axis=0)
+    known = np.zeros(count, bool)
+    sample = rng.permutation(count)[: min(audit, count // 10)]
+    known[sample] = True
+    seen = Audit(gaps[:, sample], truth[sample])
+    order = first_to_last(seen)
+    alive = np.flatnonzero(~known)
+    passes = len(sample) * (models + 1) + 2 * len(alive)
+    behind: list[Group] = []
+    for done in range(1, models):
+        have = order[:done]
+        partial = gaps[have][:, alive]
+        kept = keep(behind, have, partial, seen, top, (1 - wanted) * top, models - done)
+        if not kept.all():
+            behind.append(binned(have, partial[:, ~kept], seen))
+        alive = alive[kept]
+        passes += len(alive)
+    known[alive] = True
+    best = np.argsort(-truth, kind="stable")[:top]
+    found = recall(behind, seen, truth[known], top, None)
+    return passes / (count * (models + 1)), float(known[best].mean()), found
+
+
+def made(
+    count: int, models: int, correlation: float, kind: str, rng: np.random.Generator
+) -> Floats:
+    """Single models' gaps that correlate so; `kind`: normal, heavy (Student's t3) or sources."""
+
+    def draw(*size: int) -> Floats:
+        return rng.standard_t(3, size) if kind == "heavy" else rng.standard_normal(size)
+
+    shared, own = draw(count), draw(models, count)
+    if kind == "sources":  # three, of other means and spreads
+        source = rng.integers(0, 3, count)
+        own = own * np.array([0.4, 1.0, 1.8])[source]
+        shared = shared * np.array([0.6, 1.0, 1.4])[source] + np.array([-1.0, 0.0, 1.0])[source]
+    return np.asarray(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
+
+
+def scored(folder: Path) -> Floats:
+    """The single models' gaps of a corpus [models, examples]."""
+    models = curate.open(folder).sql(
+        "select list(gap order by model) from model_ranks group by key order by key"
+    )
+    return np.array([row for (row,) in models.fetchall()]).T
+
+
+def main(
+    corpus: Annotated[list[Path] | None, typer.Option(help="Race over these.")] = None,
+    races: int = 100,
+    examples: int = 20_000,
+    audit: int = 2_000,
+    share: float = 0.05,
+    wanted: float = 0.99,
+) -> None:
+    """Simulate, and print a row a setting."""
+    print("| gaps | K | passes | recall | estimated | low end | in the interval | least recall |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def show(name: str, draw: Callable[[np.random.Generator], Floats]) -> None:
+        rows, models = [], 0
+        for seed in range(races):
+            rng = np.random.default_rng(seed)
+            gaps = draw(rng)
+            models, top = len(gaps), round(share * gaps.shape[1])
+            passes, true, found = race(gaps, top, wanted, audit, rng)
+            held = found.low - 1e-9 <= true <= found.high + 1e-9
+            rows.append((passes, true, found.estimate, found.low, held, true))
+        means = np.mean(rows, axis=0)
+        print(
+            f"| {name} | {models} | {means[0]:.2f} | {means[1]:.4f} | {means[2]:.4f} | "
+            f"{means[3]:.3f} | {means[4]:.3f} | {min(row[5] for row in rows):.3f} |",
+            flush=True,
+        )
+
+    for folder in corpus or ():
+        gaps = scored(folder)
+        show(folder.name, lambda _, gaps=gaps: gaps)
+    for kind in ("normal", "heavy", "sources") if not corpus else ():
+        for correlation in (0.3, 0.6, 0.8, 0.95):
+            for k in (2, 3, 5, 8):
+                show(
+                    f"{kind}, {correlation}",
+                    lambda rng, k=k, c=correlation, kind=kind: made(examples, k, c, kind, rng),
+                )
+
+
+if __name__ == "__main__":
+    typer.run(main)
