@@ -241,8 +241,8 @@ def score(
                 for name in entries:
                     writer.manifest.only.pop(name, None)
             else:
-                wanted, found = restrict(Corpus(folder), members, only, keep_tokens)
-                writer.manifest.only |= found
+                wanted, chosen = restrict(Corpus(folder), members, only, keep_tokens)
+                writer.manifest.only |= chosen
             writer.save()
             runs = score_members(writer, members, compute, progress, keep_tokens, wanted)
             _note_whole(writer)
