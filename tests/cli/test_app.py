@@ -44,7 +44,7 @@ def test_the_whole_way(
     corpus, mix = tmp_path / "corpus", tmp_path / "mix.jsonl"
     ran = cli("score", sources, "-c", corpus, *family.arguments())
     assert ran.code == 0, ran.err
-    assert "30 new examples, 1 already there or duplicates, 1 rows skipped" in ran.out
+    assert "30 new examples, 1 already there or duplicates, 1 row skipped" in ran.out
     assert f"curate sql top_gaps -c {corpus}" in ran.out
     assert re.search(r"^medical \(2 of 4\): 30 of 30 examples, [\d,]+ tokens/s$", ran.err, re.M)
     assert not RAW_CONTROL.search(ran.err)

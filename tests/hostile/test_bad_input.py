@@ -27,7 +27,7 @@ def test_a_broken_row_is_skipped_and_listed(cli: Cli, family: Family, tmp_path: 
     fails(cli(*command, "--strict"), f"{source}:2: ", "empty answer")
     assert not corpus.exists()
     ran = cli(*command)
-    assert "2 new examples, 0 already there or duplicates, 1 rows skipped" in ran.out
+    assert "2 new examples, 0 already there or duplicates, 1 row skipped" in ran.out
     assert "curate sql skips" in ran.out
     (found,) = json.loads(cli("sql", "from skipped", "-c", corpus, "--format", "json").out)
     assert (found["source"], found["row"], found["model"]) == (str(source), 2, None)

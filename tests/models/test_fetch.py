@@ -231,7 +231,7 @@ def test_another_base(acme: Hub, tmp_path: Path) -> None:
     named = json.loads(config.read_text("utf-8")) | {"_name_or_path": "acme/chat"}
     config.write_text(json.dumps(named), "utf-8")
     resolve(str(tmp_path / "renamed"), ["acme/a1"], progress=log)
-    assert len([note for note in log.notes if "trained over" in note]) == 1
+    assert len([note for note in log.notes if "trained on" in note]) == 1
 
 
 def test_offline(acme: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,8 +204,16 @@ def test_an_unknown_format_names_the_way_out(tmp_path: Path) -> None:
             ["context=page reads it"],
         ),
         ([PAIR | {"context": "c", "tools": [1]}], {}, ["context=context", "tools (no option"]),
-        ([PAIR | {"documents": ["a", "b"]}], {}, ["documents (no option takes it: 2 texts"]),
-        ([PAIR | {"thinking": ["a", "b"]}], {}, ["thinking (no option takes it: 2 texts"]),
+        (
+            [PAIR | {"documents": ["a", "b"]}],
+            {},
+            ["documents (no option reads it: a list of 2 texts"],
+        ),
+        (
+            [PAIR | {"thinking": ["a", "b"]}],
+            {},
+            ["thinking (no option reads it: a list of 2 texts"],
+        ),
         ([PAIR | {"chosen": "No."}], {}, ["answer=chosen reads it instead"]),
         ([{"messages": PLAIN, "chosen": "No."}], {}, ["chosen (no option"]),
         ([{"messages": [USER, {**ANSWER, "thoughts": ["a", "b"]}]}], {}, ["thoughts (no option"]),
