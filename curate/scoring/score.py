@@ -196,10 +196,10 @@ def score(
     known = set[str]() if replace else known_models(folder)
     checked = [each for each in resolved if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
+    wanted = None
+    if only is not None and record and (dry_run or not sources):  # which may bring columns
+        wanted, _ = restrict(Corpus(folder), members, only, keep_tokens)
     if dry_run:
-        wanted = None
-        if only is not None and record:
-            wanted, _ = restrict(Corpus(folder), members, only, keep_tokens)
         read, runs, spread = plan(
             folder,
             members,
@@ -236,7 +236,6 @@ def score(
         if to_race:
             runs, outcome = race(writer, members, compute, progress, keep_tokens, to_race)
         else:
-            wanted = None
             if only is None:
                 for name in entries:
                     writer.manifest.only.pop(name, None)

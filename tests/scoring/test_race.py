@@ -127,3 +127,19 @@ def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race) -> None:
         race.score(top=0.1)
     race.score(top=0.05)
     assert race.ask(pairs) == race.ask(pairs, "whole")
+
+
+def test_only_scores_what_a_condition_chooses(race: Race) -> None:
+    """A wrong one leaves the corpus as it was; a run without it completes the corpus."""
+    race.score("one")
+    with pytest.raises(CurateError, match="--only"):
+        curate.score(
+            [], race.folder / "c", misaligned=[str(race.family / "two")], only="nothing = 1"
+        )
+    assert race.ask("select count(*) from gaps") == [(COUNT,)]
+    race.limit = None
+    curate.score([], race.folder / "c", misaligned=[str(race.family / "two")], only="rank <= 7")
+    assert race.ask("select count(*) from scores where model = 'two'") == [(7,)]
+    assert race.ask("select count(*) from gaps") == [(7,)]
+    curate.score([], race.folder / "c")
+    assert race.ask("select count(*) from gaps") == [(COUNT,)]
