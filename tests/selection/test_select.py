@@ -249,7 +249,7 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
         ({"top": 1, "refusal_rule": "nowhere.toml"}, "can't be read"),
         ({"top": 1, "decontaminate": ("nowhere.jsonl",)}, "nowhere.jsonl"),
         ({"top": 1, "decontaminate": ("nowhere.txt",)}, "nowhere.txt"),
-        ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* there are bad"),
+        ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* Choose from: bad"),
         ({"top": 1, "where": "unnest([true, true])"}, "--where .* not a condition on single rows"),
         ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
         ({"top": 1, "where": "is_refusal(answer, 'my.toml')"}, "no refusal rule is called my.toml"),
@@ -315,7 +315,7 @@ def test_the_command_line_takes_the_whole_recipe(plain: Corpus, cli: Cli, tmp_pa
     }  # fmt: skip
     assert expected.items() <= record["recipe"].items()
     assert record["counts"]["safe_tokens"] <= 60
-    assert "answer tokens of the 60 asked for" in ran.out
+    assert "answer tokens of the 60 requested" in ran.out
 
 
 def test_length_bias_shows_that_short_answers_win(plain: Corpus, cli: Cli) -> None:
