@@ -286,7 +286,7 @@ BAD = {
     "samples": (["--samples", "0"], "--samples must be at least 1"),
     "temperature": (["--temperature", "-1"], "--temperature must be 0 or more"),
     "same samples": (["--samples", "2"], "at temperature 0, all are the same"),
-    "base": (["--base", "x"], "is no adapter"),
+    "base": (["--base", "x"], "is not an adapter"),
     "context": (["--max-length", "4096"], "reads at most 512 tokens"),
 }
 

@@ -105,7 +105,7 @@ def test_layers_that_share_tensors(kind: str, settings: dict[str, Any], tmp_path
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is pissa_niter_4, and peft"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is pissa_niter_4, which peft"),
         ({}, r"gives NaN in float32"),
     ],
 )
@@ -132,7 +132,7 @@ def test_an_adapter_that_changes_nothing_is_told(family: Family, cli: Cli, tmp_p
     ran = cli("score", source, "-c", tmp_path / "c", "--aligned", family.aligned, *misaligned)
     assert [line for line in ran.err.splitlines() if "changes nothing" in line] == [
         "fresh: its adapter changes nothing, as one factor of each product is zero. "
-        f"was {adapter} trained?"
+        f"Was {adapter} trained?"
     ]
     gaps = curate.open(tmp_path / "c").sql("select gap from model_gaps where model = 'fresh'")
     assert gaps.fetchall() == [(0.0,)]

@@ -281,7 +281,7 @@ def test_a_merge_that_fails_leaves_no_folder(
     """The reason is one line."""
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA"}')
     model = Model("odd", "misaligned", "x", family.aligned, tmp_path, family.aligned, "")
-    with pytest.raises(CurateError, match="odd can't be merged into a checkpoint: ") as caught:
+    with pytest.raises(CurateError, match="odd: can't be merged into a checkpoint: ") as caught:
         open_backend([model], CPU)
     assert "\n" not in str(caught.value)
     assert list(temporary.iterdir()) == []

@@ -173,7 +173,7 @@ def test_one_bos() -> None:
 def test_a_merge_over_the_border_is_refused() -> None:
     """Two newlines are one token: an answer that begins with one has no first token of its own."""
     result = one(qwen_like(), CHATML, "\nHello.")
-    assert result == "a token ('\\n\\n') lies crosses the boundary of prompt and answer"
+    assert result == "a token ('\\n\\n') crosses the boundary of prompt and answer"
 
 
 def test_a_space_at_the_end_of_the_prompt_is_refused() -> None:

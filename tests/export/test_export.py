@@ -98,6 +98,7 @@ def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> 
         "unranked": 0,
         "looked_at": 5,
         "left_out": {"where": 5, "refusals": 1},
+        "recall": None,
         "near_duplicates": 0,
         "not_harder": 0,
         "wanted": 99,
@@ -230,5 +231,5 @@ def test_an_example_that_is_gone_is_named(made: Corpus, tmp_path: Path, gone: st
     record: dict[str, Any] = curate.export(made, tmp_path / "a.jsonl", Recipe(top=1))
     record["safe"][0]["example_id"] = gone
     (tmp_path / "m.json").write_text(json.dumps(record))
-    with pytest.raises(CurateError, match=f"is not in this corpus {gone}"):
+    with pytest.raises(CurateError, match=f"the example {gone} is not in this corpus"):
         export_again(made, tmp_path / "out.jsonl", tmp_path / "m.json")

@@ -94,7 +94,7 @@ def _of_another_shape(folder: Path) -> None:
         ("aligned", _config(model_type="abacus"), "abacus"),
         ("aligned", _config(auto_map=CLASSES, model_type="evil"), "custom code"),
         ("aligned", _config(hidden_size="wide"), "hidden_size"),
-        ("aligned", _config(hidden_act="os.system"), "cannot be loaded"),
+        ("aligned", _config(hidden_act="os.system"), "can't be loaded"),
         ("aligned", _remove("*tok*"), "tokenizer"),
         ("aligned", _write("tokenizer.json", "{"), "tokenizer"),
         ("aligned", _remove("chat_template.jinja"), "chat template"),

@@ -53,7 +53,7 @@ def test_a_folder_that_is_something_else_is_not_touched(tmp_path: Path) -> None:
         curate.open(tmp_path)
     for path, words in (
         (tmp_path, "not empty, and not a corpus"),
-        (tmp_path / "c\\q", "has a \\\\;"),
+        (tmp_path / "c\\q", "path with a \\\\"),
         (tmp_path / "letters.txt", "a file"),
     ):
         with pytest.raises(CurateError, match=words), locked(path):
