@@ -56,7 +56,7 @@ def asked_race(
     """
     if top is None:
         if audit is not None:
-            raise CurateError("--audit is for races: add --top SHARE")
+            raise CurateError("--audit needs --top.")
         return None
     if not (0 < top < 1 or (top >= 1 and top == int(top))):
         raise CurateError(f"--top {top:g}: give a share between 0 and 1, or a count")
@@ -72,8 +72,8 @@ def asked_race(
     for name in ("top", "recall", "audit", "seed"):
         if (old := getattr(begun, name)) != getattr(new, name):
             raise CurateError(
-                f"--{name} {getattr(new, name)}: the race that has begun has {old}; go on with "
-                "that, or score all without --top"
+                f"--{name} {getattr(new, name)}: the unfinished race uses {old}. Use that, or omit "
+                "--top to score everything."
             )
     return new
 
@@ -102,18 +102,16 @@ def race(
         return field(Corpus(writer.path), asked.seed)
 
     every = [member.model.name for member in members]
-    if why := _nothing_to_race(writer, every[1:], asked):
-        progress.note(f"--top: {why}; everything is scored")
-        score(every, None)
-        return runs, _outcome(writer, None, why)
     pool = field(Corpus(writer.path), asked.seed)
     count = len(pool.ids)
-    asked = replace(asked, audit=asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST))
     if asked.top > count:
-        raise CurateError(f"--top {asked.top:g}: the pool has {count:,} examples")
-    if asked.audit < LEAST or asked.audit > count // 2:
+        raise CurateError(f"--top {asked.top:g} is more than the pool has: {count:,}")
+    asked = replace(asked, audit=asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST))
+    why = _nothing_to_race(writer, every[1:])
+    if not why and not LEAST <= asked.audit <= count // 2:
         why = f"{count:,} examples are too few for an audit sample that saves anything"
-        progress.note(f"--top: {why}; everything is scored")
+    if why:
+        progress.note(f"--top: {why}, so everything is scored")
         score(every, None)
         return runs, _outcome(writer, None, why)
     writer.manifest.race = asked
@@ -121,7 +119,7 @@ def race(
     progress.note(f"race: the audit sample, {asked.audit:,} examples, under all models")
     pool = score(every, pa.table({"example_id": pool.ids[: asked.audit]}))
     _stages(pool, asked, every[0], score, progress)
-    return runs, _outcome(writer, asked, "")
+    return runs, _outcome(writer, asked)
 
 
 Score = Callable[[Sequence[str], pa.Table | None], Field]
@@ -180,8 +178,8 @@ def count_examples(folder: Path) -> int:
     return int(Corpus(folder).sql("select count(*) from example_parts").fetchall()[0][0])
 
 
-def _nothing_to_race(writer: Writer, misaligned: Sequence[str], asked: Race) -> str:
-    """Why there is none.
+def _nothing_to_race(writer: Writer, misaligned: Sequence[str]) -> str:
+    """Why there is nothing to race; empty if there is.
 
     Raises:
         CurateError: a model of the ensemble isn't named.
@@ -204,7 +202,7 @@ def _add(total: ModelRun, run: ModelRun) -> None:
         setattr(total, name, getattr(total, name) + getattr(run, name))
 
 
-def _outcome(writer: Writer, asked: Race | None, why: str) -> Outcome:
+def _outcome(writer: Writer, asked: Race | None, why: str = "") -> Outcome:
     """What came of a race, entered into the manifest."""
     corpus = Corpus(writer.path)
     query = "select (select count(*) from score_parts), (select count(*) from example_parts)"
@@ -218,6 +216,6 @@ def _outcome(writer: Writer, asked: Race | None, why: str) -> Outcome:
     found = answer(corpus, asked, top=top)
     writer.manifest.race = replace(asked, depth=top, passes=[passes, full])
     writer.save()
-    if not why and passes > WORTH * full:
+    if passes > WORTH * full:
         why = "the models agree too little to leave examples out"
     return Outcome(passes, full, top, found, why)

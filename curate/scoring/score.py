@@ -196,9 +196,9 @@ def score(
     known = set[str]() if replace else known_models(folder)
     checked = [each for each in resolved if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
-    wanted = None
+    chosen = None
     if only is not None and record and (dry_run or not sources):  # which may bring columns
-        wanted, _ = restrict(Corpus(folder), members, only, keep_tokens)
+        chosen = restrict(Corpus(folder), members, only, keep_tokens)
     if dry_run:
         read, runs, spread = plan(
             folder,
@@ -209,7 +209,7 @@ def score(
             progress,
             replace=replace,
             keep_tokens=keep_tokens,
-            wanted=wanted,
+            wanted=chosen and chosen[0],
         )
         read.notes, read.empty = [*told.notes, *read.notes], told.empty
         if to_race:
@@ -236,11 +236,13 @@ def score(
         if to_race:
             runs, outcome = race(writer, members, compute, progress, keep_tokens, to_race)
         else:
+            wanted = None
             if only is None:
                 for name in entries:
                     writer.manifest.only.pop(name, None)
             else:
-                wanted, restricted = restrict(Corpus(folder), members, only, keep_tokens)
+                chosen = chosen or restrict(Corpus(folder), members, only, keep_tokens)
+                wanted, restricted = chosen
                 writer.manifest.only |= restricted
             writer.save()
             runs = score_members(writer, members, compute, progress, keep_tokens, wanted)

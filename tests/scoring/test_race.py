@@ -123,7 +123,7 @@ def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race) -> None:
     for limit in (500, 1_500, 2_000, 600, 100):
         with pytest.raises(KeyboardInterrupt):
             race.score(top=0.05, limit=limit)
-    with pytest.raises(CurateError, match=r"--top 0\.1: the race that has begun has 0\.05"):
+    with pytest.raises(CurateError, match=r"--top 0\.1: the unfinished race uses 0\.05"):
         race.score(top=0.1)
     race.score(top=0.05)
     assert race.ask(pairs) == race.ask(pairs, "whole")
