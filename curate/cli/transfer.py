@@ -35,7 +35,7 @@ def push(
     """
     from curate.corpus.transfer import push as run
 
-    with kept(lambda: "what was sent is kept; run the same command again to go on"):
+    with kept(lambda: "what was sent is kept. To resume, run the same command again"):
         moved = run(corpus, url, progress(quiet or as_json))
     if as_json:
         print_json(asdict(moved))
@@ -57,7 +57,7 @@ def pull(
     """
     from curate.corpus.transfer import pull as run
 
-    with kept(lambda: "what came is kept; run the same command again to go on"):
+    with kept(lambda: "what was fetched is kept. To resume, run the same command again"):
         moved = run(url, corpus, progress(quiet or as_json))
     if as_json:
         print_json(asdict(moved))

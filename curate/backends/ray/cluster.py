@@ -124,7 +124,7 @@ def needs(compute: Compute) -> dict[str, float]:
         there = Counter(_said(_of(node)) for node in nodes)
         have = "; ".join(f"{count} with {what}" for what, count in there.items())
         raise CurateError(
-            f"no machine of the cluster has room for a worker, which takes {_said(asked)}: "
+            f"no machine of the cluster has room for a worker, which needs {_said(asked)}: "
             f"{have or 'none is up'}"
         )
     return asked

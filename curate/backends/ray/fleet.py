@@ -212,7 +212,7 @@ class Fleet:
                     f"{FAILURES} workers were lost while they loaded, the last on {where}: {why}"
                 )
         self._hire_at = time.monotonic() + 2.0**self._failures
-        self._note(f"the worker on {where} is lost ({why}): others go on with its examples")
+        self._note(f"the worker on {where} is lost ({why}): other workers take over its examples")
         for task, _ in reversed(member.tasks):
             if task.left:
                 self._waiting.appendleft(task)
