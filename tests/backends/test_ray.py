@@ -165,7 +165,7 @@ class TestCluster:
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
         assert numbers(found) == list(range(3000))
-        assert sum("others go on" in note for note in backend.notes) == 20
+        assert sum("take over its examples" in note for note in backend.notes) == 20
 
     def test_the_maximum_is_kept(self, fleet: Callable[..., Any]) -> None:
         """--workers 1 is one worker, whatever has room."""
