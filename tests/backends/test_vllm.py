@@ -242,7 +242,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
 
 def _unlink_log(message: str) -> None:
     """Remove the log that an error keeps and names."""
-    Path(re.findall(r"its log is ([^\s;]+)", message)[0]).unlink()
+    Path(re.findall(r"its log is (\S+\.log)", message)[0]).unlink()
 
 
 def _wait_for_scores(corpus: Path, run: subprocess.Popen[str]) -> None:
