@@ -17,6 +17,12 @@ import torch
 Result = TypeVar("Result")
 
 
+def processor_seconds() -> float:
+    """Of this process and all below it, such as workers, until now."""
+    own = psutil.Process()
+    return float(sum(sum(each.cpu_times()[:2]) for each in (own, *own.children(recursive=True))))
+
+
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
     """Return the median rate of a large matrix product here and now, in FLOP/s."""
     side = 8192 if device == "cuda" else 1024
