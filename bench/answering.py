@@ -118,7 +118,7 @@ def main(
                 written[name] = side()
                 tokens = sum(map(len, written[name]))
                 rates[name].append(tokens / (time.perf_counter() - began))
-                used[name].append(tokens / (processor_seconds() - before))
+                used[name].append(tokens / sum(processor_seconds(before).values()))
     for unit, found in (("second", rates), ("processor second", used)):
         plain_rate, rate = (statistics.median(found[name]) for name in sides)
         shown = "; ".join(f"{n} {', '.join(f'{r:.1f}' for r in found[n])}" for n in sides)

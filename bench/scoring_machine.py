@@ -17,10 +17,14 @@ import torch
 Result = TypeVar("Result")
 
 
-def processor_seconds() -> float:
-    """Of this process and all below it, such as workers, until now."""
-    own = psutil.Process()
-    return float(sum(sum(each.cpu_times()[:2]) for each in (own, *own.children(recursive=True))))
+def processor_seconds(before: dict[int, float] | None = None) -> dict[int, float]:
+    """Of this process and of each below it, such as workers, since `before`: by their numbers.
+
+    Those that have ended since are not in it.
+    """
+    own, before = psutil.Process(), before or {}
+    processes = (own, *own.children(recursive=True))
+    return {p.pid: sum(p.cpu_times()[:2]) - before.get(p.pid, 0.0) for p in processes}
 
 
 def matmul_rate(dtype: torch.dtype, device: str) -> float:

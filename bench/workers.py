@@ -15,6 +15,7 @@ reaches this machine's ports.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import tempfile
@@ -102,8 +103,8 @@ def one(
             began, used = time.perf_counter(), processor_seconds()
             assert side() == examples
             if number:  # the first warms up
-                both = time.perf_counter() - began, processor_seconds() - used
-                taken[name].append(both)
+                seconds = time.perf_counter() - began
+                taken[name].append((seconds, sum(processor_seconds(used).values())))
     for unit, kind in enumerate(("seconds", "processor seconds")):
         a, b = ([round(each[unit], 2) for each in side] for side in taken.values())
         ratio = statistics.median(y / x for x, y in zip(a, b, strict=True))
@@ -133,15 +134,17 @@ def sixteen(workers: int = 16, windows: int = 160, size: int = 512) -> None:
 def driver(examples: int = 20_000) -> None:
     """From rows to stored scores, with one worker that answers at once."""
     start()
-    marks = []
+    used = dict[int, float]()
 
     class Measured(RayBackend):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            marks.append((time.process_time(), processor_seconds()))
+            used.update(processor_seconds())
 
         def close(self) -> None:  # the worker's own time can't be seen any more after it
-            marks.append((time.process_time(), processor_seconds()))
+            since = processor_seconds(used)
+            used.clear()
+            used.update(since)
             super().close()
 
     backends.groups = lambda models, _: [list(models)]
@@ -163,7 +166,7 @@ def driver(examples: int = 20_000) -> None:
             ray="auto",
             workers=1,
         )
-    own, all_cpu = (after - before for before, after in zip(*marks, strict=True))
+    own, all_cpu = used[os.getpid()], sum(used.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert all(run.scored == examples for run in summary.models)
     seconds = sum(run.seconds - run.loading for run in summary.models)
