@@ -22,9 +22,11 @@ def processor_seconds(before: dict[int, float] | None = None) -> dict[int, float
 
     Those that have ended since are not in it.
     """
-    own, before = psutil.Process(), before or {}
-    processes = (own, *own.children(recursive=True))
-    return {p.pid: sum(p.cpu_times()[:2]) - before.get(p.pid, 0.0) for p in processes}
+    own, before, found = psutil.Process(), before or {}, {}
+    for each in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found[each.pid] = sum(each.cpu_times()[:2]) - before.get(each.pid, 0.0)
+    return found
 
 
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
