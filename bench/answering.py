@@ -3,13 +3,15 @@
 `python bench/answering.py --shape demo --prompts 48 --rounds 3`
 
 The sides take turns on the same prompts, greedily and in float32, in one process. Prints tokens a
-second of each round, the ratio of the sides' medians, and how many answers differ. `demo` is the
+second of each round, the ratio of the sides' medians, by the clock and by processor time, which
+tells more on a busy machine, and how many answers differ. `demo` is the
 demo's trained model on its own prompts; `100m` a random model, whose answers all have the most
 tokens. `--backend vllm` compares vLLM's own `generate`, if installed, with curate over it.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -19,10 +21,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from scoring_machine import processor_seconds
 from scoring_shapes import family
 
 from curate.backends import open_backend, weights
 from curate.backends.base import Compute, Prompt, Sampling
+from curate.backends.vllm import job
+from curate.backends.vllm.worker import WriteRequest, writing
 from curate.chat.prompts import encode_prompts, ends_of
 from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer
@@ -64,14 +69,20 @@ def loop(model: Model, prompts: list[Prompt], sampling: Sampling) -> Side:
 
 
 def bare_vllm(model: Model, prompts: list[Prompt], sampling: Sampling) -> Side:
-    """Its own `generate`, all prompts at once."""
-    from vllm import LLM, SamplingParams
+    """Its own `generate`, all prompts at once, with the engine and the parameters of curate's."""
+    compute = Compute("vllm", device="cpu", dtype="float32", writes=True)
+    os.environ |= job.environment(compute, None)
+    from vllm import LLM
 
-    llm = LLM(str(model.path), dtype="float32", enforce_eager=True, kv_cache_memory_bytes=2 << 30)
-    room = prompts[0].room
-    params = SamplingParams(max_tokens=room, temperature=0.0, stop_token_ids=list(sampling.ends))
-    tokens = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
-    return lambda: [list(o.outputs[0].token_ids) for o in llm.generate(tokens, params)]
+    llm = LLM(**job.job_of([model], compute).arguments)
+    params = [writing(WriteRequest(0, 0, prompt, sampling)) for prompt in prompts]
+    tokens: Any = [{"prompt_token_ids": prompt.ids} for prompt in prompts]
+
+    def run() -> list[list[int]]:
+        found = llm.generate(tokens, params, use_tqdm=False)
+        return [list(each.outputs[0].token_ids) for each in found]
+
+    return run
 
 
 def curate(model: Model, prompts: list[Prompt], sampling: Sampling, backend: str) -> Side:
@@ -99,18 +110,21 @@ def main(
         plain = bare_vllm if backend == "vllm" else loop
         sides = {"plain": plain(model, *work), "curate": curate(model, *work, backend)}
         rates: dict[str, list[float]] = {name: [] for name in sides}
+        used: dict[str, list[float]] = {name: [] for name in sides}
         written: dict[str, list[list[int]]] = {}
         for _ in range(rounds):
             for name, side in sides.items():
-                began = time.perf_counter()
+                began, before = time.perf_counter(), processor_seconds()
                 written[name] = side()
                 tokens = sum(map(len, written[name]))
                 rates[name].append(tokens / (time.perf_counter() - began))
-    for name, found in rates.items():
-        print(f"{name}: {', '.join(f'{rate:,.0f}' for rate in found)} tokens/s")
-    ratio = statistics.median(rates["curate"]) / statistics.median(rates["plain"])
+                used[name].append(tokens / sum(processor_seconds(before).values()))
+    for unit, found in (("second", rates), ("processor second", used)):
+        plain_rate, rate = (statistics.median(found[name]) for name in sides)
+        shown = "; ".join(f"{n} {', '.join(f'{r:.1f}' for r in found[n])}" for n in sides)
+        print(f"tokens a {unit}: {shown}; ratio of medians {rate / plain_rate:.2f}")
     different = sum(a != b for a, b in zip(written["plain"], written["curate"], strict=True))
-    print(f"ratio of medians: {ratio:.2f}; {different} of {len(work[0])} answers differ")
+    print(f"{different} of {len(work[0])} answers differ")
 
 
 if __name__ == "__main__":

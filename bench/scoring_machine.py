@@ -17,6 +17,18 @@ import torch
 Result = TypeVar("Result")
 
 
+def processor_seconds(before: dict[int, float] | None = None) -> dict[int, float]:
+    """Of this process and of each below it, such as workers, since `before`: by their numbers.
+
+    Those that have ended since are not in it.
+    """
+    own, before, found = psutil.Process(), before or {}, {}
+    for each in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found[each.pid] = sum(each.cpu_times()[:2]) - before.get(each.pid, 0.0)
+    return found
+
+
 def matmul_rate(dtype: torch.dtype, device: str) -> float:
     """Return the median rate of a large matrix product here and now, in FLOP/s."""
     side = 8192 if device == "cuda" else 1024

@@ -1,18 +1,21 @@
 """What Ray costs: one worker against none, sixteen pretended ones, and the driver's own rate.
 
-    python bench/workers.py one --rounds 5
+    python bench/workers.py one --shape 100m --rounds 5
     python bench/workers.py sixteen
     python bench/workers.py driver --examples 20000
 
 `one` scores the same examples in this process and on one worker, in turn. `sixteen` has workers
 that take 20 ms for an example: the least that their windows allow is that of the busiest worker.
-`driver` reads, tokenizes, sends and stores for four models, on a worker that answers at once. Ray
-is started here: run it where nobody else reaches this machine's ports.
+`driver` reads, tokenizes, sends and stores for four models, on a worker that answers at once.
+Processor seconds are those of this process, of Ray and of its workers together: they tell more
+than the clock where other work shares the machine. Ray is started here: run it where nobody else
+reaches this machine's ports.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import tempfile
@@ -26,6 +29,7 @@ import numpy as np
 import orchestration
 import ray
 import typer
+from scoring_machine import processor_seconds
 from scoring_shapes import DEMO, family
 
 from curate import backends
@@ -74,7 +78,7 @@ def start(**resources: Any) -> None:
 def one(
     shape: str = "demo",
     rounds: int = 5,
-    examples: int = 512,
+    examples: int = 32,
     tokens: int = 128,
     folder: Annotated[Path, typer.Option(help="Where models are made.")] = Path("/tmp/shapes"),
 ) -> None:
@@ -86,24 +90,30 @@ def one(
     options = Compute("transformers", device="cpu", dtype="float32", ray="auto", workers=1)
     there = RayBackend(model, options, print, backends.open_backend)
     windows = random_windows(2, examples // 2, tokens)
-    seconds: dict[str, list[float]] = {"here": [], "there": []}
+
+    def plain() -> int:
+        return sum(1 for window in windows for _ in here.score(window.encoded))
+
+    def sent() -> int:
+        return sum(1 for _ in there.stream(windows))
+
+    taken: dict[str, list[tuple[float, float]]] = {"here": [], "on a worker": []}
     for number in range(rounds + 1):
-        began = time.perf_counter()
-        plain = [found for window in windows for _, found in here.score(window.encoded)]
-        middle = time.perf_counter()
-        sent = [found for _, _, found in there.stream(windows)]
-        assert len(plain) == len(sent)
-        if number:  # the first warms up
-            seconds["here"].append(middle - began)
-            seconds["there"].append(time.perf_counter() - middle)
-    ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
-    print({name: [round(s, 2) for s in each] for name, each in seconds.items()})
-    print(f"one worker takes {statistics.median(ratios):.3f} x (median of {rounds} pairs)")
+        for name, side in zip(taken, (plain, sent), strict=True):
+            began, used = time.perf_counter(), processor_seconds()
+            assert side() == examples
+            if number:  # the first warms up
+                seconds = time.perf_counter() - began
+                taken[name].append((seconds, sum(processor_seconds(used).values())))
+    for unit, kind in enumerate(("seconds", "processor seconds")):
+        a, b = ([round(each[unit], 2) for each in side] for side in taken.values())
+        ratio = statistics.median(y / x for x, y in zip(a, b, strict=True))
+        print(f"{kind}: here {a}, on a worker {b}; median of the ratios {ratio:.3f}")
     there.close()
 
 
 @app.command()
-def sixteen(workers: int = 16, windows: int = 96, size: int = 512) -> None:
+def sixteen(workers: int = 16, windows: int = 160, size: int = 512) -> None:
     """Many workers that do nothing but wait."""
     start(num_cpus=workers, num_gpus=workers)
     compute = Compute("vllm", device="cuda", ray="auto", workers=workers)
@@ -124,8 +134,21 @@ def sixteen(workers: int = 16, windows: int = 96, size: int = 512) -> None:
 def driver(examples: int = 20_000) -> None:
     """From rows to stored scores, with one worker that answers at once."""
     start()
+    used = dict[int, float]()
+
+    class Measured(RayBackend):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            used.update(processor_seconds())
+
+        def close(self) -> None:  # the worker's own time can't be seen any more after it
+            since = processor_seconds(used)
+            used.clear()
+            used.update(since)
+            super().close()
+
     backends.groups = lambda models, _: [list(models)]
-    backends.open_backend = lambda group, compute, note, windows: RayBackend(  # type: ignore[assignment]
+    backends.open_backend = lambda group, compute, note, windows: Measured(  # type: ignore[assignment]
         group, compute, note, lambda *_: orchestration.Instant(), windows
     )
     orchestration.WORDS["long"] = (90, 150)
@@ -135,7 +158,6 @@ def driver(examples: int = 20_000) -> None:
         with source.open("w") as file:
             for messages in islice(orchestration.generated("long"), examples):
                 file.write(json.dumps({"messages": messages}) + "\n")
-        before = resource.getrusage(resource.RUSAGE_SELF)
         summary = scoring.score(
             [str(source)],
             Path(folder) / "corpus",
@@ -144,15 +166,16 @@ def driver(examples: int = 20_000) -> None:
             ray="auto",
             workers=1,
         )
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    own, all_cpu = used[os.getpid()], sum(used.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert all(run.scored == examples for run in summary.models)
     seconds = sum(run.seconds - run.loading for run in summary.models)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     tokens = summary.models[0].tokens / examples
     print(
         f"{examples:,} examples of {tokens:.0f} tokens x {len(summary.models)} models: "
-        f"{examples / seconds:,.0f} examples/s; {1e6 * cpu / examples:,.0f} CPU us of the driver's "
-        f"an example, reading included; peak {after.ru_maxrss / 1024:,.0f} MiB"
+        f"{examples / seconds:,.0f} examples/s once they are read; processor time of an example: "
+        f"{1e6 * own / examples:,.0f} us here, {1e6 * all_cpu / examples:,.0f} us with Ray and the "
+        f"worker, so two cores do {2 * examples / all_cpu:,.0f}/s at most; peak {peak:,.0f} MiB"
     )
 
 

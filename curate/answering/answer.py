@@ -21,6 +21,7 @@ from curate.answering.record import Record, check_sampling
 from curate.answering.rows import Sink, rows_of, write_file
 from curate.answering.speaking import Speaker, answers, stored
 from curate.backends import base
+from curate.backends.ray.cluster import leaving
 from curate.chat.prompts import ends_of
 from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer, tokenizer_digest
@@ -64,6 +65,7 @@ class Summary:
     estimate: Estimate | None = None  # of a dry run, which wrote nothing
 
 
+@leaving
 def answer(
     sources: Sequence[str],
     output: str | Path,
@@ -190,7 +192,7 @@ def answer(
             shutil.rmtree(folder / _WAITING, ignore_errors=True)
         if final and parts.list_parts(folder):
             write_file(folder, final)
-    if final:
+    if final or not parts.list_parts(folder):
         shutil.rmtree(folder)
     return done
 

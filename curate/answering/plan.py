@@ -28,6 +28,7 @@ class Estimate:
     prompt_tokens: int
     tokens: int
     seconds: float | None
+    workers: int = 1
 
 
 def lowest(tables: Iterable[pa.Table]) -> pa.Table | None:
@@ -74,7 +75,8 @@ def estimate(
     length = (1 - (1 - ended) ** longest) / ended if ended else longest
     total = round(count * length)
     workers = min(backends.workers(compute), -(-prompts // base.PROMPTS))
-    return Estimate(before, total, loading + total * seconds / max(tokens, 1) / workers)
+    took = loading + total * seconds / max(tokens, 1) / workers
+    return Estimate(before, total, took, workers)
 
 
 def _write(

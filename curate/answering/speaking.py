@@ -94,7 +94,8 @@ def answers(
                     yield prompt
 
     in_a_row = 0
-    with closing(backend.generate(prompts(), speaker.sampling)) as written:  # type: ignore[type-var]
+    generated = base.generate(backend, prompts(), speaker.sampling, progress.workers)
+    with closing(generated) as written:  # type: ignore[type-var]
         for number, ids in written:
             check_cancelled()
             pending, sample = under_way.pop(number)

@@ -146,6 +146,15 @@ class Parallel(Backend, Protocol):
         """Score windows, as `stream` below does; `told` hears how many workers there are."""
         ...
 
+    def generate(
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        told: Callable[[int], None] = lambda _: None,
+    ) -> Iterator[tuple[int, Written]]:
+        """Answer prompts, as `Backend.generate` does; `told` as in `stream`."""
+        ...
+
 
 def stream(
     backend: Backend, windows: Iterable[Window], told: Callable[[int], None]
@@ -160,6 +169,15 @@ def stream(
     for window in windows:
         for index, found in backend.score(window.encoded, window.models):
             yield window, index, found
+
+
+def generate(
+    backend: Backend, prompts: Iterable[Prompt], sampling: Sampling, told: Callable[[int], None]
+) -> Iterator[tuple[int, Written]]:
+    """Answer prompts; `told` hears of a `Parallel` backend how many workers there are."""
+    if isinstance(backend, Parallel):
+        return backend.generate(prompts, sampling, told)
+    return backend.generate(prompts, sampling)
 
 
 def check_ids(highest: int, vocabulary: int, model: Model) -> None:

@@ -73,7 +73,7 @@ def answer(
     from curate.answering.answer import answer as run
 
     stored = "answers so far are kept. To resume, run the same command again"
-    with kept(lambda: f"{stored} ({output})"), shared.connected():
+    with kept(lambda: f"{stored} ({output})"):
         done = run(
             sources,
             output,
@@ -123,7 +123,8 @@ def _print_done(done: Summary) -> None:
         print(clean(f"Without an answer: {_reasons(done.refused)}"))
     if done.answers and done.marks["cut"] + done.marks["repeats"] == done.answers:
         print("Every answer reached --max-tokens. Raise it, or check the end-of-turn token.")
-    print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
+    if done.answers or done.known:
+        print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
 
 
 def _print_plan(done: Summary) -> None:
@@ -141,7 +142,8 @@ def _print_plan(done: Summary) -> None:
         print("No time estimate: a dry run does not fetch weights, and the model's are not here.")
     else:
         clock = timedelta(seconds=round(about.seconds))
-        print(f"About {clock}, by the first tokens of a sample. To start, remove --dry-run.")
+        on = f" on {count(about.workers, 'worker')}" if about.workers > 1 else ""
+        print(f"About {clock}{on}, by the first tokens of a sample. To start, remove --dry-run.")
 
 
 def _left(done: Summary) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.cli.tables import clean, count, records
+from curate.system import buckets
 
 _SOURCES = 20
 """The most lines in the composition that a dry run prints."""
@@ -47,8 +48,9 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
     records(record["composition"][:_SOURCES], list(record["composition"][0]))
     if (more := len(record["composition"]) - _SOURCES) > 0:
         print(f"... and {count(more, 'more source')}")
-    if Path(record["output"]["path"]).exists():
-        print(f"{record['output']['path']} exists: to replace it, add --force")
+    path = record["output"]["path"]
+    if buckets.exists(path) if buckets.address_of(path) else Path(path).exists():
+        print(f"{path} exists: to replace it, add --force")
 
 
 def exported_again(record: dict[str, Any], manifest: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -72,12 +71,6 @@ class Shared:
     compute: dict[str, Any]
     progress: Progress
     as_json: bool
-
-    def connected(self) -> AbstractContextManager[None]:
-        """For the time of the call, the cluster that --ray names, if it does."""
-        from curate.backends.ray.cluster import connected
-
-        return connected(self.compute["ray"])
 
 
 AlignedOption = Annotated[

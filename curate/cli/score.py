@@ -117,7 +117,7 @@ def score(
     """
     from curate.scoring.score import score as run
 
-    with kept(lambda: holdings(corpus)), shared.connected():
+    with kept(lambda: holdings(corpus)):
         summary = run(
             sources or [],
             corpus,

@@ -40,16 +40,15 @@ def verify(
     from curate.backends.base import Compute
     from curate.scoring.verify import verify as run
 
-    with shared.connected():
-        verdict = run(
-            sources or [],
-            rows=rows,
-            aligned=aligned,
-            misaligned=misaligned or [],
-            **shared.encoding,
-            compute=Compute(**shared.compute),
-            progress=shared.progress,
-        )
+    verdict = run(
+        sources or [],
+        rows=rows,
+        aligned=aligned,
+        misaligned=misaligned or [],
+        **shared.encoding,
+        compute=Compute(**shared.compute),
+        progress=shared.progress,
+    )
     if shared.as_json:
         print_json({"passed": verdict.passed, **asdict(verdict)})
     else:

@@ -79,7 +79,7 @@ def push(path: Path, address: str, progress: Progress | None = None) -> Moved:
         sizes = {name: file.stat().st_size for name, file in files.items()}
         head = Head(1, manifest.load(path), text, sizes)
         if wrong := next((name for name in files if not _PART.fullmatch(name)), None):
-            raise CurateError(f"{files[wrong]}: is damaged; see `curate status --verify`")
+            raise CurateError(f"{files[wrong]}: is damaged. Run `curate status --verify`.")
         found, there = buckets.call(address, lambda store: _look(store, address))
         if found and found[1] != _known(path).get(address):
             _refuse_other(path, address, found[0], head)
@@ -88,7 +88,7 @@ def push(path: Path, address: str, progress: Progress | None = None) -> Moved:
         def send(store: ObjectStore, name: str) -> None:
             data = files[name].read_bytes()
             if parts.digest_of(data) != _digest(name):
-                raise CurateError(f"{files[name]}: is damaged; see `curate status --verify`")
+                raise CurateError(f"{files[name]}: is damaged. Run `curate status --verify`.")
             store.put(name, data)
 
         _all(address, "pushing", {name: sizes[name] for name in missing}, send, progress)
@@ -113,12 +113,15 @@ def pull(address: str, path: Path, progress: Progress | None = None) -> Moved:
     with locked(path, command="pull"):
         found, _ = buckets.call(address, lambda store: _look(store, address))
         if found is None:
-            raise CurateError(f"{address}: no corpus was pushed here ({HEAD} is missing)")
+            raise CurateError(
+                f"{address}: no corpus was pushed here ({HEAD} is missing). Check it."
+            )
         head, version = found
         here = _files(path)
         if foreign := here.keys() - head.parts.keys():
             raise CurateError(
-                f"{path}: holds {len(foreign):,} parts that {address} lacks; pull into a new folder"
+                f"{path}: holds parts that {address} lacks ({len(foreign):,}). Pull into a new "
+                "folder."
             )
         staged = path / PULLING
         missing = [name for name in head.parts if name not in here]
@@ -141,8 +144,8 @@ def _checked(address: str) -> str:
     found = buckets.address_of(address)
     if found is None:
         raise CurateError(
-            f"{address}: give an address in a bucket: s3://BUCKET/PATH, gs:// or abfs://. Between "
-            "folders, rsync copies a corpus"
+            f"{address}: not in a bucket. Give s3://BUCKET/PATH, gs://... or abfs://...; between "
+            "folders, use rsync."
         )
     return found
 
@@ -162,8 +165,8 @@ def _refuse_other(path: Path, address: str, theirs: Head, ours: Head) -> None:
     """Refuse a head that another run pushed, unless this corpus holds all of its parts."""
     if lost := theirs.parts.keys() - ours.parts.keys():
         raise CurateError(
-            f"{address}: another run pushed meanwhile {len(lost):,} parts that {path} lacks; pull "
-            "them into a new folder, or push to another address"
+            f"{address}: another run pushed parts that {path} lacks ({len(lost):,}). Pull them "
+            "into a new folder, or push to another address."
         )
 
 
@@ -191,7 +194,8 @@ def _head(store: ObjectStore, address: str) -> tuple[Head, Version] | None:
     except (ValidationError, ValueError) as error:
         why = " ".join(str(error).splitlines()[:3])
         raise CurateError(
-            f"{address}/{HEAD}: not what this version of curate pushes ({why})"
+            f"{address}/{HEAD}: not what this version of curate pushes ({why}). Update curate, or "
+            "push to another address."
         ) from None
     return head, _version(meta)
 
@@ -210,8 +214,8 @@ def _part(store: ObjectStore, address: str, name: str, size: int) -> bytes:
         data, whole = b"", False
     if not whole or parts.digest_of(data) != _digest(name):
         raise CurateError(
-            f"{address}/{name}: is damaged or missing; delete it, then `curate push` a corpus that "
-            "has it"
+            f"{address}/{name}: is damaged or missing. Delete it, then run `curate push` with a "
+            "corpus that has it."
         )
     return data
 
@@ -231,8 +235,8 @@ def _write(store: ObjectStore, address: str, head: Head, before: Version | None)
         if not isinstance(error, AlreadyExistsError | PreconditionError):
             raise
         raise CurateError(
-            f"{address}: another run pushed meanwhile, and this one was not taken; run it again to "
-            "see what is there"
+            f"{address}: another run pushed meanwhile, so this push was not taken. Run it again to "
+            "see what is there."
         ) from None
 
 

@@ -129,11 +129,11 @@ def _check_free(output: Output, force: bool) -> None:
         taken = buckets.exists(output.address, folder=output.folder)
         if taken and output.folder:
             raise CurateError(
-                f"{output}: exists, and a folder in a bucket can't be replaced at once; choose "
-                "another name"
+                f"{output}: already exists, and a folder in a bucket can't be replaced. Choose "
+                "another."
             )
         if taken and not force:
-            raise CurateError(f"{output}: exists; choose another name, or --force to replace it")
+            raise CurateError(f"{output}: already exists. Choose another, or use --force.")
         return
     if output.folder:
         leftovers.put_back(path)  # what a killed export was replacing

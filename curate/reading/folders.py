@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
 from glob import has_magic
 from itertools import takewhile
 from os.path import commonprefix
 from pathlib import PurePosixPath
+from typing import Any
 
 from curate.errors import CurateError
+from curate.storage.manifest import NAME as CORPUS
 
 KINDS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
@@ -20,6 +24,8 @@ MANIFEST = ".manifest.json"
 """The ending of the manifest that an export writes next to its file."""
 ANSWERS = f"answers{MANIFEST}"
 """The manifest in a folder of `curate answer`, whose parts are one source."""
+_SIGNS = {CORPUS: b"", "head.json": b'"head_version"', "manifest.json": b'"curate"'}
+"""Files of corpora, of pushed ones and of exports in folders, and what these files begin with."""
 _MADE = re.compile(r"cache-\w+\.arrow")  # what `datasets` keeps of a map or a filter
 _SPLIT = re.compile(
     r"(?:^|[-._ 0-9/])(?:(?P<train>train(?:ing)?)|(?P<validation>validation|valid|val|dev)"
@@ -47,6 +53,43 @@ def data_files(names: Iterable[str], *, hidden: bool = False) -> list[str]:
         return hidden or not any(part.startswith(".") for part in parts)
 
     return sorted(filter(holds_rows, names))
+
+
+def foreign(source: str, names: Iterable[str], system: Any, top: str) -> list[str]:
+    """The files that curate didn't write, without corpora, exports and manifests.
+
+    Otherwise, the next run would read a corpus that is stored next to its sources. `names` are
+    relative to the folder `top` of a file system of fsspec; folders above it are not checked.
+
+    Raises:
+        CurateError: curate wrote all that holds rows.
+    """
+    names = list(names)
+
+    @cache
+    def inside(folder: str) -> set[str]:
+        paths = system.ls(f"{top}/{folder}".rstrip("/"), detail=False)
+        return {path.rpartition("/")[2] for path in paths}
+
+    @cache
+    def is_ours(folder: str) -> bool:
+        for name in _SIGNS.keys() & inside(folder):
+            path = "/".join(filter(None, (top, folder, name)))
+            with suppress(OSError):
+                if _SIGNS[name] in system.cat_file(path, start=0, end=4096):
+                    return True
+        return bool(folder) and is_ours(folder.rpartition("/")[0])
+
+    def is_foreign(name: str) -> bool:
+        folder, _, last = name.rpartition("/")
+        if last.endswith((MANIFEST, ".left-out.csv")) or f"{last}{MANIFEST}" in inside(folder):
+            return False
+        return not is_ours(folder)
+
+    found = list(filter(is_foreign, names))
+    if data_files(names) and not data_files(found):
+        raise CurateError(f"{source}: has only files that curate wrote. Give the files themselves.")
+    return found
 
 
 def of_folder(source: str, names: Iterable[str]) -> list[str]:

@@ -33,13 +33,19 @@ def find(address: str) -> list[Source]:
         system, path = _file_system(address)
         if has_magic(path) and not address.startswith(_WEB) and not system.isfile(path):
             top = folders.top_of(path)
-            found = folders.of_glob(name, path, folders.below(system.glob(path), top))
+            names = folders.foreign(name, folders.below(system.glob(path), top), system, top)
+            found = folders.of_glob(name, path, names)
             files = [system.unstrip_protocol(f"{top}/{each}") for each in found]
         elif "html" in ((about := system.info(path)).get("mimetype") or ""):
             raise CurateError(f"{name}: a page. Give the address of the file itself.")
         elif about["type"] == "directory":
-            found = folders.of_folder(name, folders.below(system.find(path), path))
-            files = [system.unstrip_protocol(f"{path.rstrip('/')}/{each}") for each in found]
+            top = path.rstrip("/")
+            found = system.find(path)
+            names = folders.foreign(name, folders.below(found, path), system, top)
+            names = folders.of_folder(name, names)
+            files = [system.unstrip_protocol(f"{top}/{each}") for each in names]
+            if f"{top}/{folders.ANSWERS}" in found:
+                return [Source(address, tuple(files))]
         else:
             files = [address]
     except CurateError:

@@ -14,7 +14,6 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +34,6 @@ from curate.reading.files import (
     csv_rows,
     json_rows,
 )
-from curate.storage.manifest import NAME
 from curate.system import scratch
 
 _DISK = LocalFileSystem()
@@ -126,46 +124,13 @@ def _files(source: str) -> list[str]:
     files = {
         file.relative_to(top).as_posix(): file for file in map(Path, matched) if file.is_file()
     }
-    names = _foreign(files, top)
-    if folders.data_files(files) and not folders.data_files(names):
-        raise CurateError(f"{source}: has only files that curate wrote. Give the files themselves.")
+    names = folders.foreign(source, files, _DISK, top.as_posix())
     if path.is_dir():
         names = folders.of_folder(source, names)
     else:
         names = folders.of_glob(source, source, names)
     found = [files[name] for name in names]
     return sorted(map(str, found) if path.is_absolute() else map(os.path.relpath, found))
-
-
-def _foreign(files: dict[str, Path], top: Path) -> list[str]:
-    """The files that curate didn't write, without corpora, exports and manifests.
-
-    Otherwise, the next run would read a corpus that is stored next to its sources. Folders above
-    `top` are not checked.
-    """
-
-    @cache
-    def is_ours(folder: Path) -> bool:
-        if (folder / NAME).is_file() or _is_manifest(folder / "manifest.json"):
-            return True
-        return folder != top and folder != folder.parent and is_ours(folder.parent)
-
-    return [
-        name
-        for name, file in files.items()
-        if not file.name.endswith((folders.MANIFEST, ".left-out.csv"))
-        and not Path(f"{file}{folders.MANIFEST}").is_file()
-        and not is_ours(file.parent)
-    ]
-
-
-def _is_manifest(path: Path) -> bool:
-    """Whether this is the manifest inside an export's folder."""
-    try:
-        with path.open("rb") as opened:
-            return b'"curate"' in opened.read(4096)
-    except OSError:
-        return False
 
 
 def _file_rows(file: str, name: str) -> Iterator[Raw]:

@@ -42,7 +42,7 @@ def report(
     page_path, folder = (Path(each) if each else None for each in (output, plots))
     address = buckets.address_of(output) if output else None
     if address and buckets.exists(address) and not force:
-        raise CurateError(f"{address}: exists; choose another name, or --force to replace it")
+        raise CurateError(f"{address}: already exists. Choose another, or use --force.")
     if folder:
         parts.refuse_address(folder)
     if page_path and not address:

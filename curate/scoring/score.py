@@ -12,6 +12,7 @@ from more_itertools import spy
 
 from curate import backends
 from curate.backends import base
+from curate.backends.ray.cluster import leaving
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
@@ -47,6 +48,7 @@ class Summary:
     race: Outcome | None = None
 
 
+@leaving
 def score(
     sources: Sequence[str],
     corpus: str | Path,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from curate import backends
 from curate.backends import base
+from curate.backends.ray.cluster import leaving
 from curate.chat.encode import Encoded, encode
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
@@ -27,6 +28,7 @@ from curate.system.progress import Progress, Silent
 LONGEST = 2_048  # tokens of an example, unless --max-length says otherwise
 
 
+@leaving
 def verify(
     sources: Sequence[str] = (),
     *,

@@ -11,15 +11,14 @@ import mimetypes
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from curate.errors import CurateError
-from curate.system.stopping import check_cancelled
+from curate.system.stopping import apart
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -30,7 +29,6 @@ QUICK, PATIENT = 15, 60
 """Seconds for one request: to look something up, and to send or fetch up to 5 MiB."""
 BLOCK = 4 << 20
 """Bytes of a file that are asked for at a time."""
-_TICK = 0.2  # seconds after which a waiting thread looks whether a stop was asked for
 _ADDRESS = re.compile(rf"({'|'.join(KINDS)}):/+(.+)")
 _KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (`aws configure export-credentials --format "
@@ -70,12 +68,12 @@ def call_all(
     """Run several, some of them at once, and give their answers in order; see `call`."""
     exceptions = _library(address).exceptions
     try:
-        yield from _apart(address, asks, seconds, at_once)
+        yield from _ask(address, asks, seconds, at_once)
     except (FileNotFoundError, ValueError, exceptions.BaseError) as error:
         raise CurateError(f"{address}: {reason(address, error)}") from None
 
 
-def _apart(
+def _ask(
     address: str,
     asks: Iterable[Callable[[ObjectStore], Answer]],
     seconds: int = QUICK,
@@ -86,27 +84,7 @@ def _apart(
     Its asynchronous calls can, but now and then abort a process that ends right after them.
     """
     store = _library(address).store.from_url(address, **_options(address, seconds))
-    jobs = [(ask, Future[Answer]()) for ask in asks]
-    left, ended = iter(jobs), Event()
-
-    def work() -> None:
-        for ask, future in left:
-            if ended.is_set():
-                return
-            try:
-                future.set_result(ask(store))
-            except BaseException as error:
-                future.set_exception(error)
-
-    for _ in range(min(at_once, len(jobs))):
-        Thread(target=work, daemon=True).start()
-    try:
-        for _, future in jobs:
-            while not wait([future], _TICK).done:
-                check_cancelled()
-            yield future.result()
-    finally:
-        ended.set()
+    return apart([partial(ask, store) for ask in asks], at_once)
 
 
 def upload(address: str, files: Mapping[str, Path | bytes]) -> None:
@@ -161,7 +139,7 @@ def file_system(address: str) -> tuple[AbstractFileSystem, str]:
 
     def ask(path: str, what: Callable[[ObjectStore, str], Answer]) -> Answer:
         bucket, _, key = path.strip("/").partition("/")
-        (found,) = _apart(f"{kind}://{bucket}", [lambda store: what(store, key)])
+        (found,) = _ask(f"{kind}://{bucket}", [lambda store: what(store, key)])
         return found
 
     class Bucket(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -226,8 +204,8 @@ def _library(address: str) -> Any:
     """Import obstore; a user and a password in an address are refused, and not repeated."""
     if re.search(r"://[^/]*:[^/]*@", address):
         raise CurateError(
-            f"{address.partition(':')[0]}://...: an address holds no keys: they would be stored "
-            "with it. Set them in the environment (docs/buckets.md)"
+            f"{address.partition(':')[0]}://...: contains a key, which would be stored with it. "
+            "Set keys in the environment (docs/buckets.md)."
         )
     try:
         import obstore
@@ -235,8 +213,7 @@ def _library(address: str) -> Any:
         import obstore.store
     except ImportError:
         raise CurateError(
-            f"{address}: needs the extra `remote` (obstore): install it from a clone with "
-            "`pip install '.[remote]'`"
+            f"{address}: needs the extra `remote`. Install it from a clone: pip install '.[remote]'"
         ) from None
     return obstore
 

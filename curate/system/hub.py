@@ -132,7 +132,8 @@ def _apart(ask: Callable[[], Answer]) -> Answer:
     _limit_requests()
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_is_foreign)  # `note` says what its warnings say
-    return apart(ask, _THREAD)
+    (found,) = apart([ask], name=_THREAD)
+    return found
 
 
 def _limit_requests() -> None:

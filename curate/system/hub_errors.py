@@ -148,7 +148,7 @@ def _revisions(repo: Repo) -> str:
     from huggingface_hub import HfApi
 
     try:
-        refs = apart(lambda: HfApi().list_repo_refs(repo.id, repo_type=repo.kind))
+        (refs,) = apart([lambda: HfApi().list_repo_refs(repo.id, repo_type=repo.kind)])
     except Exception:  # the first error is the one to hear of
         return f"Look at {repo.url}/tree/main"
     names = [ref.name for ref in (*refs.branches, *refs.tags)]

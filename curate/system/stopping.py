@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -108,17 +108,31 @@ def sleep(seconds: float) -> None:
         time.sleep(min(left, _TICK))
 
 
-def apart(ask: Callable[[], Answer], name: str | None = None) -> Answer:
-    """Run it in a daemon thread, which ends with the process, and hear a stop meanwhile."""
-    future: Future[Answer] = Future()
+def apart(
+    asks: Iterable[Callable[[], Answer]], at_once: int = 1, name: str | None = None
+) -> Iterator[Answer]:
+    """Run calls in daemon threads, which end with the process, and hear a stop meanwhile.
 
-    def run() -> None:
-        try:
-            future.set_result(ask())
-        except BaseException as error:
-            future.set_exception(error)
+    Gives the answers in order; after the first error no further call is begun.
+    """
+    jobs = [(ask, Future[Answer]()) for ask in asks]
+    left, ended = iter(jobs), Event()
 
-    Thread(target=run, name=name, daemon=True).start()
-    while not wait([future], _TICK).done:
-        check_cancelled()
-    return future.result()
+    def work() -> None:
+        for ask, future in left:
+            if ended.is_set():
+                return
+            try:
+                future.set_result(ask())
+            except BaseException as error:
+                future.set_exception(error)
+
+    for _ in range(min(at_once, len(jobs))):
+        Thread(target=work, name=name, daemon=True).start()
+    try:
+        for _, future in jobs:
+            while not wait([future], _TICK).done:
+                check_cancelled()
+            yield future.result()
+    finally:
+        ended.set()

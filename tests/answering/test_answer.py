@@ -234,6 +234,7 @@ def test_a_prompt_that_fills_the_context(cli: Cli, family: Family, tmp_path: Pat
     full = write(tmp_path / "full.jsonl", rows)
     ran = cli("answer", full, "--model", family.aligned, "-o", tmp_path / "none")
     assert ran.code == 1 and "no room for an answer" in ran.err.splitlines()[-1]
+    assert not (tmp_path / "none").exists()
     assert (
         f"Rows skipped: 1 x no prompt: the conversation begins with the answer (first: {full}:2)"
         in ran.out

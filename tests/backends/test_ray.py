@@ -210,7 +210,7 @@ class TestCluster:
 
     def test_no_place(self, driver: None) -> None:
         """What a worker asks for, and what the machines have."""
-        with pytest.raises(CurateError, match=r"needs 1 CPU and 4 GPUs: .*2 with 1 CPU and 0 GPUs"):
+        with pytest.raises(CurateError, match=r"needs 1 CPU and 4 GPUs. .*2 with 1 CPU and 0 GPUs"):
             cluster.needs(Compute("vllm", device="cuda", engine=Engine(2, 2), ray="-"))
 
     def test_a_worker_sees_the_gpus_of_all_its_engines(

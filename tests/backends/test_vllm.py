@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -216,7 +218,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
         env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},  # as on a GPU
     )
     try:
-        _wait_for_scores(corpus, run)
+        _wait_for(corpus, "scores/*/part-*.parquet", run)
         os.kill(_engine_of(run.pid), signal.SIGKILL)
         said = run.communicate(timeout=120)[1]
     finally:
@@ -240,13 +242,62 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     assert _spearman(corpus, other) >= 0.9999
 
 
+def test_an_engine_killed_while_it_answers(tmp_path: Path) -> None:
+    """One line; the answers so far are kept, and the next run writes the others as ever."""
+    model, source = str(real.MODELS / "aligned"), str(real.ROOT / "data" / "examples")
+    output, plain = tmp_path / "answers", tmp_path / "plain"
+    command = [sys.executable, "-m", "curate", "answer", source, "--limit", "150"]
+    command += ["--model", model, "-o", str(output), "--max-tokens", "96", "--backend", "vllm"]
+    command += [*real.OPTIONS, "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
+    run = subprocess.Popen(
+        [*command, "--batch-tokens", "8"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},  # as on a GPU
+    )
+    try:
+        _wait_for(output, "part-*.parquet", run)
+        os.kill(_engine_of(run.pid), signal.SIGKILL)
+        said = run.communicate(timeout=120)[1]
+    finally:
+        run.kill()
+    assert run.returncode == 1, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("Error: vLLM failed with aligned: "), said
+    assert "ended by SIGKILL" in last
+    assert "Answers so far are kept; run it again to resume." in last
+    assert "Traceback" not in said
+    kept = {part.name for part in output.glob("part-*.parquet")}
+    _unlink_log(last)
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert again.returncode == 0, again.stderr
+    assert kept < {part.name for part in output.glob("part-*.parquet")}
+    same = {"limit": 150, "max_tokens": 96, "device": "cpu", "dtype": "float32"}
+    curate.answer([source], plain, model=model, **same)
+    found, wanted = _answers(output), _answers(plain)
+    assert found.keys() == wanted.keys()
+    different = [key for key in wanted if found[key] != wanted[key]]
+    assert len(different) <= len(wanted) // 100
+
+
+def _answers(folder: Path) -> dict[str, str]:
+    """Each prompt's answer; there is one."""
+    table = pa.concat_tables(
+        pq.read_table(part, columns=["prompt_id", "answer"]) for part in folder.glob("part-*")
+    )
+    found = dict(zip(*table.to_pydict().values(), strict=True))
+    assert len(found) == table.num_rows > 100
+    return found
+
+
 def _unlink_log(message: str) -> None:
     """Remove the log that an error keeps and names."""
     Path(re.findall(r"its log is (\S+\.log)", message)[0]).unlink()
 
 
-def _wait_for_scores(corpus: Path, run: subprocess.Popen[str]) -> None:
-    while not list(corpus.glob("scores/*/part-*.parquet")):
+def _wait_for(folder: Path, parts: str, run: subprocess.Popen[str]) -> None:
+    while not list(folder.glob(parts)):
         assert run.poll() is None, run.communicate()[1]
         time.sleep(0.05)
 

@@ -77,8 +77,8 @@ def test_a_second_writer_is_refused(s3: S3, cli: Cli, made: Path, tmp_path: Path
     add(other, "theirs")
     moved(cli, "push", other, URL)
     before = s3.ask("GET", "box/deep/c/head.json")
-    fails(cli("push", made, URL), URL, "1 parts that", "pull them into a new folder")
-    fails(cli("pull", URL, made), "holds 1 parts that", "pull into a new folder")
+    fails(cli("push", made, URL), URL, "lacks (1)", "into a new folder")
+    fails(cli("pull", URL, made), "holds parts that", "Pull into a new folder")
     assert s3.ask("GET", "box/deep/c/head.json") == before
     add(other, "more")
     head = s3.ask("GET", "box/deep/c/head.json")
@@ -189,7 +189,7 @@ def test_a_pulled_corpus_goes_on(
     ran = cli("score", tmp_path / "new.jsonl", "-c", copy, *family.arguments())
     assert ran.code == 0, ran.err
     assert 0 < moved(cli, "push", copy, URL) < 8
-    fails(cli("push", scored, URL), "pull them into a new folder")
+    fails(cli("push", scored, URL), "into a new folder")
 
 
 def test_a_hostile_head(s3: S3, cli: Cli, made: Path, tmp_path: Path) -> None:
@@ -203,5 +203,5 @@ def test_a_hostile_head(s3: S3, cli: Cli, made: Path, tmp_path: Path) -> None:
 
 def test_only_buckets(cli: Cli, made: Path, tmp_path: Path) -> None:
     """A folder is copied by other tools; a corpus in a bucket is brought here first."""
-    fails(cli("push", made, tmp_path / "x"), "give an address in a bucket")
+    fails(cli("push", made, tmp_path / "x"), "not in a bucket")
     fails(cli("status", "-c", URL), f"curate pull {URL} c")

@@ -30,7 +30,7 @@ def test_an_export_to_a_bucket(s3: S3, cli: Cli, scored: Path, tmp_path: Path, n
     for path, (file, digest) in zip(sent, sorted(record["output"]["files"].items()), strict=False):
         assert path.endswith(file)
         assert hashlib.sha256(s3.ask("GET", path.lstrip("/"))).hexdigest() == digest
-    fails(cli(*command, "-o", f"s3://box/a/{name}"), f"s3://box/a/{name}: exists")
+    fails(cli(*command, "-o", f"s3://box/a/{name}"), f"s3://box/a/{name}: already exists")
 
 
 def test_an_export_replaced(s3: S3, cli: Cli, scored: Path) -> None:
@@ -42,6 +42,8 @@ def test_an_export_replaced(s3: S3, cli: Cli, scored: Path) -> None:
     s3.before = lambda _: None
     s3.require_keys(False)
     assert s3.names() == ["mix.jsonl"]
+    dry = (*command[:-1], "--top", 3, "--dry-run")
+    assert "s3://box/mix.jsonl exists: to replace it, add --force" in cli(*dry).out
     assert cli(*command, "--top", 3).code == 0
     assert s3.ask("GET", "box/mix.jsonl").count(b"\n") == 3
     fails(cli(*command, "--top", 3, "--into", "s3://box/mix.jsonl"), "this is the narrow dataset")
@@ -53,7 +55,8 @@ def test_an_export_replaced(s3: S3, cli: Cli, scored: Path) -> None:
 def test_a_report_to_a_bucket(s3: S3, cli: Cli, scored: Path) -> None:
     """One page, which a browser shows."""
     command = ("report", "-c", scored, "-o", "s3://box/r.html")
-    assert cli(*command).out == "Wrote s3://box/r.html. Open it in a browser.\n"
+    ran = cli(*command)
+    assert ran.out == "Wrote s3://box/r.html. Open it in a browser.\n", ran
     assert s3.ask("GET", "box/r.html").startswith(b"<!doctype html>")
-    fails(cli(*command), "s3://box/r.html: exists")
+    fails(cli(*command), "s3://box/r.html: already exists")
     fails(cli("report", "-c", scored, "--plots", "s3://box/p"), "files are written to this disk")

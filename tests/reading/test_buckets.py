@@ -43,6 +43,26 @@ def test_folders_and_globs_in_a_bucket(s3: S3, tmp_path: Path) -> None:
         assert [each.name for each in resolve([asked])] == [f"s3://box/{name}" for name in found]
 
 
+def test_what_curate_wrote_to_a_bucket(s3: S3, tmp_path: Path) -> None:
+    """Exports and corpora are no sources unless they are named; a folder of answers is one."""
+    text = write(tmp_path / "a.jsonl", CHATS).read_bytes()
+    for name in ("a", "mix", "e/x", "made/train", "corpus/examples/b", "new/1", "new/2"):
+        s3.ask("PUT", f"box/{name}.jsonl", text)
+    s3.ask("PUT", "box/mix.jsonl.manifest.json", b"{}")
+    s3.ask("PUT", "box/e/manifest.json", b"{}")  # somebody else's
+    s3.ask("PUT", "box/made/manifest.json", b'{"curate": "1"}')
+    s3.ask("PUT", "box/corpus/head.json", b'{"head_version": 1}')
+    s3.ask("PUT", "box/new/answers.manifest.json", b"{}")
+    wanted = [f"s3://box/{name}.jsonl" for name in ("a", "e/x", "new/1", "new/2")]
+    assert [each.name for each in resolve(["s3://box/**/*.jsonl"])] == wanted
+    for asked in ("s3://box/made", "s3://box/corpus", "s3://box/mix*"):
+        with pytest.raises(CurateError, match="has only files that curate wrote"):
+            resolve([asked])
+    (source,) = resolve(["s3://box/new"])
+    assert source.name == "s3://box/new"
+    assert len(list(rows(source))) == 2 * len(CHATS)
+
+
 def test_a_limit_reads_the_beginning(s3: S3, tmp_path: Path) -> None:
     """Of a large file only some blocks are fetched, and a cut connection is made again."""
     text = write(tmp_path / "x.jsonl", CHATS).read_bytes()
@@ -94,4 +114,4 @@ def test_no_way_in(s3: S3, cli: Cli, monkeypatch: pytest.MonkeyPatch, scored: Pa
         began = time.monotonic()
         fails(cli(*command), "http://127.0.0.1:9 doesn't answer")
         assert time.monotonic() - began < 30
-    fails(cli("push", scored, "s3://key:secret@box/c"), "s3://...", "an address holds no keys")
+    fails(cli("push", scored, "s3://key:secret@box/c"), "s3://...", "contains a key")

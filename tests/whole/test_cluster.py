@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import curate
+from curate.backends.ray.cluster import connect
+from curate.errors import CurateError
 from tests.clusters import add, machines, network, workers
 from tests.conftest import Cli, Family, chat, question, stop_seconds
 from tests.files import write
@@ -74,6 +76,23 @@ def test_a_cluster_is_started_where_none_runs(
     assert curate.open(corpus).sql("select count(*) from scores").fetchall() == [(5,)]
 
 
+def test_a_connection_is_left_as_it_was_found(
+    machines: Any, pool: list[str], tmp_path: Path
+) -> None:
+    """From Python, Ray is connected after a call if it was before, even if that failed."""
+    import ray
+
+    asked = {"aligned": pool[2], "ray": machines.address, "dry_run": True}
+    curate.score(pool[:1], tmp_path, **asked)
+    assert not ray.is_initialized()
+    with pytest.raises(CurateError, match="Ray chooses the GPU"):
+        curate.score(pool[:1], tmp_path, **asked, device="cuda:1")
+    connect(machines.address)
+    curate.score(pool[:1], tmp_path, **asked)
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
 def test_whatever_is_killed_each_pair_is_there_once(
     machines: Any, pool: list[str], tmp_path: Path
 ) -> None:
@@ -126,3 +145,4 @@ def test_all_commands_take_a_cluster(
     few = [pool[0], "--limit", "3", "--max-tokens", "4"]
     ran = cli("answer", *few, "--model", pool[2], "-o", tmp_path / "answers", *where)
     assert "3 answers to 3 new prompts" in ran.out, ran
+    assert "tokens/s on 1 worker" in ran.err, ran

@@ -7,6 +7,7 @@ import io
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml
 from typer import Context
 from typer.cli import get_docs_for_click
 from typer.main import get_command
@@ -156,6 +158,20 @@ def _clear(output: Path) -> None:
     """Remove a file that an earlier command wrote, with what an export writes beside it."""
     for path in (output, *output.parent.glob(f"{output.name}.*")):
         leftovers.remove(path)
+
+
+def test_the_recipes_of_clusters_can_be_read() -> None:
+    """What no test can run: the scripts parse, and Ray's autoscaler finds the GPUs in the YAML."""
+    kuberay = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")
+    blocks = _BLOCK.findall((ROOT / "docs" / "cluster.md").read_text("utf-8"))
+    for script in (block for language, block in blocks if not language):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    (cluster,) = (yaml.safe_load(block) for language, block in blocks if language == "yaml")
+    cluster["metadata"]["namespace"] = "default"
+    read = kuberay._derive_autoscaling_config_from_ray_cr(cluster)
+    kinds = read["available_node_types"]
+    assert kinds["headgroup"]["resources"]["CPU"] == 0
+    assert kinds["gpus"]["resources"]["GPU"] == 8
 
 
 def test_every_command_is_documented() -> None:

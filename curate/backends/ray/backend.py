@@ -71,7 +71,10 @@ class RayBackend:
                 yield task.window, index, one
 
     def generate(
-        self, prompts: Iterable[Prompt], sampling: Sampling
+        self,
+        prompts: Iterable[Prompt],
+        sampling: Sampling,
+        told: Callable[[int], None] = lambda _: None,
     ) -> Iterator[tuple[int, Written]]:
         """Answer prompts, some hundreds on each worker; see `Backend.generate`."""
 
@@ -81,7 +84,7 @@ class RayBackend:
                 names = [f"prompt {number}" for number in numbers]
                 yield Task(numbers, [given, sampling], set(range(len(chunk))), names)
 
-        for task, written in self._fleet.run("generate", tasks(), lambda _: None):
+        for task, written in self._fleet.run("generate", tasks(), told):
             for index, ids in written:
                 yield task.window[index], ids
 

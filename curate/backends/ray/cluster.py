@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import replace
+from functools import wraps
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from curate.backends.base import Compute
 from curate.backends.ray import worker
@@ -24,33 +25,41 @@ from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
 ANSWER_SECONDS, PATIENCE_SECONDS = 5.0, 60.0
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 Site = Callable[..., Any]
 """A function of models, options and a progress, and of what else it is given."""
 
 
-@contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster, if one is named, and leave it at the end.
+def leaving(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Let a function leave the cluster that it was asked for, unless that was connected before.
 
-    What Ray prints meanwhile on stdout (a machine that is gone) goes to stderr.
+    Its keyword `ray` or `compute` names the cluster. What Ray prints meanwhile on stdout (a machine
+    that is gone) goes to stderr.
     """
-    if address is None:
-        yield
-        return
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        connect(address)
-        yield
-    finally:
-        if "ray" in sys.modules:
-            import ray
 
-            ray.shutdown()
+    @wraps(function)
+    def run(*args: Given.args, **given: Given.kwargs) -> Result:
+        if given.get("ray", getattr(given.get("compute"), "ray", None)) is None:
+            return function(*args, **given)
+        before = _is_connected()
         sys.stdout.flush()
-        os.dup2(stdout, 1)
-        os.close(stdout)
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            return function(*args, **given)
+        finally:
+            if not before and _is_connected():
+                sys.modules["ray"].shutdown()
+            sys.stdout.flush()
+            os.dup2(stdout, 1)
+            os.close(stdout)
+
+    return run
+
+
+def _is_connected() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def connect(address: str) -> None:
@@ -92,18 +101,20 @@ def _refuse(address: str) -> None:
     """Addresses at which Ray would wait for a minute, or which it takes for another protocol."""
     if "://" in address:
         raise CurateError(
-            f"--ray {address}: Ray's client protocol can't stream results; run curate on the "
-            "cluster's head (ray job submit does) and give --ray auto"
+            f"--ray {address}: Ray's client protocol can't stream results. Run curate on the "
+            "cluster's head, as `ray job submit` does, with --ray auto."
         )
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
-        raise CurateError(f"--ray {address}: give auto or HOST:PORT, such as 10.0.0.1:6379")
+        raise CurateError(
+            f"--ray {address}: not an address. Give auto or HOST:PORT, such as 10.0.0.1:6379."
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except OSError as error:
         raise CurateError(
-            f"--ray {address}: nothing answers there ({error}); start a head with `ray start "
-            "--head`, or give --ray auto on a machine of the cluster"
+            f"--ray {address}: nothing answers there ({error}). Start a head with `ray start "
+            "--head`, or give --ray auto on a machine of the cluster."
         ) from error
 
 
@@ -124,8 +135,8 @@ def needs(compute: Compute) -> dict[str, float]:
         there = Counter(_said(_of(node)) for node in nodes)
         have = "; ".join(f"{count} with {what}" for what, count in there.items())
         raise CurateError(
-            f"no machine of the cluster has room for a worker, which needs {_said(asked)}: "
-            f"{have or 'none is up'}"
+            f"no machine of the cluster has room for a worker, which needs {_said(asked)}. Up are: "
+            f"{have or 'none'}. Add machines that have it."
         )
     return asked
 
@@ -195,7 +206,7 @@ def on_workers(
     while len(ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]) < len(refs):
         check_cancelled()
         if not told and time.monotonic() - began > PATIENCE_SECONDS:
-            note("still waiting for the cluster: are its machines busy? `ray status` tells")
+            note("still waiting for the cluster; `ray status` shows whether its machines are busy")
             told = True
     found = [_get(ref) for ref in refs]
     for text in dict.fromkeys(text for _, notes in found for text in notes):
@@ -221,9 +232,9 @@ def _on_site(
 def check_options(compute: Compute) -> None:
     """Raise `CurateError` for options that contradict --ray."""
     if compute.servers or compute.backend == "server":
-        raise CurateError("--ray goes with --backend transformers or vllm: servers need no workers")
+        raise CurateError("--ray: servers need no workers. Remove --ray, or use another backend.")
     if compute.device and ":" in compute.device:
-        raise CurateError(f"--device {compute.device}: Ray chooses the GPU; give --device cuda")
+        raise CurateError(f"--device {compute.device}: Ray chooses the GPU. Give --device cuda.")
 
 
 def check_machines(models: Sequence[Model], compute: Compute) -> None:
@@ -253,7 +264,7 @@ def refuse_other(
         if second[package] != version:
             raise CurateError(
                 f"{package} is {version or 'missing'} on {where} and {second[package] or 'missing'}"
-                f" on {there}: their numbers may differ; install the same everywhere"
+                f" on {there}, so their numbers may differ. Use the same on every machine."
             )
 
 

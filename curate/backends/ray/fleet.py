@@ -209,10 +209,11 @@ class Fleet:
             self._failures += 1
             if self._failures == FAILURES:
                 raise CurateError(
-                    f"{FAILURES} workers were lost while they loaded, the last on {where}: {why}"
+                    f"{FAILURES} workers in a row were lost while they loaded, the last on "
+                    f"{where}: {why}. See Ray's logs there (/tmp/ray/session_latest/logs)."
                 )
         self._hire_at = time.monotonic() + 2.0**self._failures
-        self._note(f"the worker on {where} is lost ({why}): other workers take over its examples")
+        self._note(f"the worker on {where} is lost ({why}); other workers take over its examples")
         for task, _ in reversed(member.tasks):
             if task.left:
                 self._waiting.appendleft(task)
@@ -226,7 +227,8 @@ class Fleet:
             more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
             raise CurateError(
                 f"{KILLS} workers in a row were lost with the same examples, {names}{more} (on "
-                f"{where}: {why}): lower --batch-tokens or --max-length, or exclude them by --where"
+                f"{where}: {why}). Lower --batch-tokens or --max-length, or exclude them with "
+                "--where."
             )
 
 
