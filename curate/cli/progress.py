@@ -70,7 +70,7 @@ class Lines(Progress):
         whole = "" if self._total is None else f" of {self._total:,}"
         line = f"{self._label}: {self._examples:,}{whole} {self._unit}"
         if self._tokens:
-            line += f", {self._tokens / seconds:,.0f} tokens/s{self._workers}"
+            line += f", {_rate(self._tokens / seconds)}{self._workers}"
         if self._total and 0 < self._examples < self._total:
             left = seconds * (self._total - self._examples) / self._examples
             line += f", {timedelta(seconds=round(left))} left"
@@ -108,7 +108,7 @@ class Bar(Progress):
         """Move the bar."""
         self._tokens += tokens
         rate = self._tokens / max(time.monotonic() - self._began, 1e-9)
-        text = f"{rate:,.0f} tokens/s{self._workers}" if self._tokens else ""
+        text = f"{_rate(rate)}{self._workers}" if self._tokens else ""
         self._bars.update(self._task, advance=examples, rate=text)
 
     def workers(self, count: int) -> None:
@@ -120,6 +120,10 @@ class Bar(Progress):
         task = self._bars.tasks[self._task]
         self._bars.update(self._task, total=task.total or task.completed)
         self._bars.stop()
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.{0 if rate >= 10 else 1}f} tokens/s"
 
 
 def _workers(count: int) -> str:

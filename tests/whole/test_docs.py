@@ -81,6 +81,10 @@ def sandbox(
         misaligned=[f"{name}={folder / name}-lora" for name in ("medical", "legal")],
         keep_tokens=True,
     )
+    (folder / "data").mkdir()
+    shutil.copy(folder / "customer.jsonl", folder / "data" / "narrow.jsonl")
+    (folder / "runs" / "real").mkdir(parents=True)  # what `make demo-real` leaves
+    shutil.copytree(folder / "my-corpus", folder / "runs" / "real" / "corpus")
     labels = "copy (select example_id, 'a' as label from examples) to '{}'"
     curate.open(folder / "my-corpus", unsafe=True).sql(labels.format(folder / "labels.csv"))
     yield folder
