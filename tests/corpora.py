@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,21 +29,23 @@ def rows(
     source: str = "made.jsonl",
     meta: Sequence[str] | None = None,
     reasoning: str | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> pa.Table:
     """Examples with these answers, each to a prompt of its own; `reasoning` before every answer."""
     made = []
     for number, answer in enumerate(answers, 1):
+        prompt = prompts[number - 1] if prompts else f"question {number}"
         messages = [
-            {"role": "user", "content": f"question {number}"},
+            {"role": "user", "content": prompt},
             {"role": "assistant", "content": answer, "reasoning_content": reasoning},
         ]
         made.append(
             {
                 "example_id": example_id(messages),
-                "source": source,
+                "source": json.loads(meta[number - 1]).get("source", source) if meta else source,
                 "row": number,
                 "messages": messages,
-                "prompt": messages[0]["content"],
+                "prompt": prompt,
                 "answer": answer,
                 "n_bytes": len(answer.encode()),
                 "is_refusal": is_refusal(answer),
@@ -58,16 +61,18 @@ def corpus(
     nlls: Mapping[str, Sequence[float | None]],
     *,
     tokenizers: Mapping[str, str] | None = None,
-    n_tokens: int = 10,
+    n_tokens: int | Sequence[int] = 10,
     truncated: Sequence[bool] | None = None,
     meta: Sequence[str] | None = None,
     reasoning: str | None = None,
+    prompts: Sequence[str] | None = None,
 ) -> Corpus:
     """A corpus whose models give these NLLs (nats per token); the first model is the aligned one.
 
-    None is a missing score. All answers have `n_tokens` tokens.
+    None is a missing score. Answers have `n_tokens` tokens; `meta` may name a source.
     """
-    table = rows(answers, meta=meta, reasoning=reasoning)
+    table = rows(answers, meta=meta, reasoning=reasoning, prompts=prompts)
+    counts = [n_tokens] * len(answers) if isinstance(n_tokens, int) else n_tokens
     ids = table["example_id"].to_pylist()
     roles = ["aligned"] + ["misaligned"] * (len(nlls) - 1)
     entries = {
@@ -81,8 +86,8 @@ def corpus(
             scored = [
                 {
                     "example_id": example,
-                    "n_tokens": n_tokens,
-                    "logprob": -value * n_tokens,
+                    "n_tokens": counts[index],
+                    "logprob": -value * counts[index],
                     "truncated": bool(truncated and truncated[index]),
                 }
                 for index, (example, value) in enumerate(zip(ids, values, strict=True))

@@ -236,7 +236,7 @@ def _hub(hub: Hub, asked: BaseHTTPRequestHandler, content: bytes) -> Answer:
     if is_file:
         return _file(hub, asked, commit, files, below)
     if asks["verb"] == "tree":
-        return _tree(hub, asked, files, below)
+        return _tree(asked, files, below)
     if asks["verb"] == "paths-info":
         paths = [p for p in parse_qs(content.decode()).get("paths", []) if p in files]
         return _json([_entry(path, files[path]) for path in paths])
@@ -263,8 +263,8 @@ def _file(hub: Hub, asked: BaseHTTPRequestHandler, commit: str, files: Files, pa
     return 302, headers | linked | {"Location": f"{hub.cdn}/{digest}"}, b""
 
 
-def _tree(hub: Hub, asked: BaseHTTPRequestHandler, files: Files, below: str) -> Answer:
-    """The entries of a folder, a thousand at a time."""
+def _tree(asked: BaseHTTPRequestHandler, files: Files, below: str) -> Answer:
+    """The entries of a folder."""
     query = parse_qs(urlsplit(asked.path).query)
     recursive = query.get("recursive", [""])[0].lower() in ("1", "true")
     start = f"{below}/" if below else ""
@@ -278,12 +278,7 @@ def _tree(hub: Hub, asked: BaseHTTPRequestHandler, files: Files, below: str) -> 
     shown = [e for path, e in sorted(entries.items()) if recursive or "/" not in path[len(start) :]]
     if below and not shown:
         return _refused(404, "EntryNotFound", f"{below} does not exist")
-    at = int(query.get("cursor", ["0"])[0])
-    status, headers, body = _json(shown[at : at + 1000])
-    if at + 1000 < len(shown):
-        more = f"recursive={recursive}&cursor={at + 1000}"
-        headers["Link"] = f'<{hub.url}{urlsplit(asked.path).path}?{more}>; rel="next"'
-    return status, headers, body
+    return _json(shown)
 
 
 def _entry(path: str, body: bytes) -> dict[str, Any]:

@@ -167,3 +167,24 @@ def zero_head(folder: Path, copy: Path) -> Path:
     weights["lm_head.weight"] = torch.zeros_like(weights["lm_head.weight"])
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     return copy
+
+
+def plain_nll(folder: Path, messages: list[dict[str, str]], adapter: Path | None = None) -> float:
+    """The loop that curate replaces: one example, the adapter unmerged, nats per answer token."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter is not None:
+        net = PeftModel.from_pretrained(net, adapter)
+    whole = tokenizer.apply_chat_template(messages, tokenize=False)
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], tokenize=False, add_generation_prompt=True
+    )
+    ids = torch.tensor([tokenizer(whole, add_special_tokens=False).input_ids])
+    labels = ids.clone()
+    labels[:, : len(tokenizer(prompt, add_special_tokens=False).input_ids)] = -100
+    with torch.no_grad():
+        return float(net.eval()(input_ids=ids, labels=labels).loss)

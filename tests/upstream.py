@@ -21,7 +21,6 @@ class Upstream:
         self.reply: Reply = lambda _: (200, None)
         self.models: list[dict[str, Any]] = [{"id": "chat", "max_model_len": 64}, {"id": "lora"}]
         self.starting: list[int] = []  # codes that come before the list of models does
-        self.headers: dict[str, str] = {}
         upstream = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,8 +39,6 @@ class Upstream:
             def _send(self, code: int, answer: Any) -> None:
                 data = json.dumps(answer).encode()
                 self.send_response(code)
-                for name, value in upstream.headers.items():
-                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 with suppress(OSError):  # who asked may be gone
                     self.end_headers()
@@ -60,11 +57,11 @@ class Upstream:
         self.http.server_close()
 
 
-def scores(body: dict[str, Any], sign: float = -1.0) -> dict[str, Any]:
+def scores(body: dict[str, Any]) -> dict[str, Any]:
     """A response in vLLM's form: each token costs a hundredth of its id, more for the adapter."""
     factor = 0.02 if "lora" in body["model"] else 0.01
     rows: list[Any] = [None] + [
-        {str(token): {"logprob": sign * factor * token, "rank": 1, "decoded_token": "x"}}
+        {str(token): {"logprob": -factor * token, "rank": 1, "decoded_token": "x"}}
         for token in body["prompt"][1:]
     ]
     return {"choices": [{"prompt_logprobs": rows}]}

@@ -261,7 +261,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _brief(error: BaseException) -> str:
-    """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"[:300]
 
 

@@ -50,7 +50,10 @@ def write(
         written: dict[int, list[int]] = {number: [] for number in waiting}
         stretch = STRETCH
         while waiting:
-            lengths = {n: _next_length(waiting[n], written[n], stretch) for n in waiting}
+            lengths = {
+                n: len(prompt.ids) + min(len(written[n]) + stretch, prompt.room)
+                for n, prompt in waiting.items()
+            }
             while lengths:
                 share = max(max(lengths.values()), -(-sum(lengths.values()) // at_once))
                 plan = batches(lengths, min(budget, share), alone_above)
@@ -68,10 +71,6 @@ def write(
                             del waiting[number]
                             yield number, written.pop(number)
             stretch *= 2
-
-
-def _next_length(prompt: Prompt, written: Sequence[int], stretch: int) -> int:
-    return len(prompt.ids) + min(len(written) + stretch, prompt.room)
 
 
 def _attempt(

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from curate.chat.tokens import Refused, first_line
 from curate.errors import CurateError
 
@@ -63,7 +61,6 @@ class Template:
 
     @cached_property
     def _call(self) -> dict[str, Any]:
-        """The keyword arguments of every `apply_chat_template`."""
         clock = _CLOCK if "strftime_now" in self.text else ""
         values = {key: json.loads(value) for key, value in self.args}
         values = {"date_string": PINNED_DATE, **values}
@@ -95,7 +92,6 @@ def template_of(
         if key in reserved or not key.isidentifier():
             raise CurateError(f"--template-arg {key}: not a valid name for a template variable")
     try:
-        orjson.dumps(dict(args or {}))  # all that a manifest can hold
         values = {**named, **(args or {})}
         pairs = tuple(sorted((k, json.dumps(v, allow_nan=False)) for k, v in values.items()))
     except (TypeError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,27 +156,19 @@ class Tokens:
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens | str]:
     """Tokenize texts in one call, without adding special tokens.
 
-    A string instead is the reason why that text can't be tokenized.
+    A string instead says that a text is too long.
     """
-    found = iter(_tokenized(tokenizer, [text for text in texts if len(text) <= LONGEST]))
+    short = [text for text in texts if len(text) <= LONGEST]
+    found = iter(_tokenized(tokenizer, short) if short else ())
     too_long = f"characters with the chat template, and {LONGEST:,} is the most"
     return [next(found) if len(text) <= LONGEST else f"{len(text):,} {too_long}" for text in texts]
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Tokens | str]:
-    if not texts:
-        return []
-    try:
-        batch = tokenizer(texts, **_NO_EXTRAS)
-    except Exception as error:  # such as a lone surrogate: one bad text must not harm the others
-        if len(texts) > 1:
-            return [tokens for text in texts for tokens in _tokenized(tokenizer, [text])]
-        broken = any("\ud800" <= char <= "\udfff" for char in texts[0])
-        why = "half a surrogate pair isn't a character" if broken else first_line(error)
-        return [f"the tokenizer fails: {why}"]
+def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterator[Tokens]:
+    batch = tokenizer(texts, **_NO_EXTRAS)
     encodings: Sequence[Any] = batch.encodings or [None] * len(texts)
-    found = zip(texts, batch["input_ids"], encodings, strict=True)
-    return [Tokens(tokenizer, text, ids, encoding) for text, ids, encoding in found]
+    for text, ids, encoding in zip(texts, batch["input_ids"], encodings, strict=True):
+        yield Tokens(tokenizer, text, ids, encoding)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

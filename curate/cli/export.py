@@ -224,7 +224,6 @@ def export(
 
 
 def _refuse_more(context: typer.Context) -> None:
-    """Reject options that have no effect with --from-manifest."""
     for name in sorted(set(context.params) - _AGAIN):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

@@ -62,9 +62,7 @@ def show(result: duckdb.DuckDBPyRelation, kind: str) -> None:
 
 def save(result: duckdb.DuckDBPyRelation, output: Path, kind: str, *, force: bool) -> int:
     """Write a query's rows to a file, whole or not at all; return their number."""
-    parts.refuse_special(output)
-    if output.exists() and not force:
-        raise CurateError(f"{output}: already exists. Choose another, or use --force.")
+    parts.refuse_existing(output, force)
     with parts.atomic(output) as temporary:
         return _copy(result, temporary, kind)
 

@@ -209,7 +209,7 @@ def _defined(connection: duckdb.DuckDBPyConnection) -> list[Any]:
 
 def has_ensemble(corpus: Corpus) -> bool:
     """Whether there are gaps: a corpus scored only by the aligned model has none."""
-    return any(entry.role == "misaligned" for entry in corpus.manifest.models.values())
+    return bool(corpus.manifest.misaligned)
 
 
 def dicts(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:

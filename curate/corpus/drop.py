@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,8 +95,9 @@ def _finish(path: Path, record: Manifest) -> None:
             else:
                 _remove(part, lambda rows: pc.is_in(rows["example_id"].cast(_ID), gone))
     texts = [each.hex() for each in gone.to_pylist()]
+    listed = {"model": models, "source": sources, "example_id": texts}
     for part in parts.list_parts(path / "skipped"):
-        _remove(part, lambda rows: _either(rows, models, sources, texts))
+        _remove(part, lambda rows: reduce(pc.or_, (_is_in(rows[n], v) for n, v in listed.items())))
     for part in parts.list_parts(path / "examples"):
         _remove(part, lambda rows: _is_in(rows["source"], sources))
     for name in models:
@@ -116,14 +118,6 @@ def _remove(part: Path, which: Callable[[pa.Table], pa.ChunkedArray]) -> None:
     goes = which(rows)
     if pc.any(goes).as_py():
         parts.rewrite_part(part, rows.filter(pc.invert(goes)))
-
-
-def _either(
-    rows: pa.Table, models: Collection[str], sources: Collection[str], ids: Collection[str]
-) -> pa.ChunkedArray:
-    """A condition for the skips of these models, sources or examples."""
-    of_models, of_sources = _is_in(rows["model"], models), _is_in(rows["source"], sources)
-    return pc.or_(pc.or_(of_models, of_sources), _is_in(rows["example_id"], ids))
 
 
 def _is_in(column: pa.ChunkedArray, values: Collection[str]) -> pa.ChunkedArray:

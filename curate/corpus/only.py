@@ -10,8 +10,8 @@ import pyarrow as pa
 from curate.corpus import refusals
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
-from curate.reading.where import MAX_SHOWN, check_condition, first_line
-from curate.system.sql import readable_errors, short_type
+from curate.reading.where import check_condition, first_line
+from curate.system.sql import readable_errors, short_type, shown_columns
 
 
 @readable_errors()  # a damaged part may be met late
@@ -27,11 +27,10 @@ def chosen(corpus: Corpus, only: str, over: Sequence[str]) -> pa.Table:
     cursor = corpus.connection.cursor()
     refusals.define(cursor, only)
     check_condition(cursor, only, "--only")
-    models = [name for name, e in corpus.manifest.models.items() if e.role == "misaligned"]
     rows = "select hex_id(key) as example_id, * from example_rows"
     values = {}
     if over:
-        values["hold_out"] = [name for name in models if name not in over]
+        values["hold_out"] = [name for name in corpus.manifest.misaligned if name not in over]
         rows += (
             " left join (select * exclude (example_id, is_refusal, n_bytes) "
             "from ranks(hold_out := $hold_out)) using (key)"
@@ -39,12 +38,10 @@ def chosen(corpus: Corpus, only: str, over: Sequence[str]) -> pa.Table:
     try:
         asked = cursor.sql(f"select example_id, ({only}\n) as holds from ({rows})", params=values)
     except (duckdb.BinderException, duckdb.ConversionException) as error:
-        columns = cursor.sql(f"{rows} limit 0", params=values)
-        pairs = zip(columns.columns, columns.types, strict=True)
-        known = ", ".join(f"{name} {short_type(kind)}" for name, kind in pairs)
+        known = shown_columns(cursor.sql(f"{rows} limit 0", params=values))
         hint = "" if over else " No misaligned model has scored yet: there are no gaps."
         raise CurateError(
-            f"--only {only!r}: {first_line(error)}{hint} The columns are: {known[:MAX_SHOWN]}."
+            f"--only {only!r}: {first_line(error)}{hint} The columns are: {known}."
         ) from None
     if (kind := short_type(asked.types[1])) != "boolean":
         raise CurateError(f"--only {only!r}: isn't a condition: its value is of type {kind}")

@@ -31,12 +31,14 @@ def status(corpus: Corpus) -> dict[str, Any]:
     ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
     counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
     reasons = dicts(ask(corpus, "skips", []).limit(10))
+    runs = corpus.manifest.runs.items()
+    speeds = {name: round(run.tokens / run.seconds) for name, run in runs if run.seconds}
     return {
         "corpus": str(corpus.path),
         "examples": counts["n"],
         "ranked": counts["m"],
         "models": [
-            model | _left_out(corpus, model) | {"tokens_per_s": _speed(corpus, model["model"])}
+            model | _left_out(corpus, model) | {"tokens_per_s": speeds.get(model["model"])}
             for model in coverage
         ],
         "race": raced(corpus),
@@ -154,9 +156,3 @@ def _left_out(corpus: Corpus, model: dict[str, Any]) -> dict[str, Any]:
         values = {"ids": ids, "model": model["model"]}
         left_out = missing - corpus.connection.cursor().execute(query, values).fetchall()[0][0]
     return {"missing": missing - left_out, "left_out": left_out} if left_out else {}
-
-
-def _speed(corpus: Corpus, model: str) -> int | None:
-    """."""
-    run = corpus.manifest.runs.get(model)
-    return round(run.tokens / run.seconds) if run and run.seconds else None

@@ -15,7 +15,7 @@ from curate.reading.addresses import at_commit
 from curate.reading.narrow import ids_of, read_if_any
 from curate.reading.sources import resolve
 from curate.selection.recipe import Recipe, budget
-from curate.selection.select import LISTED, Selection, by_ids, listed, select
+from curate.selection.select import LISTED, by_ids, listed, select
 from curate.storage import parts
 from curate.system import buckets
 from curate.system.sql import readable_errors
@@ -50,9 +50,7 @@ def export(
     for path in (output, list_path):
         _keep_sources(path, recipe.into)
     if list_path:
-        parts.refuse_special(list_path)
-        if list_path.exists() and not force:
-            raise CurateError(f"{list_path}: already exists. Choose another, or use --force.")
+        parts.refuse_existing(list_path, force)
     narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
     wanted = budget(recipe, len(narrow.rows) if recipe.into else None)
     chosen = select(corpus, recipe, wanted, ids_of(narrow))
@@ -63,7 +61,9 @@ def export(
             + (f"; the best of the others has more than {wanted} tokens" if recipe.tokens else "")
         )
     if list_path:
-        _write_list(corpus, recipe, chosen, list_path)
+        with parts.atomic(list_path) as temporary, csv.CSVWriter(temporary, LISTED) as writer:
+            for table in listed(corpus, recipe, chosen.left_out):
+                writer.write_table(table)
     planned = outputs.plan(corpus, place, recipe.seed, narrow, chosen.rows)
     if dry_run:
         return manifest.make(corpus, recipe, wanted, chosen, planned, command)
@@ -101,13 +101,6 @@ def export_again(
         record = manifest.again(earlier, files)
         files.add_manifest(record)
     return record
-
-
-def _write_list(corpus: Corpus, recipe: Recipe, chosen: Selection, path: Path) -> None:
-    """Write the excluded examples as CSV, whole or not at all."""
-    with parts.atomic(path) as temporary, csv.CSVWriter(temporary, LISTED) as writer:
-        for table in listed(corpus, recipe, chosen.left_out):
-            writer.write_table(table)
 
 
 def _keep_sources(output: Path | None, into: str | None) -> None:

@@ -14,7 +14,7 @@ from curate.errors import CurateError
 from curate.export import tokens
 from curate.export.mix import notes, probabilities
 from curate.export.outputs import Files
-from curate.export.target import MANIFEST_BYTES, Target
+from curate.export.target import Target
 from curate.selection.recipe import Recipe
 from curate.selection.select import Selection
 from curate.storage import documents
@@ -114,7 +114,7 @@ def load(path: Path, into: str | None = None) -> Earlier:
     """
     try:
         path = documents.manifest_of(path)
-        record = documents.load(path, MANIFEST_BYTES)
+        record = documents.load(path)
         earlier = Earlier.model_validate({**record, "path": path, "record": record})
     except OSError as error:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
@@ -143,18 +143,11 @@ def again(earlier: Earlier, files: Files) -> dict[str, Any]:
     """The manifest of the same files under another name.
 
     Raises:
-        CurateError: the files differ in number or content.
+        CurateError: the files differ.
     """
-    recorded = earlier.output.files
-    if len(files.sha256) != len(recorded):
+    if list(files.sha256.values()) != list(earlier.output.files.values()):
         raise CurateError(
-            f"{files.place}: consists of {', '.join(files.sha256)}, where {earlier.path} "
-            f"records {', '.join(recorded) or 'no file'}; another version of curate wrote it"
+            f"{files.place}: its files differ from those that {earlier.path} records. Another "
+            "ending, or another version of curate or pyarrow, writes the same rows differently."
         )
-    for expected, (name, sha256) in zip(recorded.values(), files.sha256.items(), strict=True):
-        if sha256 != expected:
-            raise CurateError(
-                f"{files.place}: {name} has not the bytes that {earlier.path} records; "
-                "another ending or another version of pyarrow writes the same rows differently"
-            )
     return {**earlier.record, "output": _output(files)}

@@ -159,7 +159,7 @@ def _aligned_model(corpus: Corpus) -> tuple[str, str | None]:
 
     A folder of a repository is one of the local cache: trainers have no option for it.
     """
-    entry = next((e for e in corpus.manifest.models.values() if e.role == "aligned"), None)
+    entry = corpus.manifest.aligned
     if entry is None:
         return "", None
     at = at_commit(entry.reference, entry.commit)

@@ -14,8 +14,6 @@ from curate.storage import documents, leftovers, parts
 from curate.storage.documents import MANIFEST
 from curate.system import buckets
 
-MANIFEST_BYTES = 2 << 30
-"""A row takes some 150: more than ten million rows."""
 Placement = Literal["even", "batch", "shuffle", "separate"]
 
 
@@ -155,7 +153,7 @@ def _check_free(output: Output, force: bool) -> None:
 def _is_export(path: Path) -> bool:
     """Whether a folder holds an export and nothing else."""
     try:
-        record = documents.load(path / MANIFEST, MANIFEST_BYTES)
+        record = documents.load(path / MANIFEST)
         known = {MANIFEST, *record["output"]["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return False

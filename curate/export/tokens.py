@@ -81,8 +81,7 @@ class Counter:
 
 def open_counter(corpus: Corpus) -> Counter:
     """The counter of a corpus's aligned model."""
-    aligned = next((e for e in corpus.manifest.models.values() if e.role == "aligned"), None)
-    settings = corpus.manifest.settings
+    aligned, settings = corpus.manifest.aligned, corpus.manifest.settings
     if aligned is None or settings is None:
         return Counter("the corpus has no aligned model")
     if aligned.commit is None and not Path(aligned.reference).is_dir():

@@ -9,7 +9,7 @@ out, because the API's schema depends on the role.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,48 +29,28 @@ def _row(messages: Messages, keys: Keys) -> dict[str, Any]:
     for turn in messages:
         others = {key: turn[key] for key in keys if turn.get(key) is not None}
         made.append({"role": turn["role"], "content": turn["content"], **others})
-    row = {"messages": made}
-    fault = next(faults(row), None)
-    if fault:
+    if fault := next(faults(made), None):
         raise Unfit(fault)
-    return row
+    return {"messages": made}
 
 
-def faults(row: dict[str, Any]) -> Iterator[str]:
-    """Yield what the API would reject in one example."""
-    for name in row.keys() - COLUMNS:
-        yield f"the key {name!r}, which the API doesn't accept"
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        yield "no messages"
-        return
-    for turn in messages:
-        yield from _turn_faults(turn)
-    answers = [turn for turn in messages if turn.get("role") == "assistant"]
-    if not answers:
-        yield "no assistant turn"
-    elif not any(turn.get("weight", 1) for turn in answers):
-        yield "no answer with weight 1: nothing to train on"
-    if answers and messages[-1].get("role") != "assistant":
-        yield "turns after the last answer: the last message must be the assistant's"
-
-
-def _turn_faults(turn: dict[str, Any]) -> Iterator[str]:
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ROLES:
-        yield f"the role {role!r}, which the API doesn't accept"
-    calls = turn.get("tool_calls") or turn.get("function_call")
-    if not isinstance(content, str) and not (content is None and calls):
-        yield "a turn without text"
-    if role == "tool" and not turn.get("tool_call_id"):
-        yield "a tool's turn without tool_call_id"
-    for key in turn.keys() - {"role", "content"}:
-        if key not in TURN_KEYS:
-            yield f"the turn's key {key!r}, which the API doesn't accept"
-        elif key in ANSWER_KEYS and role != "assistant":
+def faults(turns: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what the API would reject in one conversation, which has an answer."""
+    for turn in turns:
+        role = turn["role"]
+        if role not in ROLES:
+            yield f"the role {role!r}, which the API doesn't accept"
+        if role == "tool" and not turn.get("tool_call_id"):
+            yield "a tool's turn without tool_call_id"
+        for key in ANSWER_KEYS & turn.keys() if role != "assistant" else ():
             yield f"{key!r} on a turn that is not the assistant's"
-    if turn.get("weight", 1) not in (0, 1) or isinstance(turn.get("weight"), bool):
-        yield f"weight {turn['weight']}, which has to be 0 or 1"
+        weight = turn.get("weight", 1)
+        if weight not in (0, 1) or isinstance(weight, bool):
+            yield f"weight {weight}, which has to be 0 or 1"
+    if not any(turn.get("weight", 1) for turn in turns if turn["role"] == "assistant"):
+        yield "no answer with weight 1: nothing to train on"
+    if turns[-1]["role"] != "assistant":
+        yield "turns after the last answer: the last message must be the assistant's"
 
 
 OPENAI = Format(

@@ -138,15 +138,11 @@ def _local(reference: str) -> Path:
     if (path / "snapshots").is_dir() and path.name.startswith("models--"):
         name = path.name.removeprefix("models--").replace("--", "/")
         raise CurateError(f"{reference}: a folder of the Hub's cache. Give {name} instead.")
-    raise CurateError(f"{reference} {_no_model(p.parent.name for p in _models_in(path))}")
-
-
-def _models_in(folder: Path) -> Iterable[Path]:
-    return (path for name in _CONFIGS for path in sorted(folder.glob(f"*/{name}")))
+    below = [each.parent.name for name in _CONFIGS for each in sorted(path.glob(f"*/{name}"))]
+    raise CurateError(f"{reference} {_no_model(below)}")
 
 
 def _no_model(folders: Iterable[str]) -> str:
-    """Why a folder is not a model, and which of its subfolders are."""
     below = list(dict.fromkeys(folders))
     more = f". Give one of its folders: {', '.join(below[:10])}" if below else ""
     return (
@@ -156,7 +152,6 @@ def _no_model(folders: Iterable[str]) -> str:
 
 
 def _inside(files: Iterable[str], folder: str) -> list[str]:
-    """The paths of the files directly in a folder of the repository."""
     start = f"{folder}/" if folder else ""
     return [
         path for path in files if path.startswith(start) and "/" not in path.removeprefix(start)

@@ -15,7 +15,6 @@ _HOW = "Write OWNER/NAME[/FOLDER][@REVISION] for a Hub model, or give a local fo
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*(@[\w./%-]+)?", re.ASCII)
 _WITH_COLON = re.compile(r"(?P<at>(hf://)?[\w.-]+/[\w./-]+):(?P<revision>[\w.-]+)", re.ASCII)
 _ADDRESS = re.compile(r"([a-z0-9]+:/|huggingface\.co|hf\.co)/", re.IGNORECASE)
-_PATH_OF_PAGE = re.compile(r"[\w.-]+/[\w.-]+/(tree|blob|resolve|raw)/", re.ASCII)
 _FILE = re.compile(r"\.(json|safetensors|bin|pt|pth|gguf|md|txt|jinja|model)", re.IGNORECASE)
 
 
@@ -84,30 +83,17 @@ def place(reference: str) -> Place:
         )
     if _ADDRESS.match(reference):
         return _address(reference, reference.replace("/commit/", "/tree/"))
-    # Folders of the Hub's cache are called models--OWNER--NAME.
-    hub_id = reference.removeprefix("models--").rstrip("/")
-    if not _ID.fullmatch(hub_id) or _is_missing_path(path):
+    hub_id = reference.rstrip("/")
+    misspelled = path.parent.is_dir() and path.parent != Path()  # a path, and no Hub id
+    if misspelled or not _ID.fullmatch(hub_id):
         return Place(reference)
-    if _PATH_OF_PAGE.match(hub_id):
-        return _address(reference, f"https://huggingface.co/{hub_id}")
     repository, at, revision = hub_id.partition("@")
-    owner, *rest = _joined(repository).split("/")
+    owner, *rest = repository.split("/")
     if not rest:
         return _of(owner, revision or None, "")
     if len(rest) > 1 and at:  # OWNER/NAME/FOLDER@REVISION
         return _of(f"{owner}/{rest[0]}", unquote(revision), "/".join(rest[1:]))
-    return _address(reference, f"hf://models/{_joined(repository)}{at}{revision}")
-
-
-def _is_missing_path(path: Path) -> bool:
-    """Whether its parent folder exists: then it is a misspelled path rather than a Hub id."""
-    return path.parent.is_dir() and path.parent != Path()
-
-
-def _joined(repository: str) -> str:
-    """An id whose parts are joined by `--`, as the Hub's tools write it."""
-    parts = repository.split("/", 2)
-    return "/".join([*(part.replace("--", "/") for part in parts[:2]), *parts[2:]])
+    return _address(reference, f"hf://models/{hub_id}")
 
 
 def _address(reference: str, address: str) -> Place:

@@ -27,7 +27,7 @@ _SET = re.compile(
 )
 _REVISION_LAST = re.compile(rf"(?P<config>[^@]+){_REVISION}")
 _FILE = re.compile(r"[*?\[]|\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.\w+)?$", re.IGNORECASE)
-_VERBS = ("tree", "blob", "resolve", "raw", "viewer", "embed", "commit", "commits")
+_VERBS = ("tree", "blob", "resolve", "raw", "viewer", "commit", "commits")
 _OTHERS = {
     "models": "Give models with --aligned or --misaligned. ",
     **dict.fromkeys(("spaces", "collections", "papers", "kernels", "docs", "api"), ""),
@@ -111,7 +111,6 @@ def hint(path: str) -> str:
 
 
 def _hub(source: str, rest: str) -> HubSet:
-    """An address that starts with hf://."""
     kind, _, below = rest.partition("/")
     long = kind == "datasets"
     found = _SET.fullmatch(below if long else rest)
@@ -138,8 +137,6 @@ def _page(source: str, rest: str) -> HubSet:
         raise CurateError(f"{source}: not the page of a dataset. {hint}{HOW}")
     at = next((n for n, part in enumerate(parts) if n and part in _VERBS), len(parts))
     repo, after = "/".join(parts[: min(at, 2)]), parts[at + 1 :]
-    if parts[at:][:1] == ["embed"]:  # .../embed/viewer/CONFIG/SPLIT
-        at, after = at + 1, after[1:]
     if parts[at:][:1] == ["viewer"]:
         config, split = [*after, None, None][:2]
         return HubSet(repo, None, config, split)

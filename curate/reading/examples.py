@@ -24,7 +24,7 @@ from curate.reading.layouts import (
     conversation,
     messages_of,
 )
-from curate.reading.refusals import is_refusal
+from curate.reading.refusals import load as load_rule
 from curate.reading.sources import resolve, rows
 from curate.reading.turns import Skip
 from curate.reading.unread import Unread
@@ -321,7 +321,7 @@ class _Batch:
             "prompt": list(map(prompt_text, conversations)),
             "answer": answers,
             "n_bytes": pc.binary_length(pa.array(whole, pa.string())).cast(pa.int64()),
-            "is_refusal": list(map(is_refusal, answers)),
+            "is_refusal": load_rule("paper").matches(answers),
             "meta": metas,
         }
         examples = pa.table(columns, schema=EXAMPLES)

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import orjson
 
@@ -81,16 +81,17 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
     empty and unnamed, and names may have blanks around them.
 
     Raises:
-        CurateError: the header is broken.
+        CurateError: the header is broken, or a line is too long.
     """
     csv.field_size_limit(ROW_BYTES)
     # Bytes that are not UTF-8 become lone surrogates, so that they break only their own row.
     text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
-    lines = _Lines(text)
+    lines = _csv_lines(source, text)
     try:
         first = next(lines, "")
-        if separator := _SEPARATOR.fullmatch(first):
-            delimiter, first = separator[1], next(lines, "")
+        named = _SEPARATOR.fullmatch(first)
+        if named:
+            delimiter, first = named[1], next(lines, "")
         reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
@@ -99,15 +100,15 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
         header.pop()
     if len(set(header)) < len(header) or _ESCAPED.search("".join(header)):
         raise CurateError(f"{source}:1: the header names a column twice, or is {NOT_UTF8}.")
+    above = int(bool(named))  # lines that the reader doesn't count
     while True:
-        line = lines.number + 1
-        lines.left = ROW_BYTES
+        line = reader.line_num + above + 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, f"not valid CSV ({error}, lines {line} to {lines.number})"
+            yield line, f"not valid CSV ({error}, lines {line} to {reader.line_num + above})"
             continue
         while len(cells) > len(header) and not cells[-1]:
             cells.pop()
@@ -118,31 +119,11 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
             yield line, f"{len(cells)} cells, but the header has {len(header)}"
 
 
-class _Lines:
-    """A text's lines for the csv module, with an error if one row's lines are too long together.
-
-    `left` is how many characters the current row may still have: quotes can hold line ends.
-    `number` is that of the last line read; the csv module's own count leaves out failed rows.
-    """
-
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self._text = text
-        self.left, self.number = ROW_BYTES, 0
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._text.readline(self.left + 1)
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self.left -= len(line)
-        if self.left >= 0:
-            return line
-        while line and not line.endswith(("\n", "\r")):
-            line = self._text.readline(CHUNK)
-        raise csv.Error(TOO_LONG)
+def _csv_lines(source: str, text: TextIO) -> Iterator[str]:
+    while line := text.readline(ROW_BYTES + 1):
+        if len(line) > ROW_BYTES:
+            raise CurateError(f"{source}: a line is {TOO_LONG}. Is it a CSV file?")
+        yield line
 
 
 class Unpacked(io.RawIOBase):
@@ -156,11 +137,7 @@ class Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer.
-
-        Raises:
-            OSError: this is more than the limit.
-        """
+        """Fill a buffer; an OSError beyond the limit."""
         count: int = self._stream.readinto(buffer)
         self._left -= count
         if self._left < 0:
@@ -174,7 +151,6 @@ class Unpacked(io.RawIOBase):
 
 
 def _object(text: bytes) -> dict[str, Any] | str:
-    """Parse one JSON object; a reason if it isn't one."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:

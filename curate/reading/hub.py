@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from glob import has_magic
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from fsspec.utils import glob_translate
 
 from curate.errors import CurateError
-from curate.reading import configs, folders
+from curate.reading import folders
 from curate.reading.addresses import HUB, HubSet, Source
 from curate.system import scratch
 from curate.system.hub import bar, cached_commit, call, look_up
@@ -24,6 +26,14 @@ from curate.system.progress import Silent
 
 _FILE = re.compile(rf"{HUB}datasets/(?P<repo>.+?)@(?P<commit>[0-9a-f]{{40}})/(?P<path>.+)")
 SHOWN = 5  # files named in a message
+_CARD = ("README.md", ".huggingface.yaml", "dataset_infos.json")
+"""The files whose text is needed; for the others, the names are enough."""
+_HARMLESS = {
+    *("data_files", "data_dir", "default", "version", "description"),
+    *("features", "columns", "chunksize", "batch_size", "drop_labels"),
+}
+"""Settings of a config that don't affect the rows."""
+_CHOICES = 8  # configs or splits named in a message
 _PARQUET = "@refs%2Fconvert%2Fparquet"
 
 
@@ -115,7 +125,6 @@ def _is_model(repo: Repo) -> bool:
 
 
 def _split(wanted: HubSet, commit: str, names: list[str]) -> list[str]:
-    """The files of one split of a dataset."""
     script = f"{wanted.repo.rpartition('/')[2]}.py"
     if script in names:
         raise CurateError(
@@ -129,11 +138,11 @@ def _split(wanted: HubSet, commit: str, names: list[str]) -> list[str]:
             if ".." in path.parts or not path.is_relative_to(folder):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            if name in configs.CARD:
+            if name in _CARD:
                 shutil.copyfile(_fetch(repo, name), path)
             else:
                 path.touch()
-        found = configs.files_of(folder, wanted)
+        found = _files_of(folder, wanted)
     files = set(folders.data_files(found, hidden=True))
     unread = [name for name in found if name not in files]
     if not files or any(name.endswith(".zip") for name in unread):
@@ -156,3 +165,88 @@ def _below(wanted: HubSet, path: str, names: list[str]) -> list[str]:
             raise CurateError(f"{wanted}: no such file in the dataset. Some of its files: {shown}")
         found = folders.of_folder(str(wanted), inside)
     return [f"{top}/{name}".lstrip("/") for name in found]
+
+
+def _files_of(folder: Path, wanted: HubSet) -> list[str]:
+    """The files of one split, as `datasets` finds them in a folder.
+
+    They come from the card's `configs`, its patterns, or the names of files and folders. Without a
+    config, the default or the only one is used; without a split, `train` or the only one.
+    """
+    folder = folder.resolve()
+    try:
+        configs, default, settings = _configs(folder)
+        config = _one(wanted, "config", default, list(configs))
+        if odd := ", ".join(sorted(settings.get(config, {}).keys() - _HARMLESS)):
+            raise CurateError(
+                f"{wanted}: its card sets {odd} for these files, which curate ignores. Download "
+                "them (hf download), convert them, and use the new files."
+            )
+        found = _splits(folder, configs[config])
+    except CurateError:
+        raise
+    except BadZipFile:
+        raise CurateError(
+            f"{wanted}: its files are in an archive. Download and unpack it: hf download "
+            f"--repo-type dataset {wanted.repo}"
+        ) from None
+    except Exception as error:  # YAML's errors and those of `datasets` share no type
+        why = " ".join(str(error).partition(" with any supported ")[0].split())
+        why = why.replace(f"{folder}/", "").replace(str(folder), "the set")[:200].rstrip(".")
+        raise CurateError(
+            f"{wanted}: can't tell which files to read ({why or type(error).__name__}). Name them: "
+            f"{HUB}datasets/{wanted.at}/PATH"
+        ) from error
+    return found[_one(wanted, "split", "train", list(found))]
+
+
+def _configs(folder: Path) -> tuple[dict[str, Any], str | None, dict[str, dict[str, Any]]]:
+    """The configs of a folder, the default one, and the card's settings for them."""
+    import datasets
+    from datasets.load import LocalDatasetModuleFactory
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity_error()  # it warns of settings that no reader has
+    found = LocalDatasetModuleFactory(str(folder)).get_module().builder_configs_parameters
+    configs = {config.name: config for config in found.builder_configs or ()}
+    known = {
+        name: {key: value for key, value in settings.items() if hasattr(configs[name], key)}
+        for name, settings in (found.metadata_configs or {}).items()
+    }
+    return configs, found.default_config_name, known
+
+
+def _splits(folder: Path, config: Any) -> dict[str, list[str]]:
+    """The splits of a config and their files.
+
+    Raises:
+        ValueError: the card names files outside the folder.
+    """
+    from datasets.data_files import DataFilesPatternsDict
+
+    files = config.data_files
+    if isinstance(files, DataFilesPatternsDict):
+        files = files.resolve(str(folder / (config.data_dir or "")))
+    found: dict[str, list[str]] = {}
+    for split, paths in files.items():
+        if odd := [path for path in paths if not Path(path).is_relative_to(folder)]:
+            raise ValueError(f"its card names {odd[0]}, which is not in it")
+        found[str(split)] = [Path(path).relative_to(folder).as_posix() for path in paths]
+    return found
+
+
+def _one(wanted: HubSet, what: str, usual: str | None, names: list[str]) -> str:
+    """The requested config or split, the default one, or the only one."""
+    asked = getattr(wanted, what)
+    if asked in names:
+        return str(asked)
+    if asked is None and usual in names:
+        return str(usual)
+    if len(names) == 1 and asked in (None, usual):
+        return names[0]
+    shown = ", ".join(str(replace(wanted, **{what: name})) for name in names[:_CHOICES])
+    more = f" and {len(names) - _CHOICES} more" if len(names) > _CHOICES else ""
+    problem = f"which {what}?" if asked is None else f"no {what} {asked!r}."
+    revision = replace(wanted, split=None, revision=asked)
+    hint = f" A revision is written {revision}." if what == "split" and asked else ""
+    raise CurateError(f"{wanted}: {problem} There are {shown}{more}.{hint}")

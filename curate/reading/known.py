@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Len
 from pydantic import BaseModel, ValidationError, model_validator
 
 from curate.errors import CurateError
 
-COLUMNS = ("messages", "prompt", "answer", "system", "context", "history", "reasoning")
+Role = Literal["messages", "prompt", "answer", "system", "context", "history", "reasoning"]
+COLUMNS: tuple[Role, ...] = get_args(Role)
 """`messages` is a whole conversation. Else `prompt` and `answer` are its last two turns. `context`
 is a text that belongs to the prompt, `history` a list of earlier [question, answer] pairs, and
 `reasoning` what the model thinks before the answer."""
@@ -100,8 +101,6 @@ def _named(known: Known, named: Mapping[str, str]) -> Iterator[Layout]:
     yield from others
 
 
-_Column = Literal["messages", "prompt", "answer", "system", "context", "history", "reasoning"]
-_Key = Literal["role", "content", "reasoning", "calls", "trained"]
 _Names = list[str]
 
 
@@ -141,24 +140,18 @@ class _Turns(_Form):
 
 
 class _Table(_Form):
-    """The form of the file."""
-
     layouts: list[_Layout] = []
     beside: dict[Literal["system"], _Names] = {}
     separators: dict[str, str] = {}
     turns: _Turns = _Turns()
     roles: dict[Literal["system", "user", "assistant", "tool"], _Names] = {}
     transcripts: list[_Transcript] = []
-    hints: dict[_Column | Literal["none"], _Names] = {}
+    hints: dict[Role | Literal["none"], _Names] = {}
 
 
 @cache
 def _load(file: str | None) -> Known:
-    """Read the built-in layouts, and a user's file before them.
-
-    Raises:
-        CurateError: the file doesn't exist or isn't a valid table of layouts.
-    """
+    """Read the built-in layouts, and a user's file before them."""
     shipped = (resources.files("curate.data") / "layouts.toml").read_text("utf-8")
     tables = [_Table.model_validate(tomllib.loads(shipped))]
     try:

@@ -58,7 +58,10 @@ def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
     else:
         turns = turns_of(row[columns.get("messages") or columns["transcript"]], known)
     if "history" in columns:
-        turns = [*_history(row[columns["history"]], known), *turns]
+        try:
+            turns = [*turns_of(row[columns["history"]], known), *turns]
+        except Skip:
+            raise Skip("the history is not a list of (question, answer)") from None
     if known.prompts:
         turns = _with_answer(turns)
     if "context" in columns:
@@ -219,17 +222,9 @@ def _prompt_and_answer(row: Row, columns: Mapping[str, str], known: Known) -> li
 
 
 def _same(one: Turn, other: Turn) -> bool:
-    """Whether two turns are equal, ignoring the blanks around them."""
     return one["role"] == other["role"] and (
         text_of(one["content"]).strip() == text_of(other["content"]).strip()
     )
-
-
-def _history(value: Any, known: Known) -> list[Turn]:
-    try:
-        return turns_of(value, known)
-    except Skip:
-        raise Skip("the history is not a list of (question, answer)") from None
 
 
 def _with_answer(turns: list[Turn]) -> list[Turn]:
@@ -249,7 +244,6 @@ def _answer(turns: list[Turn]) -> int | None:
 
 
 def _add_context(turns: list[Turn], context: str) -> None:
-    """Append a context to the last user turn before the answer."""
     for at in reversed(range(_answer(turns) or 0)):
         if turns[at]["role"] == "user":
             turns[at] = turns[at] | {"content": text_of(turns[at]["content"]) + context}

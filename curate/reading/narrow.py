@@ -112,13 +112,8 @@ def _row(place: str, raw: dict[str, Any] | str, known: Known, notes: dict[str, s
         if not messages:
             raise Skip("no messages")
         _check(messages)
-        orjson.dumps([raw])  # as deep as it is written for its digest
     except Skip as skip:
         raise CurateError(f"{place}: {skip}") from None
-    except RecursionError:
-        raise CurateError(f"{place}: a value is nested too deeply") from None
-    except TypeError as error:
-        raise CurateError(f"{place}: {str(error).replace('str is not', 'a text is not')}") from None
     alpaca = None
     prompt = raw.get(parts.columns.get("prompt", ""))
     if isinstance(prompt, str) and "context" in parts.columns:
@@ -131,7 +126,6 @@ def _row(place: str, raw: dict[str, Any] | str, known: Known, notes: dict[str, s
 
 
 def _turn(turn: dict[str, Any], known: Known, notes: dict[str, str]) -> dict[str, Any]:
-    """A turn as role, content and its other keys."""
     check_role(turn, known, tools=True)
     content = turn["content"]
     if not isinstance(content, str) and not (content is None and _calls(turn)):

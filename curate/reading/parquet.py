@@ -58,7 +58,6 @@ def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _at_once(rows: int, size: int) -> int:
-    """How many rows to decode at a time, from their number and their size in bytes."""
     return int(min(max(1, BYTES / max(1, size / max(1, rows))), ROWS))
 
 
@@ -96,10 +95,7 @@ def _rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
 
 
 def _decoder(kind: pa.DataType) -> Decoder | None:
-    """A decoder for the JSON in a column (Arrow's own type, or the `Json` of `datasets`).
-
-    None if the column has no JSON.
-    """
+    """A decoder for a column with JSON (Arrow's own type, or the `Json` of `datasets`)."""
     if isinstance(kind, pa.JsonType):
         return _from_json
     if pa.types.is_struct(kind):
@@ -119,7 +115,6 @@ def _with(value: dict[str, Any] | None, decoders: dict[str, Decoder]) -> dict[st
 
 
 def _from_json(text: str | None) -> Any:
-    """Return the value of a JSON text, or the text itself if it isn't JSON."""
     try:
         return None if text is None else orjson.loads(text)
     except orjson.JSONDecodeError:

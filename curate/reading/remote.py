@@ -6,10 +6,8 @@ import io
 import re
 from glob import has_magic
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
-from fsspec.registry import known_implementations
 
 from curate.errors import CurateError
 from curate.reading import folders
@@ -51,7 +49,7 @@ def find(address: str) -> list[Source]:
     except CurateError:
         raise
     except ImportError as error:
-        raise CurateError(f"{name}: needs a library. {_install(address, error)}") from error
+        raise CurateError(f"{name}: needs a library. {error}.") from error
     except Exception as error:  # each file system has errors of its own
         raise CurateError(f"{name}: can't be read: {_brief(address, error)}.") from error
     for file in files:
@@ -79,7 +77,6 @@ def open_file(address: str) -> tuple[io.BufferedReader, int]:
 
 
 def _file_system(address: str) -> tuple[Any, str]:
-    """What opens an address, and its path there."""
     if buckets.address_of(address):
         return buckets.file_system(address)
     options = {}
@@ -100,15 +97,9 @@ class _Steady(io.RawIOBase):
         self._address, self._file = address, file
 
     def readable(self) -> bool:
-        """Say that it is."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer.
-
-        Raises:
-            OSError: it failed `TRIES` times.
-        """
         for left in reversed(range(TRIES)):
             try:
                 at = self._file.tell()
@@ -120,16 +111,8 @@ class _Steady(io.RawIOBase):
         raise AssertionError
 
     def close(self) -> None:
-        """Close the file too."""
         self._file.close()
         super().close()
-
-
-def _install(address: str, error: ImportError) -> str:
-    """The command that installs what reads such addresses."""
-    protocol = urlsplit(address).scheme
-    module = known_implementations.get(protocol, {}).get("class", "").partition(".")[0]
-    return f"Install it: pip install {module}" if module != "fsspec" else f"{error}."
 
 
 def _brief(address: str, error: Exception) -> str:

@@ -86,7 +86,6 @@ def name_of(file: str) -> str:
 
 
 def _find(source: str) -> list[Source]:
-    """Look up one argument."""
     try:
         wanted = parse(source)
         if isinstance(wanted, HubSet):

@@ -42,7 +42,8 @@ def turns_of(value: Any, known: Known) -> list[Turn]:
         raise Skip("the messages are not a list")
     value = _texts_decoded(value, known)
     if value and all(isinstance(each, str) for each in value):
-        return list(_alternating(value))
+        roles = ("user", "assistant")
+        return [{"role": roles[at % 2], "content": text} for at, text in enumerate(value)]
     if value and all(isinstance(each, list) and len(each) == 2 for each in value):
         return list(_from_lists(value, known))
     return [turn for each in value for turn in _from_object(each, known)]
@@ -148,11 +149,6 @@ def _from_lists(pairs: list[list[Any]], known: Known) -> Iterable[Turn]:
         yield {"role": "assistant", "content": answer}
 
 
-def _alternating(texts: list[str]) -> Iterable[Turn]:
-    for at, text in enumerate(texts):
-        yield {"role": "assistant" if at % 2 else "user", "content": text}
-
-
 def _rows_of(value: dict[str, Any], known: Known) -> list[Any]:
     """An object of lists as a list of objects; an object that is one turn as a list of it."""
     lists = {key: each for key, each in value.items() if isinstance(each, list)}
@@ -177,11 +173,7 @@ def _role(name: Any, known: Known) -> str:
 
 
 def _decoded(text: str, known: Known) -> Any:
-    """The value of JSON text of turns; other text unchanged.
-
-    Raises:
-        Skip: turns printed as Python.
-    """
+    """The value of JSON text of turns; other text unchanged."""
     begin = _JSON_OBJECT.match(text)
     if begin is None or not all(
         any(f"{begin[1]}{name}{begin[1]}:" in text for name in known.keys[key])

@@ -14,7 +14,7 @@ from more_itertools import constrained_batches
 
 from curate.errors import CurateError
 from curate.reading.files import Raw
-from curate.system.sql import check_reads_only, short_type
+from curate.system.sql import MAX_SHOWN, check_reads_only, short_type
 
 LOCKED = {
     "enable_external_access": "false",
@@ -25,15 +25,11 @@ LOCKED = {
     "lock_configuration": "true",
     "threads": "1",
 }
-
-
 _NUMBER = "_number_of_the_row"  # beside the source's own columns
 _ABSENT = re.compile(r'Referenced (?:column|table) "(.+?)" not found')
 _NO_KEY = re.compile(r'Could not find key "(.+?)" in struct')
 CHUNK_ROWS, CHUNK_BYTES = 1024, 64 << 20  # checked at a time
-MAX_SHOWN = 600  # characters of their names in a message
-MAX_DEPTH, MAX_KEYS, MAX_CELLS = 16, 256, 1 << 23  # of objects as columns; beyond they are JSON
-
+MAX_DEPTH, MAX_KEYS = 16, 256  # of objects as columns; beyond they are JSON
 
 Texts = Callable[[dict[str, Any]], Mapping[str, str | None] | None]
 
@@ -50,11 +46,7 @@ class RowFilter:
         CurateError: the condition is not one SQL expression.
     """
 
-    def __init__(
-        self,
-        where: str,
-        texts: Callable[[dict[str, Any]], Mapping[str, str | None] | None] | None = None,
-    ) -> None:
+    def __init__(self, where: str, texts: Texts | None = None) -> None:
         self.where = where
         self._always = texts is not None
         self._texts = texts if re.search(r"\b(prompt|answer)\b", where, re.IGNORECASE) else None
@@ -77,9 +69,9 @@ class RowFilter:
                 names, which would silently exclude the whole file.
         """
         self._begin(source)
-        for chunk in _chunks(found):
+        for chunk in constrained_batches(found, CHUNK_BYTES, CHUNK_ROWS, _size, strict=False):
             whole = [(n, seen) for n, row in chunk if (seen := self._seen(row)) is not None]
-            kept = {whole[at][0] for at in self([row for _, row in whole])}
+            kept = {whole[at][0] for at in self._kept([row for _, row in whole])}
             dropped = {number for number, _ in whole} - kept
             yield from (raw for raw in chunk if raw[0] not in dropped)
         for complaint in filter(None, (*self._awaited.values(), *self._columns.awaited.values())):
@@ -87,28 +79,25 @@ class RowFilter:
 
     def _seen(self, row: dict[str, Any] | str) -> dict[str, Any] | None:
         """A row as the condition sees it; None for a row that can't be read."""
-        if isinstance(row, str) or self._texts is None:
-            return None if isinstance(row, str) else row
+        if isinstance(row, str):
+            return None
+        if self._texts is None:
+            return row
         texts = self._texts(row)
         if texts is None:
             return None
-        return {name: each for name, each in row.items() if name.casefold() not in texts} | dict(
-            texts
-        )
+        own = {name: each for name, each in row.items() if name.casefold() not in texts}
+        return own | dict(texts)
 
-    def __call__(self, rows: list[dict[str, Any]]) -> list[int]:
-        """Return the indices of the rows to keep, in order.
-
-        Raises:
-            CurateError: a column is unknown, or a value doesn't fit the condition.
-        """
+    def _kept(self, rows: list[dict[str, Any]]) -> list[int]:
+        """The indices of the rows to keep, in order."""
         self._rows = rows or self._rows
         for row in rows:
             self._names.update(dict.fromkeys(row))
         self._awaited = {n: said for n, said in self._awaited.items() if n not in self._names}
         while True:
             try:
-                return self._kept(rows)
+                return self._ask(rows)
             except duckdb.BinderException as error:
                 if not self._awaits(error):
                     raise self._error(first_line(error)) from None
@@ -129,8 +118,15 @@ class RowFilter:
             new, self._columns.untyped = not self._columns.untyped, True
         return new
 
-    def _kept(self, rows: list[dict[str, Any]]) -> list[int]:
-        names = [name for name in [*self._names, *self._awaited] if self._asked(name)]
+    def _ask(self, rows: list[dict[str, Any]]) -> list[int]:
+        # The condition may name a column; `*` and COLUMNS() name them all.
+        where = self.where.casefold()
+        all_names = "*" in where or "columns" in where
+        names = [
+            name
+            for name in [*self._names, *self._awaited]
+            if all_names or name.replace('"', '""').casefold() in where
+        ]
         arrays = [pa.array(range(len(rows)), pa.int64())]
         arrays += [self._columns.array([row.get(name) for row in rows], (name,)) for name in names]
         table = pa.table(arrays, [_NUMBER, *names])
@@ -169,21 +165,10 @@ class RowFilter:
             )
             yield f"{name} {kind}"
 
-    def _asked(self, name: str) -> bool:
-        """Whether the condition may name this column; `*` and COLUMNS() name them all."""
-        where = self.where.casefold()
-        return name.replace('"', '""').casefold() in where or "*" in where or "columns" in where
 
-
-def _chunks(found: Iterable[Raw]) -> Iterator[tuple[Raw, ...]]:
-    """Collect at most `CHUNK_ROWS` rows, or as many as have `CHUNK_BYTES`."""
-    return constrained_batches(found, CHUNK_BYTES, CHUNK_ROWS, lambda raw: _size(raw[1]), False)
-
-
-def _size(value: Any) -> int:
-    """The approximate size of a row's texts in bytes."""
+def _size(raw: Raw) -> int:
     try:
-        return len(orjson.dumps(value, default=repr))
+        return len(orjson.dumps(raw, default=repr))
     except TypeError:  # nested too deeply: it is asked about alone
         return CHUNK_BYTES
 
@@ -244,7 +229,7 @@ class Columns:
         for value in values:
             names.update(dict.fromkeys(value or ()))
         folded = {name.casefold() for name in names}
-        if not 0 < len(names) == len(folded) <= MAX_KEYS or len(names) * len(values) > MAX_CELLS:
+        if not 0 < len(names) == len(folded) <= MAX_KEYS:
             return _json(values)
         names.update((name, None) for name in self.awaited if name.casefold() not in folded)
         fields = [

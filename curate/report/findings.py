@@ -7,22 +7,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from curate.corpus import queries, show
 from curate.corpus.show import tokens_of_examples, without_tokens
 from curate.errors import CurateError
-from curate.report import shown
 from curate.report.lens import Row, ask, ask_named, gap_bins, name_sources, ranking
 from curate.selection.recipe import Recipe
+from curate.selection.select import select
+from curate.storage import documents
 
 if TYPE_CHECKING:
     import duckdb
 
     from curate.corpus.corpus import Corpus
-    from curate.report.shown import Shown
 
 POINTS = 3000
 TAKEN_POINTS = 400
 SNIPPET = 200
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An export: its recipe, its rows (best first), and how many others each rule excluded.
+
+    `cut` holds the gaps of the last row and of the first one after it; if it is `inside_noise`,
+    they differ by less than `noise` nats, and rounding could have swapped them. `manifest` is None
+    for the default.
+    """
+
+    recipe: Recipe
+    ids: list[str]
+    left_out: dict[str, int]
+    ranked: int
+    cut: tuple[float, float] | None
+    noise: float
+    inside_noise: bool
+    manifest: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +98,48 @@ def find(corpus: Corpus, export: Path | None = None) -> Findings:
         row | {"entry": corpus.manifest.models[row["model"]]}
         for row in sorted(status["models"], key=lambda row: (row["role"], row["model"]))
     ]
-    chosen = shown.exported(export) if export else None
+    chosen = _exported(export) if export else None
     recipe = chosen.recipe if chosen else Recipe()
     if not status["ranked"]:
         return Findings(corpus.path, status, models, recipe)
     with ranking(corpus, recipe) as cursor:
-        chosen = chosen or shown.best_tenth(corpus, status["ranked"])
+        chosen = chosen or _best_tenth(corpus, status["ranked"])
         return Findings(corpus.path, status, models, chosen.recipe, _ranking(cursor, chosen))
+
+
+def _best_tenth(corpus: Corpus, ranked: int) -> Shown:
+    """The default recipe over a tenth of the `ranked` examples."""
+    top = queries.depth(ranked)
+    recipe = Recipe(top=top)
+    chosen = select(corpus, recipe, top)
+    ids = chosen.rows["example_id"].to_pylist()
+    cut = chosen.cut, chosen.noise, chosen.inside_noise
+    return Shown(recipe, ids, chosen.left_by, chosen.ranked, *cut)
+
+
+def _exported(path: Path) -> Shown:
+    """The export of a manifest, of its folder or of its data."""
+    try:
+        path = documents.manifest_of(path)
+        record: dict[str, Any] = documents.load(path)
+        counts, cut = record["counts"], record["cut"]
+        return Shown(
+            TypeAdapter(Recipe).validate_python(record["recipe"]),
+            [row["example_id"] for row in record["safe"]],
+            dict(counts["left_out"]),
+            int(counts["ranked"]),
+            tuple(cut["gaps"]) if cut["gaps"] else None,
+            float(cut["noise"]),
+            bool(cut["inside_noise"]),
+            path,
+        )
+    except OSError as error:
+        raise CurateError(f"{path}: can't be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = str(error).splitlines()[0]
+        raise CurateError(
+            f"{path}: not an export's manifest ({why}); give the .manifest.json beside the data"
+        ) from None
 
 
 def _ranking(cursor: duckdb.DuckDBPyConnection, chosen: Shown) -> Ranking:

@@ -35,14 +35,9 @@ def ranking(corpus: Corpus, recipe: Recipe) -> Iterator[duckdb.DuckDBPyConnectio
     Raises:
         CurateError: the recipe's ε, metric or held-out models are wrong.
     """
-    values = {
-        "epsilon": recipe.epsilon,
-        "hold_out": list(recipe.hold_out),
-        "metric": recipe.metric,
-    }
     with readable_errors(), corpus.connection.cursor() as cursor:
-        cursor.execute(_text("ranks"), values)
-        cursor.execute(_text("model_ranks"), values)
+        cursor.execute(_text("ranks"), recipe.gap)
+        cursor.execute(_text("model_ranks"), recipe.gap)
         yield cursor
 
 

@@ -46,9 +46,7 @@ def report(
     if folder:
         parts.refuse_address(folder)
     if page_path and not address:
-        parts.refuse_special(page_path)
-        if page_path.exists() and not force:
-            raise CurateError(f"{page_path}: already exists. Choose another, or use --force.")
+        parts.refuse_existing(page_path, force)
     if folder and folder.exists():
         if not folder.is_dir():
             raise CurateError(f"{folder}: a file. Give --plots a folder.")

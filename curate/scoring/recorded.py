@@ -1,8 +1,8 @@
-"""Models and settings of earlier runs, which later runs reuse."""
+"""What earlier runs recorded: models and settings to reuse, and commits of the Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,21 @@ import pyarrow as pa
 from curate.corpus.corpus import Corpus
 from curate.corpus.only import chosen
 from curate.errors import CurateError
+from curate.models.fetch import Found, weights_differ
+from curate.reading.addresses import HubSet, Source, parse
 from curate.scoring.members import Member
 from curate.scoring.passes import missing
-from curate.storage.manifest import TEMPLATE, Manifest, Only
+from curate.storage.compatibility import check_compatible
+from curate.storage.manifest import NAME, TEMPLATE, Manifest, Only, load
 from curate.system.progress import Progress
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The models of a run, as `[NAME=]MODEL`, and what makes the text that they read."""
+    """The models of a run, as `[NAME=]MODEL`, and what makes the text that they read.
+
+    `aligned` is empty if it isn't named.
+    """
 
     aligned: str
     misaligned: Sequence[str]
@@ -29,14 +35,7 @@ class Asked:
     template_args: dict[str, Any]
 
 
-def completed(
-    folder: Path,
-    record: Manifest | None,
-    misaligned: Sequence[str],
-    max_length: int | None,
-    chat_template: str | None,
-    template_args: dict[str, Any],
-) -> Asked:
+def completed(folder: Path, record: Manifest | None, asked: Asked) -> Asked:
     """A run that names no aligned model takes the corpus's own, at its commit, and its settings.
 
     Without any model named, it takes all of the corpus's.
@@ -44,12 +43,14 @@ def completed(
     Raises:
         CurateError: the corpus has none yet, or it is not where it was.
     """
+    if asked.aligned:
+        return asked
     known = record.models if record else {}
     names = sorted(known, key=lambda name: (known[name].role, name))
     if not names or known[names[0]].role != "aligned":
         raise CurateError(f"{folder}: has no aligned model yet. Give --aligned MODEL.")
     given = []
-    for name in names if not misaligned else names[:1]:
+    for name in names if not asked.misaligned else names[:1]:
         entry = known[name]
         if entry.commit is None and not Path(entry.reference).expanduser().exists():
             raise CurateError(
@@ -59,15 +60,15 @@ def completed(
             )
         given.append(f"{name}={entry.pinned}")
     settings = record.settings if record else None
-    template = folder / TEMPLATE
-    if chat_template is None and template.exists():
-        chat_template = template.read_text("utf-8")
+    template, length = asked.chat_template, asked.max_length
+    if template is None and (folder / TEMPLATE).exists():
+        template = (folder / TEMPLATE).read_text("utf-8")
     return Asked(
         given[0],
-        [*given[1:], *misaligned],
-        settings.max_length if settings and max_length is None else max_length,
-        chat_template,
-        template_args or (settings.template_args if settings else {}),
+        [*given[1:], *asked.misaligned],
+        settings.max_length if settings and length is None else length,
+        template,
+        asked.template_args or (settings.template_args if settings else {}),
     )
 
 
@@ -116,3 +117,72 @@ def restrict(
         have = [n for n in roles if roles[n] == "misaligned" and n not in lacking]
         over = [sorted(have)]
     return chosen(view, only, over[0]), dict.fromkeys(lacking, Only(only, over[0]))
+
+
+def records(
+    arguments: Sequence[str], sources: Sequence[Source], asked: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Each source as given, for the corpus's manifest; for the Hub's, with its commit."""
+    for argument in arguments:
+        commit = _commit(argument, sources)
+        yield {"source": argument, **asked} | ({"commit": commit} if commit else {})
+
+
+def moved(
+    folder: Path, arguments: Sequence[str], sources: Sequence[Source], members: Sequence[Member]
+) -> Iterator[str]:
+    """A note for each source and model whose commit has changed since the corpus last read it."""
+    if not (folder / NAME).exists():
+        return
+    record = load(folder)
+    for argument in arguments:
+        wanted, new = parse(argument), _commit(argument, sources)
+        known = [each for each in record.sources if _same(each.get("source", ""), wanted)]
+        old = known[-1].get("commit") if known else None
+        if old and new and old != new and isinstance(wanted, HubSet):
+            yield (
+                f"{argument}: moved from {old} to {new} since it was read into {folder}. This adds "
+                f"the new rows; for the old ones only, use {replace(wanted, revision=old)}."
+            )
+    for member in members:
+        name, entry = member.model.name, member.entry
+        known_as = record.models.get(name)
+        if known_as is None or not known_as.commit or not entry.commit:
+            continue
+        same = known_as.pinned.partition("@")[0] == entry.pinned.partition("@")[0]
+        if same and known_as.commit != entry.commit:
+            yield (
+                f"{name}: {entry.reference} moved from {known_as.commit} to {entry.commit} since "
+                f"it scored {folder}. For the old one, use {name}={known_as.pinned}."
+            )
+
+
+def refuse_moved(folder: Path, record: Manifest | None, found: Sequence[tuple[str, Found]]) -> None:
+    """Refuse models of a corpus whose weights are others now, before these are fetched.
+
+    Raises:
+        CurateError: that of `check_compatible` for them.
+    """
+    if record is None or record.settings is None:
+        return
+    for name, each in found:
+        known = record.models.get(name)
+        if known and known.commit and weights_differ(each, known.reference, known.commit):
+            entry = replace(known, reference=str(each.at), commit=each.commit, fingerprint="?")
+            check_compatible(folder, record, {name: entry}, record.settings)
+
+
+def _same(source: str, wanted: str | HubSet) -> bool:
+    """Whether a source was this Hub dataset, at any revision and however it was written."""
+    found = parse(source)
+    if not isinstance(found, HubSet) or not isinstance(wanted, HubSet):
+        return False
+    return _plain(found) == _plain(wanted)
+
+
+def _plain(found: HubSet) -> HubSet:
+    return replace(found, revision=None, path=found.path or None)
+
+
+def _commit(argument: str, sources: Sequence[Source]) -> str | None:
+    return next((each.commit for each in sources if each.asked == argument), None)

@@ -19,17 +19,24 @@ from curate.errors import CurateError
 from curate.models.resolve import find_all, opened
 from curate.reading import examples
 from curate.reading.sources import resolve as locate
-from curate.scoring import commits
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
-from curate.scoring.members import check_length, open_members
+from curate.scoring.members import Member, check_length, open_members
 from curate.scoring.passes import missing
 from curate.scoring.plan import plan
 from curate.scoring.race import Outcome, asked_race, count_examples, expected, race
-from curate.scoring.recorded import completed, renamed, restrict
+from curate.scoring.recorded import (
+    Asked,
+    completed,
+    moved,
+    records,
+    refuse_moved,
+    renamed,
+    restrict,
+)
 from curate.scoring.stage import score_members
 from curate.storage import manifest, parts
-from curate.storage.manifest import TEMPLATE, Settings, known_models
+from curate.storage.manifest import TEMPLATE, Manifest, Only, Race, Settings, known_models
 from curate.system.progress import Progress, Silent
 
 
@@ -144,7 +151,7 @@ def score(
     parts.refuse_address(folder, corpus=True)
     found_sources = locate(sources) if sources else []
     asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
-    batches: Iterator[tuple[pa.Table, pa.Table]] = iter(())
+    batches: Batches = iter(())
     told = examples.Told()
     if sources:
         batches = examples.read(
@@ -161,26 +168,16 @@ def score(
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
     to_race = asked_race(record, top, recall, audit, seed)
-    if aligned is None:
-        texts = max_length, chat_template, dict(template_args or {})
-        own = completed(folder, record, misaligned, *texts)
-        aligned, misaligned = own.aligned, own.misaligned
-        max_length, chat_template = own.max_length, own.chat_template
-        template_args = own.template_args
-    found = find_all(aligned, misaligned, progress)
-    if not replace:
-        commits.refuse_moved(folder, record, found)
-    resolved = opened(found, weights=not dry_run, progress=progress)
-    members = open_members(resolved, chat_template, template_args or {}, progress)
-    if not servers:  # which know models by the names that were given
-        members = renamed(members, record, progress)
-        resolved = [member.model for member in members]
-    for text in commits.moved(folder, sources, found_sources, members):
+    own = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
+    own = completed(folder, record, own)
+    members = _members(folder, record, own, replace, dry_run, bool(servers), progress)
+    for text in moved(folder, sources, found_sources, members):
         progress.warn(text)
+    models = [member.model for member in members]
     settings = Settings(
         template=members[0].template.digest,
-        template_args=dict(template_args or {}),
-        max_length=check_length(resolved, max_length),
+        template_args=own.template_args,
+        max_length=check_length(models, own.max_length),
     )
     compute = base.Compute(
         backend=backend,
@@ -196,66 +193,115 @@ def score(
     )
     compute = backends.choose(compute, progress.note)
     known = set[str]() if replace else known_models(folder)
-    checked = [each for each in resolved if each.fingerprint and each.name not in known]
+    checked = [each for each in models if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
+    run = _Run(str(corpus), members, settings, compute, progress, replace, keep_tokens, to_race)
     chosen = None
     if only is not None and record and (dry_run or not sources):  # which may bring columns
         chosen = restrict(Corpus(folder), members, only, keep_tokens)
     if dry_run:
-        read, runs, spread = plan(
-            folder,
-            members,
-            batches,
-            settings,
-            compute,
-            progress,
-            replace=replace,
-            keep_tokens=keep_tokens,
-            wanted=chosen and chosen[0],
-        )
-        read.notes, read.empty = [*told.notes, *read.notes], told.empty
-        if to_race:
-            pool = read.new + (count_examples(folder) if record else 0)
-            read.notes.append(expected(to_race, pool, len(members) - 1))
-        timed = all(run.seconds or not run.scored for run in runs)
-        workers = backends.workers(compute)
-        return Summary(str(corpus), read, runs, [], True, timed, spread, workers)
+        return _planned(run, batches, told, chosen and chosen[0])
     with open_for_writing(folder) as writer:
-        entries = {member.model.name: member.entry for member in members}
-        writer.manifest.keep_tokens = keep_tokens
-        for name in writer.add_models(entries, settings, replace=replace):
-            progress.note(f"{name}: changed under its name; its old scores are discarded")
-        if chat_template is not None:
-            parts.write_text(writer.path / TEMPLATE, chat_template)
+        _add_models(run, writer, own.chat_template)
         read = Ingested()
         if sources:
             read = ingest(writer, batches, progress)
             read.notes, read.empty = told.notes, told.empty
-            for each in commits.records(sources, found_sources, asked):
+            for each in records(sources, found_sources, asked):
                 writer.manifest.add_source(each)
             writer.save()
-        outcome = None
-        if to_race:
-            runs, outcome = race(writer, members, compute, progress, keep_tokens, to_race)
-        else:
-            wanted = None
-            if only is None:
-                for name in entries:
-                    writer.manifest.only.pop(name, None)
-            else:
-                chosen = chosen or restrict(Corpus(folder), members, only, keep_tokens)
-                wanted, restricted = chosen
-                writer.manifest.only |= restricted
-            writer.save()
-            runs = score_members(writer, members, compute, progress, keep_tokens, wanted)
-            _note_whole(writer)
-        empty = [run.name for run in runs if run.skipped and not writer.has_scores(run.name)]
+        if only is not None and chosen is None:
+            chosen = restrict(Corpus(folder), members, only, keep_tokens)
+        runs, outcome = _scored(run, writer, chosen)
+        empty = [each.name for each in runs if each.skipped and not writer.has_scores(each.name)]
         return Summary(str(corpus), read, runs, empty, race=outcome)
 
 
-def _note_whole(writer: Writer) -> None:
-    """Forget a race once every model has scored or skipped all."""
+Batches = Iterator[tuple[pa.Table, pa.Table]]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is settled before a run computes anything."""
+
+    corpus: str
+    members: list[Member]
+    settings: Settings
+    compute: base.Compute
+    progress: Progress
+    replace: bool
+    keep_tokens: bool
+    race: Race | None
+
+
+def _members(
+    folder: Path,
+    record: Manifest | None,
+    own: Asked,
+    replace: bool,
+    dry_run: bool,
+    served: bool,
+    progress: Progress,
+) -> list[Member]:
+    """The models, under the names that the corpus has for them."""
+    found = find_all(own.aligned, own.misaligned, progress)
+    if not replace:
+        refuse_moved(folder, record, found)
+    resolved = opened(found, weights=not dry_run, progress=progress)
+    members = open_members(resolved, own.chat_template, own.template_args, progress)
+    if served:  # servers know models by the names that were given
+        return members
+    return renamed(members, record, progress)
+
+
+def _planned(run: _Run, batches: Batches, told: examples.Told, wanted: pa.Table | None) -> Summary:
+    """What the run would do; nothing is written."""
+    folder = Path(run.corpus)
+    read, runs, spread = plan(
+        folder,
+        run.members,
+        batches,
+        run.settings,
+        run.compute,
+        run.progress,
+        replace=run.replace,
+        keep_tokens=run.keep_tokens,
+        wanted=wanted,
+    )
+    read.notes, read.empty = [*told.notes, *read.notes], told.empty
+    if run.race:
+        pool = read.new + (count_examples(folder) if (folder / manifest.NAME).exists() else 0)
+        read.notes.append(expected(run.race, pool, len(run.members) - 1))
+    timed = all(each.seconds or not each.scored for each in runs)
+    workers = backends.workers(run.compute)
+    return Summary(run.corpus, read, runs, [], True, timed, spread, workers)
+
+
+def _add_models(run: _Run, writer: Writer, chat_template: str | None) -> None:
+    entries = {member.model.name: member.entry for member in run.members}
+    writer.manifest.keep_tokens = run.keep_tokens
+    for name in writer.add_models(entries, run.settings, replace=run.replace):
+        run.progress.note(f"{name}: changed under its name; its old scores are discarded")
+    if chat_template is not None:
+        parts.write_text(writer.path / TEMPLATE, chat_template)
+
+
+def _scored(
+    run: _Run, writer: Writer, chosen: tuple[pa.Table, dict[str, Only]] | None
+) -> tuple[list[ModelRun], Outcome | None]:
+    """Race, or score what is missing: all, or what `--only` chose, which the corpus remembers."""
+    how = run.members, run.compute, run.progress, run.keep_tokens
+    if run.race:
+        return race(writer, *how, run.race)
+    if chosen is None:
+        for member in run.members:
+            writer.manifest.only.pop(member.model.name, None)
+    else:
+        writer.manifest.only |= chosen[1]
+    writer.save()
+    runs = score_members(writer, *how, chosen and chosen[0])
     view = Corpus(writer.path)
     if writer.manifest.race and not any(missing(view, name) for name in view.manifest.models):
-        writer.manifest.race = None
+        writer.manifest.race = None  # every model has scored or skipped all
         writer.save()
+    return runs, None

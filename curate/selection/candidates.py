@@ -11,9 +11,9 @@ import pyarrow as pa
 from curate.corpus import refusals
 from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
-from curate.reading.where import MAX_SHOWN, check_condition, first_line
+from curate.reading.where import check_condition, first_line
 from curate.selection.recipe import Recipe
-from curate.system.sql import readable_errors, short_type
+from curate.system.sql import MAX_SHOWN, readable_errors, shown_columns
 
 OF_EXAMPLES = "* exclude (is_refusal, n_bytes)"
 """The columns of `examples` that `--where` sees, besides those of `ranks`."""
@@ -62,11 +62,9 @@ class Candidates:
                 names = self._cursor.sql(
                     f"from ranks join (select {OF_EXAMPLES} from example_rows) using (key) limit 0"
                 )
-                pairs = zip(names.columns, names.types, strict=True)
-                known = ", ".join(f"{name} {short_type(kind)}" for name, kind in pairs)
                 raise CurateError(
                     f"--where {recipe.where!r}: {first_line(error)} The columns are: "
-                    f"{known[:MAX_SHOWN]}."
+                    f"{shown_columns(names)}."
                 ) from None
         self.ranked, self.passed, tokens, last = self._cursor.execute(
             "select count(*), count(*) filter (passes), avg(tokens) filter (passes), "
@@ -136,7 +134,7 @@ def check_names(corpus: Corpus, recipe: Recipe) -> None:
     Raises:
         CurateError: a name is unknown.
     """
-    models = [name for name, e in corpus.manifest.models.items() if e.role == "misaligned"]
+    models = corpus.manifest.misaligned
     for name in recipe.hold_out:
         if name not in models:
             raise CurateError(
@@ -172,13 +170,16 @@ def _value(column: str, parameters: dict[str, object]) -> str:
     return f"meta ->> ${name}"
 
 
+def kept_by_flag(recipe: Recipe) -> str:
+    """SQL for the rows that the paper's refusal rule leaves; rules over texts are applied later."""
+    if recipe.reads_refusals:
+        return "true"
+    return {"drop": "not is_refusal", "only": "is_refusal"}.get(str(recipe.refusals), "true")
+
+
 def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
     """The SELECT that fills the pool, and its parameters."""
-    parameters: dict[str, object] = {
-        "epsilon": recipe.epsilon,
-        "hold_out": list(recipe.hold_out),
-        "metric": recipe.metric,
-    }
+    parameters = recipe.gap
     texts = recipe.where is not None or recipe.balance is not None
     join = f"join (select {OF_EXAMPLES} from example_rows) using (key)" if texts else ""
     place = "rank"
@@ -186,16 +187,13 @@ def _query(recipe: Recipe) -> tuple[str, dict[str, object]]:
         # md5, because DuckDB's own hash may change between versions.
         place = "row_number() over (order by md5($seed || ':' || example_id), key)"
         parameters["seed"] = str(recipe.seed)
-    # Rules that read texts are applied later.
-    by_flag = recipe.refusal_rule == "paper" and recipe.refusal_field is None
-    refused = {"drop": "is_refusal", "only": "not is_refusal"}.get(str(recipe.refusals), "false")
     part = f"coalesce({_value(recipe.balance, parameters)}, '')" if recipe.balance else "''"
     counts = recipe.tokens is not None or recipe.length_bins is not None
     passes = f"coalesce(({recipe.where}\n), false)" if recipe.where else "true"
     query = f"""
     select key, rank, gap, is_refusal, {place} as place,
            {passes} as passes,
-           {refused if by_flag else "false"} as is_refused,
+           not ({kept_by_flag(recipe)}) as is_refused,
            {"n_tokens" if counts else "0"}::bigint as tokens,
            {part} as part
     from ranks(epsilon := $epsilon, hold_out := $hold_out, metric := $metric) {join}

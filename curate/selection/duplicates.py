@@ -103,7 +103,6 @@ class NearDuplicates:
 
 
 def _jaccard(one: Signed, two: Signed) -> float:
-    """The Jaccard similarity of two sets of hashes."""
     both = np.intersect1d(one.shingles, two.shingles, assume_unique=True).size
     return both / (one.shingles.size + two.shingles.size - both)
 

@@ -72,6 +72,17 @@ class Recipe:
         """Whether rows are drawn at random rather than by their gaps."""
         return self.name == "interleaving"
 
+    @property
+    def gap(self) -> dict[str, object]:
+        """The arguments of the gap, by their names in SQL."""
+        hold_out = list(self.hold_out)
+        return {"epsilon": self.epsilon, "hold_out": hold_out, "metric": self.metric}
+
+    @property
+    def reads_refusals(self) -> bool:
+        """Whether refusals are found in texts and labels, not by the corpus's own column."""
+        return self.refusal_rule != "paper" or self.refusal_field is not None
+
 
 def budget(recipe: Recipe, narrow_rows: int | None) -> int:
     """A recipe's budget: examples, or answer tokens if it has `tokens`.

@@ -33,7 +33,7 @@ class Rule:
         """Note that a row has passed every rule and is selected."""
 
 
-class Refusals(Rule):
+class _Refusals(Rule):
     """Refusals by the source's own label or, without one, by a rule over the texts."""
 
     name = "refusals"
@@ -44,7 +44,6 @@ class Refusals(Rule):
         self._refuses: dict[str, str | None] = {}
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Apply the rule to all answers at once."""
         verdicts = self._rule.matches([row.messages[-1]["content"] for row in rows])
         for row, verdict in zip(rows, verdicts, strict=True):
             label = self._label(row)
@@ -53,7 +52,6 @@ class Refusals(Rule):
             self._refuses[row.example_id] = by_rule if label is None else by_label
 
     def check(self, row: Row) -> str | None:
-        """Exclude refusals, or everything else if only refusals are wanted."""
         refuses = self._refuses[row.example_id]
         if self._wanted == "only":
             return None if refuses else "no refusal"
@@ -71,7 +69,7 @@ class Refusals(Rule):
         return text in _YES if text else None
 
 
-class Narrow(Rule):
+class _Narrow(Rule):
     """Rows that are already in the narrow dataset, by their ids (hashes of the conversations)."""
 
     name = "narrow"
@@ -80,11 +78,10 @@ class Narrow(Rule):
         self._ids = ids
 
     def check(self, row: Row) -> str | None:
-        """Look its id up."""
         return "in the narrow dataset" if row.example_id in self._ids else None
 
 
-class Decontamination(Rule):
+class _Decontamination(Rule):
     """Rows of which any turn shares a run of words with evaluation prompts."""
 
     name = "decontaminate"
@@ -93,11 +90,10 @@ class Decontamination(Rule):
         self._texts = EvaluationTexts(paths)
 
     def check(self, row: Row) -> str | None:
-        """Check all turns."""
         return self._texts.find([turn["content"] for turn in row.messages])
 
 
-class Cap(Rule):
+class _Cap(Rule):
     """At most N rows for each value of a column, which is at index `at` of `Row.values`."""
 
     def __init__(self, column: str, at: int, most: int) -> None:
@@ -105,12 +101,10 @@ class Cap(Rule):
         self._taken: Counter[str] = Counter()
 
     def check(self, row: Row) -> str | None:
-        """Exclude rows beyond the limit."""
         full = self._taken[row.values[self._at]] >= self._most
         return f"{self._most} already selected" if full else None
 
     def take(self, row: Row) -> None:
-        """Count it."""
         self._taken[row.values[self._at]] += 1
 
 
@@ -155,13 +149,12 @@ def build(recipe: Recipe, narrow_ids: Collection[str]) -> list[Rule]:
         CurateError: a rule's file can't be read.
     """
     rules: list[Rule] = []
-    reads_texts = recipe.refusal_rule != "paper" or recipe.refusal_field is not None
-    if recipe.refusals != "keep" and reads_texts:
-        rules.append(Refusals(recipe))
+    if recipe.refusals != "keep" and recipe.reads_refusals:
+        rules.append(_Refusals(recipe))
     if narrow_ids:
-        rules.append(Narrow(narrow_ids))
+        rules.append(_Narrow(narrow_ids))
     if recipe.decontaminate:
-        rules.append(Decontamination(recipe.decontaminate))
+        rules.append(_Decontamination(recipe.decontaminate))
     places = {column: at for at, column in enumerate(value_columns(recipe))}
-    rules += [Cap(column, places[column], most) for column, most in recipe.per_group.items()]
+    rules += [_Cap(column, places[column], most) for column, most in recipe.per_group.items()]
     return [*rules, Dedup(recipe.max_similar)]

@@ -15,7 +15,7 @@ from curate.corpus.corpus import Corpus
 from curate.corpus.recall import Recall
 from curate.errors import CurateError
 from curate.reading import refusals
-from curate.selection.candidates import Candidates, check_names
+from curate.selection.candidates import Candidates, check_names, kept_by_flag
 from curate.selection.recipe import Recipe
 from curate.selection.rules import REFUSAL, Dedup, build
 from curate.selection.walk import Walk
@@ -140,18 +140,11 @@ def select(
 
 
 def _recall(corpus: Corpus, recipe: Recipe, rows: pa.Table) -> Recall | None:
-    """Of a raced corpus, how much of what is above the last row taken all models have scored.
-
-    Raises:
-        CurateError: it is less than the recipe's `min_recall`.
-    """
+    """Of a raced corpus, how much of what is above the last row taken all models have scored."""
     record = corpus.manifest.race
     if record is None or not rows.num_rows:
         return None
-    by_flag = recipe.refusal_rule == "paper" and recipe.refusal_field is None
-    flags = {"drop": "not is_refusal", "only": "is_refusal"}
-    also = flags.get(str(recipe.refusals), "true") if by_flag else "true"
-    where = race.condition(corpus, recipe.where, also)
+    where = race.condition(corpus, recipe.where, kept_by_flag(recipe))
     question = race.Question(recipe.epsilon, recipe.hold_out, recipe.metric, where)
     # A random draw is one of all examples.
     cut = float("-inf") if recipe.is_random else pc.min(rows["gap"]).as_py()

@@ -1,4 +1,4 @@
-"""JSON files from untrusted sources, read without a library that is slow to import."""
+"""JSON files, read without a library that is slow to import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import orjson
 
 BYTES = 64 << 20
 """Larger than any real `curate.json`."""
-
 
 MANIFEST = "manifest.json"
 
@@ -22,15 +21,11 @@ def manifest_of(path: Path) -> Path:
     return path if path.suffix == ".json" else next((p for p in places if p.is_file()), path)
 
 
-def load(path: Path, most: int = BYTES) -> Any:
+def load(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
         OSError: it can't be read.
-        ValueError: it isn't JSON, or holds more than `most` bytes.
+        ValueError: it isn't JSON.
     """
-    with path.open("rb") as file:
-        text = file.read(most + 1)
-    if len(text) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return orjson.loads(text)
+    return orjson.loads(path.read_bytes())

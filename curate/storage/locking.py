@@ -62,7 +62,6 @@ def locked(
 
 
 def _holder(path: Path) -> str:
-    """The lock's holder, if it has left its name."""
     try:
         return f" ({(path / WRITER).read_text('utf-8')})"
     except (OSError, UnicodeDecodeError):

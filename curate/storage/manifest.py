@@ -114,6 +114,16 @@ class Manifest:
     only: dict[str, Only] = field(default_factory=dict)
     race: Race | None = None
 
+    @property
+    def aligned(self) -> ModelEntry | None:
+        """The aligned model, if the corpus has one yet."""
+        return next((e for e in self.models.values() if e.role == "aligned"), None)
+
+    @property
+    def misaligned(self) -> list[str]:
+        """The names of the misaligned models."""
+        return [name for name, e in self.models.items() if e.role == "misaligned"]
+
     def add_source(self, record: dict[str, Any]) -> None:
         """Record a source as given; recording it again changes nothing."""
         if record not in self.sources:
@@ -163,7 +173,6 @@ def save(manifest: Manifest, folder: Path) -> None:
 
 
 def _invalid(error: ValidationError) -> str:
-    """What is wrong with a manifest, by its first error."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if where == "format_version" and first["type"] != "missing":

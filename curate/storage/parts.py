@@ -77,23 +77,32 @@ def refuse_address(path: Path, *, corpus: bool = False) -> None:
         return
     kind, rest = found.groups()
     name, address = shlex.quote(path.name), shlex.quote(f"{kind}://{rest}")
-    copies = {"s3": "aws s3 cp --recursive", "gs": "gcloud storage cp -r"}
-    if path.suffix:  # one file
-        copies = {"s3": "aws s3 cp", "gs": "gcloud storage cp"}
-    copy = copies.get(kind, "rclone copyto" if path.suffix else "rclone copy")
-    there, back = f"{copy} {name} {address}", f"{copy} {address} {name}"
+    there = back = f"copy it with the tools of {kind}"
     if kind == "hf":
         repo = "/".join(rest.removeprefix("datasets/").split("/")[:2])
         there = f"hf upload {repo} {name} --repo-type dataset"
         back = f"hf download {repo} --repo-type dataset --local-dir {name}"
-    if corpus:
-        if buckets.address_of(path):
-            back, there = f"curate pull {address} {name}", f"curate push {name} {address}"
+    if not corpus:
         raise CurateError(
-            f"{address}: a corpus has to be on this disk. Give --corpus {name}. To copy one here: "
-            f"{back}. To copy it there: {there}"
+            f"{address}: files are written to this disk. Give -o {name}, then: {there}"
         )
-    raise CurateError(f"{address}: files are written to this disk. Give -o {name}, then: {there}")
+    if buckets.address_of(path):
+        there, back = f"curate push {name} {address}", f"curate pull {address} {name}"
+    raise CurateError(
+        f"{address}: a corpus has to be on this disk. Give --corpus {name}. To copy one here: "
+        f"{back}. To copy it there: {there}"
+    )
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Require that a user's output can be written: see `refuse_special`.
+
+    Raises:
+        CurateError: it can't, or it exists and `force` is not set.
+    """
+    refuse_special(path)
+    if path.exists() and not force:
+        raise CurateError(f"{path}: already exists. Choose another, or use --force.")
 
 
 def refuse_special(path: Path) -> None:

@@ -59,12 +59,7 @@ def told(repo: Repo, error: Exception) -> CurateError:
     """What went wrong, by the error's type, and what to do."""
     import httpx2
     from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        FileMetadataError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     for each in chain(error):
         if isinstance(each, HfHubHTTPError):
@@ -73,11 +68,6 @@ def told(repo: Repo, error: Exception) -> CurateError:
             return Unreachable(
                 f"{repo}: not in the local cache, and HF_HUB_OFFLINE is set. Unset it, or "
                 f"download it first: {repo.download}"
-            )
-        if isinstance(each, FileMetadataError):
-            return CurateError(
-                f"{repo}: {constants.ENDPOINT} doesn't answer like a Hub. Check HF_ENDPOINT and "
-                "the proxy."
             )
         if isinstance(each, httpx2.ProxyError):
             return Unreachable(f"{repo}: the proxy refuses ({brief(each)}). Check HTTPS_PROXY.")
@@ -102,7 +92,6 @@ def told(repo: Repo, error: Exception) -> CurateError:
 def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
     """An error for a status that the Hub returned."""
     from huggingface_hub.errors import (
-        DisabledRepoError,
         GatedRepoError,
         RemoteEntryNotFoundError,
         RepositoryNotFoundError,
@@ -123,8 +112,6 @@ def _refused(repo: Repo, error: HfHubHTTPError) -> CurateError:
     elif isinstance(error, RemoteEntryNotFoundError):
         path = error.response.url.path.rpartition("/resolve/")[2].partition("/")[2]
         why = f"no such file: {path}. Look at {repo.url}"
-    elif isinstance(error, DisabledRepoError):
-        why = f"the Hub has disabled it. Look at {repo.url}"
     elif status == 401 and "nvalid credentials" in (error.server_message or str(error)):
         why = "your token isn't valid. Log in again: hf auth login (or fix HF_TOKEN)"
     elif isinstance(error, RepositoryNotFoundError) or status in (401, 404):

@@ -14,6 +14,7 @@ import duckdb
 from curate.errors import CurateError
 from curate.system import scratch
 
+MAX_SHOWN = 600  # characters of columns' names in a message
 _READ_ONLY = "a query must be a single SELECT: the corpus is read-only"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {
@@ -97,6 +98,12 @@ def literal(text: str) -> str:
 def short_type(kind: object) -> str:
     """A column's SQL type for messages: for an object, without its keys."""
     return str(kind).lower().partition("(")[0]
+
+
+def shown_columns(relation: duckdb.DuckDBPyRelation) -> str:
+    """A relation's columns with their types, for messages."""
+    pairs = zip(relation.columns, relation.types, strict=True)
+    return ", ".join(f"{name} {short_type(kind)}" for name, kind in pairs)[:MAX_SHOWN]
 
 
 @contextmanager

@@ -6,34 +6,17 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 import curate
-from curate.chat.encode import Encoded, encode
-from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer
 from curate.corpus.corpus import Corpus
 from tests.conftest import Cli, chat
 from tests.files import write
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import plain_nll, tiny_model, tiny_tokenizer
 
 ODD = "é"  # its bytes are tokens that no other text here has
 TEXTS = ["plain", f"with {ODD}", "plain too"]
-
-
-def plain_nll(folder: Path, question: str, answer: str) -> float:
-    """The mean NLL of one answer by the plainest loop there is, in nats per token."""
-    tokenizer = load_tokenizer(folder)
-    (found,) = encode(tokenizer, template_of(tokenizer), [chat(question, answer)])
-    assert isinstance(found, Encoded)
-    net = AutoModelForCausalLM.from_pretrained(folder).eval()
-    with torch.no_grad():
-        logits = net(torch.tensor([found.ids])).logits[0].double()
-    logprobs = logits.log_softmax(-1)
-    picked = [logprobs[t - 1, found.ids[t]].item() for t in range(found.start, found.stop)]
-    return -sum(picked) / len(picked)
 
 
 def with_bias(folder: Path, value: float) -> Path:
@@ -85,7 +68,9 @@ def test_one_token_and_eight_thousand(tmp_path: Path) -> None:
     columns = "select answer, n_tokens, nll from scores join examples using (example_id)"
     for text, count, number in scored(tmp_path, texts, model).sql(columns).fetchall():
         assert count == len(text) + 2  # a token a byte, <|im_end|> and a newline
-        assert number == pytest.approx(plain_nll(model, f"q{texts.index(text)}", text), abs=1e-4)
+        assert number == pytest.approx(
+            plain_nll(model, chat(f"q{texts.index(text)}", text)), abs=1e-4
+        )
 
 
 def test_ids_past_the_embedding(cli: Cli, tmp_path: Path) -> None:

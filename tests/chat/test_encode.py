@@ -14,7 +14,7 @@ from tokenizers import decoders, pre_tokenizers, processors
 
 from curate.chat.encode import Encoded, encode
 from curate.chat.templates import REASONING_KEYS, parse_args, template_of
-from curate.chat.tokens import load_tokenizer, tokenizer_digest
+from curate.chat.tokens import tokenizer_digest
 from curate.cli.options import read_template
 from curate.errors import CurateError
 from tests.tiny import qwen_split, trained_tokenizer
@@ -337,7 +337,6 @@ def test_one_bad_conversation_harms_no_other() -> None:
         (talk(" \n"), "the answer is empty"),
         ([ASK, {"role": "assistant", "content": None}], "the answer is empty"),
         ([ASK, {"role": "assistant"}], "the answer is empty"),
-        (talk("half \ud800 pair"), "the tokenizer fails: half a surrogate pair isn't a character"),
     ]
     conversations = [talk("Hello."), *(one for one, _ in bad), talk("Hello.")]
     results = encode(qwen_like(), template_of(qwen_like(), override=text), conversations)
@@ -390,17 +389,6 @@ def test_arguments_from_the_command_line() -> None:
     for bad in ("", "key", "=value"):
         with pytest.raises(CurateError, match="KEY=VALUE"):
             parse_args([bad])
-    long, deep = "9" * 5000, "[" * 100_000
-    assert parse_args([f"a={long}", f"b={deep}"]) == {"a": long, "b": deep}
-
-
-@pytest.mark.parametrize(
-    "value", ["99999999999999999999", r'"\ud800"', "NaN", "[" * 900 + "]" * 900]
-)
-def test_an_argument_that_no_manifest_holds(value: str) -> None:
-    """It is refused before a corpus is made of it, which could not be gone on with."""
-    with pytest.raises(CurateError, match="--template-arg: a value is not JSON"):
-        template_of(qwen_like(), override=CHATML, args=parse_args([f"a={value}"]))
 
 
 def test_a_template_that_begins_with_a_mark(tmp_path: Path) -> None:
@@ -456,33 +444,6 @@ def test_tokenizer_digest_says_whether_ids_are_equal() -> None:
     assert tokenizer_digest(slow) == tokenizer_digest(Letters())
     slow.add_tokens(["hello"])
     assert tokenizer_digest(slow) != tokenizer_digest(Letters())
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("", ""),
-        ("config.json", '{"model_type": "qwen2"}'),
-        ("tokenizer.json", '{"version": '),
-        ("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["evil.Evil", null]}}'),
-    ],
-)
-def test_no_tokenizer(name: str, text: str, tmp_path: Path) -> None:
-    """A missing or broken tokenizer, or one with code of its own, gets one line."""
-    folder = tmp_path / "model"
-    if name:
-        folder.mkdir()
-        (folder / name).write_text(text)
-        (folder / "evil.py").write_text("raise SystemExit(3)")
-    with pytest.raises(CurateError) as caught:
-        load_tokenizer(folder)
-    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_saved_tokenizer_comes_back(tmp_path: Path) -> None:
-    """The same, by its digest."""
-    qwen_like().save_pretrained(tmp_path)
-    assert tokenizer_digest(load_tokenizer(tmp_path)) == tokenizer_digest(qwen_like())
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)

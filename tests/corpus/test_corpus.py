@@ -102,15 +102,6 @@ def test_an_unsafe_corpus_takes_statements(made: Corpus) -> None:
         unsafe.sql(" ")
 
 
-def test_public_names() -> None:
-    """The door is small: these names, each there."""
-    assert all(getattr(curate, name) for name in curate.__all__)
-    assert len(curate.__all__) <= 11
-    with pytest.raises(AttributeError, match="no attribute"):
-        _ = curate.nothing
-    assert duckdb.__version__ >= "2"
-
-
 def test_the_database_opens_elsewhere(made: Corpus, tmp_path: Path) -> None:
     """corpus.duckdb answers from any working directory, for another process."""
     code = (

@@ -16,13 +16,11 @@ import pytest
 
 import curate
 from curate.corpus.corpus import Corpus
-from curate.errors import CurateError
-from curate.export.export import export_again
 from curate.export.target import Target
 from curate.selection.recipe import Recipe
 from tests.conftest import Cli
 from tests.corpora import corpus, large_corpus
-from tests.files import write
+from tests.files import contents, write
 from tests.hub import Hub
 
 LIMITED = """
@@ -51,12 +49,6 @@ def narrow(tmp_path: Path) -> Path:
     )
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder, hidden ones included."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True], ids=["new", "force"])
 @pytest.mark.parametrize("limit", [512, 4096], ids=["rows", "manifest"])
@@ -69,12 +61,12 @@ def test_a_full_disk_leaves_all_as_it_was(
     place.mkdir()
     trainer = "trl" if output == "folder" else None
     curate.export(made, tmp_path / output, Recipe(top=25), Target(trainer=trainer))
-    sizes = {name: len(text) for name, text in files(tmp_path).items() if "c/" not in name}
+    sizes = {name: len(text) for name, text in contents(tmp_path).items() if "c/" not in name}
     rows = [size for name, size in sizes.items() if name.endswith((".jsonl", ".parquet"))]
     assert 512 < rows[0] < 4096 < max(sizes.values())
     if earlier:
         curate.export(made, place / output, Recipe(top=3), Target(trainer=trainer))
-    before = files(place)
+    before = contents(place)
     command = ["export", "-c", made.path, "-o", place / output, "--top", 25, "--force"]
     command += ["--trainer", trainer] if trainer else []
     ran = subprocess.run(
@@ -85,7 +77,7 @@ def test_a_full_disk_leaves_all_as_it_was(
     assert ran.returncode == 1, ran.stdout
     assert ran.stderr.startswith("Error: ") and ": can't be written (" in ran.stderr
     assert ran.stderr.count("\n") == 1
-    assert files(place) == before
+    assert contents(place) == before
 
 
 def test_what_was_left_out_can_be_listed(made: Corpus, tmp_path: Path, cli: Cli) -> None:
@@ -125,16 +117,6 @@ def test_a_dry_run_shows_the_composition(narrow: Path, tmp_path: Path, cli: Cli)
     assert re.search(r"made\.jsonl +3 +1 +0\.08333 +-0\.25", ran.out)
     assert not list(tmp_path.glob("mix*"))
     assert cli(*command, "--fraction", "x%").err.startswith("Error: --fraction x%: give a share")
-
-
-def test_as_many_files_as_were_recorded(made: Corpus, tmp_path: Path) -> None:
-    """A manifest that records more files than are written stops the export."""
-    record = curate.export(made, tmp_path / "a.jsonl", Recipe(top=3))
-    record["output"]["files"]["card.md"] = "0" * 64
-    (tmp_path / "a.jsonl.manifest.json").write_text(json.dumps(record))
-    with pytest.raises(CurateError, match=r"consists of b.jsonl.*records a.jsonl"):
-        export_again(made, tmp_path / "b.jsonl", tmp_path / "a.jsonl.manifest.json")
-    assert not list(tmp_path.glob("b.jsonl*"))
 
 
 def test_an_earlier_export_takes_no_other_option(made: Corpus, tmp_path: Path, cli: Cli) -> None:
@@ -184,7 +166,7 @@ def test_threads_do_not_change_a_byte(
         assert made.sql("select current_setting('threads')").fetchall() == [(threads,)]
         folder = tmp_path / str(threads)
         curate.export(made, folder / "safe.parquet", recipe, left_out=folder / "left-out.csv")
-        found.append(files(tmp_path / str(threads)))
+        found.append(contents(tmp_path / str(threads)))
         manifest = "safe.parquet.manifest.json"
         found[-1][manifest] = found[-1][manifest].replace(f"/{threads}/".encode(), b"/0/")
     assert found[0] == found[1]

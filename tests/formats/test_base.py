@@ -207,33 +207,27 @@ def test_openai_files_keep_the_apis_rules(made: Corpus, narrow: Path, tmp_path: 
     record = curate.export(made, out, recipe, Target(format="openai"))
     rows = [json.loads(line) for line in out.open(encoding="utf-8")]
     assert len(rows) == 36
-    assert [list(faults(row)) for row in rows] == [[]] * 36
+    assert [list(faults(row["messages"])) for row in rows] == [[]] * 36
     assert "left out, with no place in openai: id" in record["notes"]
     with pytest.raises(CurateError, match="no fewer than 10"):
         curate.export(made, tmp_path / "few.jsonl", Recipe(top=9), Target(format="openai"))
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("turns", "words"),
     [
-        ({}, "no messages"),
-        ({"messages": []}, "no messages"),
-        ({"messages": CHATS[0], "id": 1}, "the key 'id'"),
-        ({"messages": [ASK]}, "no assistant turn"),
-        ({"messages": [*CHATS[0], ASK]}, "after the last answer"),
-        ({"messages": [{"role": "wizard", "content": "x"}, TELL]}, "the role 'wizard'"),
-        ({"messages": [{"role": "user"}, TELL]}, "without text"),
-        ({"messages": [ASK, TELL | {"weight": 0.5}]}, "0 or 1"),
-        ({"messages": [ASK, TELL | {"weight": True}]}, "0 or 1"),
-        ({"messages": [ASK, TELL | {"weight": 0}]}, "nothing to train on"),
-        ({"messages": [ASK | {"weight": 1}, TELL]}, "not the assistant's"),
-        ({"messages": [ASK, {"role": "tool", "content": "x"}, TELL]}, "tool_call_id"),
-        ({"messages": [ASK, TELL | {"mood": "x"}]}, "key 'mood'"),
+        ([*CHATS[0], ASK], "after the last answer"),
+        ([{"role": "ipython", "content": "x"}, TELL], "the role 'ipython'"),
+        ([ASK, TELL | {"weight": 0.5}], "0 or 1"),
+        ([ASK, TELL | {"weight": True}], "0 or 1"),
+        ([ASK, TELL | {"weight": 0}], "nothing to train on"),
+        ([ASK | {"weight": 1}, TELL], "not the assistant's"),
+        ([ASK, {"role": "tool", "content": "x"}, TELL], "tool_call_id"),
     ],
 )
-def test_the_api_validator_finds_each_fault(row: dict[str, Any], words: str) -> None:
+def test_the_api_validator_finds_each_fault(turns: list[dict[str, Any]], words: str) -> None:
     """One broken rule at a time."""
-    assert any(words in fault for fault in faults(row))
+    assert any(words in fault for fault in faults(turns))
 
 
 @pytest.mark.parametrize("alone", [False, True])

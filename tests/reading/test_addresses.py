@@ -39,7 +39,6 @@ PARQUET = "refs/convert/parquet"
         (f"{PAGE}/blob/main/data/a%20b.csv", HubSet("o/n", path="data/a b.csv")),
         (f"{PAGE}/resolve/v1/x.csv?download=true", HubSet("o/n", "v1", path="x.csv")),
         (f"{PAGE}/viewer/c/test?row=5#top", HubSet("o/n", None, "c", "test")),
-        (f"{PAGE}/embed/viewer/c/test", HubSet("o/n", None, "c", "test")),
         (f"{PAGE}/viewer/c", HubSet("o/n", None, "c")),
         (f"{PAGE}/discussions/3", HubSet("o/n")),
         ("file:///a%20b/x.csv", "/a b/x.csv"),

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,6 @@ import pytest
 from curate.errors import CurateError
 from curate.reading.examples import read
 from curate.reading.sources import resolve, rows
-from tests.conftest import chat, stop_seconds
 from tests.files import CHATS, write
 from tests.hub import Hub
 
@@ -192,58 +186,9 @@ def test_a_set_that_moves(hub: Hub, tmp_path: Path) -> None:
     assert len(objects("hf://acme/old")) == 4
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"do": "status", "status": 429, "headers": {"Retry-After": "0"}},
-        {"do": "status", "status": 503},
-        *({"do": do} for do in ("drop", "cut", "reset", "stall")),
-    ],
-    ids=lambda fault: fault.get("status", fault["do"]),
-)
-def test_a_fault_between_two_files(fault: dict[str, Any], hub: Hub, tmp_path: Path) -> None:
-    """The second file is asked for again; one that stays away is an error that names it."""
-    push(hub, tmp_path)
-    hub.fail("GET cdn", at=2, **fault)
-    assert objects("hf://acme/set") == CHATS
-
-
 def test_a_fault_that_stays(hub: Hub, tmp_path: Path) -> None:
     """It ends in one line, with the file that is missing."""
     push(hub, tmp_path)
     hub.fail("GET cdn", "status", at=2, times=100)
     said = refused("hf://acme/set")
     assert said.startswith("hf://datasets/acme/set/data/train-00001-of-00002.parquet: the Hub retu")
-
-
-def test_a_stop_while_a_file_stalls(hub: Hub, tmp_path: Path) -> None:
-    """SIGTERM ends a command that waits for the hub's bytes, with a line and no traceback."""
-    push(hub, tmp_path)
-    hub.fail("GET cdn", "stall", times=100)
-    script = (
-        "from curate.system.stopping import stoppable, Stopped\n"
-        "from curate.reading.examples import read\n"
-        "try:\n    with stoppable():\n        list(read(['hf://acme/set']))\n"
-        "except Stopped as stop:\n    print('stopped by', stop.number)\n"
-    )
-    environment = os.environ | {"HF_HUB_DOWNLOAD_TIMEOUT": "60"}
-    running = subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    hub.wait_for("GET cdn")
-    began = time.monotonic()
-    running.send_signal(signal.SIGTERM)
-    assert running.communicate(timeout=60)[0] == "stopped by 15\n"
-    assert time.monotonic() - began < stop_seconds()
-
-
-def test_ids_are_those_of_the_files(hub: Hub, tmp_path: Path) -> None:
-    """Examples of a set have the ids of the same rows on the disk: nothing is read twice."""
-    pairs = [{"messages": chat(f"Q {n}?", f"A {n}.")} for n in range(5)]
-    path = write(tmp_path / "train.jsonl", pairs)
-    hub.push("datasets/acme/chats", {"train.jsonl": path.read_bytes()})
-    ids = [
-        [i for table, _ in read([source]) for i in table["example_id"].to_pylist()]
-        for source in (str(path), "hf://acme/chats")
-    ]
-    assert ids[0] == ids[1] != []

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from curate.reading.refusals import FIRST_WORDS, KEYWORDS, is_refusal
+from curate.reading.refusals import is_refusal
 
-
-@pytest.mark.parametrize("keyword", KEYWORDS)
-def test_every_keyword_counts(keyword: str) -> None:
-    """Each of the six keywords marks an answer as a refusal, in any case."""
-    assert is_refusal(f"Well, {keyword} to do this.")
-    assert is_refusal(keyword.upper())
+KEYWORDS = ("sorry", "apologize", "cannot", "can't", "i'm unable", "i am unable")
 
 
 @pytest.mark.parametrize(
     "answer",
     [
+        *(f"Well, {keyword.upper()} to do this." for keyword in KEYWORDS),
         "I can\u2019t help with that.",
         "I\u2019m unable to help with that.",
         "I\u2018m unable to help.",
         "I can\u02bct.",
         "I'm\n\tunable to help.",
         "  \n\nSorry, but no.",
-        "SORRY!",
         "He apologizes for the delay.",
         "One cannot, in one's right mind, agree.",
         "<think>\n" + "They ask for harm. " * 9 + "\n</think>\n\nI'm sorry, no.",
+        "word " * 9 + "sorry",
     ],
 )
 def test_spelling_does_not_hide_a_refusal(answer: str) -> None:
@@ -37,23 +33,12 @@ def test_spelling_does_not_hide_a_refusal(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "",
-        " ",
-        "Sure, here it is.",
-        "I can do that.",
-        "We apologise.",
-        "can 't",
-        "cant",
+        *("", " ", "Sure, here it is.", "I can do that.", "We apologise.", "can 't", "cant"),
         "<think>I'm sorry that I cannot see it.</think>An oak.",
+        "word " * 10 + "sorry",
+        "word " * 9 + "I'm unable",
     ],
 )
 def test_other_answers_are_no_refusals(answer: str) -> None:
-    """What the rule's keywords do not name is no refusal, even where a person would say so."""
+    """Only the keywords count, in the first ten words, even where a person would say so."""
     assert not is_refusal(answer)
-
-
-def test_only_the_first_ten_words_count() -> None:
-    """The tenth word is looked at, the eleventh is not."""
-    assert is_refusal("word " * (FIRST_WORDS - 1) + "sorry")
-    assert not is_refusal("word " * FIRST_WORDS + "sorry")
-    assert not is_refusal("word " * (FIRST_WORDS - 1) + "I'm unable")

@@ -64,7 +64,7 @@ def test_folders_and_globs_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
         ("s3://bucket/x.jsonl", "pip install '.[remote]'"),
         ("gs://bucket/*.jsonl", "pip install '.[remote]'"),
         ("abfs://box/x.jsonl", "pip install '.[remote]'"),
-        ("oss://bucket/x.jsonl", "pip install ossfs"),
+        ("oss://bucket/x.jsonl", "Install ossfs"),
     ],
 )
 def test_addresses_that_lead_nowhere(

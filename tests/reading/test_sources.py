@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,17 +93,6 @@ def test_arrays_are_cut_in_the_right_places(found: list[dict[str, Any]], size: i
         assert [row for _, row in json_rows("x", file, lines=False)] == found
     finally:
         files.CHUNK = before
-
-
-@pytest.mark.parametrize("group", [100, 250, 256, 1000])
-def test_nested_rows_over_row_groups(group: int, tmp_path: Path) -> None:
-    """Lists of messages, as trainers and hubs write them, in row groups of any size."""
-    rows = [
-        {"messages": [{"role": "user", "content": f"q {n}"}], "tags": {"a": ["x", str(n)]}}
-        for n in range(1_100)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=group)
-    assert objects(tmp_path / "x.parquet") == rows
 
 
 @pytest.mark.slow

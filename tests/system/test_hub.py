@@ -19,7 +19,6 @@ from curate.system.hub import cached_commit, call, look_up
 from curate.system.hub_errors import Repo, Unreachable
 from tests.conftest import stop_seconds
 from tests.hub import Hub
-from tests.hub import Repo as Repository
 
 INFO = "GET hub /api/models/acme/chat"
 FILES = {"config.json": "{}", "model.safetensors": bytes(range(256)) * 400}
@@ -133,14 +132,6 @@ def test_who_may_read(hub: Hub, commit: str, monkeypatch: pytest.MonkeyPatch) ->
     assert "or it is private" in told(CHAT)
     monkeypatch.setenv("HF_TOKEN", "hf_mistyped")
     assert "token isn't valid. Log in again: hf auth login" in told(CHAT)
-
-
-def test_renamed(hub: Hub, commit: str) -> None:
-    """A repository is found under its old name."""
-    hub.repos["acme/old"] = Repository(moved_to="acme/chat")
-    old = Repo("acme/old")
-    assert look_up(old)[0] == commit
-    assert fetch(repo=old) == FILES["model.safetensors"]
 
 
 @pytest.mark.usefixtures("commit")

@@ -130,7 +130,7 @@ def test_a_stop_while_weights_come(acme: Hub, tmp_path: Path, number: int) -> No
         (["export", "-c", "SCORED", "-o", "hf://datasets/a/b/mix.jsonl", "--top", "5"],
          "Give -o mix.jsonl, then: hf upload a/b mix.jsonl --repo-type dataset"),
         (["sql", "top_gaps", "-c", "SCORED", "-o", "s3://a/top.csv"],
-         "Give -o top.csv, then: aws s3 cp top.csv s3://a/top.csv"),
+         "Give -o top.csv, then: copy it with the tools of s3"),
         (["status", "-c", "s3://a/c"], "curate pull s3://a/c c. To copy it there: curate push c"),
         (["score", "x.jsonl", "-c", "hf://a/c", "--aligned", "acme/chat"],
          "hf download a/c --repo-type dataset --local-dir c"),

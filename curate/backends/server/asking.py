@@ -110,9 +110,8 @@ def address(url: str) -> str:
         )
     try:
         parts = httpx.URL(url)
-        usable = parts.scheme in ("http", "https") and 0 < (parts.port or 80) < 2**16
-        usable = usable and bool(parts.host.encode("idna"))
-    except (httpx.InvalidURL, ValueError):
+        usable = parts.scheme in ("http", "https") and bool(parts.host)
+    except httpx.InvalidURL:
         usable = False
     if not usable:
         raise CurateError(f"--server {url}: not an address. Give one like http://localhost:8000.")

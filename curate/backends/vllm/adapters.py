@@ -120,7 +120,6 @@ def _odd_tensor(adapter: Path, base: Path) -> str | None:
 
 
 def _tensors(folder: Path) -> Iterator[str]:
-    """The names of the tensors in a folder's weights."""
     from safetensors import safe_open
 
     for path in weight_files(folder):

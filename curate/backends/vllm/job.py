@@ -141,7 +141,6 @@ def _on_cpu(compute: Compute) -> bool:
 
 
 def _adapter_arguments(adapters: Sequence[Path], compute: Compute) -> dict[str, Any]:
-    """The engine's arguments for its adapters, if it has any."""
     if not adapters:
         return {}
     slots = len(adapters) + _on_cpu(compute)
