@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from curate.errors import CurateError
 from curate.reading.addresses import Source
 from curate.reading.files import Raw
-from curate.reading.known import COLUMNS, Known, known_layouts
+from curate.reading.known import COLUMNS, Known, known_layouts, still_lacking
 from curate.reading.layouts import (
     Conversation,
     Message,
@@ -268,8 +268,7 @@ class _Batch:
 
     def _conversation(self, row: dict[str, Any]) -> Conversation:
         """A row by the named columns; in a source of several that lacks all, by the usual ones."""
-        if self._lacking:
-            self._lacking.difference_update(row)
+        self._lacking &= still_lacking(self._lacking, row)
         try:
             return conversation(row, self._layouts)
         except UnknownFormat:

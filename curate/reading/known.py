@@ -86,9 +86,17 @@ def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = N
     return replace(known, layouts=layouts, named=named, usual=known.layouts)
 
 
+def still_lacking(names: set[str], row: Mapping[str, Any]) -> set[str]:
+    """The named columns that a row lacks, too; upper and lower case are the same."""
+    if not names:
+        return names
+    there = {str(name).casefold() for name in row}
+    return {name for name in names if name.casefold() not in there}
+
+
 def _named(known: Known, named: Mapping[str, str]) -> Iterator[Layout]:
     """The layouts with a user's columns in place; a layout of the user's own prompt is last."""
-    given = {role: (name,) for role, name in named.items()}
+    given = {role: (name, name.casefold()) for role, name in named.items()}
     main = "messages" if "messages" in named else "prompt"
     any_layout = not named.keys() - {"system", "context", "reasoning"}
     others: list[Layout] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from curate.reading.known import Known, Layout, known_layouts
+from curate.reading.known import Known, Layout, known_layouts, still_lacking
 from curate.reading.turns import Skip, Turn, is_blank, is_transcript, text_of, turns_in, turns_of
 from curate.storage.schema import REASONING
 
@@ -182,8 +182,8 @@ def _none(row: Row, folded: Mapping[str, str], known: Known) -> Skip:
         )
     if not present:
         named = known.named.items()
-        lacking = [name for role, name in named if role in needed and name not in folded]
-        what = f"no column {lacking[0]!r}" if lacking else "unknown format"
+        wanted = still_lacking({name for role, name in named if role in needed}, row)
+        what = f"no column {min(wanted)!r}" if wanted else "unknown format"
         return UnknownFormat(f"{what}: the columns are {_names(row)}")
     pairs = [layout for layout in present if "prompt" in layout]
     if not pairs:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from curate.errors import CurateError
 from curate.reading.examples import example_id
-from curate.reading.known import Known, known_layouts
+from curate.reading.known import Known, known_layouts, still_lacking
 from curate.reading.layouts import check_role, conversation, message_of
 from curate.reading.sources import resolve, rows
 from curate.reading.turns import Skip, is_blank, text_of
@@ -74,13 +74,13 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
     keys: dict[str, pa.DataType] = {}
     notes: dict[str, str] = {}
     digest = hashlib.sha256()
-    lacking = set(known.extra)
+    missing = set(known.extra)
     sources = resolve([path])
     places = ((f"{at}:{number}", raw) for at in sources for number, raw in rows(at))
     for place, raw in places:
         row = _row(place, raw, known, notes)
-        if lacking and isinstance(raw, dict):
-            lacking -= raw.keys()
+        if isinstance(raw, dict):
+            missing = still_lacking(missing, raw)
         digest.update(orjson.dumps([row.messages, row.others, row.alpaca]) + b"\n")
         _learn(beside, row.others, place, "column")
         for message in row.messages:
@@ -89,8 +89,8 @@ def read(path: str, columns: Mapping[str, str] | None = None, layouts: str | Non
         found.append(row)
     if not found:
         raise CurateError(f"{path}: the narrow dataset is empty.")
-    if lacking:
-        raise CurateError(f"{path}: no row has a column {min(lacking)!r}.")
+    if missing:
+        raise CurateError(f"{path}: no row has a column {min(missing)!r}.")
     noted, sha256 = list(notes.values()), digest.hexdigest()
     return Narrow(found, beside, keys, noted, sha256, sources[0].commit)
 

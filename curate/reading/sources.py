@@ -14,6 +14,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,7 +120,10 @@ def _files(source: str) -> list[str]:
         top = Path(folders.top_of(source)).absolute()
         matched = _DISK.glob(str(Path(glob.escape(str(Path.cwd()))) / path))
     else:
-        raise CurateError(f"{source}: no such file or folder. Check the path.{hint(source)}")
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        near = get_close_matches(path.name, [each.name for each in beside], 1)
+        meant = f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."
+        raise CurateError(f"{source}: no such file or folder. {meant}{hint(source)}")
     files = {
         file.relative_to(top).as_posix(): file for file in map(Path, matched) if file.is_file()
     }

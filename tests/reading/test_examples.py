@@ -224,6 +224,8 @@ def test_named_columns_of_one_of_several_sources(tmp_path: Path) -> None:
     assert told.notes == [
         f"{usual}: no column ask or reply or tone; the usual names are read there"
     ]
+    examples, _ = take(own, columns={"prompt": "ASK", "answer": "Reply"})
+    assert len(examples) == 1
     with pytest.raises(CurateError, match="no row has a column 'aks'"):
         take(usual, write(tmp_path / "b.jsonl", [PAIR]), columns={"prompt": "aks"})
     with pytest.raises(CurateError, match="no column 'ask'"):

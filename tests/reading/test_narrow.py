@@ -58,7 +58,7 @@ def test_columns_of_a_narrow_set_can_be_named(made: Corpus, tmp_path: Path) -> N
     """As those of a pool, also through a recipe; a name that is in no row is refused."""
     row = {"ask": "q", "page": "p", "reply": "a", "past": [["q", "a"]], "id": 1}
     path = write(tmp_path / "x.jsonl", [row])
-    columns = {"prompt": "ask", "answer": "reply", "context": "page", "history": "past"}
+    columns = {"prompt": "ask", "answer": "reply", "context": "Page", "history": "past"}
     asked = {"role": "user", "content": "q\np"}
     (found,) = read(str(path), columns).rows
     assert (found.messages, found.others) == ([*PLAIN, asked, TELL], {"id": 1})

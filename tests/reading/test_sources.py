@@ -151,6 +151,7 @@ def test_a_file_named_like_a_glob(tmp_path: Path) -> None:
     ("source", "message"),
     [
         ("gone.jsonl", "no such file or folder"),
+        ("note.txt", "Did you mean notes.txt"),
         ("*.jsonl", "matches no file"),
         ("empty", "no file in this folder"),
         ("notes.txt", "unknown extension"),
