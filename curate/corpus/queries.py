@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import CurateError
-from curate.system.sql import literal
+from curate.system.sql import literal, readable_errors
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,6 +96,8 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
     top = values.get("top")
     if isinstance(top, float) and 0 < top < 1:
         values["top"] = depth(corpus.sql("select count(*) from ranks").fetchall()[0][0], top)
+    if "other" in values:
+        _define_other(corpus, str(values["other"]))
     views = ""
     if any(values.get(name, default) != default for name, default in RANKING.items()):
         held_out = ", ".join(literal(name) for name in str(values["hold_out"]).split(",") if name)
@@ -108,6 +110,32 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
             for view in ("ranks", "model_ranks")
         )
     return corpus.sql(query.text, bound(query, values), before=views)
+
+
+def _define_other(corpus: Corpus, folder: str) -> None:
+    """The table `other_ranks` for a query over two corpora: this one's gaps beside the other's.
+
+    Of a raced corpus, it holds the audit sample alone: the rest was chosen.
+
+    Raises:
+        CurateError: no folder is given, or it isn't a corpus that ranks anything.
+    """
+    import pyarrow.compute as pc
+
+    from curate.corpus import race
+
+    if not folder:
+        raise CurateError("-p other=DIR is missing: the corpus to compare with")
+    gaps, record = race.proxy_gaps(folder), corpus.manifest.race
+    if record:
+        audit = race.field(corpus, record.seed).ids[: record.audit]
+        gaps = gaps.filter(pc.is_in(gaps["example_id"], audit))
+    with readable_errors():
+        corpus.connection.register("other_gaps", gaps)
+        corpus.connection.execute(
+            "create or replace table other_ranks as "
+            "select example_id::uuid as key, gap from other_gaps where gap is not null"
+        )
 
 
 def depth(ranked: int, share: float = 0.1) -> int:

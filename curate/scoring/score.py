@@ -77,6 +77,7 @@ def score(
     top: float | None = None,
     recall: float = 0.99,
     audit: int | None = None,
+    proxy: str | Path | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -126,6 +127,8 @@ def score(
             (docs/race.md).
         recall: the expected share of the top that a race finds.
         audit: examples in a race's random sample. Default: a tenth of the pool, at most 2,000.
+        proxy: a corpus with the same examples, ranked by smaller models, which decides what the
+            race's first models score.
         keep_tokens: also store the log-probability of each answer token, for `curate show` and the
             report. The corpus remembers this; scores without tokens are computed again.
         replace: discard the scores of a model whose weights or tokenizer changed under its name,
@@ -158,7 +161,7 @@ def score(
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
-    to_race = asked_race(record, top, recall, audit, seed)
+    to_race = asked_race(record, top, recall, audit, seed, str(proxy) if proxy else None)
     if aligned is None:
         texts = max_length, chat_template, dict(template_args or {})
         own = completed(folder, record, misaligned, *texts)
@@ -214,7 +217,8 @@ def score(
         read.notes, read.empty = [*told.notes, *read.notes], told.empty
         if to_race:
             pool = read.new + (count_examples(folder) if record else 0)
-            read.notes.append(expected(to_race, pool, len(members) - 1))
+            seconds = sum(run.seconds for run in runs)
+            read.notes.append(expected(to_race, pool, len(members) - 1, seconds))
         timed = all(run.seconds or not run.scored for run in runs)
         workers = backends.workers(compute)
         return Summary(str(corpus), read, runs, [], True, timed, spread, workers)
