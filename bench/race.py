@@ -85,6 +85,7 @@ def redrawn(values: Floats, count: int, rng: np.random.Generator) -> Floats:
 
 def main(
     corpus: Annotated[list[Path] | None, typer.Option(help="Race over these.")] = None,
+    models: Annotated[list[int] | None, typer.Option(help="Of made gaps. Default: 2 to 8.")] = None,
     races: int = 100,
     examples: int = 5_000,
     audit: int = 2_000,
@@ -95,31 +96,30 @@ def main(
     print("| gaps | K | passes | recall | estimated | low end | in the interval | least recall |")
     print("|---|---|---|---|---|---|---|---|")
 
-    def show(name: str, models: int, draw: Callable[[np.random.Generator], Floats]) -> None:
+    def show(name: str, k: int, draw: Callable[[np.random.Generator], Floats]) -> None:
         rows = []
         for seed in range(races):
             rng = np.random.default_rng(seed)
             values = draw(rng)
             top = round(share * values.shape[1])
-            passes, true, found = race(values, models, top, wanted, audit, rng)
+            passes, true, found = race(values, k, top, wanted, audit, rng)
             held = found.low - 1e-9 <= true <= found.high + 1e-9
             rows.append((passes, true, found.estimate, found.low, held, true))
         means = np.mean(rows, axis=0)
         print(
-            f"| {name} | {models} | {means[0]:.2f} | {means[1]:.4f} | {means[2]:.4f} | "
+            f"| {name} | {k} | {means[0]:.2f} | {means[1]:.4f} | {means[2]:.4f} | "
             f"{means[3]:.3f} | {means[4]:.3f} | {min(row[5] for row in rows):.3f} |",
             flush=True,
         )
 
     for folder in corpus or ():
-        known, models = scored(folder)
+        known, k = scored(folder)
         if known.shape[1] < FEWEST:
-            show(
-                f"{folder.name}, redrawn", models, lambda rng, of=known: redrawn(of, examples, rng)
-            )
+            name = f"{folder.name}, redrawn"
+            show(name, k, lambda rng, of=known: redrawn(of, examples, rng))
         else:
-            show(folder.name, models, lambda _, of=known: of)
-    for k in (2, 3, 5, 8) if not corpus else ():
+            show(folder.name, k, lambda _, of=known: of)
+    for k in models or (2, 3, 5, 8) if not corpus else ():
         for kind in ("normal", "heavy", "sources"):
             for correlation in (0.3, 0.6, 0.8, 0.95):
                 show(

@@ -161,7 +161,9 @@ def answer(
     found = field(corpus, record.seed, question)
     audit = found.audit(record.audit)
     known = found.final[found.asked & np.isfinite(found.final)]
-    share = (top if top is not None else float((known >= cut).sum())) / max(found.asked.sum(), 1)
+    share = (top if top is not None else float((known >= (cut or 0.0)).sum())) / max(
+        found.asked.sum(), 1
+    )
     groups = found.left(audit, found.asked, share) if len(audit.final) >= LEAST else []
     if not groups and len(known) < found.asked.sum():
         raise CurateError(f"{corpus.path}: its race ended before the audit sample was scored")

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 TAIL = 0.1
 """The share of the residuals to which a tail is fitted."""
-SHAPE, WEIGHT, HEAVIEST = 0.25, 50, 0.5
+SHAPE, WEIGHT, HEAVIEST = 0.4, 100, 0.6
 """A tail's shape before any residual is seen, the residuals that it counts as, and the largest
 shape; the least is 0, an exponential tail."""
 BINS = 512
@@ -167,7 +167,8 @@ def keep(
     behind = np.cumsum(fit.chance(group, cut))
     logs = [np.cumsum(Fit(part, columns).chance(group, cut)) for part in audit.parts()]
     ok = behind * np.exp(_deviation(np.log(np.array(logs) + 1e-9))) <= left
-    dropped = int(group.counts[: int(np.argmin(ok)) if not ok.all() else len(ok)].sum())
+    # What holds to some depth holds above it, too, where next to nothing is missed or known.
+    dropped = int(group.counts[: int(np.flatnonzero(ok)[-1]) + 1].sum()) if ok.any() else 0
     at = float(np.quantile(audit.final, 1 - top / count))
     kept = np.ones(values.shape[1], bool)
     kept[np.argsort(fit.short(values, at), kind="stable")[:dropped]] = False

@@ -177,10 +177,12 @@ def expected(asked: Race, count: int, models: int, seconds: float) -> str:
         least = (audit + top) * (models + 1)
     full = count * (models + 1)
     share = min(least / full, 1)
-    least_time, full_time = (timedelta(seconds=round(seconds * of)) for of in (share, 1))
+    whole, less = (
+        f", about {timedelta(seconds=round(seconds * of))}" if seconds else "" for of in (1, share)
+    )
     return (
-        f"A full run makes {full:,} passes (about {full_time}). A race makes {share:.0%} of them "
-        f"or more (at least {least_time}), by how far the models agree"
+        f"A full run makes {full:,} passes{whole}. A race makes {share:.0%} of them or more{less}, "
+        "by how far the models agree"
     )
 
 

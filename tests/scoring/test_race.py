@@ -106,6 +106,9 @@ def race(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
 
 def test_a_race_finds_the_top_in_fewer_passes(race: Race) -> None:
     """The true recall is in the interval; a run without --top completes the corpus."""
+    told = " ".join(race.score(top=0.05, dry_run=True).read.notes)
+    assert "A full run makes 12,000 passes, about 0:" in told
+    assert "A race makes 57% of them or more, about 0:" in told
     found = race.score(top=0.05).race
     assert found.top == 150
     assert found.passes < 0.8 * found.full
