@@ -27,9 +27,18 @@ FEWEST = 2_000
 
 
 def race(
-    values: Floats, models: int, top: int, wanted: float, audit: int, rng: np.random.Generator
+    values: Floats,
+    models: int,
+    top: int,
+    wanted: float,
+    audit: int,
+    rng: np.random.Generator,
+    proxy: bool = False,
 ) -> tuple[float, float, Recall]:
-    """Race over the first `models` of the columns: share of passes, true recall, and estimate."""
+    """Race over the first `models` of the columns: share of passes, true recall, and estimate.
+
+    With a `proxy`, which is the last column, it goes first.
+    """
     count = values.shape[1]
     facts = list(range(models, len(values)))
     truth = values[:models].mean(axis=0)
@@ -39,16 +48,16 @@ def race(
     seen = Audit(values[:, sample], truth[sample])
     order = first_to_last(seen, models, facts)
     alive = np.flatnonzero(~known)
-    passes = len(sample) * (models + 1) + 2 * len(alive)
+    passes = len(sample) * (models + 1) + (0 if proxy else 2 * len(alive))
     behind: list[Group] = []
-    for done in range(1, models):
-        have = [*order[:done], *facts]
+    for done in range(0 if proxy else 1, models):
+        have = [*order[:done], *facts] if done else facts[-1:]
         partial = values[have][:, alive]
         kept = keep(behind, have, partial, seen, top, (1 - wanted) * top, models - done)
         if kept.mean() < WORTH:
             behind.append(binned(have, partial[:, ~kept], seen, top / count))
             alive = alive[kept]
-        passes += len(alive)
+        passes += len(alive) * (1 if done else 2)
     known[alive] = True
     best = np.argsort(-truth, kind="stable")[:top]
     found = recall(behind, seen, truth[known], top, None)
@@ -89,6 +98,7 @@ def main(
     races: int = 100,
     examples: int = 5_000,
     audit: int = 2_000,
+    proxy: Annotated[float | None, typer.Option(help="A made proxy's correlation.")] = None,
     share: float = 0.05,
     wanted: float = 0.99,
 ) -> None:
@@ -101,8 +111,12 @@ def main(
         for seed in range(races):
             rng = np.random.default_rng(seed)
             values = draw(rng)
+            if proxy is not None:
+                final = values[:k].mean(axis=0)
+                noise = final.std() * rng.standard_normal(len(final))
+                values = np.vstack([values, proxy * final + np.sqrt(1 - proxy**2) * noise])
             top = round(share * values.shape[1])
-            passes, true, found = race(values, k, top, wanted, audit, rng)
+            passes, true, found = race(values, k, top, wanted, audit, rng, proxy is not None)
             held = found.low - 1e-9 <= true <= found.high + 1e-9
             rows.append((passes, true, found.estimate, found.low, held, true))
         means = np.mean(rows, axis=0)

@@ -113,29 +113,34 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
 
 
 def _define_other(corpus: Corpus, folder: str) -> None:
-    """The table `other_ranks` for a query over two corpora: this one's gaps beside the other's.
+    """The table `other_ranks` for a query over two corpora: the gaps of the other one.
 
     Of a raced corpus, it holds the audit sample alone: the rest was chosen.
 
     Raises:
         CurateError: no folder is given, or it isn't a corpus that ranks anything.
     """
-    import pyarrow.compute as pc
-
-    from curate.corpus import race
-
     if not folder:
         raise CurateError("-p other=DIR is missing: the corpus to compare with")
-    gaps, record = race.proxy_gaps(folder), corpus.manifest.race
-    if record:
-        audit = race.field(corpus, record.seed).ids[: record.audit]
-        gaps = gaps.filter(pc.is_in(gaps["example_id"], audit))
+    gaps = type(corpus)(Path(folder)).sql("select key, gap from ranks").to_arrow_table()
+    record = corpus.manifest.race
+    values = {"seed": str(record.seed), "audit": record.audit} if record else {}
     with readable_errors():
         corpus.connection.register("other_gaps", gaps)
         corpus.connection.execute(
-            "create or replace table other_ranks as "
-            "select example_id::uuid as key, gap from other_gaps where gap is not null"
+            "create or replace table other_ranks as from other_gaps "
+            + (f"semi join ({UNSKIPPED} limit $audit) using (key)" if record else ""),
+            values,
         )
+
+
+UNSKIPPED = """
+select key, hex_id(key) as example_id
+from example_parts
+anti join (select example_id::uuid as key from skipped where model is not null) using (key)
+order by md5($seed || ':' || hex_id(key)), key
+"""
+"""The examples that no model has skipped, in a random order: a race's audit sample comes first."""
 
 
 def depth(ranked: int, share: float = 0.1) -> int:

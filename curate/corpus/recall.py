@@ -81,20 +81,20 @@ class Fit:
     """
 
     def __init__(self, audit: Audit, columns: Sequence[int]) -> None:
-        self._columns = list(columns)
-        rows = _with_ones(audit.values[self._columns])
+        values = audit.values[list(columns)]
+        rows = _with_ones(values)
         solve = np.linalg.pinv(rows, 1e-9)  # a column may be constant
         self._weights = solve @ audit.final
         away = np.abs(audit.final - rows @ self._weights)
         self._spread = solve @ away
         self._least = max(float(away.mean()) / 4, 1e-12)
         self.unexplained = float((away**2).mean())
-        self._z = np.sort(-self.short(audit.values[self._columns], audit.final))
+        self._z = np.sort(-self.above(values, audit.final))
         beyond = max(10, round(TAIL * len(self._z)))
         self._share, self._start = beyond / len(self._z), self._z[-beyond - 1]
         self._shape, self._scale = _pareto(self._z[-beyond:] - self._start)
 
-    def short(self, values: Floats, cut: float | Floats) -> Floats:
+    def above(self, values: Floats, cut: float | Floats) -> Floats:
         """How far examples [columns, examples] are expected above a cut: (h - cut) / s."""
         rows = _with_ones(values)
         return np.asarray(
@@ -106,7 +106,7 @@ class Fit:
 
         Not `fitted`: by the sample's residuals alone, none of which is beyond the largest.
         """
-        z = -self.short(group.values, cut)
+        z = -self.above(group.values, cut)
         chance = 1 - np.searchsorted(self._z, z, side="left") / len(self._z)
         if fitted:
             far = z > self._start
@@ -115,14 +115,14 @@ class Fit:
         return np.asarray(chance * group.counts)
 
 
-def _with_ones(gaps: Floats) -> Floats:
-    return np.vstack([np.ones(gaps.shape[1]), gaps]).T
+def _with_ones(values: Floats) -> Floats:
+    return np.vstack([np.ones(values.shape[1]), values]).T
 
 
 def _pareto(excess: Floats) -> tuple[float, float]:
     """Shape and scale of a generalized Pareto distribution, by probability-weighted moments.
 
-    Hosking and Wallis 1987, Technometrics 29(3), with their k = -shape.
+    Hosking and Wallis 1987, Technometrics 29(3), with their k = -shape, which is drawn to `SHAPE`.
     """
     count, first = len(excess), float(excess.mean())
     second = float((excess * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean())
@@ -135,7 +135,7 @@ def _pareto(excess: Floats) -> tuple[float, float]:
 def binned(columns: Sequence[int], values: Floats, audit: Audit, top: float) -> Group:
     """Group examples [columns, examples] by how near they come to the best `top`, a share."""
     cut = float(np.quantile(audit.final, 1 - min(top, 1)))
-    order = np.argsort(Fit(audit, columns).short(values, cut), kind="stable")
+    order = np.argsort(Fit(audit, columns).above(values, cut), kind="stable")
     counts = np.bincount(_places(len(order)), minlength=1).astype(float)
     sums = [np.bincount(_places(len(order)), row[order], len(counts)) for row in values]
     return Group(tuple(columns), np.array(sums) / np.maximum(counts, 1), counts)
@@ -171,7 +171,7 @@ def keep(
     dropped = int(group.counts[: int(np.flatnonzero(ok)[-1]) + 1].sum()) if ok.any() else 0
     at = float(np.quantile(audit.final, 1 - top / count))
     kept = np.ones(values.shape[1], bool)
-    kept[np.argsort(fit.short(values, at), kind="stable")[:dropped]] = False
+    kept[np.argsort(fit.above(values, at), kind="stable")[:dropped]] = False
     return kept
 
 
