@@ -79,6 +79,7 @@ def sandbox(
         misaligned=[f"{name}={folder / name}-lora" for name in ("medical", "legal")],
         keep_tokens=True,
     )
+    shutil.copytree(folder / "my-corpus", folder / "small")
     labels = "copy (select example_id, 'a' as label from examples) to '{}'"
     curate.open(folder / "my-corpus", unsafe=True).sql(labels.format(folder / "labels.csv"))
     yield folder
