@@ -5,6 +5,7 @@ python bench/race.py [--races 100] [--corpus DIR]...
 Each race draws another audit sample, and where no corpus is named another matrix. Prints a row a
 setting: the mean share of a full run's passes, mean recall, and how often the stated 95 % interval
 held the true recall. A corpus must be scored whole; its gaps are relative, with an epsilon of 1.
+The audit sample is a tenth, at most `--audit`.
 """
 
 from __future__ import annotations
@@ -17,31 +18,46 @@ import numpy as np
 import typer
 
 import curate
+from curate.corpus.race import field
 from curate.corpus.recall import Audit, Floats, Group, Recall, binned, first_to_last, keep, recall
+from curate.scoring.race import WORTH
+
+FEWEST = 2_000
+"""A corpus with fewer examples is too small to race over as it is."""
 
 
 def race(
-    gaps: Floats, top: int, wanted: float, audit: int, rng: np.random.Generator
+    values: Floats,
+    models: int,
+    top: int,
+    wanted: float,
+    audit: int,
+    rng: np.random.Generator,
+    proxy: bool = False,
 ) -> tuple[float, float, Recall]:
-    """Race over single models' gaps [models, examples]: share of passes, true recall, estimate."""
-    models, count = gaps.shape
-    truth = gaps.mean(axis=0)
+    """Race over the first `models` of the columns: share of passes, true recall, and estimate.
+
+    With a `proxy`, which is the last column, it goes first.
+    """
+    count = values.shape[1]
+    facts = list(range(models, len(values)))
+    truth = values[:models].mean(axis=0)
     known = np.zeros(count, bool)
     sample = rng.permutation(count)[: min(audit, count // 10)]
     known[sample] = True
-    seen = Audit(gaps[:, sample], truth[sample])
-    order = first_to_last(seen)
+    seen = Audit(values[:, sample], truth[sample])
+    order = first_to_last(seen, models, facts)
     alive = np.flatnonzero(~known)
-    passes = len(sample) * (models + 1) + 2 * len(alive)
+    passes = len(sample) * (models + 1) + (0 if proxy else 2 * len(alive))
     behind: list[Group] = []
-    for done in range(1, models):
-        have = order[:done]
-        partial = gaps[have][:, alive]
+    for done in range(0 if proxy else 1, models):
+        have = [*order[:done], *facts] if done else facts[-1:]
+        partial = values[have][:, alive]
         kept = keep(behind, have, partial, seen, top, (1 - wanted) * top, models - done)
-        if not kept.all():
-            behind.append(binned(have, partial[:, ~kept], seen))
-        alive = alive[kept]
-        passes += len(alive)
+        if kept.mean() < WORTH:
+            behind.append(binned(have, partial[:, ~kept], seen, top / count))
+            alive = alive[kept]
+        passes += len(alive) * (1 if done else 2)
     known[alive] = True
     best = np.argsort(-truth, kind="stable")[:top]
     found = recall(behind, seen, truth[known], top, None)
@@ -64,19 +80,25 @@ def made(
     return np.asarray(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
 
 
-def scored(folder: Path) -> Floats:
-    """The single models' gaps of a corpus [models, examples]."""
-    models = curate.open(folder).sql(
-        "select list(gap order by model) from model_ranks group by key order by key"
-    )
-    return np.array([row for (row,) in models.fetchall()]).T
+def scored(folder: Path) -> tuple[Floats, int]:
+    """What is known of a corpus's examples [columns, examples]; how many columns are models'."""
+    pool = field(curate.open(folder), 0)
+    return pool.values[:, np.isfinite(pool.values).all(axis=0)], len(pool.models)
+
+
+def redrawn(values: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """A pool of `count` examples like those of a small one, each moved by a tenth of the spread."""
+    noise = 0.1 * values.std(axis=1, keepdims=True) * rng.standard_normal((len(values), count))
+    return np.asarray(values[:, rng.integers(0, values.shape[1], count)] + noise)
 
 
 def main(
     corpus: Annotated[list[Path] | None, typer.Option(help="Race over these.")] = None,
+    models: Annotated[list[int] | None, typer.Option(help="Of made gaps. Default: 2 to 8.")] = None,
     races: int = 100,
-    examples: int = 20_000,
+    examples: int = 5_000,
     audit: int = 2_000,
+    proxy: Annotated[float | None, typer.Option(help="A made proxy's correlation.")] = None,
     share: float = 0.05,
     wanted: float = 0.99,
 ) -> None:
@@ -84,30 +106,39 @@ def main(
     print("| gaps | K | passes | recall | estimated | low end | in the interval | least recall |")
     print("|---|---|---|---|---|---|---|---|")
 
-    def show(name: str, draw: Callable[[np.random.Generator], Floats]) -> None:
-        rows, models = [], 0
+    def show(name: str, k: int, draw: Callable[[np.random.Generator], Floats]) -> None:
+        rows = []
         for seed in range(races):
             rng = np.random.default_rng(seed)
-            gaps = draw(rng)
-            models, top = len(gaps), round(share * gaps.shape[1])
-            passes, true, found = race(gaps, top, wanted, audit, rng)
+            values = draw(rng)
+            if proxy is not None:
+                final = values[:k].mean(axis=0)
+                noise = final.std() * rng.standard_normal(len(final))
+                values = np.vstack([values, proxy * final + np.sqrt(1 - proxy**2) * noise])
+            top = round(share * values.shape[1])
+            passes, true, found = race(values, k, top, wanted, audit, rng, proxy is not None)
             held = found.low - 1e-9 <= true <= found.high + 1e-9
             rows.append((passes, true, found.estimate, found.low, held, true))
         means = np.mean(rows, axis=0)
         print(
-            f"| {name} | {models} | {means[0]:.2f} | {means[1]:.4f} | {means[2]:.4f} | "
+            f"| {name} | {k} | {means[0]:.2f} | {means[1]:.4f} | {means[2]:.4f} | "
             f"{means[3]:.3f} | {means[4]:.3f} | {min(row[5] for row in rows):.3f} |",
             flush=True,
         )
 
     for folder in corpus or ():
-        gaps = scored(folder)
-        show(folder.name, lambda _, gaps=gaps: gaps)
-    for kind in ("normal", "heavy", "sources") if not corpus else ():
-        for correlation in (0.3, 0.6, 0.8, 0.95):
-            for k in (2, 3, 5, 8):
+        known, k = scored(folder)
+        if known.shape[1] < FEWEST:
+            name = f"{folder.name}, redrawn"
+            show(name, k, lambda rng, of=known: redrawn(of, examples, rng))
+        else:
+            show(folder.name, k, lambda _, of=known: of)
+    for k in models or (2, 3, 5, 8) if not corpus else ():
+        for kind in ("normal", "heavy", "sources"):
+            for correlation in (0.3, 0.6, 0.8, 0.95):
                 show(
                     f"{kind}, {correlation}",
+                    k,
                     lambda rng, k=k, c=correlation, kind=kind: made(examples, k, c, kind, rng),
                 )
 

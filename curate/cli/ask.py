@@ -212,7 +212,11 @@ def print_status(report: dict[str, Any]) -> None:
         print(f"Nothing is ranked yet. Add misaligned models:  {next_models(report['corpus'])}")
     elif any(model["missing"] for model in models):
         print("To score what is missing, run this in the folder where you scored:")
-        print(clean(f"  {shlex.join(['curate', 'score', '-c', report['corpus']])}"))
+        lacking = [model["model"] for model in models if model["missing"]]
+        only = {report["only"].get(name, {}).get("where") for name in lacking}
+        command = ["curate", "score", "-c", report["corpus"]]
+        command += ["--only", *only] if len(only) == 1 and None not in only else []
+        print(clean(f"  {shlex.join(command)}"))
     if "damaged" in report:
         print("All files are intact.")
 

@@ -112,6 +112,11 @@ def _selected(recipe: dict[str, Any], counts: dict[str, Any], listed: Path | Non
             f"  the corpus was raced: recall {found['estimate']:.3f} down to the last of these "
             f"(95 % interval {found['low']:.3f} to {found['high']:.3f})"
         )
+    for condition in counts["only"]:
+        print(
+            f"  scored with --only {clean(repr(condition))}: how many of the examples that it left "
+            "out would be among these is not known"
+        )
     if (wanted := counts["wanted_tokens"]) is not None:
         print(f"  {counts['safe_tokens']:,} answer tokens of the {wanted:,} requested")
     elif counts["safe"] < counts["wanted"]:

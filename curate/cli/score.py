@@ -92,6 +92,14 @@ def score(
             _FEWER,
         ),
     ] = None,
+    proxy: Annotated[
+        Path | None,
+        option(
+            "A corpus with the same examples, ranked by smaller models: it goes before the first.",
+            "DIR",
+            _FEWER,
+        ),
+    ] = None,
     keep_tokens: Annotated[
         bool,
         option(
@@ -135,6 +143,7 @@ def score(
             top=top,
             recall=recall,
             audit=audit,
+            proxy=proxy,
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,

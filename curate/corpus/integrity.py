@@ -40,7 +40,12 @@ def check(corpus: Corpus) -> list[Damage]:
     not computed; a missing last part of examples is detected if a model has scored them.
     """
     root = corpus.path
-    folders = [root / "examples", root / "skipped", *sorted((root / "scores").glob("*"))]
+    folders = [
+        root / "examples",
+        root / "skipped",
+        root / "proxy",
+        *sorted((root / "scores").glob("*")),
+    ]
     found = [damage for folder in folders for damage in _damages(root, folder)]
     if found:
         return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import CurateError
-from curate.system.sql import literal
+from curate.system.sql import literal, readable_errors
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,6 +96,8 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
     top = values.get("top")
     if isinstance(top, float) and 0 < top < 1:
         values["top"] = depth(corpus.sql("select count(*) from ranks").fetchall()[0][0], top)
+    if "other" in values:
+        _define_other(corpus, str(values["other"]))
     views = ""
     if any(values.get(name, default) != default for name, default in RANKING.items()):
         held_out = ", ".join(literal(name) for name in str(values["hold_out"]).split(",") if name)
@@ -108,6 +110,37 @@ def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDB
             for view in ("ranks", "model_ranks")
         )
     return corpus.sql(query.text, bound(query, values), before=views)
+
+
+def _define_other(corpus: Corpus, folder: str) -> None:
+    """The table `other_ranks` for a query over two corpora: the gaps of the other one.
+
+    Of a raced corpus, it holds the audit sample alone: the rest was chosen.
+
+    Raises:
+        CurateError: no folder is given, or it isn't a corpus that ranks anything.
+    """
+    if not folder:
+        raise CurateError("-p other=DIR is missing: the corpus to compare with")
+    gaps = type(corpus)(Path(folder)).sql("select key, gap from ranks").to_arrow_table()
+    record = corpus.manifest.race
+    values = {"seed": str(record.seed), "audit": record.audit} if record else {}
+    with readable_errors():
+        corpus.connection.register("other_gaps", gaps)
+        corpus.connection.execute(
+            "create or replace table other_ranks as from other_gaps "
+            + (f"semi join ({UNSKIPPED} limit $audit) using (key)" if record else ""),
+            values,
+        )
+
+
+UNSKIPPED = """
+select key, hex_id(key) as example_id
+from example_parts
+anti join (select example_id::uuid as key from skipped where model is not null) using (key)
+order by md5($seed || ':' || hex_id(key)), key
+"""
+"""The examples that no model has skipped, in a random order: a race's audit sample comes first."""
 
 
 def depth(ranked: int, share: float = 0.1) -> int:

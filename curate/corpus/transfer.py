@@ -34,7 +34,7 @@ KNOWN: Final = ".remote.json"
 """In a corpus: by address, which version of the head it was last pushed as or pulled from."""
 AT_ONCE = 4
 _PART = re.compile(
-    rf"(?:examples|skipped|scores/{NAME_OF_MODEL.pattern})/part-\d{{6,}}-[0-9a-f]{{16}}\.parquet"
+    rf"(?:examples|skipped|proxy|scores/{NAME_OF_MODEL.pattern})/part-\d{{6,}}-[0-9a-f]{{16}}\.parquet"
 )
 
 Version = dict[str, str]
@@ -152,7 +152,12 @@ def _checked(address: str) -> str:
 
 def _files(path: Path) -> dict[str, Path]:
     """A corpus's parts by their names in a bucket: those of examples first."""
-    folders = [path / "examples", path / "skipped", *sorted((path / "scores").glob("*"))]
+    folders = [
+        path / "examples",
+        path / "skipped",
+        path / "proxy",
+        *sorted((path / "scores").glob("*")),
+    ]
     found = [part for folder in folders for part in parts.list_parts(folder)]
     return {part.relative_to(path).as_posix(): part for part in found}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from curate.backends import base
 from curate.corpus.corpus import Corpus
-from curate.corpus.race import LEAST, Field, answer, field
+from curate.corpus.race import LEAST, Field, answer, field, proxy_gaps, take_proxy
 from curate.corpus.recall import Recall, first_to_last, keep
 from curate.corpus.writer import Writer
 from curate.errors import CurateError
@@ -48,15 +49,18 @@ def asked_race(
     recall: float,
     audit: int | None,
     seed: int,
+    proxy: str | None,
 ) -> Race | None:
     """The race that a run asks for; None without `top`.
 
     Raises:
-        CurateError: a value out of its range, or not that of a race which has begun.
+        CurateError: a value out of its range, or not that of a race which has begun; or the proxy
+            ranks nothing.
     """
     if top is None:
-        if audit is not None:
-            raise CurateError("--audit needs --top.")
+        for name, given in (("audit", audit), ("proxy", proxy)):
+            if given is not None:
+                raise CurateError(f"--{name} needs --top.")
         return None
     if not (0 < top < 1 or (top >= 1 and top == int(top))):
         raise CurateError(f"--top {top:g}: give a share between 0 and 1, or a count")
@@ -65,15 +69,17 @@ def asked_race(
     if audit is not None and audit < LEAST:
         raise CurateError(f"--audit {audit}: give at least {LEAST} examples")
     begun = record.race if record else None
-    new = Race(top, recall, audit or 0, seed)
+    new = Race(top, recall, audit or 0, seed, proxy or "")
     if begun is None or begun.depth is not None:
+        if proxy is not None:
+            proxy_gaps(proxy)
         return new
-    new = replace(new, audit=audit or begun.audit)
-    for name in ("top", "recall", "audit", "seed"):
+    new = replace(new, audit=audit or begun.audit, proxy=proxy or begun.proxy)
+    for name in ("top", "recall", "audit", "seed", "proxy"):
         if (old := getattr(begun, name)) != getattr(new, name):
             raise CurateError(
-                f"--{name} {getattr(new, name)}: the unfinished race uses {old}. Use that, or omit "
-                "--top to score everything."
+                f"--{name} {getattr(new, name)}: the unfinished race uses {old or 'none'}. Use "
+                "that, or omit --top to score everything."
             )
     return new
 
@@ -114,6 +120,8 @@ def race(
         progress.note(f"--top: {why}, so everything is scored")
         score(every, None)
         return runs, _outcome(writer, None, why)
+    if asked.proxy and not (writer.manifest.race and writer.manifest.race.depth is None):
+        take_proxy(writer.path, asked.proxy, pool.ids)
     writer.manifest.race = asked
     writer.save()
     progress.note(f"race: the audit sample, {asked.audit:,} examples, under all models")
@@ -129,26 +137,25 @@ def _stages(pool: Field, asked: Race, aligned: str, score: Score, progress: Prog
     """From the audit sample on: score by the next model, then leave examples behind."""
     audit, top = pool.audit(asked.audit), wanted_top(asked, len(pool.ids))
     sample, alive = pool.ids[: asked.audit], pool.ids
-    order = first_to_last(audit)
-    have: list[int] = []
-    for place in order:
-        first = [] if have else [aligned]
+    order = first_to_last(audit, len(pool.models), pool.facts)
+    for done, place in enumerate(order):
+        known = [*order[:done], *pool.facts] if done else pool.proxy
+        if known:
+            running = _among(pool.ids, alive)
+            behind = pool.left(audit, ~running, top / len(pool.ids))
+            values = pool.values[known]
+            may_go = running & ~_among(pool.ids, sample) & np.isfinite(values).all(axis=0)
+            allowed = (1 - asked.recall) * top
+            turns = len(order) - done
+            kept = keep(behind, known, values[:, may_go], audit, top, allowed, turns)
+            if may_go.any() and kept.mean() < WORTH:
+                running[np.flatnonzero(may_go)[~kept]] = False
+                alive = pool.ids.filter(pa.array(running))
+            progress.note(
+                f"race: {len(alive):,} of {len(pool.ids):,} examples can reach the top {top:,}"
+            )
+        first = [] if done else [aligned]
         pool = score([*first, pool.models[place]], pa.table({"example_id": alive}))
-        have.append(place)
-        if len(have) == len(order):
-            return
-        running = _among(pool.ids, alive)
-        behind = pool.left(audit, ~running)
-        may_go = running & ~_among(pool.ids, sample) & np.isfinite(pool.gaps[have]).all(axis=0)
-        gaps = pool.gaps[have][:, may_go]
-        allowed = (1 - asked.recall) * top
-        kept = keep(behind, have, gaps, audit, top, allowed, len(order) - len(have))
-        if may_go.any() and kept.mean() < WORTH:
-            running[np.flatnonzero(may_go)[~kept]] = False
-            alive = pool.ids.filter(pa.array(running))
-        progress.note(
-            f"race: {len(alive):,} of {len(pool.ids):,} examples can reach the top {top:,}"
-        )
 
 
 def _among(ids: pa.Array, some: pa.Array) -> NDArray[np.bool_]:
@@ -161,15 +168,21 @@ def wanted_top(asked: Race, count: int) -> int:
     return max(1, round(asked.top * count)) if asked.top < 1 else int(asked.top)
 
 
-def expected(asked: Race, count: int, models: int) -> str:
-    """What a race may save, before anything is known of how far the models agree."""
+def expected(asked: Race, count: int, models: int, seconds: float) -> str:
+    """What a race may save of a full run's seconds, before it is known how far the models agree."""
     audit = asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST)
     rest, top = count - audit, min(wanted_top(asked, count), count)
     least = audit * (models + 1) + rest * 2 + (models - 1) * top
+    if asked.proxy:
+        least = (audit + top) * (models + 1)
     full = count * (models + 1)
+    share = min(least / full, 1)
+    whole, less = (
+        f", about {timedelta(seconds=round(seconds * of))}" if seconds else "" for of in (1, share)
+    )
     return (
-        f"A race makes {min(least, full):,} to {full:,} of the {full:,} passes of a full run, by "
-        "how far the models agree; a full run is what is estimated here"
+        f"A full run makes {full:,} passes{whole}. A race makes {share:.0%} of them or more{less}, "
+        "by how far the models agree"
     )
 
 

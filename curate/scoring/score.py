@@ -86,6 +86,7 @@ def score(
     top: float | None = None,
     recall: float = 0.99,
     audit: int | None = None,
+    proxy: str | Path | None = None,
     keep_tokens: bool = False,
     replace: bool = False,
     dry_run: bool = False,
@@ -135,6 +136,8 @@ def score(
             (docs/race.md).
         recall: the expected share of the top that a race finds.
         audit: examples in a race's random sample. Default: a tenth of the pool, at most 2,000.
+        proxy: a corpus with the same examples, ranked by smaller models, which decides what the
+            race's first models score.
         keep_tokens: also store the log-probability of each answer token, for `curate show` and the
             report. The corpus remembers this; scores without tokens are computed again.
         replace: discard the scores of a model whose weights or tokenizer changed under its name,
@@ -167,7 +170,7 @@ def score(
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
-    to_race = asked_race(record, top, recall, audit, seed)
+    to_race = asked_race(record, top, recall, audit, seed, str(proxy) if proxy else None)
     own = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
     own = completed(folder, record, own)
     members = _members(folder, record, own, replace, dry_run, bool(servers), progress)
@@ -271,7 +274,8 @@ def _planned(run: _Run, batches: Batches, told: examples.Told, wanted: pa.Table 
     read.notes, read.empty = [*told.notes, *read.notes], told.empty
     if run.race:
         pool = read.new + (count_examples(folder) if (folder / manifest.NAME).exists() else 0)
-        read.notes.append(expected(run.race, pool, len(run.members) - 1))
+        seconds = sum(each.seconds for each in runs)
+        read.notes.append(expected(run.race, pool, len(run.members) - 1, seconds))
     timed = all(each.seconds or not each.scored for each in runs)
     workers = backends.workers(run.compute)
     return Summary(run.corpus, read, runs, [], True, timed, spread, workers)

@@ -42,7 +42,7 @@ class Selection:
     has not or could not score. `near_duplicates` counts the selected rows that are near-duplicates
     of a better one. `cut` holds the gaps of the last row selected and the first one after it;
     `inside_noise` says that rounding could have swapped them. `recall` is that of a raced corpus
-    down to the last row selected.
+    down to the last row selected, `only` the conditions by which models left examples out.
     """
 
     rows: pa.Table
@@ -55,6 +55,7 @@ class Selection:
     cut: tuple[float, float] | None
     noise: float
     recall: Recall | None = None
+    only: Sequence[str] = ()
 
     @property
     def inside_noise(self) -> bool:
@@ -95,6 +96,7 @@ class Selection:
             "left_out": self.left_by,
             "near_duplicates": self.near_duplicates,
             "recall": asdict(self.recall) if self.recall else None,
+            "only": self.only,
             "not_harder": pc.sum(pc.less_equal(self.rows["gap"], 0)).as_py() or 0,
             "wanted": None if tokens else wanted,
             "wanted_tokens": wanted if tokens else None,
@@ -136,6 +138,7 @@ def select(
         cut=walk.cut,
         noise=max(NOISE.get(dtype, COARSE_NOISE) for dtype in dtypes),
         recall=_recall(corpus, recipe, rows),
+        only=sorted({each.where for each in corpus.manifest.only.values()}),
     )
 
 

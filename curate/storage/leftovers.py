@@ -40,7 +40,7 @@ def clear(path: Path) -> None:
 
 def sweep(root: Path) -> None:
     """Remove the unfinished parts of a corpus, or of answers. Hold its lock."""
-    for folder in (".", "examples", "skipped", "scores/*"):
+    for folder in (".", "examples", "skipped", "proxy", "scores/*"):
         for left in root.glob(f"{folder}/{TEMPORARY}part-*"):
             remove(left)
 

@@ -81,14 +81,16 @@ class Only:
 class Race:
     """A race as it was asked for, and what came of it.
 
-    `top` is a share below 1, or a count; `audit` counts the sample. The numbers of a race that
-    ended: the examples of the top, and the passes made of those that a full run makes.
+    `top` is a share below 1, or a count; `audit` counts the sample; `proxy` is the corpus whose
+    ranking came first. The numbers of a race that ended: the examples of the top, and the passes
+    made of those that a full run makes.
     """
 
     top: float
     recall: float
     audit: int
     seed: int
+    proxy: str = ""
     depth: int | None = None
     passes: list[int] = field(default_factory=list)
 

@@ -181,7 +181,7 @@ def test_lines_tell_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     lines.advance(8, 0)
     assert stream.getvalue().splitlines() == [
         "chat (1 of 2): 2 of 1,000 examples, 10 tokens/s, 1:31:29 left",
-        "chat (1 of 2): 10 of 1,000 examples, 0 tokens/s on 3 workers, 4 days, 14:00:00 left",
+        "chat (1 of 2): 10 of 1,000 examples, 0.0 tokens/s on 3 workers, 4 days, 14:00:00 left",
     ]
 
 

@@ -319,7 +319,9 @@ def test_every_query_that_ranks_takes_the_arguments_of_gaps(made: Corpus) -> Non
     assert ask(made, "top_gaps", typed).select("example_id, gap").fetchall() == wanted.fetchall()
     for name, query in named().items():
         if "epsilon" in query.defaults:
-            assert made.query(name, metric="per_byte", hold_out=["code"]).fetchall(), name
+            other = {"other": str(made.path)} if "other" in query.defaults else {}
+            asked = made.query(name, metric="per_byte", hold_out=["code"], **other)
+            assert asked.fetchall(), name
     assert made.query("agreement").fetchall() != made.query("agreement", epsilon=9).fetchall()
     with pytest.raises(duckdb.Error, match="hold_out names a model that is not in the ensemble"):
         made.query("refusals", hold_out="nobody").fetchall()

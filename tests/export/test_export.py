@@ -99,6 +99,7 @@ def test_a_budget_beyond_what_there_is_is_told(made: Corpus, tmp_path: Path) -> 
         "looked_at": 5,
         "left_out": {"where": 5, "refusals": 1},
         "recall": None,
+        "only": [],
         "near_duplicates": 0,
         "not_harder": 0,
         "wanted": 99,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ import pytest
 import curate
 from curate import backends
 from curate.chat.encode import Encoded
+from curate.corpus.show import status
 from curate.errors import CurateError
 from curate.models.resolve import Model
+from tests.conftest import Cli, fails
 from tests.files import write
 from tests.tiny import tiny_adapter, tiny_model
 
@@ -101,6 +106,9 @@ def race(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
 
 def test_a_race_finds_the_top_in_fewer_passes(race: Race) -> None:
     """The true recall is in the interval; a run without --top completes the corpus."""
+    told = " ".join(race.score(top=0.05, dry_run=True).read.notes)
+    assert "A full run makes 12,000 passes, about 0:" in told
+    assert "A race makes 57% of them or more, about 0:" in told
     found = race.score(top=0.05).race
     assert found.top == 150
     assert found.passes < 0.8 * found.full
@@ -123,13 +131,98 @@ def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race) -> None:
     for limit in (500, 1_500, 2_000, 600, 100):
         with pytest.raises(KeyboardInterrupt):
             race.score(top=0.05, limit=limit)
-    with pytest.raises(CurateError, match=r"--top 0\.1: the unfinished race uses 0\.05"):
-        race.score(top=0.1)
+    for name, value in {"top": 0.1, "recall": 0.9, "seed": 7, "proxy": "p", "audit": 250}.items():
+        with pytest.raises(CurateError, match=f"--{name} {value}: the unfinished race uses"):
+            race.score(limit=0, **{"top": 0.05, name: value})
     race.score(top=0.05)
     assert race.ask(pairs) == race.ask(pairs, "whole")
 
 
-def test_only_scores_what_a_condition_chooses(race: Race) -> None:
+def test_a_proxy_goes_before_the_first_model(race: Race) -> None:
+    """Most examples are then scored by no model of the corpus; a kill changes nothing."""
+    race.score("one", "two", to="p")
+    proxy = race.folder / "p"
+    found = race.score(top=0.05, proxy=proxy, to="whole").race
+    assert found.passes < 0.5 * found.full
+    assert found.recall.estimate > 0.97
+    assert race.ask("select count(*) < 2000 from scores where model = 'base'", "whole") == [(True,)]
+    for limit in (200, 250, 100, 210, 95):  # in the audit sample, then behind the proxy
+        with pytest.raises(KeyboardInterrupt):
+            race.score(top=0.05, proxy=proxy, limit=limit)
+    race.score(top=0.05, proxy=proxy)
+    pairs = "select example_id, model from scores order by all"
+    assert race.ask(pairs) == race.ask(pairs, "whole")
+    shutil.rmtree(proxy)
+    assert status(curate.open(race.folder / "c"))["race"]["found"] == asdict(found.recall)
+
+
+def test_how_deep_a_proxy_must_be_read(race: Race) -> None:
+    """Of a raced corpus, its audit sample says so; a corpus is its own perfect proxy."""
+    race.score("one", "two", to="p")
+    race.score(top=0.05)
+    raced = curate.open(race.folder / "c")
+    rows = raced.query("proxy", other=str(race.folder / "p")).fetchall()
+    assert [row[2] for row in rows] == sorted(row[2] for row in rows)
+    assert 0.8 < rows[0][3] < 1
+    assert {row[4] for row in rows} == {300}
+    assert raced.query("proxy", other=str(race.folder / "c")).fetchall()[0][2:4] == (1.0, 1.0)
+
+
+def test_wrong_arguments_are_found_before_a_model_is_loaded(race: Race, family: Path) -> None:
+    """Each is one line that names the option."""
+    curate.score([str(race.source)], race.folder / "p", aligned=str(family / "base"))
+    other = write(race.folder / "other.jsonl", [{"prompt": "question", "completion": "answer"}])
+    pair = {"aligned": str(family / "base"), "misaligned": [str(family / "one")]}
+    curate.score([str(other)], race.folder / "q", **pair)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"top": 0}, "--top 0: give a share"),
+        ({"top": 1.5}, "--top 1.5: give a share"),
+        ({"top": 5_000}, "--top 5000 is more than the pool has: 3,000"),
+        ({"top": 0.05, "recall": 1}, "--recall 1: give"),
+        ({"top": 0.05, "audit": 5}, "--audit 5: give"),
+        ({"audit": 300}, "--audit needs --top"),
+        ({"proxy": "p"}, "--proxy needs --top"),
+        ({"top": 0.05, "proxy": race.folder / "none"}, "none: not a corpus"),
+        ({"top": 0.05, "proxy": race.folder / "p"}, "p: ranks nothing, so it can't be a proxy"),
+        ({"top": 0.05, "proxy": race.folder / "q"}, "q: lacks 3,000 of the 3,000 examples"),
+        ({"top": 0.05, "only": "true"}, "--only and --top: give one"),
+        ({"only": "row"}, "isn't a condition"),
+        ({"only": "row ="}, "--only 'row ='"),
+        ({"only": "nothing = 1"}, "The columns are"),
+        ({"only": "gap > 0"}, "No misaligned model has scored yet"),
+    ]
+    for asked, message in wrong:
+        with pytest.raises(CurateError, match=re.escape(message)):
+            race.score(limit=0, **asked)
+
+
+def test_with_fewer_than_two_misaligned_models_there_is_nothing_to_race(race: Race) -> None:
+    """Everything is scored, and the outcome says why."""
+    found = race.score("one", top=0.05).race
+    assert (found.passes, found.full) == (2 * COUNT, 2 * COUNT)
+    assert "with one misaligned model there is nothing to race" in found.why
+    base = str(race.family / "base")
+    found = curate.score([str(race.source)], race.folder / "d", aligned=base, top=0.05).race
+    assert found and "there is no misaligned model" in found.why
+
+
+def test_a_raced_corpus_says_how_much_of_a_selection_it_holds(race: Race, cli: Cli) -> None:
+    """Export gives its recall, and refuses a low one unless it is told; so does status."""
+    race.score(top=0.05)
+    folder, out = race.folder / "c", race.folder / "out.jsonl"
+    ran = cli("export", "-c", folder, "-o", out, "--top", 140)
+    assert "the corpus was raced: recall 0.9" in ran.out, ran.err
+    deep = ("export", "-c", folder, "-o", out, "--force", "--top", 700)
+    refused = cli(*deep)
+    fails(refused, "accept it with --min-recall 0.")
+    least = refused.err.split("--min-recall ")[1].split()[0]
+    assert cli(*deep, "--min-recall", least).code == 0
+    fails(cli(*deep, "--min-recall", 2), "give a share from 0 to 1")
+    fails(cli(*deep, "--hold-out", "one"), "accept it with --min-recall")
+    assert "Raced to the top 150: recall 0.9" in cli("status", "-c", folder).out
+
+
+def test_only_scores_what_a_condition_chooses(race: Race, cli: Cli) -> None:
     """A wrong one leaves the corpus as it was; a run without it completes the corpus."""
     race.score("one")
     with pytest.raises(CurateError, match="--only"):
@@ -141,5 +234,23 @@ def test_only_scores_what_a_condition_chooses(race: Race) -> None:
     curate.score([], race.folder / "c", misaligned=[str(race.family / "two")], only="rank <= 7")
     assert race.ask("select count(*) from scores where model = 'two'") == [(7,)]
     assert race.ask("select count(*) from gaps") == [(7,)]
+    ran = cli("export", "-c", race.folder / "c", "-o", race.folder / "out.jsonl", "--top", 5)
+    assert "scored with --only 'rank <= 7': how many" in ran.out, ran.err
     curate.score([], race.folder / "c")
     assert race.ask("select count(*) from gaps") == [(COUNT,)]
+
+
+def test_a_run_with_only_resumes_by_the_command_that_status_gives(race: Race, cli: Cli) -> None:
+    """What the condition leaves out is not missing."""
+    race.score("one")
+    two = {"misaligned": [str(race.family / "two")], "only": "rank <= 900"}
+    race.limit = 500  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        curate.score([], race.folder / "c", **two)
+    said = cli("status", "-c", race.folder / "c").out
+    assert "two: left out by --only: all for which this is false: rank <= 900" in said
+    assert f"curate score -c {race.folder / 'c'} --only 'rank <= 900'" in said
+    race.limit = None
+    curate.score([], race.folder / "c", only="rank <= 900")
+    assert race.ask("select count(*) from gaps") == [(900,)]
+    assert "To score what is missing" not in cli("status", "-c", race.folder / "c").out

@@ -85,6 +85,7 @@ def sandbox(
     shutil.copy(folder / "customer.jsonl", folder / "data" / "narrow.jsonl")
     (folder / "runs" / "real").mkdir(parents=True)  # what `make demo-real` leaves
     shutil.copytree(folder / "my-corpus", folder / "runs" / "real" / "corpus")
+    shutil.copytree(folder / "my-corpus", folder / "small")
     labels = "copy (select example_id, 'a' as label from examples) to '{}'"
     curate.open(folder / "my-corpus", unsafe=True).sql(labels.format(folder / "labels.csv"))
     yield folder
