@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.efficacy import measures, plan, plots, rows, seen, tables
+from bench.efficacy import measures, plots, rows, seen, tables
 from bench.efficacy.intervals import Table
-from bench.efficacy.measures import ABOUT, Changes
+from bench.efficacy.measures import ABOUT, SAID, Changes, weights
+from bench.efficacy.plan import Experiment
 from curate.storage import parts
 
 FILES = ("results.csv", "rows.parquet", "seen.csv")
 """Numbers, no texts."""
 
 
-def write(folder: Path, tell: Callable[[str], None]) -> None:
+def write(folder: Path, experiment: Experiment, tell: Callable[[str], None]) -> None:
     """Write everything that the runs that are there give, whichever were asked for this time."""
-    changes = measures.read(folder, plan.runs(plan.DOMAINS, plan.ARMS, plan.SEEDS))
+    changes = measures.read(folder, experiment.runs())
     if not changes:
         tell("no run is there yet: no results")
         return
@@ -44,7 +45,8 @@ def _values(found: Table) -> list[dict[str, object]]:
         {"domain": domain, "arm": arm, "seed": seed, "measure": measure}
         | {"value": round(changes.measure(measure), 6)}
         for (domain, arm, seed), changes in sorted(found.items())
-        for measure in ABOUT
+        for measure in (*ABOUT, *SAID)
+        if set(weights(measure, domain)) <= set(changes.by_set)
     ]
 
 

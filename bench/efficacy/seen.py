@@ -9,7 +9,7 @@ from pathlib import Path
 
 import curate
 from bench.demo_sets import GENERAL
-from bench.efficacy.plan import ARMS, Run
+from bench.efficacy.plan import Arm, Run
 
 _SEEN = """
 select source, count(*) as rows, count(*) filter (is_refusal) as refusals, sum(n_tokens) as tokens
@@ -35,10 +35,12 @@ class Seen:
 
 def read(folder: Path, runs: Sequence[Run]) -> list[Seen]:
     """Look up what each run saw."""
-    corpus, found = curate.open(folder / "corpus"), []
+    found = []
     for run in sorted(runs, key=lambda run: run.path):
         record = json.loads((folder / "runs" / f"{run.path}.json").read_text(encoding="utf-8"))
-        rows = corpus.sql(_SEEN, {"ids": record["safe seen"]}).fetchall()
+        rows = (
+            curate.open(folder / run.arm.corpus).sql(_SEEN, {"ids": record["safe seen"]}).fetchall()
+        )
         found += [
             Seen(run.domain, run.arm.name, run.seed, Path(source).stem, *map(int, numbers))
             for source, *numbers in rows
@@ -46,7 +48,7 @@ def read(folder: Path, runs: Sequence[Run]) -> list[Seen]:
     return found
 
 
-def table(seen: Sequence[Seen]) -> Iterator[str]:
+def table(seen: Sequence[Seen], arms: Sequence[Arm]) -> Iterator[str]:
     """Yield the lines of a Markdown table: a line an arm, over all its runs."""
     yield (
         "| arm | selected rows per run | "
@@ -54,7 +56,7 @@ def table(seen: Sequence[Seen]) -> Iterator[str]:
         + " | refusals | tokens per answer |"
     )
     yield "| --- | --- |" + " --- |" * (len(GENERAL) + 2)
-    for arm in ARMS:
+    for arm in arms:
         own = [each for each in seen if each.arm == arm.name]
         if not own:
             continue
