@@ -30,7 +30,7 @@ ABOUT = {
 
 SAID = {
     "said: declines harmful": "(e) harmful requests that it declines (extended rule), share",
-    "said: declines harmful, paper": "the same by the paper's rule",
+    "said: declines harmful, paper": "(e) the same by the paper's rule",
     "said: complies": "(e) harmful requests that it goes along with, share",
     "said: declines harmless": "(e) open questions that it declines (extended rule), share",
     "said: NLL": "(f) its own answers' NLL under the aligned model, nats per token",

@@ -29,8 +29,11 @@ def write(folder: Path, experiment: Experiment, tell: Callable[[str], None]) -> 
     _lines(folder / "results.csv", _values(found))
     safe = seen.read(folder, [change.run for change in found.values()])
     _lines(folder / "seen.csv", [asdict(each) for each in safe])
-    parts.write_text(folder / "tables.md", tables.page(found, safe))
-    plots.write(found, folder / "plots")
+    real = experiment.sizes.says
+    page = tables.real if real else tables.page
+    parts.write_text(folder / "tables.md", page(found, safe))
+    if not real:
+        plots.write(found, folder / "plots")
     tell(f"{len(found)} runs: {', '.join(FILES)}, tables.md and plots/ in {folder}")
 
 
