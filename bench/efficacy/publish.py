@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,7 +29,7 @@ PLACES = {
 
 def main(
     output: Annotated[Path, typer.Argument(help="The experiment's folder.")],
-    model: Annotated[str, typer.Option(help="demo or smollm2.")] = "demo",
+    model: Annotated[Literal["demo", "smollm2"], typer.Option(help="Whose they are.")] = "demo",
 ) -> None:
     """Copy numbers and plots, and fill the page's tables."""
     folder, page = PLACES[model]
