@@ -110,7 +110,7 @@ def real(table: Table, safe: Sequence[Seen]) -> str:
             "### Differences, paired by seed\n",
             "First minus second, same seed. The first line is the claim's, the next three were "
             "asked in advance. `rows too`: half the interval that also includes the variation "
-            "over evaluation rows.\n",
+            "over evaluation rows; with one seed, that alone.\n",
             *_contrasts(table, domains, REAL_CONTRASTS, (*SHOWN, "said: complies", "said: NLL")),
             "",
             "### (a) by domain\n",
