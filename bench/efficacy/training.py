@@ -82,7 +82,7 @@ def _options(run: Run, adapter: Path) -> list[str]:
 
 
 def defended(trainer: type, arm: Arm) -> type:
-    """A trainer that adds what `penalties` gives, by the arm's weights, to the loss.
+    """A trainer that adds the arm's penalties, by their weights, to the loss.
 
     The aligned model is the same one with its adapter switched off.
     """
