@@ -50,12 +50,13 @@ def count(output: Output, sample: Path) -> None:
 
 def _said(output: Path) -> Iterator[tuple[str, str, str, str]]:
     """Arm, key, question and answer of all that is there; a key is a hash, so its order random."""
-    for path in sorted(output.glob("runs/*/*/*.said.jsonl")):
+    for path in [output / "before.said.jsonl", *sorted(output.glob("runs/*/*/*.said.jsonl"))]:
         for at, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
             row = json.loads(line)
             place = f"{path.relative_to(output)}:{at}"
             key = hashlib.blake2b(place.encode(), digest_size=6).hexdigest()
-            yield path.parent.name, key, row["question"], row["answer"]
+            arm = "before" if path.parent == output else path.parent.name
+            yield arm, key, row["question"], row["answer"]
 
 
 if __name__ == "__main__":
