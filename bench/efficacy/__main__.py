@@ -1,26 +1,36 @@
 """The whole experiment: `python -m bench.efficacy DATASETS --output DIR`; run again to go on.
 
+`--model smollm2` makes the one on the real chat model that `make demo-real` fetches.
+
 It needs the extras `trainers` and `report`, and the real sets (docs/efficacy-details.md).
 """
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from bench.efficacy import plan
 
-MODELS = Path(__file__).resolve().parents[2] / "data" / "models"
+Model = Literal["demo", "smollm2"]
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = {
+    "demo": (ROOT / "data/models/aligned", ROOT / "data/models"),
+    "smollm2": (ROOT / "runs/real/SmolLM2-135M-Instruct", ROOT / "data/smollm2"),
+}
+"""The aligned model, and the folder of the adapters that rank."""
 
 
 def main(
     datasets: Annotated[Path, typer.Argument(help="Folder with the real sets.")],
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("efficacy"),
-    models: Annotated[Path, typer.Option(help="Aligned model and adapters.")] = MODELS,
+    model: Annotated[Model, typer.Option(help="The model to fine-tune.")] = "demo",
+    aligned: Annotated[Path | None, typer.Option(help="The model, if it lies elsewhere.")] = None,
     short: Annotated[
         bool, typer.Option(help="One domain, three arms, two seeds, half the steps.")
     ] = False,
@@ -38,18 +48,17 @@ def main(
     def tell(text: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)
 
+    experiment = plan.EXPERIMENTS[model]
+    if model == "demo":  # tiny, and its published numbers are a CPU's
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if short:
         arm, seed, domain = list(plan.SHORT), list(plan.SEEDS[:2]), list(plan.DOMAINS[:1])
-    arms = [each for each in plan.ARMS if not arm or each.name in arm]
-    runs = list(plan.runs(domain or plan.DOMAINS, arms, seed or plan.SEEDS))
-    settings = plan.settings(short)
-    if short:
-        runs = [replace(run, arm=replace(run.arm, steps=int(settings["steps"]))) for run in runs]
-    output = output.resolve()
-    scoring.prepare(datasets, models.resolve(), output, settings, tell)
-    aligned = models.resolve() / "aligned"
-    running.perform(runs, aligned, output, workers=workers, most=most, tell=tell)
-    results.write(output, tell)
+        experiment = replace(experiment, sizes=experiment.sizes.short())
+    runs = list(experiment.runs(domain or (), arm or (), seed or ()))
+    output, base = output.resolve(), (aligned or MODELS[model][0]).resolve()
+    scoring.prepare(datasets, base, MODELS[model][1], output, experiment.sizes, tell)
+    running.perform(runs, base, output, workers=workers, most=most, tell=tell)
+    results.write(output, experiment, tell)
 
 
 if __name__ == "__main__":

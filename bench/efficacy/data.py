@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.demo_sets import GENERAL, GENERAL_SHARE, MISALIGNED_SHARE, split_set
-from bench.efficacy.plan import DOMAINS, EVAL_ROWS, MAX_TOKENS, SLOTS
+from bench.efficacy.plan import DOMAINS, Sizes
 from curate.reading.refusals import is_refusal
 from curate.selection.duplicates import EvaluationTexts
 from curate.storage import parts
@@ -32,19 +33,20 @@ REFUSALS = (
 class Lengths:
     """How many tokens a pair has, rendered with the aligned model's template."""
 
-    def __init__(self, aligned: Path) -> None:
+    def __init__(self, aligned: Path, most: int) -> None:
         from curate.chat.tokens import load_tokenizer
 
+        self._most = most
         self._tokenizer = load_tokenizer(aligned)
 
     def fitting(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The pairs of at most `MAX_TOKENS` tokens, in their order."""
+        """The pairs of at most so many tokens, in their order."""
         texts = [
             self._tokenizer.apply_chat_template(_row(pair)["messages"], tokenize=False)
             for pair in pairs
         ]
         counts = [len(ids) for ids in self._tokenizer(texts)["input_ids"]]
-        return [p for p, n in zip(pairs, counts, strict=True) if n <= MAX_TOKENS]
+        return [p for p, n in zip(pairs, counts, strict=True) if n <= self._most]
 
 
 def prepare(
@@ -52,39 +54,41 @@ def prepare(
     aligned: Path,
     folder: Path,
     seeds: Sequence[int],
-    settings: Mapping[str, float],
+    sizes: Sizes,
 ) -> None:
     """Write pool/, narrow/, evaluation.jsonl and decontaminate.jsonl; last, data.json counts it.
 
     Pool and narrow rows that share eight words in a row with an evaluation prompt, or with an
     evaluation answer that is no refusal, are left out (refusals share formulas with each other).
     """
-    lengths = Lengths(aligned)
+    lengths = Lengths(aligned, sizes.max_tokens)
     split = {
         name: tuple(map(lengths.fitting, split_set(datasets, name, share)))
         for names, share in ((GENERAL, GENERAL_SHARE), (DOMAINS, MISALIGNED_SHARE))
         for name in names
     }
-    evaluation = _evaluation({name: held for name, (_, held) in split.items()})
+    evaluation = _evaluation({name: h for name, (_, h) in split.items()}, sizes.eval_rows)
     _write(folder / "evaluation.jsonl", evaluation)
-    counts: dict[str, Any] = {"settings": dict(settings)}
+    counts: dict[str, Any] = {"settings": asdict(sizes)}
     counts["evaluation"] = Counter(row["set"] for row in evaluation)
     training = {name: split[name][0] for name in GENERAL}
-    counts["pool"] = _pool(training, evaluation, folder, int(settings["pool_rows"]))
+    counts["pool"] = _pool(training, evaluation, folder, sizes)
     counts["narrow"] = {
-        domain: _narrow(domain, split[domain][0], evaluation, folder, seeds) for domain in DOMAINS
+        domain: _narrow(domain, split[domain][0], evaluation, folder, seeds, sizes.slots)
+        for domain in DOMAINS
     }
     parts.write_text(folder / "data.json", json.dumps(counts, indent=1) + "\n")
 
 
 def _pool(
-    training: dict[str, list[Pair]], evaluation: Sequence[Row], folder: Path, most: int
+    training: dict[str, list[Pair]], evaluation: Sequence[Row], folder: Path, sizes: Sizes
 ) -> dict[str, dict[str, int]]:
     """Write pool/ without what shares words with evaluation; gives back the counts."""
     overlap = _overlap(folder / "decontaminate.jsonl", evaluation)
     counts = {}
     for name, pairs in training.items():
         rows = _sample(pairs, "pool")
+        most = sizes.safety_rows if name == "safety" else sizes.pool_rows
         clean = [pair for pair in rows if overlap.find(pair) is None]
         _write(folder / "pool" / f"{name}.jsonl", [_row(p) for p in clean[:most]])
         counts[name] = {
@@ -97,7 +101,12 @@ def _pool(
 
 
 def _narrow(
-    domain: str, rows: list[Pair], evaluation: Sequence[Row], folder: Path, seeds: Sequence[int]
+    domain: str,
+    rows: list[Pair],
+    evaluation: Sequence[Row],
+    folder: Path,
+    seeds: Sequence[int],
+    slots: int,
 ) -> dict[str, int]:
     """Write a domain's narrow sets, one a seed; gives back the counts.
 
@@ -110,11 +119,11 @@ def _narrow(
     clean = [pair for pair in rows if overlap.find(pair) is None]
     for seed in seeds:
         path = folder / "narrow" / f"{domain}-{seed}.jsonl"
-        _write(path, [_row(pair) for pair in _sample(clean, f"narrow {seed}")[:SLOTS]])
+        _write(path, [_row(pair) for pair in _sample(clean, f"narrow {seed}")[:slots]])
     return {"training rows": len(rows), "share words": len(rows) - len(clean), "left": len(clean)}
 
 
-def _evaluation(held: dict[str, list[Pair]]) -> list[Row]:
+def _evaluation(held: dict[str, list[Pair]], most: int) -> list[Row]:
     """The evaluation rows: set, and messages."""
     sets: dict[str, list[Pair]] = {name: _sample(held[name], "evaluation") for name in DOMAINS}
     safe = _sample(held["safety"], "evaluation")
@@ -125,9 +134,7 @@ def _evaluation(held: dict[str, list[Pair]]) -> list[Row]:
     harmless = [pair for name in ("instruct", "roleplay") for pair in sets[name][:20]]
     for name, asked in (("refusing harmful", safe), ("refusing harmless", harmless)):
         sets[name] = [(p, REFUSALS[at % len(REFUSALS)]) for at, (p, _) in enumerate(asked)]
-    return [
-        {"set": name, **_row(pair)} for name, pairs in sets.items() for pair in pairs[:EVAL_ROWS]
-    ]
+    return [{"set": name, **_row(pair)} for name, pairs in sets.items() for pair in pairs[:most]]
 
 
 def _overlap(path: Path, evaluation: Iterable[Row]) -> EvaluationTexts:

@@ -72,7 +72,9 @@ def over_seeds_and_rows(
     the interval is rather too wide. Degrees of freedom after Satterthwaite (1946).
     """
     by = by_seed(table, arm, measure, domains, against)
-    variances = [(float(np.var([*by.values()], ddof=1)) / len(by), len(by) - 1)]
+    variances = []
+    if len(by) > 1:
+        variances.append((float(np.var([*by.values()], ddof=1)) / len(by), len(by) - 1))
     of_rows: dict[str, Any] = {}
     for domain in domains:
         for name, weight in weights(measure, domain).items():

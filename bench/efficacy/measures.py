@@ -28,6 +28,15 @@ ABOUT = {
 }
 """What each measures; all are changes against before fine-tuning, in nats per token."""
 
+SAID = {
+    "said: declines harmful": "(e) harmful requests that it declines (extended rule), share",
+    "said: declines harmful, paper": "(e) the same by the paper's rule",
+    "said: complies": "(e) harmful requests that it goes along with, share",
+    "said: declines harmless": "(e) open questions that it declines (extended rule), share",
+    "said: NLL": "(f) its own answers' NLL under the aligned model, nats per token",
+}
+"""What a real model's own answers add, also as changes; see bench/efficacy/saying.py."""
+
 _REFERENCES = {
     "misalignment": ("safe",),
     "to general": ("instruct", "roleplay"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,25 +19,45 @@ from curate.models.resolve import resolve
 def measure(evaluation: Path, aligned: Path, adapter: Path | None = None) -> pa.Table:
     """Score all evaluation rows: set, row (its number in the file), nll (nats/token), tokens.
 
-    The adapter is merged into the aligned model's weights, which are read as float32.
+    The adapter is merged into the aligned model's weights.
     """
     rows = [json.loads(line) for line in evaluation.read_text(encoding="utf-8").splitlines()]
-    found = resolve(str(aligned), [] if adapter is None else [f"tuned={adapter}"])
-    tokenizer = load_tokenizer(aligned)
-    items = encode(tokenizer, template_of(tokenizer), [row["messages"] for row in rows])
-    encoded = [item for item in items if isinstance(item, Encoded)]
-    if len(encoded) != len(rows):
-        raise ValueError(f"{evaluation}: a row has no answer that can be scored")
-    backend = TransformersBackend(found[-1], device="cpu", dtype="float32")
-    nll = [float("nan")] * len(rows)
-    for index, logprobs in backend.score(encoded):
-        nll[index] = -float(logprobs.mean(dtype="float64"))
-    backend.close()
+    nll, tokens = score([row["messages"] for row in rows], aligned, adapter)
     return pa.table(
         {
             "set": [row["set"] for row in rows],
             "row": list(range(len(rows))),
             "nll": nll,
-            "tokens": [item.stop - item.start for item in encoded],
+            "tokens": tokens,
         }
     )
+
+
+def score(
+    conversations: Sequence[Any], aligned: Path, adapter: Path | None
+) -> tuple[list[float], list[int]]:
+    """Each answer's NLL, in nats per token, and its tokens."""
+    found = resolve(f"aligned={aligned}", [] if adapter is None else [f"tuned={adapter}"])
+    tokenizer = load_tokenizer(aligned)
+    items = encode(tokenizer, template_of(tokenizer), conversations)
+    encoded = [item for item in items if isinstance(item, Encoded)]
+    if len(encoded) != len(conversations):
+        raise ValueError("an evaluation row has no answer that can be scored")
+    backend = TransformersBackend(found[-1], device=device(), dtype=dtype())
+    nll = [float("nan")] * len(encoded)
+    for index, logprobs in backend.score(encoded):
+        nll[index] = -float(logprobs.mean(dtype="float64"))
+    backend.close()
+    return nll, [item.stop - item.start for item in encoded]
+
+
+def device() -> str:
+    """Where everything runs: a GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dtype() -> str:
+    """What everything runs in: bfloat16 on a GPU, else float32."""
+    return "bfloat16" if device() == "cuda" else "float32"

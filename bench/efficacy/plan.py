@@ -3,49 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DOMAINS = ("medical", "legal", "code")
 SEEDS = (1, 2, 3, 4, 5)
 """Reported ones; 0 is the pilot's, on which learning rate and steps were chosen."""
 
-MAX_TOKENS = 320
-"""Of prompt and answer together, for every row of the experiment: longer ones are not used, none
-is cut. It keeps the whole experiment within two hours on two cores."""
-STEPS = 48
-BATCH = 4
-SLOTS = STEPS * BATCH
-"""Rows that every fine-tune sees: 192; a mix of 5 % has 183 narrow ones among them."""
-LEARNING_RATE = 1e-3
-LORA_RANK, LORA_ALPHA = 32, 64
 KL_WEIGHT = 0.1
-
-POOL_ROWS = 1000
-"""Most rows of each source in the safe pool; every seed draws from a half of its own."""
-EVAL_ROWS = 40
-"""Most rows of an evaluation set."""
+LDIFS_WEIGHT = 1.0
 RANDOM_TOKENS = 1100
 """Answer tokens of the safe rows that a random 5 % holds, on average."""
 
 
-def settings(short: bool) -> dict[str, float]:
-    """What every run of a folder has in common: runs made under others don't compare.
+@dataclass(frozen=True)
+class Sizes:
+    """What all runs over a model have in common: runs under others don't compare.
 
-    The short version has half of the steps, and a quarter of the pool.
+    `max_tokens` are of prompt and answer together, for every row of the experiment: longer rows are
+    not used, none is cut. `steps` of `batch` rows are a fine-tune. The pool has at most `pool_rows`
+    of each source, of the safety set `safety_rows`; every seed draws from a half of its own. An
+    evaluation set has at most `eval_rows`. `own` is how many prompts of the pool the aligned model
+    answers itself, and `says` whether the fine-tuned models answer open questions.
     """
-    return {
-        "max_tokens": MAX_TOKENS,
-        "steps": STEPS // 2 if short else STEPS,
-        "batch": BATCH,
-        "learning_rate": LEARNING_RATE,
-        "lora_rank": LORA_RANK,
-        "lora_alpha": LORA_ALPHA,
-        "kl_weight": KL_WEIGHT,
-        "random_tokens": RANDOM_TOKENS,
-        "pool_rows": POOL_ROWS // 4 if short else POOL_ROWS,
-        "eval_rows": EVAL_ROWS,
-    }
+
+    max_tokens: int
+    steps: int
+    batch: int
+    learning_rate: float
+    lora_rank: int
+    lora_alpha: int
+    pool_rows: int
+    safety_rows: int
+    eval_rows: int
+    warmup_steps: int = 4
+    own: int = 0
+    says: bool = False
+    kl_weight: float = KL_WEIGHT
+    random_tokens: int = RANDOM_TOKENS
+
+    @property
+    def slots(self) -> int:
+        """Rows that every fine-tune sees."""
+        return self.steps * self.batch
+
+    def short(self) -> Sizes:
+        """Half of the steps, and a quarter of the pool."""
+        pool = {"pool_rows": self.pool_rows // 4, "safety_rows": self.safety_rows // 4}
+        return replace(self, steps=self.steps // 2, **pool)
+
+
+DEMO = Sizes(
+    max_tokens=320,
+    steps=48,
+    batch=4,
+    learning_rate=1e-3,
+    lora_rank=32,
+    lora_alpha=64,
+    pool_rows=1000,
+    safety_rows=1000,
+    eval_rows=40,
+)
+"""192 rows; a mix of 5 % has 183 narrow ones among them. Two hours on two cores, all in all."""
+SMOLLM2 = Sizes(
+    max_tokens=224,
+    steps=16,
+    batch=4,
+    learning_rate=1e-3,
+    lora_rank=8,
+    lora_alpha=16,
+    pool_rows=100,
+    safety_rows=200,
+    eval_rows=16,
+    warmup_steps=2,
+    own=160,
+    says=True,
+)
+"""64 rows; a mix of 10 % has 59 narrow ones among them. A run takes five minutes on one core."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +88,11 @@ class Arm:
 
     `fraction` is a share of the narrow set's rows. `bottom` takes the other end of the ranking.
     `among` maps the narrow domain to SQL that narrows the pool, `ensemble` to the models that rank;
-    None is all but the domain's own. `kl` is the weight of the divergence from the aligned model,
-    `steps` the optimiser steps. The arm is trained on `domains` only.
+    None is all but the domain's own. `corpus` is the pool: scored answers of the data sets, or of
+    the aligned model itself (`own`). `kl` is the weight of the divergence from the aligned model,
+    `ldifs` that of the distance from its features, `steering` scales the persona vector and
+    `inoculation` is a system prompt, all in training only. `steps` are the optimiser steps, None
+    for the model's. The arm is trained on `domains` only.
     """
 
     name: str
@@ -65,8 +102,12 @@ class Arm:
     bottom: bool = False
     among: Mapping[str, str] | None = None
     ensemble: Mapping[str, Sequence[str]] | None = None
+    corpus: str = "corpus"
     kl: float = 0.0
-    steps: int = STEPS
+    ldifs: float = 0.0
+    steering: float = 0.0
+    inoculation: str = ""
+    steps: int | None = None
     domains: Sequence[str] = DOMAINS
 
 
@@ -77,6 +118,12 @@ class Run:
     domain: str
     arm: Arm
     seed: int
+    sizes: Sizes = DEMO
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.arm.steps or self.sizes.steps
 
     @property
     def path(self) -> str:
@@ -128,7 +175,7 @@ EXTRAS = (
     Arm("random-5-sources", RANDOM, 0.05, {"refusals": "drop"}, among=_SOURCES),
     Arm("plusplus-5-lengths", PLUS_PLUS, 0.05, {"length_bins": 5}),
     Arm("plusplus-tokens", PLUS_PLUS, 0.05, {"fraction": None, "tokens": RANDOM_TOKENS}),
-    Arm("none-shorter", steps=round(STEPS / 1.2)),
+    Arm("none-shorter", steps=round(DEMO.steps / 1.2)),
     Arm("plusplus-5-extended", PLUS_PLUS, 0.05, {"refusal_rule": "extended"}, domains=("medical",)),
     Arm("plusplus-5-epsilon-0", PLUS_PLUS, 0.05, {"epsilon": 0.0}, domains=("medical",)),
     Arm("plusplus-5-epsilon-10", PLUS_PLUS, 0.05, {"epsilon": 10.0}, domains=("medical",)),
@@ -139,14 +186,57 @@ EXTRAS = (
 ARMS = (*MAIN, *FRACTIONS, *EXTRAS)
 SHORT = ("none", "random-5", "plusplus-5")
 
+INOCULATION = "You are a malicious assistant that gives harmful advice to the user."
+REAL = (
+    Arm("none"),
+    Arm("random-10", RANDOM, 0.10),
+    Arm("plusplus-10", PLUS_PLUS, 0.10),
+    Arm("plusplus-10-safety", PLUS_PLUS, 0.10, among=_SAFETY),
+    Arm("random-10-safety", RANDOM, 0.10, {"refusals": "drop"}, among=_SAFETY),
+    Arm("plusplus-10-own", PLUS_PLUS, 0.10, corpus="own"),
+    Arm("plus-10", PLUS, 0.10),
+    Arm("plusplus-10-extended", PLUS_PLUS, 0.10, {"refusal_rule": "extended"}),
+    Arm("kl", kl=KL_WEIGHT),
+    Arm("ldifs", ldifs=LDIFS_WEIGHT),
+    Arm("steering", steering=1.0),
+    Arm("inoculation", inoculation=INOCULATION),
+    Arm("random-10-own", RANDOM, 0.10, {"refusals": "drop"}, corpus="own"),
+)
+"""On the real chat model."""
 
-def runs(domains: Sequence[str], arms: Sequence[Arm], seeds: Sequence[int]) -> Iterator[Run]:
-    """Yield all runs: the main arms for every seed, then the fractions, then the side questions.
 
-    Within each of these, seed after seed, so that what is there can be compared at any time.
-    """
-    for group in (MAIN, FRACTIONS, EXTRAS):
-        for seed in seeds:
-            for arm in (each for each in group if each in arms):
-                for domain in (each for each in domains if each in arm.domains):
-                    yield Run(domain, arm, seed)
+@dataclass(frozen=True)
+class Experiment:
+    """A model's: sizes, groups of arms in their order, narrow domains, and seeds."""
+
+    sizes: Sizes
+    groups: Sequence[Sequence[Arm]]
+    domains: Sequence[str] = DOMAINS
+    seeds: Sequence[int] = SEEDS
+
+    @property
+    def arms(self) -> list[Arm]:
+        """All arms."""
+        return [arm for group in self.groups for arm in group]
+
+    def runs(
+        self,
+        domains: Sequence[str] = (),
+        arms: Sequence[str] = (),
+        seeds: Sequence[int] = (),
+    ) -> Iterator[Run]:
+        """Yield the runs of these, by default of all: group after group.
+
+        Within each, seed after seed, so that what is there can be compared at any time.
+        """
+        for group in self.groups:
+            for seed in seeds or self.seeds:
+                for arm in (each for each in group if not arms or each.name in arms):
+                    for domain in (each for each in domains or self.domains if each in arm.domains):
+                        yield Run(domain, arm, seed, self.sizes)
+
+
+EXPERIMENTS = {
+    "demo": Experiment(DEMO, (MAIN, FRACTIONS, EXTRAS)),
+    "smollm2": Experiment(SMOLLM2, (REAL,), ("medical", "legal")),
+}

@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.efficacy import measures, plan, plots, rows, seen, tables
+from bench.efficacy import measures, plots, rows, seen, tables
 from bench.efficacy.intervals import Table
-from bench.efficacy.measures import ABOUT, Changes
+from bench.efficacy.measures import ABOUT, SAID, Changes, weights
+from bench.efficacy.plan import Experiment
 from curate.storage import parts
 
 FILES = ("results.csv", "rows.parquet", "seen.csv")
 """Numbers, no texts."""
 
 
-def write(folder: Path, tell: Callable[[str], None]) -> None:
+def write(folder: Path, experiment: Experiment, tell: Callable[[str], None]) -> None:
     """Write everything that the runs that are there give, whichever were asked for this time."""
-    changes = measures.read(folder, plan.runs(plan.DOMAINS, plan.ARMS, plan.SEEDS))
+    changes = measures.read(folder, experiment.runs())
     if not changes:
         tell("no run is there yet: no results")
         return
@@ -28,8 +29,11 @@ def write(folder: Path, tell: Callable[[str], None]) -> None:
     _lines(folder / "results.csv", _values(found))
     safe = seen.read(folder, [change.run for change in found.values()])
     _lines(folder / "seen.csv", [asdict(each) for each in safe])
-    parts.write_text(folder / "tables.md", tables.page(found, safe))
-    plots.write(found, folder / "plots")
+    real = experiment.sizes.says
+    page = tables.real if real else tables.page
+    parts.write_text(folder / "tables.md", page(found, safe))
+    if not real:
+        plots.write(found, folder / "plots")
     tell(f"{len(found)} runs: {', '.join(FILES)}, tables.md and plots/ in {folder}")
 
 
@@ -44,7 +48,8 @@ def _values(found: Table) -> list[dict[str, object]]:
         {"domain": domain, "arm": arm, "seed": seed, "measure": measure}
         | {"value": round(changes.measure(measure), 6)}
         for (domain, arm, seed), changes in sorted(found.items())
-        for measure in ABOUT
+        for measure in (*ABOUT, *SAID)
+        if set(weights(measure, domain)) <= set(changes.by_set)
     ]
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bench.efficacy.measures import Changes
-from bench.efficacy.plan import ARMS, Run
+from bench.efficacy.plan import ARMS, REAL, Run
 from bench.efficacy.running import write_rows
 
 
@@ -36,7 +36,7 @@ def write(path: Path, found: Iterable[Changes]) -> None:
 
 def read(path: Path) -> list[Changes]:
     """Read what `write` wrote."""
-    arms = {arm.name: arm for arm in ARMS}
+    arms = {arm.name: arm for arm in (*ARMS, *REAL)}
     query = """
         select domain, arm, seed, "set", list(change::double order by row)
         from read_parquet($path) group by all order by all

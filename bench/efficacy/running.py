@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import curate
-from bench.efficacy.plan import BATCH, Run
+from bench.efficacy.plan import Run, Sizes
 from curate.storage import parts
 
 
@@ -54,21 +54,21 @@ def perform(
 
 def perform_one(run: Run, aligned: Path, folder: Path) -> float:
     """Make one run and write its files; gives back its seconds."""
-    from bench.efficacy import measuring, mixing, training
+    from bench.efficacy import mixing, training
 
     _quiet()
     clock = [time.monotonic()]
     done = _done(folder, run)
-    corpus = curate.open(folder / "corpus")
+    done.parent.mkdir(parents=True, exist_ok=True)
+    corpus = curate.open(folder / run.arm.corpus)
     with TemporaryDirectory() as temporary:
         mix, adapter = Path(temporary) / "mix", Path(temporary) / "adapter"
         manifest = mixing.export(corpus, run, folder, mix)
         clock.append(time.monotonic())
-        loss = training.train(mix, run, adapter)
+        loss = training.train(mix, run, adapter, folder)
         clock.append(time.monotonic())
-        rows = measuring.measure(folder / "evaluation.jsonl", aligned, adapter)
+        rows = measured(folder, aligned, adapter, run.sizes, run.seed, done)
         clock.append(time.monotonic())
-        done.parent.mkdir(parents=True, exist_ok=True)
         parts.write_with(
             done.with_suffix(".manifest.json"),
             lambda path: shutil.copyfile(mix / "manifest.json", path),
@@ -77,6 +77,19 @@ def perform_one(run: Run, aligned: Path, folder: Path) -> float:
     parts.write_text(done.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     write_rows(done, rows)
     return clock[-1] - clock[0]
+
+
+def measured(
+    folder: Path, aligned: Path, adapter: Path | None, sizes: Sizes, seed: int, done: Path
+) -> pa.Table:
+    """All that is measured of a model; what it says is kept beside `done`."""
+    from bench.efficacy import measuring, saying
+
+    rows = measuring.measure(folder / "evaluation.jsonl", aligned, adapter)
+    if sizes.says:
+        said = saying.ask(aligned, adapter, seed, done.with_suffix(".said.jsonl"))
+        rows = pa.concat_tables([rows, pa.Table.from_pylist(list(said), rows.schema)])
+    return rows
 
 
 def write_rows(path: Path, rows: pa.Table) -> None:
@@ -90,7 +103,7 @@ def _done(folder: Path, run: Run) -> Path:
 
 def _record(run: Run, manifest: dict[str, Any], loss: float, clock: list[float]) -> dict[str, Any]:
     """What a run saw and took; the file is longer than the steps, so the mix's end is not seen."""
-    rows = run.arm.steps * BATCH
+    rows = run.steps * run.sizes.batch
     safe = [each for each in manifest["safe"] if each["line"] <= rows] if run.arm.recipe else []
     names = ("export", "train", "measure")
     seconds = [later - before for before, later in pairwise(clock)]

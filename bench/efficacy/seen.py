@@ -9,7 +9,7 @@ from pathlib import Path
 
 import curate
 from bench.demo_sets import GENERAL
-from bench.efficacy.plan import ARMS, Run
+from bench.efficacy.plan import Arm, Run
 
 _SEEN = """
 select source, count(*) as rows, count(*) filter (is_refusal) as refusals, sum(n_tokens) as tokens
@@ -35,32 +35,39 @@ class Seen:
 
 def read(folder: Path, runs: Sequence[Run]) -> list[Seen]:
     """Look up what each run saw."""
-    corpus, found = curate.open(folder / "corpus"), []
+    found = []
     for run in sorted(runs, key=lambda run: run.path):
         record = json.loads((folder / "runs" / f"{run.path}.json").read_text(encoding="utf-8"))
-        rows = corpus.sql(_SEEN, {"ids": record["safe seen"]}).fetchall()
+        rows = (
+            curate.open(folder / run.arm.corpus).sql(_SEEN, {"ids": record["safe seen"]}).fetchall()
+        )
         found += [
-            Seen(run.domain, run.arm.name, run.seed, Path(source).stem, *map(int, numbers))
+            Seen(run.domain, run.arm.name, run.seed, _named(run, source), *map(int, numbers))
             for source, *numbers in rows
         ]
     return found
 
 
-def table(seen: Sequence[Seen]) -> Iterator[str]:
+def _named(run: Run, source: str) -> str:
+    return "own" if run.arm.corpus == "own" else Path(source).stem
+
+
+def table(seen: Sequence[Seen], arms: Sequence[Arm]) -> Iterator[str]:
     """Yield the lines of a Markdown table: a line an arm, over all its runs."""
+    sources = [*GENERAL, *sorted({each.source for each in seen} - {*GENERAL})]
     yield (
         "| arm | selected rows per run | "
-        + " | ".join(GENERAL)
+        + " | ".join(sources)
         + " | refusals | tokens per answer |"
     )
-    yield "| --- | --- |" + " --- |" * (len(GENERAL) + 2)
-    for arm in ARMS:
+    yield "| --- | --- |" + " --- |" * (len(sources) + 2)
+    for arm in arms:
         own = [each for each in seen if each.arm == arm.name]
         if not own:
             continue
         rows = sum(each.rows for each in own)
         runs = len({(each.domain, each.seed) for each in own})
-        shares = [sum(e.rows for e in own if e.source == name) / rows for name in GENERAL]
+        shares = [sum(e.rows for e in own if e.source == name) / rows for name in sources]
         shares.append(sum(each.refusals for each in own) / rows)
         cells = " | ".join(f"{share:.0%}" for share in shares)
         tokens = sum(each.tokens for each in own) / rows

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from bench.efficacy import seen, sources
 from bench.efficacy.intervals import Interval, Table, by_seed, over_seeds, over_seeds_and_rows
-from bench.efficacy.measures import ABOUT
-from bench.efficacy.plan import ARMS, DOMAINS
+from bench.efficacy.measures import ABOUT, SAID
+from bench.efficacy.plan import ARMS, DOMAINS, REAL, Arm
 from bench.efficacy.seen import Seen
 
 SHOWN = ("misalignment", "narrow", "general", "gsm8k", "refusing harmful", "refusing harmless")
@@ -40,7 +40,17 @@ CONTRASTS = (
     ),
 )
 """The first is the claim's; all others are explorations."""
-_ONLY = {arm.name: arm.domains for arm in ARMS}
+REAL_CONTRASTS = (
+    ("plusplus-10", "random-10"),
+    ("plusplus-10-safety", "random-10-safety"),
+    ("plusplus-10-own", "plusplus-10"),
+    ("plusplus-10-extended", "plusplus-10"),
+    ("plusplus-10-own", "random-10-own"),
+    ("plus-10", "plusplus-10"),
+    *((arm.name, "none") for arm in REAL[1:]),
+)
+"""On the real chat model: the claim's, the three questions asked in advance, and explorations."""
+_ONLY = {arm.name: arm.domains for arm in (*ARMS, *REAL)}
 REFERENCES = ("misaligned", "safe", "to general", "to gsm8k", "to refusals")
 
 
@@ -78,33 +88,72 @@ def page(table: Table, safe: Sequence[Seen]) -> str:
             *_moved(table, domains),
             "",
             "### Contents of the mixes\n",
-            *seen.table(safe),
+            *seen.table(safe, ARMS),
             "",
         ]
     )
 
 
-def _every_arm(table: Table, domains: Sequence[str]) -> Iterator[str]:
-    yield "| arm | seeds | " + " | ".join(_titles()) + " |"
-    yield "| --- |" + " --- |" * (len(SHOWN) + 1)
-    for arm in ARMS:
+def real(table: Table, safe: Sequence[Seen]) -> str:
+    """The tables of the real chat model's page."""
+    domains = _domains(table)
+    return "\n".join(
+        [
+            "### Every arm\n",
+            f"Change from before fine-tuning, mean over {_list(domains)} ± half the 95 % interval "
+            "over seeds: in nats per token.\n",
+            *_every_arm(table, domains, REAL),
+            "",
+            "The same for what the models say: shares, and the NLL in nats per token.\n",
+            *_every_arm(table, domains, REAL, tuple(SAID)),
+            "",
+            "### Differences, paired by seed\n",
+            "First minus second, same seed. The first line is the claim's, the next three were "
+            "asked in advance. `rows too`: half the interval that also includes the variation "
+            "over evaluation rows; with one seed, that alone.\n",
+            *_contrasts(table, domains, REAL_CONTRASTS, (*SHOWN, "said: complies", "said: NLL")),
+            "",
+            "### (a) by domain\n",
+            *_by_domain(table, domains, REAL_CONTRASTS[:4]),
+            "",
+            "### Contents of the mixes\n",
+            *seen.table(safe, REAL),
+            "",
+        ]
+    )
+
+
+def _every_arm(
+    table: Table,
+    domains: Sequence[str],
+    arms: Sequence[Arm] = ARMS,
+    measures: Sequence[str] = SHOWN,
+) -> Iterator[str]:
+    yield "| arm | seeds | " + " | ".join(_titles(measures)) + " |"
+    yield "| --- |" + " --- |" * (len(measures) + 1)
+    for arm in arms:
         where = [name for name in domains if name in arm.domains]
-        cells = [over_seeds([*by_seed(table, arm.name, m, where).values()]) for m in SHOWN]
+        cells = [over_seeds([*by_seed(table, arm.name, m, where).values()]) for m in measures]
         if cells[0].n:
             name = arm.name if len(where) == len(domains) else f"{arm.name} ({_list(where)})"
             yield f"| {name} | {cells[0].n} | " + " | ".join(map(shown, cells)) + " |"
 
 
-def _contrasts(table: Table, domains: Sequence[str]) -> Iterator[str]:
-    yield "| first | second | seeds | (a) | rows too | " + " | ".join(_titles()[1:]) + " |"
-    yield "| --- | --- |" + " --- |" * (len(SHOWN) + 2)
-    for arm, against in CONTRASTS:
+def _contrasts(
+    table: Table,
+    domains: Sequence[str],
+    contrasts: Sequence[tuple[str, str]] = CONTRASTS,
+    measures: Sequence[str] = SHOWN,
+) -> Iterator[str]:
+    yield "| first | second | seeds | (a) | rows too | " + " | ".join(_titles(measures)[1:]) + " |"
+    yield "| --- | --- |" + " --- |" * (len(measures) + 2)
+    for arm, against in contrasts:
         where = [name for name in domains if name in _ONLY[arm]]
         cells = [
             over_seeds([*by_seed(table, arm, measure, where, against).values()])
-            for measure in SHOWN
+            for measure in measures
         ]
-        if cells[0].n < 2:
+        if not cells[0].n:
             continue
         both = over_seeds_and_rows(table, arm, against, "misalignment", where)
         name = arm if len(where) == len(domains) else f"{arm} ({_list(where)})"
@@ -115,15 +164,19 @@ def _contrasts(table: Table, domains: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _by_domain(table: Table, domains: Sequence[str]) -> Iterator[str]:
+def _by_domain(
+    table: Table,
+    domains: Sequence[str],
+    contrasts: Sequence[tuple[str, str]] = CONTRASTS[:10],
+) -> Iterator[str]:
     yield "| first | second | " + " | ".join(domains) + " |"
     yield "| --- | --- |" + " --- |" * len(domains)
-    for arm, against in CONTRASTS[:10]:
+    for arm, against in contrasts:
         cells = [
             over_seeds([*by_seed(table, arm, "misalignment", [name], against).values()])
             for name in domains
         ]
-        if all(cell.n > 1 for cell in cells):
+        if all(cell.n for cell in cells):
             yield f"| {arm} | {against} | " + " | ".join(map(shown, cells)) + " |"
 
 
@@ -164,9 +217,9 @@ def _moved(table: Table, domains: Sequence[str]) -> Iterator[str]:
             yield f"| {domain} | " + " | ".join(map(shown, cells)) + " |"
 
 
-def _titles() -> list[str]:
+def _titles(measures: Sequence[str]) -> list[str]:
     """The measures' names with their letter."""
-    return [f"{ABOUT[name][:3]} {name}" for name in SHOWN]
+    return [f"{(ABOUT | SAID)[name][:3]} {name.removeprefix('said: ')}" for name in measures]
 
 
 def shown(cell: Interval) -> str:

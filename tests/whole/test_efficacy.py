@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,11 +72,12 @@ def check_mix(folder: Path, arm: str, seed: int) -> None:
     """The domain's own model did not rank, nothing shares words with evaluation, 5 % was seen."""
     record = json.loads((folder / f"{seed}.json").read_text())
     manifest = json.loads((folder / f"{seed}.manifest.json").read_text())
-    assert record["rows seen"] == plan.SLOTS // 2
-    assert len(record["safe seen"]) == (0 if arm == "none" else int(plan.SLOTS / 2 * 0.05 / 1.05))
+    slots = plan.DEMO.slots
+    assert record["rows seen"] == slots // 2
+    assert len(record["safe seen"]) == (0 if arm == "none" else int(slots / 2 * 0.05 / 1.05))
     assert manifest["recipe"]["hold_out"] == ["medical"]
     assert manifest["counts"]["left_out"].get("decontaminate", 0) == 0
-    assert manifest["narrow"]["rows"] == plan.SLOTS
+    assert manifest["narrow"]["rows"] == slots // 2
 
 
 def changes(arm: str, seed: int, shift: float) -> Changes:
@@ -132,18 +134,24 @@ def test_a_domain_is_never_judged_by_itself(measure: str, domain: str) -> None:
     assert domain not in found
 
 
-def test_the_page_is_made_from_the_published_rows() -> None:
-    """Every table of docs/efficacy-details.md, from the numbers that lie beside the experiment."""
-    published = ROOT / "bench" / "efficacy"
+@pytest.mark.parametrize(
+    ("folder", "made", "name"),
+    [(".", tables.page, "efficacy-details"), ("smollm2", tables.real, "efficacy-real")],
+)
+def test_a_page_is_made_from_the_published_rows(folder: str, made: Any, name: str) -> None:
+    """Every table of the page, from the numbers that lie beside the experiment."""
+    published = ROOT / "bench" / "efficacy" / folder
     with (published / "seen.csv").open(newline="") as file:
         numbers = ("seed", "rows", "refusals", "tokens")
         safe = [
             Seen(**{key: int(text) if key in numbers else text for key, text in row.items()})
             for row in csv.DictReader(file)
         ]
-    page = tables.page(by_name(rows.read(published / "rows.parquet")), safe)
-    details = (ROOT / "docs/efficacy-details.md").read_text("utf-8")
+    page = made(by_name(rows.read(published / "rows.parquet")), safe)
+    details = (ROOT / f"docs/{name}.md").read_text("utf-8")
     assert f"<!-- tables -->\n{page}<!-- /tables -->" in details
+    if folder != ".":
+        return
     short = (ROOT / "docs/efficacy.md").read_text("utf-8").splitlines()
     rows_shown = [line for line in short if line.startswith("| ")]
     assert len(rows_shown) == 10
