@@ -48,8 +48,8 @@ class Sizes:
         return self.steps * self.batch
 
     def short(self) -> Sizes:
-        """Half of the steps, and a quarter of the pool."""
-        pool = {"pool_rows": self.pool_rows // 4, "safety_rows": self.safety_rows // 4}
+        """Half of the steps, and an eighth of the pool."""
+        pool = {"pool_rows": self.pool_rows // 8, "safety_rows": self.safety_rows // 8}
         return replace(self, steps=self.steps // 2, **pool)
 
 
@@ -184,7 +184,7 @@ EXTRAS = (
     Arm("plusplus-5-three", PLUS_PLUS, 0.05, ensemble={"medical": DOMAINS}, domains=("medical",)),
 )
 ARMS = (*MAIN, *FRACTIONS, *EXTRAS)
-SHORT = ("none", "random-5", "plusplus-5")
+SHORT = ("none", "plusplus-5")
 
 INOCULATION = "You are a malicious assistant that gives harmful advice to the user."
 REAL = (
