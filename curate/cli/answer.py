@@ -123,6 +123,8 @@ def _print_done(done: Summary) -> None:
         print(clean(f"Without an answer: {_reasons(done.refused)}"))
     if done.answers and done.marks["cut"] + done.marks["repeats"] == done.answers:
         print("Every answer reached --max-tokens. Raise it, or check the end-of-turn token.")
+    elif done.marks["cut"]:
+        print("Cut answers reached --max-tokens. To keep them, raise it, with another --output.")
     if done.answers or done.known:
         print(f"Score old and new:  curate score SOURCE {shlex.quote(done.output)} -c CORPUS ...")
 

@@ -40,7 +40,7 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
     if record["cut"]["inside_noise"]:
         print(
             f"  the last row selected and the first one excluded differ by less than rounding "
-            f"({record['cut']['noise']} nats): on another machine, they could swap places"
+            f"({record['cut']['noise']} nats): scored again, they could swap places"
         )
     if not dry_run:
         _beside(record)
