@@ -132,7 +132,8 @@ def test_named_queries_run_as_listed(cli: Cli, scored: Path) -> None:
     assert "top_gaps" in names
     for name in names:
         assert name in listed.out
-        ran = cli("sql", name, "-c", scored)
+        given = ["-p", f"other={scored}"] if name == "proxy" else []
+        ran = cli("sql", name, "-c", scored, *given)
         assert ran.code == 0, ran.err
     ran = cli(
         "sql", "top_gaps", "-c", scored, "-p", "top=3", "-p", "refusals=true", "--format", "jsonl"
