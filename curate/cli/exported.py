@@ -49,7 +49,8 @@ def exported(record: dict[str, Any], *, dry_run: bool = False, listed: Path | No
     if (more := len(record["composition"]) - _SOURCES) > 0:
         print(f"... and {count(more, 'more source')}")
     path = record["output"]["path"]
-    if buckets.exists(path) if buckets.address_of(path) else Path(path).exists():
+    exists = buckets.exists(path) if buckets.address_of(path) else Path(path).exists()
+    if exists:
         print(f"{path} exists: to replace it, add --force")
 
 

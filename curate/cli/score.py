@@ -67,8 +67,8 @@ def score(
     only: Annotated[
         str | None,
         option(
-            "SQL over the columns of gaps and examples: the examples that models which lack any "
-            'score, such as "rank <= 100000".',
+            "Models that lack scores score only the examples that meet this condition on columns "
+            'of gaps and examples, such as "rank <= 100000".',
             "SQL",
             _FEWER,
         ),
@@ -95,7 +95,7 @@ def score(
     proxy: Annotated[
         Path | None,
         option(
-            "A corpus with the same examples, ranked by smaller models: it goes before the first.",
+            "A corpus with the same examples, whose ranking decides what the first models score.",
             "DIR",
             _FEWER,
         ),

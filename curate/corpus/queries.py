@@ -129,18 +129,20 @@ def _define_other(corpus: Corpus, folder: str) -> None:
         corpus.connection.register("other_gaps", gaps)
         corpus.connection.execute(
             "create or replace table other_ranks as from other_gaps "
-            + (f"semi join ({UNSKIPPED} limit $audit) using (key)" if record else ""),
+            + (
+                f"semi join (select key from example_parts {UNSKIPPED} limit $audit) using (key)"
+                if record
+                else ""
+            ),
             values,
         )
 
 
 UNSKIPPED = """
-select key, hex_id(key) as example_id
-from example_parts
 anti join (select example_id::uuid as key from skipped where model is not null) using (key)
 order by md5($seed || ':' || hex_id(key)), key
 """
-"""The examples that no model has skipped, in a random order: a race's audit sample comes first."""
+"""Leaves the examples that no model has skipped, in random order: a race's audit sample first."""
 
 
 def depth(ranked: int, share: float = 0.1) -> int:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.corpus.corpus import Corpus, has_ensemble
+from curate.corpus.queries import UNSKIPPED
 from curate.corpus.recall import Audit, Floats, Group, Recall, binned, recall
 from curate.errors import CurateError
 from curate.storage import parts
@@ -92,10 +93,10 @@ def field(corpus: Corpus, seed: int, question: Question = Question()) -> Field:
         "metric": question.metric,
         "seed": str(seed),
     }
-    models = sorted(n for n, e in corpus.manifest.models.items() if e.role == "misaligned")
+    models = sorted(corpus.manifest.misaligned)
     cursor = corpus.connection.cursor()
     tables = _ROWS.format("$epsilon", "$metric")
-    query = _GAPS.format(where=question.where, rows=tables)
+    query = _GAPS.format(where=question.where, rows=tables, unskipped=UNSKIPPED)
     rows = cursor.sql(query, params=values).to_arrow_table()
     ids = rows["example_id"].combine_chunks()
     flat = rows["gaps"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -206,6 +207,5 @@ select
     ln(n_tokens) as length,
     {where} as asked
 {rows}
-anti join (select example_id::uuid as key from skipped where model is not null) using (key)
-order by md5($seed || ':' || example_id), key
+{unskipped}
 """

@@ -114,7 +114,7 @@ def pull(address: str, path: Path, progress: Progress | None = None) -> Moved:
         found, _ = buckets.call(address, lambda store: _look(store, address))
         if found is None:
             raise CurateError(
-                f"{address}: no corpus was pushed here ({HEAD} is missing). Check it."
+                f"{address}: no corpus was pushed here ({HEAD} is missing). Check the address."
             )
         head, version = found
         here = _files(path)

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from typing import Any, BinaryIO, TextIO
 
 import orjson
@@ -120,9 +120,11 @@ def csv_rows(source: str, file: BinaryIO, delimiter: str) -> Iterator[Raw]:
 
 
 def _csv_lines(source: str, text: TextIO) -> Iterator[str]:
-    while line := text.readline(ROW_BYTES + 1):
+    for number in count(1):
+        if not (line := text.readline(ROW_BYTES + 1)):
+            return
         if len(line) > ROW_BYTES:
-            raise CurateError(f"{source}: a line is {TOO_LONG}. Is it a CSV file?")
+            raise CurateError(f"{source}:{number}: a line is {TOO_LONG}. Is it a CSV file?")
         yield line
 
 

@@ -197,8 +197,7 @@ def _nothing_to_race(writer: Writer, misaligned: Sequence[str]) -> str:
     Raises:
         CurateError: a model of the ensemble isn't named.
     """
-    known = [name for name, e in writer.manifest.models.items() if e.role == "misaligned"]
-    if missing := sorted(set(known) - set(misaligned)):
+    if missing := sorted(set(writer.manifest.misaligned) - set(misaligned)):
         raise CurateError(
             f"--top races the whole ensemble: name every misaligned model, or none; not named: "
             f"{', '.join(missing)}"

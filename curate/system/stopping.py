@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -16,8 +16,7 @@ Answer = TypeVar("Answer")
 
 AGAIN_SECONDS = 2.0
 """A second signal after this many seconds ends the process; `timeout` sends each one twice."""
-_NOTICE = b"Stopping after the work in hand. Press Ctrl-C again to stop at once.\n"
-_NOTICE_SECONDS = 1.0
+_NOTICE = b"\nStopping when the current work is done. Press Ctrl-C again to stop at once.\n"
 _TICK = 0.2  # seconds between checks for a stop while waiting
 
 
@@ -38,24 +37,18 @@ class _Signals:
     number: int | None = None
     held = False
     _at = 0.0
-    _tell: Timer | None = None  # that a stop takes a while
 
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
             self.number, self._at = number, time.monotonic()
-            self._tell = Timer(_NOTICE_SECONDS, os.write, (2, _NOTICE))
-            self._tell.daemon = True
-            self._tell.start()
+            os.write(
+                2, _NOTICE
+            )  # not by a stream or a thread, whose locks the signal may find held
             if not self.held:
                 raise Stopped(number)
         if time.monotonic() - self._at > AGAIN_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-
-    def end(self) -> None:
-        """Say nothing more."""
-        if self._tell:
-            self._tell.cancel()
 
 
 _signals = _Signals()
@@ -84,7 +77,6 @@ def stoppable() -> Iterator[None]:
             raise
         raise Stopped(_signals.number) from None
     finally:
-        _signals.end()
         _signals = _Signals()  # the stop was for this block
         for number, handler in old.items():
             signal.signal(number, handler)
