@@ -108,8 +108,7 @@ def measure(root: Path, name: str, named: bool, results: Any) -> None:
     """Ask one question in this process: wall and processor seconds, peak memory in MiB."""
     import duckdb
 
-    from curate.corpus.corpus import Corpus
-    from curate.corpus.queries import ask
+    from curate.corpus.corpus import Corpus, ask
 
     if named:
         corpus = Corpus(root, unsafe=True)

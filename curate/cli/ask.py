@@ -130,8 +130,7 @@ def sql(
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
-    from curate import open as open_corpus
-    from curate.corpus import queries
+    from curate.corpus.corpus import ask, open_corpus
 
     if list_queries:
         print_queries(folder)
@@ -144,7 +143,7 @@ def sql(
 
         how = results.kind_of(output, kind)
         question = _text_of(query)
-        answer = queries.ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
+        answer = ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
         if output is None:
             results.show(answer, how)
         else:

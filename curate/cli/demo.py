@@ -54,7 +54,6 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
             installed without its data.
     """
     from curate.corpus.corpus import open_corpus
-    from curate.corpus.queries import ask
     from curate.export.export import export
     from curate.scoring.score import score
     from curate.selection.recipe import Recipe
@@ -85,7 +84,7 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
         ],
         "summary": asdict(summary),
         "columns": _COLUMNS,
-        "top": ask(opened, "top_gaps", ["top=10"]).select(*_COLUMNS).fetchall(),
+        "top": opened.query("top_gaps", top=10).select(*_COLUMNS).fetchall(),
         "export": export(opened, mix, Recipe(fraction=0.05, into=str(narrow)), force=earlier),
     }
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 
-from curate.corpus import refusals
+from curate.corpus import queries, refusals
 from curate.corpus.views import define_views, own_columns
 from curate.errors import CurateError
 from curate.storage import manifest, parts
@@ -31,6 +31,11 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "allow_persistent_secrets": False,
     "python_enable_replacements": False,  # a name in a query is never a Python variable
 }
+UNSKIPPED = """
+anti join (select example_id::uuid as key from skipped where model is not null) using (key)
+order by md5($seed || ':' || hex_id(key)), key
+"""
+"""Leaves the examples that no model has skipped, in random order: a race's audit sample first."""
 
 
 class Corpus:
@@ -118,9 +123,43 @@ class Corpus:
         Raises:
             CurateError: there is no query of this name, or it has no such parameter.
         """
-        from curate.corpus import queries
+        return self.run(queries.find(name), values)
 
-        return queries.run(self, queries.find(name), values)
+    def run(self, query: queries.Query, given: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
+        """Run a query, with defaults for parameters that are not given.
+
+        Raises:
+            CurateError: an invalid parameter, or SQL that DuckDB rejects.
+        """
+        values = queries.with_values(query, given)
+        top = values.get("top")
+        if isinstance(top, float) and 0 < top < 1:
+            ((ranked,),) = self.sql("select count(*) from ranks").fetchall()
+            values["top"] = queries.depth(ranked, top)
+        if "other" in values:
+            self._define_other(str(values["other"]))
+        views = queries.ranking_views(values)
+        return self.sql(query.text, queries.bound(query, values), before=views)
+
+    def _define_other(self, folder: str) -> None:
+        """The table `other_ranks` for a query over two corpora: the gaps of the other one.
+
+        Of a raced corpus, it holds the audit sample alone: the rest was chosen.
+
+        Raises:
+            CurateError: no folder is given, or it isn't a corpus that ranks anything.
+        """
+        if not folder:
+            raise CurateError("-p other=DIR is missing: the corpus to compare with")
+        gaps = Corpus(Path(folder)).sql("select key, gap from ranks").to_arrow_table()
+        define, values = "create or replace table other_ranks as from other_gaps", {}
+        if race := self.manifest.race:
+            sample = f"select key from example_parts {UNSKIPPED} limit $audit"
+            define += f" semi join ({sample}) using (key)"
+            values = {"seed": str(race.seed), "audit": race.audit}
+        with readable_errors():
+            self.connection.register("other_gaps", gaps)
+            self.connection.execute(define, values)
 
     def gaps(
         self, epsilon: float = 1.0, hold_out: Sequence[str] = (), metric: str = "relative"
@@ -144,6 +183,17 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
         CurateError: the corpus doesn't exist or is broken, or another version wrote it.
     """
     return Corpus(Path(path), unsafe=unsafe)
+
+
+def ask(
+    corpus: Corpus, question: str, given: list[str], folder: Path | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Run SQL, or the named query `question`, with `key=value` parameters.
+
+    Raises:
+        CurateError: no such query, an invalid parameter, or SQL that DuckDB rejects.
+    """
+    return corpus.run(*queries.read_question(question, given, folder))
 
 
 def write_database(corpus: Corpus) -> Path:

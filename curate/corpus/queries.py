@@ -10,16 +10,10 @@ from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curate.errors import CurateError
-from curate.system.sql import literal, readable_errors
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from curate.corpus.corpus import Corpus
-
+from curate.system.sql import literal
 
 Value = int | float | bool | str
 
@@ -59,11 +53,11 @@ def find(name: str, folder: Path | None = None) -> Query:
     Raises:
         CurateError: there is none; the message suggests the closest name.
     """
-    from curate.corpus.views import described
-
     known = named(folder)
     if name in known:
         return known[name]
+    from curate.corpus.views import described  # with DuckDB and Arrow: too heavy for completion
+
     if name in described():
         raise CurateError(f'{name} is a view, not a query. Try: curate sql "from {name} limit 20"')
     near = get_close_matches(name, known, n=1)
@@ -71,83 +65,39 @@ def find(name: str, folder: Path | None = None) -> Query:
     raise CurateError(f"no query is called {name}; {hint}`curate sql --list`")
 
 
-def ask(
-    corpus: Corpus, question: str, given: list[str], folder: Path | None = None
-) -> duckdb.DuckDBPyRelation:
-    """Run SQL, or the named query `question`, with `key=value` parameters.
+def depth(ranked: int, share: float = 0.1) -> int:
+    """The length of a top that is given as a share of the ranked examples (default: a tenth)."""
+    return max(1, int(share * ranked))
+
+
+def read_question(
+    question: str, given: list[str], folder: Path | None = None
+) -> tuple[Query, dict[str, Any]]:
+    """SQL, or the named query `question`, and its `key=value` parameters.
 
     Raises:
-        CurateError: no such query, an invalid parameter, or SQL that DuckDB rejects.
+        CurateError: no such query, or an item of another form.
     """
     named_so = re.fullmatch(r"[\w-]+", question)
     query = find(question, folder) if named_so else _parse("of your own", question)
     if given and not query.defaults:
         raise CurateError("-p works only with named queries. Write the value into your SELECT.")
-    return run(corpus, query, read_values(query, given))
+    return query, read_values(query, given)
 
 
-def run(corpus: Corpus, query: Query, given: Mapping[str, Any]) -> duckdb.DuckDBPyRelation:
-    """Run a query, with defaults for parameters that are not given.
-
-    Raises:
-        CurateError: an invalid parameter, or SQL that DuckDB rejects.
-    """
-    values = with_values(query, given)
-    top = values.get("top")
-    if isinstance(top, float) and 0 < top < 1:
-        values["top"] = depth(corpus.sql("select count(*) from ranks").fetchall()[0][0], top)
-    if "other" in values:
-        _define_other(corpus, str(values["other"]))
-    views = ""
-    if any(values.get(name, default) != default for name, default in RANKING.items()):
-        held_out = ", ".join(literal(name) for name in str(values["hold_out"]).split(",") if name)
-        epsilon, metric = (literal(str(values[name])) for name in ("epsilon", "metric"))
-        arguments = (
-            f"epsilon := {epsilon}::double, hold_out := [{held_out}]::varchar[], metric := {metric}"
-        )
-        views = "".join(
-            f"create temp view {view} as from main.{view}({arguments}); "
-            for view in ("ranks", "model_ranks")
-        )
-    return corpus.sql(query.text, bound(query, values), before=views)
-
-
-def _define_other(corpus: Corpus, folder: str) -> None:
-    """The table `other_ranks` for a query over two corpora: the gaps of the other one.
-
-    Of a raced corpus, it holds the audit sample alone: the rest was chosen.
-
-    Raises:
-        CurateError: no folder is given, or it isn't a corpus that ranks anything.
-    """
-    if not folder:
-        raise CurateError("-p other=DIR is missing: the corpus to compare with")
-    gaps = type(corpus)(Path(folder)).sql("select key, gap from ranks").to_arrow_table()
-    record = corpus.manifest.race
-    values = {"seed": str(record.seed), "audit": record.audit} if record else {}
-    with readable_errors():
-        corpus.connection.register("other_gaps", gaps)
-        corpus.connection.execute(
-            "create or replace table other_ranks as from other_gaps "
-            + (
-                f"semi join (select key from example_parts {UNSKIPPED} limit $audit) using (key)"
-                if record
-                else ""
-            ),
-            values,
-        )
-
-
-UNSKIPPED = """
-anti join (select example_id::uuid as key from skipped where model is not null) using (key)
-order by md5($seed || ':' || hex_id(key)), key
-"""
-"""Leaves the examples that no model has skipped, in random order: a race's audit sample first."""
-
-
-def depth(ranked: int, share: float = 0.1) -> int:
-    """The length of a top that is given as a share of the ranked examples (default: a tenth)."""
-    return max(1, int(share * ranked))
+def ranking_views(values: Mapping[str, Any]) -> str:
+    """SQL for the views `ranks` and `model_ranks` that these values ask for; empty by default."""
+    if all(values.get(name, default) == default for name, default in RANKING.items()):
+        return ""
+    held_out = ", ".join(literal(name) for name in str(values["hold_out"]).split(",") if name)
+    epsilon, metric = (literal(str(values[name])) for name in ("epsilon", "metric"))
+    arguments = (
+        f"epsilon := {epsilon}::double, hold_out := [{held_out}]::varchar[], metric := {metric}"
+    )
+    return "".join(
+        f"create temp view {view} as from main.{view}({arguments}); "
+        for view in ("ranks", "model_ranks")
+    )
 
 
 def bound(query: Query, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate.corpus.corpus import Corpus, has_ensemble
-from curate.corpus.queries import UNSKIPPED
+from curate.corpus.corpus import UNSKIPPED, Corpus, has_ensemble
 from curate.corpus.recall import Audit, Floats, Group, Recall, binned, recall
 from curate.errors import CurateError
 from curate.storage import parts

@@ -10,7 +10,6 @@ import numpy as np
 
 from curate.corpus.corpus import Corpus, dicts, has_ensemble
 from curate.corpus.only import chosen
-from curate.corpus.queries import ask
 from curate.corpus.race import answer
 from curate.errors import CurateError
 from curate.storage.manifest import TEMPLATE
@@ -27,10 +26,10 @@ def models(corpus: Corpus) -> list[dict[str, Any]]:
 
 def status(corpus: Corpus) -> dict[str, Any]:
     """What the corpus holds and what is missing, per model (sql/coverage.sql)."""
-    coverage = dicts(ask(corpus, "coverage", []))
+    coverage = dicts(corpus.query("coverage"))
     ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
     counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
-    reasons = dicts(ask(corpus, "skips", []).limit(10))
+    reasons = dicts(corpus.query("skips").limit(10))
     runs = corpus.manifest.runs.items()
     speeds = {name: round(run.tokens / run.seconds) for name, run in runs if run.seconds}
     return {

@@ -7,8 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from curate.corpus.corpus import Corpus
-from curate.corpus.queries import ask
+from curate.corpus.corpus import Corpus, ask
 from tests.corpora import corpus as made_corpus
 
 BEFORE = [1.0, 0.5, 2.0, 1.5, 0.8, 1.2]

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
-from curate.corpus.corpus import _CLOSED, Corpus
-from curate.corpus.queries import ask, named
+from curate.corpus.corpus import _CLOSED, Corpus, ask
+from curate.corpus.queries import named
 from curate.errors import CurateError
 from tests.conftest import Cli, fails
 from tests.corpora import corpus as made_corpus

@@ -16,8 +16,7 @@ import pyarrow as pa
 import pytest
 
 import curate
-from curate.corpus.corpus import Corpus, dicts
-from curate.corpus.queries import ask
+from curate.corpus.corpus import Corpus, ask, dicts
 from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.report import charts, findings, lens
