@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from scoring_machine import matmul_rate, with_peak
 
 import curate
+from curate.system.progress import Progress
 
 
-class Clock:
+class Clock(Progress):
     """A progress that notes when scoring began and ended, and the tokens it took."""
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class Clock:
         self.notes.append(text)
         print(text, file=sys.stderr, flush=True)
 
-    def start(self, label: str, total: int | None) -> None:
+    def start(self, label: str, total: int | None, unit: str = "examples") -> None:
         """The engine is ready (or the sources are being read)."""
         self.began = time.perf_counter()
         self.tokens = self.pairs = 0
@@ -50,9 +51,6 @@ class Clock:
             self.tokens += tokens
             self.pairs += examples
             self.ended = time.perf_counter()
-
-    def stop(self) -> None:
-        """Nothing: the last `advance` counts."""
 
 
 def flops(base: str) -> tuple[float, float]:
