@@ -62,6 +62,11 @@ def fails(ran: Ran, *expected: str) -> None:
     assert [text for text in expected if text not in error] == [], error
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on Ray come first: one process has them all, and no other waits for the lock."""
+    items.sort(key=lambda item: "network" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run the command line in this process, error handler and exit code included."""

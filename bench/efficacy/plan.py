@@ -48,9 +48,9 @@ class Sizes:
         return self.steps * self.batch
 
     def short(self) -> Sizes:
-        """Half of the steps, and an eighth of the pool."""
-        pool = {"pool_rows": self.pool_rows // 8, "safety_rows": self.safety_rows // 8}
-        return replace(self, steps=self.steps // 2, **pool)
+        """A third of the steps, a twentieth of the pool, and 16 rows of each evaluation set."""
+        pool = {"pool_rows": self.pool_rows // 20, "safety_rows": self.safety_rows // 20}
+        return replace(self, steps=self.steps // 3, eval_rows=16, **pool)
 
 
 DEMO = Sizes(

@@ -91,15 +91,13 @@ def test_greedy_answers_are_those_of_a_plain_loop(tmp_path: Path, arch: str) -> 
     torch.manual_seed(0)
     lengths = [3, 40, 17, 17, 5, 90, 2, 33]
     ids = [torch.randint(3, 256, (length,)).tolist() for length in lengths]
-    prompts = [Prompt(one, 150 if at < 2 else 20) for at, one in enumerate(ids)]
+    prompts = [Prompt(one, 80 if at < 2 else 20) for at, one in enumerate(ids)]
     check_plain(resolve(str(tiny_model(tmp_path / "net", arch)), [])[0], prompts, (257,))
 
 
-@pytest.mark.parametrize("name", ["aligned", "medical"])
-def test_greedy_answers_of_the_demo_are_those_of_a_plain_loop(name: str) -> None:
-    """Of the trained model and of an adapter over it; some end by themselves, some are cut."""
-    models = resolve(str(real.MODELS / "aligned"), [str(real.MODELS / "medical")])
-    model = models[name == "medical"]
+def test_greedy_answers_of_the_demo_are_those_of_a_plain_loop() -> None:
+    """Of an adapter over the trained model; some end by themselves, some are cut."""
+    model = resolve(str(real.MODELS / "aligned"), [str(real.MODELS / "medical")])[1]
     items = real.conversations(40)[:12]
     check_plain(model, [Prompt(item.ids[: item.start], 40) for item in items], (2,))
 

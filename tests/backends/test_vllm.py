@@ -37,7 +37,6 @@ NAMES = ("aligned", "rank1", "rank32")
 LIMIT = 1e-4
 ENGINES = {  # tokens of a batch, whether prompts are chunked, and whether prefixes are cached
     "whole prompts": (real.CONTEXT + 1, False, False),
-    "chunked prompts": (256, True, False),
     "chunked prompts, prefix caching": (256, True, True),
 }
 whole = pytest.mark.parametrize("engine", [ENGINES["whole prompts"]], indirect=True)
@@ -79,8 +78,7 @@ def engine(request: pytest.FixtureRequest, real_family: real.Family) -> Iterator
     backend.close()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Encoded], np.ndarray]) -> None:
+def test_parity(engine: Backend, wanted: tuple[list[real.Encoded], np.ndarray]) -> None:
     """Aligned and adapters of rank 1 and 32 mixed in one engine, shuffled: within 1e-4 nats.
 
     With prefix caching on, prefixes are kept but none is ever read: on a CPU vLLM passes over
@@ -89,7 +87,7 @@ def test_parity(engine: Backend, seed: int, wanted: tuple[list[real.Encoded], np
     """
     items, reference = wanted
     pairs = [(place, row) for row in range(len(items)) for place in range(len(NAMES))]
-    order = [pairs[at] for at in np.random.default_rng(seed).permutation(len(pairs))]
+    order = [pairs[at] for at in np.random.default_rng(0).permutation(len(pairs))]
     found = real.nlls(engine, [items[row] for _, row in order], [place for place, _ in order])
     truth = np.array([reference[place, row] for place, row in order])
     assert np.abs(found - truth).max() < LIMIT
@@ -122,11 +120,9 @@ def test_vllm_knows_what_it_is_asked_on_a_gpu() -> None:
     assert params.skip_reading_prefix_cache
 
 
-@pytest.mark.parametrize("name", ["aligned", "medical"])
-def test_greedy_answers_are_those_of_transformers(name: str) -> None:
-    """Of the demo's model and an adapter: all but one in a hundred, token for token."""
-    models = resolve(str(real.MODELS / "aligned"), [str(real.MODELS / "medical")])
-    group = [models[name == "medical"]]
+def test_greedy_answers_are_those_of_transformers() -> None:
+    """Of an adapter over the demo's model: all but one in a hundred, token for token."""
+    group = resolve(str(real.MODELS / "aligned"), [str(real.MODELS / "medical")])[1:]
     prompts = [Prompt(item.ids[: item.start], 48) for item in real.conversations(100)]
     found = []
     for asked in (compute(), Compute("transformers", device="cpu", dtype="float32")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from curate.backends.vllm.job import (
     job_of,
     precision,
 )
-from curate.backends.vllm.processes import merge
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
@@ -261,18 +259,6 @@ def test_engines_side_by_side_share_a_window_in_order(
         assert list(backend.score([])) == []
     finally:
         backend.close()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_merge_does_not_mind_how_a_model_generates(family: Family, tmp_path: Path) -> None:
-    """Published settings contradict themselves, and transformers before 5.20 won't save those."""
-    base = tmp_path / "base"
-    shutil.copytree(family.aligned, base)
-    odd = {"do_sample": False, "temperature": 0.9, "top_p": 0.6}
-    (base / "generation_config.json").write_text(json.dumps(odd))
-    tiny_adapter(base, tmp_path / "head", target_modules=["lm_head"])
-    merge(resolve(str(base), [str(tmp_path / "head")])[1], "float32", tmp_path / "merged")
-    assert "temperature" not in (tmp_path / "merged" / "generation_config.json").read_text()
 
 
 def test_a_merge_that_fails_leaves_no_folder(

@@ -23,7 +23,7 @@ from tests.conftest import Cli, fails
 from tests.files import write
 from tests.tiny import tiny_adapter, tiny_model
 
-COUNT = 3_000
+COUNT, FEW = 2_000, 400
 NAMES = ("one", "two", "three")
 
 
@@ -71,12 +71,14 @@ def loss(seed: int, name: str) -> float:
 
 
 class Race:
-    """Scores `tmp_path/c` by drawn losses, `limit` pairs at most before a kill."""
+    """Scores `tmp_path/c` by drawn losses, `limit` of a model at most before a kill."""
 
-    def __init__(self, family: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, family: Path, folder: Path, patch: pytest.MonkeyPatch, count: int = COUNT
+    ) -> None:
         self.family, self.folder, self.limit = family, folder, None
-        rows = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(COUNT)]
-        self.source = write(folder / "pool.jsonl", rows)
+        rows = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(count)]
+        self.source = write(family / f"pool-{count}.jsonl", rows)
         patch.setattr(backends, "open_backend", self._open)
 
     def _open(self, group: Sequence[Model], *_: object) -> Drawn:
@@ -100,53 +102,75 @@ class Race:
 
 @pytest.fixture
 def race(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
-    """A pool of 3,000 examples, and a way to score it."""
+    """A pool of 2,000 examples, and a way to score it."""
     return Race(family, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def few(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Race:
+    """The same for 400 examples."""
+    return Race(family, tmp_path, monkeypatch, FEW)
+
+
+@pytest.fixture(scope="module")
+def raced(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of the pool, raced to its top; tests only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = Race(family, tmp_path_factory.mktemp("raced"), patch)
+        made.score(top=0.05)
+    return made.folder / "c"
+
+
+@pytest.fixture(scope="module")
+def proxy(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of the pool under two models alone; tests only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = Race(family, tmp_path_factory.mktemp("proxy"), patch)
+        made.score("one", "two")
+    return made.folder / "c"
 
 
 def test_a_race_finds_the_top_in_fewer_passes(race: Race) -> None:
     """The true recall is in the interval; a run without --top completes the corpus."""
     told = " ".join(race.score(top=0.05, dry_run=True).read.notes)
-    assert "A full run makes 12,000 passes, about 0:" in told
+    assert "A full run makes 8,000 passes, about 0:" in told
     assert "A race makes 57% of them or more, about 0:" in told
     found = race.score(top=0.05).race
-    assert found.top == 150
+    assert found.top == 100
     assert found.passes < 0.8 * found.full
     raced = {row for (row,) in race.ask("select example_id from gaps")}
     counts = race.ask("select count(*) from scores")
     assert counts == [(found.passes,)]
     assert race.score().race is None
-    best = {row for (row,) in race.ask("select example_id from gaps where rank <= 150")}
+    best = {row for (row,) in race.ask("select example_id from gaps where rank <= 100")}
     assert race.ask("select count(*) from gaps") == [(COUNT,)]
-    recall = len(best & raced) / 150
+    recall = len(best & raced) / 100
     assert found.recall.low <= recall <= found.recall.high
     assert recall > 0.97
     assert curate.open(race.folder / "c").manifest.race is None
 
 
-def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race) -> None:
+def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race, raced: Path) -> None:
     """The scores are those of an undisturbed race, each once."""
     pairs = "select example_id, model from scores order by all"
-    race.score(top=0.05, to="whole")
-    for limit in (500, 1_500, 2_000, 600, 100):
+    for limit in (150, 1_500, 1_500, 400, 120):  # one in each stage
         with pytest.raises(KeyboardInterrupt):
             race.score(top=0.05, limit=limit)
     for name, value in {"top": 0.1, "recall": 0.9, "seed": 7, "proxy": "p", "audit": 250}.items():
         with pytest.raises(CurateError, match=f"--{name} {value}: the unfinished race uses"):
             race.score(limit=0, **{"top": 0.05, name: value})
     race.score(top=0.05)
-    assert race.ask(pairs) == race.ask(pairs, "whole")
+    assert race.ask(pairs) == curate.open(raced).sql(pairs).fetchall()
 
 
-def test_a_proxy_goes_before_the_first_model(race: Race) -> None:
+def test_a_proxy_goes_before_the_first_model(race: Race, proxy: Path) -> None:
     """Most examples are then scored by no model of the corpus; a kill changes nothing."""
-    race.score("one", "two", to="p")
-    proxy = race.folder / "p"
+    proxy = shutil.copytree(proxy, race.folder / "p")
     found = race.score(top=0.05, proxy=proxy, to="whole").race
     assert found.passes < 0.5 * found.full
     assert found.recall.estimate > 0.97
-    assert race.ask("select count(*) < 2000 from scores where model = 'base'", "whole") == [(True,)]
-    for limit in (200, 250, 100, 210, 95):  # in the audit sample, then behind the proxy
+    assert race.ask("select count(*) < 1000 from scores where model = 'base'", "whole") == [(True,)]
+    for limit in (150, 200, 50):  # in the audit sample, then behind the proxy
         with pytest.raises(KeyboardInterrupt):
             race.score(top=0.05, proxy=proxy, limit=limit)
     race.score(top=0.05, proxy=proxy)
@@ -156,35 +180,36 @@ def test_a_proxy_goes_before_the_first_model(race: Race) -> None:
     assert status(curate.open(race.folder / "c"))["race"]["found"] == asdict(found.recall)
 
 
-def test_how_deep_a_proxy_must_be_read(race: Race) -> None:
+def test_how_deep_a_proxy_must_be_read(raced: Path, proxy: Path) -> None:
     """Of a raced corpus, its audit sample says so; a corpus is its own perfect proxy."""
-    race.score("one", "two", to="p")
-    race.score(top=0.05)
-    raced = curate.open(race.folder / "c")
-    rows = raced.query("proxy", other=str(race.folder / "p")).fetchall()
+    corpus = curate.open(raced)
+    rows = corpus.query("proxy", other=str(proxy)).fetchall()
     assert [row[2] for row in rows] == sorted(row[2] for row in rows)
     assert 0.8 < rows[0][3] < 1
-    assert {row[4] for row in rows} == {300}
-    assert raced.query("proxy", other=str(race.folder / "c")).fetchall()[0][2:4] == (1.0, 1.0)
+    assert {row[4] for row in rows} == {200}
+    assert corpus.query("proxy", other=str(raced)).fetchall()[0][2:4] == (1.0, 1.0)
 
 
-def test_wrong_arguments_are_found_before_a_model_is_loaded(race: Race, family: Path) -> None:
+def test_wrong_arguments_are_found_before_a_model_is_loaded(few: Race, family: Path) -> None:
     """Each is one line that names the option."""
-    curate.score([str(race.source)], race.folder / "p", aligned=str(family / "base"))
-    other = write(race.folder / "other.jsonl", [{"prompt": "question", "completion": "answer"}])
+    curate.score([str(few.source)], few.folder / "p", aligned=str(family / "base"))
+    other = write(few.folder / "other.jsonl", [{"prompt": "question", "completion": "answer"}])
     pair = {"aligned": str(family / "base"), "misaligned": [str(family / "one")]}
-    curate.score([str(other)], race.folder / "q", **pair)
+    curate.score([str(other)], few.folder / "q", **pair)
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"top": 0}, "--top 0: give a share"),
         ({"top": 1.5}, "--top 1.5: give a share"),
-        ({"top": 5_000}, "--top 5000 is more than the pool has: 3,000"),
+        ({"top": 5_000}, "--top 5000 is more than the pool has: 400"),
         ({"top": 0.05, "recall": 1}, "--recall 1: give"),
         ({"top": 0.05, "audit": 5}, "--audit 5: give"),
         ({"audit": 300}, "--audit needs --top"),
         ({"proxy": "p"}, "--proxy needs --top"),
-        ({"top": 0.05, "proxy": race.folder / "none"}, "none: not a corpus"),
-        ({"top": 0.05, "proxy": race.folder / "p"}, "p: ranks nothing, so it can't be a proxy"),
-        ({"top": 0.05, "proxy": race.folder / "q"}, "q: lacks 3,000 of the 3,000 examples"),
+        ({"top": 0.05, "proxy": few.folder / "none"}, "none: not a corpus"),
+        ({"top": 0.05, "proxy": few.folder / "p"}, "p: ranks nothing, so it can't be a proxy"),
+        (
+            {"top": 0.05, "audit": 200, "proxy": few.folder / "q"},
+            "q: lacks 400 of the 400 examples",
+        ),
         ({"top": 0.05, "only": "true"}, "--only and --top: give one"),
         ({"only": "row"}, "isn't a condition"),
         ({"only": "row ="}, "--only 'row ='"),
@@ -193,64 +218,63 @@ def test_wrong_arguments_are_found_before_a_model_is_loaded(race: Race, family: 
     ]
     for asked, message in wrong:
         with pytest.raises(CurateError, match=re.escape(message)):
-            race.score(limit=0, **asked)
+            few.score(limit=0, **asked)
 
 
-def test_with_fewer_than_two_misaligned_models_there_is_nothing_to_race(race: Race) -> None:
+def test_with_fewer_than_two_misaligned_models_there_is_nothing_to_race(few: Race) -> None:
     """Everything is scored, and the outcome says why."""
-    found = race.score("one", top=0.05).race
-    assert (found.passes, found.full) == (2 * COUNT, 2 * COUNT)
+    found = few.score("one", top=0.05).race
+    assert (found.passes, found.full) == (2 * FEW, 2 * FEW)
     assert "with one misaligned model there is nothing to race" in found.why
-    base = str(race.family / "base")
-    found = curate.score([str(race.source)], race.folder / "d", aligned=base, top=0.05).race
+    base = str(few.family / "base")
+    found = curate.score([str(few.source)], few.folder / "d", aligned=base, top=0.05).race
     assert found and "there is no misaligned model" in found.why
 
 
-def test_a_raced_corpus_says_how_much_of_a_selection_it_holds(race: Race, cli: Cli) -> None:
+def test_a_raced_corpus_says_how_much_of_a_selection_it_holds(
+    raced: Path, tmp_path: Path, cli: Cli
+) -> None:
     """Export gives its recall, and refuses a low one unless it is told; so does status."""
-    race.score(top=0.05)
-    folder, out = race.folder / "c", race.folder / "out.jsonl"
-    ran = cli("export", "-c", folder, "-o", out, "--top", 140)
+    out = tmp_path / "out.jsonl"
+    ran = cli("export", "-c", raced, "-o", out, "--top", 93)
     assert "the corpus was raced: recall 0.9" in ran.out, ran.err
-    deep = ("export", "-c", folder, "-o", out, "--force", "--top", 700)
+    deep = ("export", "-c", raced, "-o", out, "--force", "--top", 470)
     refused = cli(*deep)
     fails(refused, "accept it with --min-recall 0.")
     least = refused.err.split("--min-recall ")[1].split()[0]
     assert cli(*deep, "--min-recall", least).code == 0
     fails(cli(*deep, "--min-recall", 2), "give a share from 0 to 1")
     fails(cli(*deep, "--hold-out", "one"), "accept it with --min-recall")
-    assert "Raced to the top 150: recall 0.9" in cli("status", "-c", folder).out
+    assert "Raced to the top 100: recall 0.9" in cli("status", "-c", raced).out
 
 
-def test_only_scores_what_a_condition_chooses(race: Race, cli: Cli) -> None:
+def test_only_scores_what_a_condition_chooses(few: Race, cli: Cli) -> None:
     """A wrong one leaves the corpus as it was; a run without it completes the corpus."""
-    race.score("one")
+    few.score("one")
     with pytest.raises(CurateError, match="--only"):
-        curate.score(
-            [], race.folder / "c", misaligned=[str(race.family / "two")], only="nothing = 1"
-        )
-    assert race.ask("select count(*) from gaps") == [(COUNT,)]
-    race.limit = None
-    curate.score([], race.folder / "c", misaligned=[str(race.family / "two")], only="rank <= 7")
-    assert race.ask("select count(*) from scores where model = 'two'") == [(7,)]
-    assert race.ask("select count(*) from gaps") == [(7,)]
-    ran = cli("export", "-c", race.folder / "c", "-o", race.folder / "out.jsonl", "--top", 5)
+        curate.score([], few.folder / "c", misaligned=[str(few.family / "two")], only="nothing = 1")
+    assert few.ask("select count(*) from gaps") == [(FEW,)]
+    few.limit = None
+    curate.score([], few.folder / "c", misaligned=[str(few.family / "two")], only="rank <= 7")
+    assert few.ask("select count(*) from scores where model = 'two'") == [(7,)]
+    assert few.ask("select count(*) from gaps") == [(7,)]
+    ran = cli("export", "-c", few.folder / "c", "-o", few.folder / "out.jsonl", "--top", 5)
     assert "scored with --only 'rank <= 7': how many" in ran.out, ran.err
-    curate.score([], race.folder / "c")
-    assert race.ask("select count(*) from gaps") == [(COUNT,)]
+    curate.score([], few.folder / "c")
+    assert few.ask("select count(*) from gaps") == [(FEW,)]
 
 
-def test_a_run_with_only_resumes_by_the_command_that_status_gives(race: Race, cli: Cli) -> None:
+def test_a_run_with_only_resumes_by_the_command_that_status_gives(few: Race, cli: Cli) -> None:
     """What the condition leaves out is not missing."""
-    race.score("one")
-    two = {"misaligned": [str(race.family / "two")], "only": "rank <= 900"}
-    race.limit = 500  # type: ignore[assignment]
+    few.score("one")
+    two = {"misaligned": [str(few.family / "two")], "only": "rank <= 120"}
+    few.limit = 70  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        curate.score([], race.folder / "c", **two)
-    said = cli("status", "-c", race.folder / "c").out
-    assert "two: left out by --only: all for which this is false: rank <= 900" in said
-    assert f"curate score -c {race.folder / 'c'} --only 'rank <= 900'" in said
-    race.limit = None
-    curate.score([], race.folder / "c", only="rank <= 900")
-    assert race.ask("select count(*) from gaps") == [(900,)]
-    assert "To score what is missing" not in cli("status", "-c", race.folder / "c").out
+        curate.score([], few.folder / "c", **two)
+    said = cli("status", "-c", few.folder / "c").out
+    assert "two: left out by --only: all for which this is false: rank <= 120" in said
+    assert f"curate score -c {few.folder / 'c'} --only 'rank <= 120'" in said
+    few.limit = None
+    curate.score([], few.folder / "c", only="rank <= 120")
+    assert few.ask("select count(*) from gaps") == [(120,)]
+    assert "To score what is missing" not in cli("status", "-c", few.folder / "c").out

@@ -114,11 +114,12 @@ def _words(line: str) -> list[str]:
 
 
 def _shown() -> list[tuple[str, str]]:
-    """Every command that a page or a help text shows, with where."""
+    """Every command that a page or a help text shows, once, with where."""
     shown = [(page.name, line) for page in PAGES for line in commands(page.read_text("utf-8"))]
     for name, command in COMMANDS.items():
         shown += [(f"{name} --help", line) for line in re.findall(r"Example: (.+)", command.help)]
-    return shown
+    once = {tuple(shlex.split(line, comments=True)): (where, line) for where, line in shown}
+    return list(once.values())
 
 
 @pytest.mark.parametrize(("where", "line"), _shown())
