@@ -12,7 +12,7 @@ PIP := $(BIN)/$(INSTALL) -c constraints.txt
 VLLM_PIP := $(VLLM)/bin/$(INSTALL) --no-compile -c constraints-vllm.txt
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-real test test-fast test-slow test-trainers test-vllm environments lint format docs dist fuzz soak audit clean
+.PHONY: demo demo-real test test-slow test-trainers test-vllm environments lint format docs dist fuzz soak audit clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/installed
@@ -39,9 +39,7 @@ $(CHAT)/config.json: | $(VENV)/installed
 	$(BIN)/python bench/smollm2.py convert $(CHAT)
 
 # What a change has to pass: lint, types, and every test that takes seconds.
-test: lint test-fast
-
-test-fast: $(VENV)/installed-dev $(MOTO)/installed
+test: lint $(MOTO)/installed
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" \
 		--cov --cov-report=term --cov-fail-under=90
 

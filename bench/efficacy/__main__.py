@@ -32,7 +32,7 @@ def main(
     model: Annotated[Model, typer.Option(help="The model to fine-tune.")] = "demo",
     aligned: Annotated[Path | None, typer.Option(help="The model, if it lies elsewhere.")] = None,
     short: Annotated[
-        bool, typer.Option(help="One domain, two arms, two seeds, half the steps.")
+        bool, typer.Option(help="One domain, two arms, two seeds, a third of the steps.")
     ] = False,
     seed: Annotated[list[int] | None, typer.Option(help="Only these seeds.")] = None,
     domain: Annotated[list[str] | None, typer.Option(help="Only these domains.")] = None,
