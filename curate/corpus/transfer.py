@@ -152,13 +152,7 @@ def _checked(address: str) -> str:
 
 def _files(path: Path) -> dict[str, Path]:
     """A corpus's parts by their names in a bucket: those of examples first."""
-    folders = [
-        path / "examples",
-        path / "skipped",
-        path / "proxy",
-        *sorted((path / "scores").glob("*")),
-    ]
-    found = [part for folder in folders for part in parts.list_parts(folder)]
+    found = [part for folder in parts.folders_of(path) for part in parts.list_parts(folder)]
     return {part.relative_to(path).as_posix(): part for part in found}
 
 

@@ -36,7 +36,7 @@ from curate.scoring.recorded import (
 )
 from curate.scoring.stage import score_members
 from curate.storage import manifest, parts
-from curate.storage.manifest import TEMPLATE, Manifest, Only, Race, Settings, known_models
+from curate.storage.manifest import TEMPLATE, Manifest, Only, Race, Settings
 from curate.system.progress import Progress, Silent
 
 
@@ -195,7 +195,7 @@ def score(
         workers=workers,
     )
     compute = backends.choose(compute, progress.note)
-    known = set[str]() if replace else known_models(folder)
+    known = record.models if record and not replace else {}
     checked = [each for each in models if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
     run = _Run(str(corpus), members, settings, compute, progress, replace, keep_tokens, to_race)

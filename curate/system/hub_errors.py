@@ -55,7 +55,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def told(repo: Repo, error: Exception) -> CurateError:
+def explained(repo: Repo, error: Exception) -> CurateError:
     """What went wrong, by the error's type, and what to do."""
     import httpx2
     from huggingface_hub import constants
