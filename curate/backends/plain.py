@@ -8,7 +8,13 @@ from typing import Any
 import torch
 import transformers
 
-from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, quiet
+from curate.backends.weights import (
+    choose_device,
+    choose_dtype,
+    empty_cache,
+    is_out_of_memory,
+    quiet,
+)
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -38,8 +44,7 @@ def plain_nlls(
             f"{model.name}: out of memory on {place} in the reference loop of verify. "
             "Lower --max-length, use a smaller --dtype, or all GPUs with --device cuda."
         ) from error
-    if place.type == "cuda":
-        torch.cuda.empty_cache()
+    empty_cache(place)
     return found
 
 

@@ -130,7 +130,8 @@ def sql(
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
-    from curate.corpus.corpus import ask, open_corpus
+    from curate.corpus.corpus import open_corpus
+    from curate.corpus.queries import read_question
 
     if list_queries:
         print_queries(folder)
@@ -142,8 +143,8 @@ def sql(
         from curate.cli import results
 
         how = results.kind_of(output, kind)
-        question = _text_of(query)
-        answer = ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
+        question = read_question(_text_of(query), parameter or [], folder)
+        answer = open_corpus(corpus, unsafe=unsafe).run(*question)
         if output is None:
             results.show(answer, how)
         else:

@@ -182,9 +182,9 @@ def print_scored(summary: Summary) -> None:
     table(names, rows)
     if read.skipped or any(run.skipped for run in summary.models):
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
-    from curate.corpus.corpus import has_ensemble, open_corpus
+    from curate.corpus.corpus import open_corpus
 
-    if not has_ensemble(open_corpus(summary.corpus)):
+    if not open_corpus(summary.corpus).manifest.misaligned:
         print(f"Nothing is ranked yet. Add misaligned models:  {next_models(summary.corpus)}")
         return
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")

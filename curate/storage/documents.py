@@ -10,9 +10,6 @@ import orjson
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-BYTES = 64 << 20
-"""Larger than any real `curate.json`."""
-
 MANIFEST = "manifest.json"
 
 
