@@ -156,8 +156,7 @@ def answer(
     )
     compute = backends.choose(compute, progress.note)
     record.check(folder, asked)
-    told = examples.Told()
-    batches = examples.read(
+    reader = examples.read(
         found_sources,
         columns=columns,
         layouts=layouts,
@@ -166,13 +165,12 @@ def answer(
         turns=turns,
         prompts=True,
         strict=strict,
-        told=told,
     )
     # What can be found wrong is found before a folder is made.
     if chosen.fingerprint:
         backends.check_models([chosen], compute)
-    _, batches = spy(batches)
-    done = Summary(str(output), chosen.name, notes=told.notes, empty=told.empty)
+    _, batches = spy(reader)
+    done = Summary(str(output), chosen.name, notes=reader.notes, empty=reader.empty)
     if dry_run:
         sample = lowest(_fresh(batches, folder, done, progress))
         if sample is not None:

@@ -35,22 +35,12 @@ class Conversation:
     used: set[str]
 
 
-def parse(row: Row, known: Known = DEFAULT) -> tuple[list[Message], set[str]]:
-    """Return the row's messages up to its last assistant turn, and the columns they came from.
+def conversation(row: Row, known: Known) -> Conversation:
+    """Return the row's turns, with the text of other columns added.
 
     Raises:
         UnknownFormat: the columns belong to no known layout.
         Skip: the row can't be used; the reason is the message.
-    """
-    found = conversation(row, known)
-    return messages_of(found.turns, known), found.used
-
-
-def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
-    """Return the row's turns, with the text of other columns added.
-
-    Raises:
-        UnknownFormat, Skip: as `parse` does.
     """
     columns, empty = _detect(row, known)
     if "prompt" in columns:
@@ -79,7 +69,7 @@ def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
     return Conversation(turns, columns, used)
 
 
-def messages_of(turns: list[Turn], known: Known = DEFAULT) -> list[Message]:
+def messages_of(turns: list[Turn], known: Known) -> list[Message]:
     """Check turns and return them as messages, the last assistant turn last.
 
     Raises:

@@ -155,15 +155,15 @@ def score(
     found_sources = locate(sources) if sources else []
     asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
     batches: Batches = iter(())
-    told = examples.Told()
+    reader = None
     if sources:
-        batches = examples.read(
-            found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
+        reader = examples.read(
+            found_sources, columns=columns, layouts=layouts, strict=strict, **asked
         )
+        # Errors are found before models are loaded and a folder is created, if possible.
+        _, batches = spy(reader)
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: has no examples yet. Give a SOURCE to read.")
-    # Errors are found before models are loaded and a folder is created, if possible.
-    _, batches = spy(batches)
     batches = drawn(batches, sample, seed, progress)
     asked |= {} if sample is None else {"sample": sample, "seed": seed}
     record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
@@ -203,13 +203,13 @@ def score(
     if only is not None and record and (dry_run or not sources):  # which may bring columns
         chosen = restrict(Corpus(folder), members, only, keep_tokens)
     if dry_run:
-        return _planned(run, batches, told, chosen and chosen[0])
+        return _planned(run, batches, reader, chosen and chosen[0])
     with open_for_writing(folder) as writer:
         _add_models(run, writer, own.chat_template)
         read = Ingested()
-        if sources:
+        if reader:
             read = ingest(writer, batches, progress)
-            read.notes, read.empty = told.notes, told.empty
+            read.notes, read.empty = reader.notes, reader.empty
             for each in records(sources, found_sources, asked):
                 writer.manifest.add_source(each)
             writer.save()
@@ -257,7 +257,9 @@ def _members(
     return renamed(members, record, progress)
 
 
-def _planned(run: _Run, batches: Batches, told: examples.Told, wanted: pa.Table | None) -> Summary:
+def _planned(
+    run: _Run, batches: Batches, reader: examples.Reader | None, wanted: pa.Table | None
+) -> Summary:
     """What the run would do; nothing is written."""
     folder = Path(run.corpus)
     read, runs, spread = plan(
@@ -271,7 +273,8 @@ def _planned(run: _Run, batches: Batches, told: examples.Told, wanted: pa.Table 
         keep_tokens=run.keep_tokens,
         wanted=wanted,
     )
-    read.notes, read.empty = [*told.notes, *read.notes], told.empty
+    if reader:
+        read.notes, read.empty = [*reader.notes, *read.notes], reader.empty
     if run.race:
         pool = read.new + (count_examples(folder) if (folder / manifest.NAME).exists() else 0)
         seconds = sum(each.seconds for each in runs)
