@@ -98,11 +98,7 @@ def sql(
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        option(
-            "For a named query; repeatable.",
-            "KEY=VALUE",
-            names=["--param", "-p"],
-        ),
+        option("For a named query; repeatable.", "KEY=VALUE", names=["--param", "-p"]),
     ] = None,
     list_queries: Annotated[bool, option("List the named queries.", names=["--list"])] = False,
     show_query: Annotated[
