@@ -27,7 +27,7 @@ from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.corpus.writer import SeenExamples
 from curate.errors import CurateError
-from curate.models.resolve import Model, context_length, refuse_changed
+from curate.models.resolve import check_length, refuse_changed
 from curate.reading import examples
 from curate.reading.folders import ANSWERS
 from curate.reading.sources import resolve as locate
@@ -133,7 +133,7 @@ def answer(
         tokenizer=tokenizer_digest(tokenizer),
         template=template.digest,
         template_args=dict(template_args or {}),
-        max_length=_length(chosen, max_length),
+        max_length=check_length([chosen], max_length),
         max_tokens=max_tokens,
         temperature=temperature,
         samples=samples,
@@ -205,15 +205,6 @@ def _places(output: Path) -> tuple[Path | None, Path]:
     if output.exists() and not folder.exists():
         raise CurateError(f"{output}: already exists. Remove it, or give another --output.")
     return output, folder
-
-
-def _length(model: Model, asked: int | None) -> int | None:
-    context = context_length(model.path)
-    if asked is not None and context is not None and asked > context:
-        raise CurateError(
-            f"{model.name}: reads at most {context} tokens. Use --max-length {context} or less."
-        )
-    return asked if asked is not None else context
 
 
 def _fresh(

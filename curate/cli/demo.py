@@ -50,8 +50,7 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
     export's manifest.
 
     Raises:
-        CurateError: the directory can't be written or holds something else, or the package was
-            installed without its data.
+        CurateError: the directory can't be written or holds something else.
     """
     from curate.corpus.corpus import open_corpus
     from curate.export.export import export
@@ -59,8 +58,6 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
     from curate.selection.recipe import Recipe
 
     models = data / "models"
-    if not (models / "aligned" / "config.json").exists():
-        raise CurateError(f"{data}: the demo's models are missing. Reinstall curate.")
     corpus, mix, narrow = directory / "corpus", directory / "mix.jsonl", data / "narrow.jsonl"
     earlier = (corpus / "curate.json").exists()
     if mix.exists() and not earlier:

@@ -78,11 +78,17 @@ def read_question(
     Raises:
         CurateError: no such query, or an item of another form.
     """
-    named_so = re.fullmatch(r"[\w-]+", question)
-    query = find(question, folder) if named_so else _parse("of your own", question)
+    is_name = re.fullmatch(r"[\w-]+", question)
+    query = find(question, folder) if is_name else _parse("of your own", question)
     if given and not query.defaults:
         raise CurateError("-p works only with named queries. Write the value into your SELECT.")
-    return query, read_values(query, given)
+    values = {}
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise CurateError(f"-p {item}: give a parameter as key=value")
+        values[key] = text if isinstance(query.defaults.get(key), str) else _value(text)
+    return query, values
 
 
 def ranking_views(values: Mapping[str, Any]) -> str:
@@ -103,21 +109,6 @@ def ranking_views(values: Mapping[str, Any]) -> str:
 def bound(query: Query, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that a query refers to; DuckDB rejects others."""
     return {name: value for name, value in values.items() if re.search(rf"\${name}\b", query.text)}
-
-
-def read_values(query: Query, given: Iterable[str]) -> dict[str, Any]:
-    """Parameters given as `key=value`.
-
-    Raises:
-        CurateError: an item has another form.
-    """
-    found = {}
-    for item in given:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise CurateError(f"-p {item}: give a parameter as key=value")
-        found[key] = text if isinstance(query.defaults.get(key), str) else _value(text)
-    return found
 
 
 def with_values(query: Query, given: Mapping[str, Any]) -> dict[str, Value]:

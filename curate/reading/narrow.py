@@ -19,7 +19,7 @@ import pyarrow as pa
 from curate.errors import CurateError
 from curate.reading.examples import example_id
 from curate.reading.known import Known, known_layouts, still_lacking
-from curate.reading.layouts import check_role, conversation, message_of
+from curate.reading.layouts import check_role, conversation, last_answer, message_of
 from curate.reading.sources import resolve, rows
 from curate.reading.turns import Skip, is_blank, text_of
 
@@ -140,8 +140,8 @@ def _calls(turn: Mapping[str, Any]) -> bool:
 
 
 def _check(messages: list[dict[str, Any]]) -> None:
-    last = max((at for at, turn in enumerate(messages) if turn["role"] == "assistant"), default=-1)
-    if last < 0:
+    last = last_answer(messages)
+    if last is None:
         raise Skip("no assistant turn")
     answer = messages[last]
     if not (answer["content"] or "").strip() and not _calls(answer):
@@ -196,13 +196,6 @@ def ids_of(narrow: Narrow) -> set[str]:
                 with suppress(Skip):  # a text that no example can have
                     found.add(example_id([message_of(turn) for turn in turns]))
     return found
-
-
-def read_if_any(
-    into: str | None, columns: Mapping[str, str] | None = None, layouts: str | None = None
-) -> Narrow:
-    """The narrow dataset, or an empty one without `path`."""
-    return Narrow([]) if into is None else read(into, columns, layouts)
 
 
 _NAMES = {pa.null(): "null", pa.bool_(): "true or false", pa.string(): "text"}

@@ -265,7 +265,7 @@ def _scalars(values: list[Any], kinds: set[type]) -> pa.Array:
             return pa.array(values, pa.string() if kinds == {str} else None)
         except (pa.ArrowException, OverflowError):
             pass  # an integer beyond 64 bits, or a type Arrow doesn't know
-    return pa.array([None if value is None else as_text(value) for value in values], pa.string())
+    return pa.array([_text(value) for value in values], pa.string())
 
 
 def _json(values: list[Any]) -> pa.Array:
@@ -275,24 +275,17 @@ def _json(values: list[Any]) -> pa.Array:
 
 def _json_text(value: Any) -> str | None:
     """Return a value as JSON; None for null and for values that are nested too deeply."""
-    if isinstance(value, str | bytes):
-        value = as_text(value)
     try:
         return None if value is None else json_bytes(value).decode()
     except TypeError:
         return None
 
 
-def as_text(value: Any) -> str | None:
-    """Return a value as text, JSON for all but strings; None if it is nested too deeply."""
+def _text(value: Any) -> str | None:
+    """Return a single value as text: JSON for all but strings."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        return value
-    try:
-        return json_bytes(value).decode()
-    except TypeError:
-        return None if isinstance(value, dict | list | tuple) else str(value)
+    return value if isinstance(value, str) else _json_text(value)
 
 
 def json_bytes(value: Any) -> bytes:

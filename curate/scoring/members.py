@@ -10,8 +10,7 @@ from typing import Any
 
 from curate.chat.templates import PROBE, Template, template_of, write
 from curate.chat.tokens import Refused, load_tokenizer, lone_tokens, tokenizer_digest
-from curate.errors import CurateError
-from curate.models.resolve import Model, context_length
+from curate.models.resolve import Model
 from curate.storage.manifest import ModelEntry
 from curate.system.progress import Progress
 
@@ -92,20 +91,3 @@ def _unwritten(tokenizer: Any, aligned: Member) -> tuple[str, ...] | None:
     if lone is None or not all(token.startswith(("<", "[")) for token in lone):
         return None
     return None if any(token in text for token in lone for text in texts) else tuple(lone)
-
-
-def check_length(models: Sequence[Model], asked: int | None) -> int | None:
-    """The longest text to score, in tokens: what was asked, or the aligned model's context.
-
-    Raises:
-        CurateError: a model reads less than that.
-    """
-    length = asked if asked is not None else context_length(models[0].path)
-    for model in models:
-        context = context_length(model.path)
-        if length is not None and context is not None and length > context:
-            raise CurateError(
-                f"model {model.name}: reads at most {context} tokens, fewer than the {length} to "
-                f"score. Use --max-length {context} or less."
-            )
-    return length

@@ -16,12 +16,12 @@ from curate.backends.ray.cluster import leaving
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
-from curate.models.resolve import find_all, opened
+from curate.models.resolve import check_length, find_all, opened
 from curate.reading import examples
 from curate.reading.sources import resolve as locate
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
-from curate.scoring.members import Member, check_length, open_members
+from curate.scoring.members import Member, open_members
 from curate.scoring.passes import missing
 from curate.scoring.plan import plan
 from curate.scoring.race import Outcome, asked_race, count_examples, expected, race

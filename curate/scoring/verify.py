@@ -18,10 +18,10 @@ from curate.backends import base
 from curate.backends.ray.cluster import leaving
 from curate.chat.encode import Encoded, encode
 from curate.errors import CurateError
-from curate.models.resolve import Model, resolve
+from curate.models.resolve import Model, check_length, resolve
 from curate.reading import examples
 from curate.reading.sources import resolve as locate
-from curate.scoring.members import Member, check_length, open_members
+from curate.scoring.members import Member, open_members
 from curate.system import scratch
 from curate.system.progress import Progress, Silent
 
