@@ -177,17 +177,7 @@ def answer(
             done.estimate = estimate(speaker, sample, done.prompts, compute, progress)
         return done
     with locked(folder, command="answer", record=ANSWERS):
-        leftovers.sweep(folder)
-        leftovers.remove(folder / _WAITING)  # of a killed run: its prompts are read again
-        if record.load(folder) is None:
-            record.save(asked, folder)
-        try:
-            for table in _fresh(batches, folder, done, progress):
-                parts.write_part(folder / _WAITING, table)
-            if done.prompts:
-                _answer_all(speaker, folder, compute, done, progress)
-        finally:
-            shutil.rmtree(folder / _WAITING, ignore_errors=True)
+        _fill(folder, speaker, batches, compute, done, progress)
         if final and parts.list_parts(folder):
             write_file(folder, final)
     if final or not parts.list_parts(folder):
@@ -205,6 +195,28 @@ def _places(output: Path) -> tuple[Path | None, Path]:
     if output.exists() and not folder.exists():
         raise CurateError(f"{output}: already exists. Remove it, or give another --output.")
     return output, folder
+
+
+def _fill(
+    folder: Path,
+    speaker: Speaker,
+    batches: Iterator[tuple[pa.Table, pa.Table]],
+    compute: base.Compute,
+    done: Summary,
+    progress: Progress,
+) -> None:
+    """Gather the prompts that have no answer in the folder, then answer them. Hold its lock."""
+    leftovers.sweep(folder)
+    leftovers.remove(folder / _WAITING)  # of a killed run: its prompts are read again
+    if record.load(folder) is None:
+        record.save(speaker.asked, folder)
+    try:
+        for table in _fresh(batches, folder, done, progress):
+            parts.write_part(folder / _WAITING, table)
+        if done.prompts:
+            _answer_all(speaker, folder, compute, done, progress)
+    finally:
+        shutil.rmtree(folder / _WAITING, ignore_errors=True)
 
 
 def _fresh(

@@ -75,9 +75,6 @@ class Shared:
     as_json: bool
 
 
-AlignedOption = Annotated[
-    str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL", names=["--aligned"])
-]
 MisalignedOption = Annotated[
     list[str] | None,
     option(

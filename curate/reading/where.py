@@ -167,10 +167,7 @@ class RowFilter:
 
 
 def _size(raw: Raw) -> int:
-    try:
-        return len(orjson.dumps(raw, default=repr))
-    except TypeError:  # nested too deeply: it is asked about alone
-        return CHUNK_BYTES
+    return len(orjson.dumps(raw, default=repr))
 
 
 def check_condition(
@@ -269,23 +266,17 @@ def _scalars(values: list[Any], kinds: set[type]) -> pa.Array:
 
 
 def _json(values: list[Any]) -> pa.Array:
-    texts = [_json_text(value) for value in values]
+    texts = [None if value is None else json_bytes(value).decode() for value in values]
     return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
-
-
-def _json_text(value: Any) -> str | None:
-    """Return a value as JSON; None for null and for values that are nested too deeply."""
-    try:
-        return None if value is None else json_bytes(value).decode()
-    except TypeError:
-        return None
 
 
 def _text(value: Any) -> str | None:
     """Return a single value as text: JSON for all but strings."""
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else _json_text(value)
+    return json_bytes(value).decode()
 
 
 def json_bytes(value: Any) -> bytes:

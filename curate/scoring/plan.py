@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -93,19 +94,29 @@ def plan(
         run.tokens = round(run.scored * per_example)
     if not usable or not timed.model.fingerprint:  # its weights aren't here
         return read, runs, (1.0, 1.0)
-    # The run does as many passes a model: the sample is a small part of them all.
+    return read, runs, _add_seconds(runs, timed.model, usable, compute, progress)
+
+
+def _add_seconds(
+    runs: Sequence[ModelRun],
+    model: Model,
+    sample: Sequence[Encoded],
+    compute: base.Compute,
+    progress: Progress,
+) -> Spread:
+    """Estimate the seconds of all runs by timing a part of the sample on one model."""
     pairs = sum(run.scored for run in runs)
-    progress.note(f"{timed.model.name}: loading {timed.model.reference} to time a sample")
-    tried = usable[: max(STEP, pairs // SHARE)]
-    measured = backends.on_site(_measure, [timed.model], compute, progress, tried)
+    progress.note(f"{model.name}: loading {model.reference} to time a sample")
+    tried = sample[: max(STEP, pairs // SHARE)]
+    measured = backends.on_site(_measure, [model], compute, progress, tried)
     loading = max(seconds for seconds, _ in measured)
     rates = [rate for _, found in measured for rate in found]
-    rate = len(rates) / sum(1 / each for each in rates)
+    rate = statistics.harmonic_mean(rates)
     for run in runs:
         if run.scored:
             workers = min(backends.workers(compute), -(-run.scored // WINDOW))
             run.loading, run.seconds = loading, loading + run.tokens / rate / workers
-    return read, runs, (min(0.8, rate / max(rates)), max(1.25, rate / min(rates)))
+    return min(0.8, rate / max(rates)), max(1.25, rate / min(rates))
 
 
 def _read(
