@@ -199,6 +199,13 @@ def ids_of(narrow: Narrow) -> set[str]:
 
 
 _NAMES = {pa.null(): "null", pa.bool_(): "true or false", pa.string(): "text"}
+_SCALARS: dict[type, pa.DataType] = {
+    type(None): pa.null(),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+}
 _OPEN = "\0"  # a field's name that no JSON key has here: the objects' keys differ from row to row
 
 
@@ -208,16 +215,8 @@ class Mixed(Exception):  # noqa: N818 - a verdict on two types
 
 def kind_of(value: Any) -> pa.DataType:
     """The Arrow type of a JSON value. Raises `Mixed` for a list of unlike items."""
-    if value is None:
-        return pa.null()
-    if isinstance(value, bool):
-        return pa.bool_()
-    if isinstance(value, int):
-        return pa.int64()
-    if isinstance(value, float):
-        return pa.float64()
-    if isinstance(value, str):
-        return pa.string()
+    if type(value) in _SCALARS:
+        return _SCALARS[type(value)]
     if isinstance(value, list):
         item = pa.null()
         for each in value:

@@ -1,4 +1,4 @@
-"""The models of a run with their tokenizers, and the one template that writes the text for all."""
+"""The models of a run with their tokenizers, the one template for all, and what else is settled."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from curate.backends.base import Compute
 from curate.chat.templates import PROBE, Template, template_of, write
 from curate.chat.tokens import Refused, load_tokenizer, lone_tokens, tokenizer_digest
 from curate.models.resolve import Model
-from curate.storage.manifest import ModelEntry
+from curate.storage.manifest import ModelEntry, Race, Settings
 from curate.system.progress import Progress
 
 
@@ -36,6 +37,20 @@ class Member:
         return ModelEntry(
             of.role, of.reference, of.fingerprint, self.tokenizer_digest, "", "", of.commit
         )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run of `score` has settled before it computes anything."""
+
+    corpus: Path
+    members: list[Member]
+    settings: Settings
+    compute: Compute
+    progress: Progress
+    replace: bool
+    keep_tokens: bool
+    race: Race | None
 
 
 def open_members(
