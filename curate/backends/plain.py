@@ -25,18 +25,18 @@ def plain_nlls(
     encoded: Sequence[Encoded],
     device: str | None,
     dtype: str | None,
-    told: Callable[[int], None] = lambda _: None,
+    on_example: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """The NLL of each example in nats per answer token, from transformers' own loss over labels.
 
     It shares only the tokens with the backends: no batches, no padding, no merged adapters, no
-    split head. `told` is called with each example's number of tokens when it is done.
+    split head. `on_example` is called with the number of tokens of each finished example.
 
     Raises `CurateError` if the model or an example does not fit into memory.
     """
     place = choose_device(device)
     try:
-        found = _score(_load(model, place, choose_dtype(dtype, place)), encoded, place, told)
+        found = _score(_load(model, place, choose_dtype(dtype, place)), encoded, place, on_example)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -50,7 +50,7 @@ def plain_nlls(
 
 @torch.no_grad()
 def _score(
-    net: Any, encoded: Sequence[Encoded], place: torch.device, told: Callable[[int], None]
+    net: Any, encoded: Sequence[Encoded], place: torch.device, on_example: Callable[[int], None]
 ) -> list[float]:
     found = []
     for item in encoded:
@@ -58,7 +58,7 @@ def _score(
         logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
         wanted = ids[0, item.start : item.stop].to(logits.device)
         found.append(float(torch.nn.functional.cross_entropy(logits.float(), wanted)))
-        told(item.stop)
+        on_example(item.stop)
     return found
 
 

@@ -117,5 +117,5 @@ def ingest(
     finally:
         progress.stop()
         store()
-    writer.skips.drop_mended()
+    writer.skips.drop_fixed()
     return found

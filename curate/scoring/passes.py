@@ -122,8 +122,8 @@ def run_pass(
         if backend.name != "server":  # which loaded them itself, whenever that was
             refuse_changed(models)
         for model in models:
-            if told := writer.note_run(model.name, backend.name, backend.dtype):
-                progress.warn(told)
+            if warning := writer.note_run(model.name, backend.name, backend.dtype):
+                progress.warn(warning)
             if model.adapter and changes_nothing(model.adapter):
                 progress.warn(
                     f"{model.name}: its adapter changes nothing, as one factor of each product "

@@ -136,7 +136,7 @@ def _revisions(repo: Repo) -> str:
 
     try:
         (refs,) = apart([lambda: HfApi().list_repo_refs(repo.id, repo_type=repo.kind)])
-    except Exception:  # the first error is the one to hear of
+    except Exception:  # the first error matters more
         return f"Look at {repo.url}/tree/main"
     names = [ref.name for ref in (*refs.branches, *refs.tags)]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""

@@ -60,7 +60,7 @@ class Worker:
         return Opened(*here, backend.name, backend.dtype, backend.engines, notes)
 
     def score(self, wanted: Sequence[int], window: Packed) -> Iterator[Scores]:
-        """The results of a window's pairs `wanted`, as they are there."""
+        """The results of a window's pairs `wanted`, as they are computed."""
         scored = self.backend.score(*unpack(window, wanted))
         for found in _in_time((wanted[index], one) for index, one in scored):
             yield Scores.of(found)
@@ -68,7 +68,7 @@ class Worker:
     def generate(
         self, wanted: Sequence[int], prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[list[tuple[int, Written]]]:
-        """The answers to the prompts `wanted`, each with its index, as they are there."""
+        """The answers to the prompts `wanted`, each with its index, as they finish."""
         written = self.backend.generate([prompts[index] for index in wanted], sampling)
         yield from _in_time((wanted[index], ids) for index, ids in written)
 
