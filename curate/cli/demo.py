@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from curate.cli.exported import exported
 from curate.cli.options import JsonOption, QuietOption, option, progress
@@ -14,9 +14,7 @@ from curate.cli.progress import kept
 from curate.cli.score import holdings
 from curate.cli.tables import print_json, table
 from curate.errors import CurateError
-
-if TYPE_CHECKING:
-    from curate.system.progress import Progress
+from curate.system.progress import Progress
 
 _COLUMNS = ["rank", "gap", "aligned", "misaligned", "prompt", "answer"]
 

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
 from curate.errors import CurateError
-
-if TYPE_CHECKING:
-    from curate.system.progress import Progress
+from curate.system.progress import Progress
 
 
 def option(
@@ -49,17 +47,15 @@ _computing = partial(option, panel="What computes it")
 WhereOption = Annotated[
     str | None,
     read_option(
-        "Only rows that meet this SQL condition over a source's columns, prompt and answer.",
-        "SQL",
-        names=["--where"],
+        "Only rows that meet this SQL condition over a source's columns, prompt and answer.", "SQL"
     ),
 ]
 LimitOption = Annotated[
     int | None,
-    read_option("Read at most N examples of each source.", "N", names=["--limit"], min=1),
+    read_option("Read at most N examples of each source.", "N", min=1),
 ]
-ColumnOption = Annotated[list[str] | None, read_option(COLUMN, "ROLE=NAME", names=["--column"])]
-LayoutsOption = Annotated[str | None, read_option(LAYOUTS, "FILE", names=["--layouts"])]
+ColumnOption = Annotated[list[str] | None, read_option(COLUMN, "ROLE=NAME")]
+LayoutsOption = Annotated[str | None, read_option(LAYOUTS, "FILE")]
 StrictOption = Annotated[
     bool, read_option("Stop at the first broken row instead of skipping it.", names=["--strict"])
 ]
@@ -77,11 +73,7 @@ class Shared:
 
 MisalignedOption = Annotated[
     list[str] | None,
-    option(
-        "A misaligned model, full or a PEFT adapter; repeatable.",
-        "[NAME=]MODEL",
-        names=["--misaligned"],
-    ),
+    option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),
 ]
 
 

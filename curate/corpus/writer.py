@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,10 +27,6 @@ from curate.storage.manifest import FORMAT_VERSION, Manifest, ModelEntry, Run, S
 from curate.storage.schema import SCORED, SCORES, SKIPPED, TOKENS, keyed
 from curate.system.sql import readable_errors, spill_folder
 from curate.system.stopping import held
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 FLUSH_SECONDS, FLUSH_SHARE, FLUSH_SECONDS_MOST = 5.0, 0.01, 60.0
 """The time between two parts: 5 s at first, then a hundredth of the run so far, and at most a

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import product
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import duckdb
+import pyarrow as pa
 from more_itertools import constrained_batches
 
 from curate import backends
@@ -25,10 +27,6 @@ from curate.storage import parts
 from curate.system.progress import Progress
 from curate.system.sql import literal, readable_errors
 from curate.system.stopping import check_cancelled
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
 
 WINDOW = 2_048
 """Examples, at most, encoded and handed to an engine at a time; it sorts them into batches."""
