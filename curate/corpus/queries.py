@@ -124,8 +124,8 @@ def with_values(query: Query, given: Mapping[str, Any]) -> dict[str, Value]:
             raise CurateError(f"query {query.name} has no parameter {key}. Choose from: {known}")
         default = query.defaults[key]
         values[key] = ",".join(value) if isinstance(value, list | tuple) else value
-        # Integers are valid fractions, too.
-        if type(values[key]) not in {type(default), int if type(default) is float else None}:
+        allowed = (float, int) if type(default) is float else (type(default),)
+        if type(values[key]) not in allowed:
             raise CurateError(f"-p {key}={typed(value)}: give a value like {key}={typed(default)}")
     return values
 

@@ -72,8 +72,8 @@ def fetch_weights(found: Found, progress: Progress) -> None:
         return
     repo = Repo(found.at.repo.id, "model", found.commit, str(found.at))
     total = sum(found.missing.values())
-    size = f"{total / MB:,.1f} MB in {len(found.missing)} files"
-    progress.note(f"{repo}: fetching {size.removesuffix('s') if len(found.missing) == 1 else size}")
+    files = "1 file" if len(found.missing) == 1 else f"{len(found.missing)} files"
+    progress.note(f"{repo}: fetching {total / MB:,.1f} MB in {files}")
     progress.start(f"fetching {repo}", round(total / MB), unit="MB")
     for path in found.missing:
         download(repo, path, progress.note, progress)

@@ -153,34 +153,34 @@ def score(
     folder = Path(corpus)
     parts.refuse_address(folder, corpus=True)
     found_sources = locate(sources) if sources else []
-    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
+    options: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
     batches: Batches = iter(())
     reader = None
     if sources:
         reader = examples.read(
-            found_sources, columns=columns, layouts=layouts, strict=strict, **asked
+            found_sources, columns=columns, layouts=layouts, strict=strict, **options
         )
         # Errors are found before models are loaded and a folder is created, if possible.
         _, batches = spy(reader)
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: has no examples yet. Give a SOURCE to read.")
     batches = drawn(batches, sample, seed, progress)
-    asked |= {} if sample is None else {"sample": sample, "seed": seed}
+    options |= {} if sample is None else {"sample": sample, "seed": seed}
     record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
     to_race = asked_race(record, top, recall, audit, seed, str(proxy) if proxy else None)
-    own = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
-    own = completed(folder, record, own)
-    members = _members(folder, record, own, replace, dry_run, bool(servers), progress)
+    asked = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
+    asked = completed(folder, record, asked)
+    members = _members(folder, record, asked, replace, dry_run, bool(servers), progress)
     for text in moved(folder, sources, found_sources, members):
         progress.warn(text)
     models = [member.model for member in members]
     settings = Settings(
         template=members[0].template.digest,
-        template_args=own.template_args,
-        max_length=check_length(models, own.max_length),
+        template_args=asked.template_args,
+        max_length=check_length(models, asked.max_length),
     )
     compute = base.Compute(
         backend=backend,
@@ -205,12 +205,12 @@ def score(
     if dry_run:
         return _planned(work, batches, reader, chosen and chosen[0])
     with open_for_writing(folder) as writer:
-        _add_models(work, writer, own.chat_template)
+        _add_models(work, writer, asked.chat_template)
         read = Ingested()
         if reader:
             read = ingest(writer, batches, progress)
             read.notes, read.empty = reader.notes, reader.empty
-            for each in records(sources, found_sources, asked):
+            for each in records(sources, found_sources, options):
                 writer.manifest.add_source(each)
             writer.save()
         if only is not None and chosen is None:
@@ -226,18 +226,18 @@ Batches = Iterator[tuple[pa.Table, pa.Table]]
 def _members(
     folder: Path,
     record: Manifest | None,
-    own: Asked,
+    asked: Asked,
     replace: bool,
     dry_run: bool,
     served: bool,
     progress: Progress,
 ) -> list[Member]:
     """The models, under the names that the corpus has for them."""
-    found = find_all(own.aligned, own.misaligned, progress)
+    found = find_all(asked.aligned, asked.misaligned, progress)
     if not replace:
         refuse_moved(folder, record, found)
     resolved = opened(found, weights=not dry_run, progress=progress)
-    members = open_members(resolved, own.chat_template, own.template_args, progress)
+    members = open_members(resolved, asked.chat_template, asked.template_args, progress)
     if served:  # servers know models by the names that were given
         return members
     return renamed(members, record, progress)
