@@ -168,7 +168,7 @@ class Reader:
     def __iter__(self) -> Iterator[tuple[pa.Table, pa.Table]]:
         for at in self._sources:
             self._at = at
-            if self._is_done():
+            if self._limit and self._is_done():
                 continue
             found = at.rows()
             if self._filter:

@@ -276,7 +276,7 @@ def _text(value: Any) -> str | None:
         return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return json_bytes(value).decode()
+    return str(value) if type(value) is int else json_bytes(value).decode()  # beyond 64 bits, too
 
 
 def json_bytes(value: Any) -> bytes:
