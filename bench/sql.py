@@ -108,12 +108,12 @@ def measure(root: Path, name: str, named: bool, results: Any) -> None:
     """Ask one question in this process: wall and processor seconds, peak memory in MiB."""
     import duckdb
 
-    from curate.corpus.corpus import Corpus, ask
+    from curate.corpus.corpus import Corpus
 
     if named:
         corpus = Corpus(root, unsafe=True)
         corpus.connection.execute(f"set threads = {THREADS}")
-        relation = ask(corpus, name, [])
+        relation = corpus.query(name)
     else:
         connection = duckdb.connect(config={"threads": THREADS})
         relation = connection.sql(by_hand(root, name))

@@ -27,7 +27,7 @@ from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.corpus.writer import SeenExamples
 from curate.errors import CurateError
-from curate.models.resolve import Model, context_length, refuse_changed
+from curate.models.resolve import check_length, refuse_changed
 from curate.reading import examples
 from curate.reading.folders import ANSWERS
 from curate.reading.sources import resolve as locate
@@ -133,7 +133,7 @@ def answer(
         tokenizer=tokenizer_digest(tokenizer),
         template=template.digest,
         template_args=dict(template_args or {}),
-        max_length=_length(chosen, max_length),
+        max_length=check_length([chosen], max_length),
         max_tokens=max_tokens,
         temperature=temperature,
         samples=samples,
@@ -156,8 +156,7 @@ def answer(
     )
     compute = backends.choose(compute, progress.note)
     record.check(folder, asked)
-    told = examples.Told()
-    batches = examples.read(
+    reader = examples.read(
         found_sources,
         columns=columns,
         layouts=layouts,
@@ -166,30 +165,19 @@ def answer(
         turns=turns,
         prompts=True,
         strict=strict,
-        told=told,
     )
     # What can be found wrong is found before a folder is made.
     if chosen.fingerprint:
         backends.check_models([chosen], compute)
-    _, batches = spy(batches)
-    done = Summary(str(output), chosen.name, notes=told.notes, empty=told.empty)
+    _, batches = spy(reader)
+    done = Summary(str(output), chosen.name, notes=reader.notes, empty=reader.empty)
     if dry_run:
         sample = lowest(_fresh(batches, folder, done, progress))
         if sample is not None:
             done.estimate = estimate(speaker, sample, done.prompts, compute, progress)
         return done
     with locked(folder, command="answer", record=ANSWERS):
-        leftovers.sweep(folder)
-        leftovers.remove(folder / _WAITING)  # of a killed run: its prompts are read again
-        if record.load(folder) is None:
-            record.save(asked, folder)
-        try:
-            for table in _fresh(batches, folder, done, progress):
-                parts.write_part(folder / _WAITING, table)
-            if done.prompts:
-                _answer_all(speaker, folder, compute, done, progress)
-        finally:
-            shutil.rmtree(folder / _WAITING, ignore_errors=True)
+        _fill(folder, speaker, batches, compute, done, progress)
         if final and parts.list_parts(folder):
             write_file(folder, final)
     if final or not parts.list_parts(folder):
@@ -209,13 +197,26 @@ def _places(output: Path) -> tuple[Path | None, Path]:
     return output, folder
 
 
-def _length(model: Model, asked: int | None) -> int | None:
-    context = context_length(model.path)
-    if asked is not None and context is not None and asked > context:
-        raise CurateError(
-            f"{model.name}: reads at most {context} tokens. Use --max-length {context} or less."
-        )
-    return asked if asked is not None else context
+def _fill(
+    folder: Path,
+    speaker: Speaker,
+    batches: Iterator[tuple[pa.Table, pa.Table]],
+    compute: base.Compute,
+    done: Summary,
+    progress: Progress,
+) -> None:
+    """Gather the prompts that have no answer in the folder, then answer them. Hold its lock."""
+    leftovers.sweep(folder)
+    leftovers.remove(folder / _WAITING)  # of a killed run: its prompts are read again
+    if record.load(folder) is None:
+        record.save(speaker.asked, folder)
+    try:
+        for table in _fresh(batches, folder, done, progress):
+            parts.write_part(folder / _WAITING, table)
+        if done.prompts:
+            _answer_all(speaker, folder, compute, done, progress)
+    finally:
+        shutil.rmtree(folder / _WAITING, ignore_errors=True)
 
 
 def _fresh(

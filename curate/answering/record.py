@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from curate.errors import CurateError
 from curate.reading.folders import ANSWERS
 from curate.storage import parts
+from curate.storage.documents import first_fault
 
-FORMAT_VERSION = 1
 _OPTIONS = {
     "fingerprint": "--model",
     "tokenizer": "--model",
@@ -82,8 +81,7 @@ def load(folder: Path) -> Record | None:
     except OSError as error:
         raise CurateError(f"{path}: can't be read ({error.strerror})") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        why = first_fault(error)
         raise CurateError(
             f"{path}: not a record of answers ({why}). Write the answers to a new folder."
         ) from None
@@ -91,8 +89,7 @@ def load(folder: Path) -> Record | None:
 
 def save(record: Record, folder: Path) -> None:
     """Write the record, whole or not at all."""
-    text = json.dumps(asdict(record), indent=2, ensure_ascii=False, sort_keys=True)
-    parts.write_text(folder / ANSWERS, text + "\n")
+    parts.write_record(folder / ANSWERS, record)
 
 
 def check(folder: Path, asked: Record) -> None:

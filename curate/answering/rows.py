@@ -29,7 +29,7 @@ Mark = Literal["empty", "repeats", "cut", "refusal"]
 UNTRAINED = ("empty", "repeats", "cut")
 """Marks of answers that have weight 0, by which curate and trainers leave a turn out."""
 REPEATS = 16
-"""So many equal tokens at an answer's end are a model that is stuck."""
+"""This many equal tokens at the end of an answer mean that the model is stuck."""
 FLUSH_ROWS, FLUSH_CHARACTERS = 8_192, 32 << 20
 
 _MESSAGE = MESSAGES.value_type
@@ -53,7 +53,7 @@ COLUMNS: pa.Schema = pa.schema(
 
 @dataclass
 class Pending:
-    """A prompt whose samples are being written: its row, and what is there by sample."""
+    """A prompt whose samples are being written: its row, and the ids of finished samples."""
 
     row: Mapping[str, Any]
     begin: str

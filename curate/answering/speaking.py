@@ -24,7 +24,7 @@ from curate.system.stopping import check_cancelled
 WINDOW = 256
 """Prompts that are tokenized at a time."""
 REFUSED = 20
-"""So many refusals in a row are not the prompts' fault, but the model's or the server's."""
+"""After this many refusals in a row, the model or the server is at fault, not the prompts."""
 
 
 class Speaker(NamedTuple):
@@ -66,7 +66,7 @@ def answers(
     """Answer prompts and yield each as all its samples are there; others are counted by reason.
 
     Raises:
-        CurateError: the backend fails, or refuses so many in a row that no prompt is at fault.
+        CurateError: the backend fails, or refuses `REFUSED` prompts in a row.
     """
     under_way: dict[int, tuple[Pending, int]] = {}
 

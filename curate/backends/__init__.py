@@ -139,12 +139,12 @@ def check_models(models: Sequence[Model], compute: Compute) -> None:
         from curate.backends.server import served
 
         served.check(models, compute)
-        return  # the weights are its own matter
+        return  # the server has loaded the weights
     if compute.backend == "vllm":
         job.check(compute, models)
     for model in models:
-        left = compute.backend == "vllm" and job.judges(model)
-        if not left or adapters.why_merged(model, compute.engine):  # it is transformers that merges
+        unknown = compute.backend == "vllm" and job.only_vllm_can_tell(model)
+        if not unknown or adapters.why_merged(model, compute.engine):  # transformers merges them
             weights.check(model)
 
 

@@ -141,30 +141,30 @@ class Parallel(Backend, Protocol):
     """A backend of several workers, which score windows side by side."""
 
     def stream(
-        self, windows: Iterable[Window], told: Callable[[int], None]
+        self, windows: Iterable[Window], workers: Callable[[int], None]
     ) -> Iterator[tuple[Window, int, Found]]:
-        """Score windows, as `stream` below does; `told` hears how many workers there are."""
+        """Score windows, as `stream` below does; `workers` receives their number."""
         ...
 
     def generate(
         self,
         prompts: Iterable[Prompt],
         sampling: Sampling,
-        told: Callable[[int], None] = lambda _: None,
+        workers: Callable[[int], None] = lambda _: None,
     ) -> Iterator[tuple[int, Written]]:
-        """Answer prompts, as `Backend.generate` does; `told` as in `stream`."""
+        """Answer prompts, as `Backend.generate` does; `workers` as in `stream`."""
         ...
 
 
 def stream(
-    backend: Backend, windows: Iterable[Window], told: Callable[[int], None]
+    backend: Backend, windows: Iterable[Window], workers: Callable[[int], None]
 ) -> Iterator[tuple[Window, int, Found]]:
     """Score windows, one after the other unless the backend is `Parallel`.
 
     Yields what `Backend.score` does, each with its window, whose items may have lost their ids.
     """
     if isinstance(backend, Parallel):
-        yield from backend.stream(windows, told)
+        yield from backend.stream(windows, workers)
         return
     for window in windows:
         for index, found in backend.score(window.encoded, window.models):
@@ -172,11 +172,11 @@ def stream(
 
 
 def generate(
-    backend: Backend, prompts: Iterable[Prompt], sampling: Sampling, told: Callable[[int], None]
+    backend: Backend, prompts: Iterable[Prompt], sampling: Sampling, workers: Callable[[int], None]
 ) -> Iterator[tuple[int, Written]]:
-    """Answer prompts; `told` hears of a `Parallel` backend how many workers there are."""
+    """Answer prompts; `workers` receives the number of a `Parallel` backend's workers."""
     if isinstance(backend, Parallel):
-        return backend.generate(prompts, sampling, told)
+        return backend.generate(prompts, sampling, workers)
     return backend.generate(prompts, sampling)
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 import transformers
 
-from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, quiet
+from curate.backends.weights import (
+    choose_device,
+    choose_dtype,
+    empty_cache,
+    is_out_of_memory,
+    quiet,
+)
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
 from curate.models.resolve import Model
@@ -19,18 +25,18 @@ def plain_nlls(
     encoded: Sequence[Encoded],
     device: str | None,
     dtype: str | None,
-    told: Callable[[int], None] = lambda _: None,
+    on_example: Callable[[int], None] = lambda _: None,
 ) -> list[float]:
     """The NLL of each example in nats per answer token, from transformers' own loss over labels.
 
     It shares only the tokens with the backends: no batches, no padding, no merged adapters, no
-    split head. `told` is called with each example's number of tokens when it is done.
+    split head. `on_example` is called with the number of tokens of each finished example.
 
     Raises `CurateError` if the model or an example does not fit into memory.
     """
     place = choose_device(device)
     try:
-        found = _score(_load(model, place, choose_dtype(dtype, place)), encoded, place, told)
+        found = _score(_load(model, place, choose_dtype(dtype, place)), encoded, place, on_example)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -38,14 +44,13 @@ def plain_nlls(
             f"{model.name}: out of memory on {place} in the reference loop of verify. "
             "Lower --max-length, use a smaller --dtype, or all GPUs with --device cuda."
         ) from error
-    if place.type == "cuda":
-        torch.cuda.empty_cache()
+    empty_cache(place)
     return found
 
 
 @torch.no_grad()
 def _score(
-    net: Any, encoded: Sequence[Encoded], place: torch.device, told: Callable[[int], None]
+    net: Any, encoded: Sequence[Encoded], place: torch.device, on_example: Callable[[int], None]
 ) -> list[float]:
     found = []
     for item in encoded:
@@ -53,7 +58,7 @@ def _score(
         logits = net(input_ids=ids, use_cache=False).logits[0, item.start - 1 : item.stop - 1]
         wanted = ids[0, item.start : item.stop].to(logits.device)
         found.append(float(torch.nn.functional.cross_entropy(logits.float(), wanted)))
-        told(item.stop)
+        on_example(item.stop)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,14 @@ import torch
 
 from curate.backends.base import Prompt, Sampling, check_ids
 from curate.backends.batching import batches, rope_limit
-from curate.backends.weights import choose_device, choose_dtype, is_out_of_memory, load
+from curate.backends.weights import (
+    choose_device,
+    choose_dtype,
+    empty_cache,
+    load,
+    smaller_budget,
+    unless_out_of_memory,
+)
 from curate.backends.writing import write
 from curate.chat.encode import Encoded
 from curate.errors import CurateError
@@ -90,10 +98,13 @@ class TransformersBackend:
             if self.device.type == "cpu":
                 budget = min(budget, max(_HEAD_ROWS, sum(lengths.values()) // _BATCHES))
             plan = batches(lengths, budget, self._alone_above)
-            tried = self._map(self._attempt, ([encoded[i] for i in batch] for batch in plan))
+            items = ([encoded[i] for i in batch] for batch in plan)
+            tried = self._map(partial(unless_out_of_memory, self._score), items)
             for batch, scores in zip(plan, tried, strict=True):
                 if scores is None:
-                    self._shrink([lengths[i] for i in batch])
+                    advice = f"--max-length (not --batch-tokens, which is {self.batch_tokens})"
+                    tokens = [lengths[i] for i in batch]
+                    self.batch_tokens = smaller_budget(tokens, self.device, advice)
                     break
                 for index, logprobs in zip(batch, scores, strict=True):
                     del lengths[index]
@@ -120,28 +131,7 @@ class TransformersBackend:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
         self._net = self._body = self._rows = None
-        _empty_cache(self.device)
-
-    def _attempt(self, batch: Sequence[Encoded]) -> list[npt.NDArray[np.float32]] | None:
-        """Score a batch; None if the device ran out of memory."""
-        try:
-            return self._score(batch)
-        except RuntimeError as error:  # torch.OutOfMemoryError, or by its text
-            if not is_out_of_memory(error):
-                raise
-        return None  # outside `except`: the traceback held the tensors
-
-    def _shrink(self, lengths: Sequence[int]) -> None:
-        """Use smaller batches after one with these lengths did not fit."""
-        _empty_cache(self.device)
-        longest = max(lengths)
-        if len(lengths) == 1:
-            raise CurateError(
-                f"out of memory on {self.device} with one example of {longest} tokens: "
-                "lower --max-length, or use a smaller --dtype or another --device "
-                f"(not --batch-tokens, which is {self.batch_tokens})"
-            )
-        self.batch_tokens = max(longest, longest * len(lengths) // 2)
+        empty_cache(self.device)
 
     @torch.inference_mode()
     def _score(self, batch: Sequence[Encoded]) -> list[npt.NDArray[np.float32]]:
@@ -221,10 +211,3 @@ def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def _near(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32], within: float) -> bool:
     """Compare medians: rounding may route a few tokens of a mixture of experts elsewhere."""
     return bool(np.median(np.abs(a - b)) <= within)
-
-
-def _empty_cache(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -15,6 +15,8 @@ from safetensors import safe_open
 from curate.errors import CurateError
 from curate.models.fingerprints import weight_files
 from curate.models.resolve import Model
+
+Result = TypeVar("Result")
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FACTORS = ("A.weight", "B.weight", "embedding_A", "embedding_B")
@@ -258,6 +260,39 @@ def _untie(net: Any, inner: tuple[type, ...]) -> None:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device ran out of memory, by `torch.OutOfMemoryError` or an error's text."""
     return any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def unless_out_of_memory(function: Callable[..., Result], *given: Any) -> Result | None:
+    """What the function gives; None if the device ran out of memory."""
+    try:
+        return function(*given)
+    except RuntimeError as error:  # torch.OutOfMemoryError, or by its text
+        if not is_out_of_memory(error):
+            raise
+    return None  # outside `except`: the traceback held the tensors
+
+
+def smaller_budget(lengths: Sequence[int], device: torch.device, advice: str) -> int:
+    """The tokens of a batch to try after one with these lengths did not fit.
+
+    Raises `CurateError` with `advice` if it was a single example.
+    """
+    empty_cache(device)
+    longest = max(lengths)
+    if len(lengths) == 1:
+        raise CurateError(
+            f"out of memory on {device} with one example of {longest} tokens: lower {advice}, or "
+            "use a smaller --dtype or another --device"
+        )
+    return max(longest, longest * len(lengths) // 2)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give memory that torch keeps back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _brief(error: BaseException) -> str:

@@ -18,8 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from curate.backends.base import Prompt, Sampling
 from curate.backends.batching import batches
-from curate.backends.weights import is_out_of_memory
-from curate.errors import CurateError
+from curate.backends.weights import smaller_budget, unless_out_of_memory
 from curate.system.stopping import check_cancelled
 
 WINDOW = 512
@@ -58,10 +57,11 @@ def write(
                 share = max(max(lengths.values()), -(-sum(lengths.values()) // at_once))
                 plan = batches(lengths, min(budget, share), alone_above)
                 rows = ([(waiting[n], written[n]) for n in batch] for batch in plan)
-                tried = run(partial(_attempt, net, sampling, stretch), rows)
+                tried = run(partial(unless_out_of_memory, _write, net, sampling, stretch), rows)
                 for batch, found in zip(plan, tried, strict=True):
                     if found is None:
-                        budget = _smaller([lengths[n] for n in batch], net.device)
+                        tokens = [lengths[n] for n in batch]
+                        budget = smaller_budget(tokens, net.device, "--max-tokens or --max-length")
                         break
                     for number, ids in zip(batch, found, strict=True):
                         del lengths[number]
@@ -73,34 +73,11 @@ def write(
             stretch *= 2
 
 
-def _attempt(
-    net: Any, sampling: Sampling, stretch: int, rows: Sequence[tuple[Prompt, list[int]]]
-) -> list[list[int]] | None:
-    """The next tokens of each row; None if the device ran out of memory."""
-    try:
-        return _write(net, sampling, stretch, rows)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    return None  # outside `except`: the traceback held the tensors
-
-
-def _smaller(lengths: Sequence[int], device: torch.device) -> int:
-    """The budget after a batch with these lengths did not fit."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    if len(lengths) == 1:
-        raise CurateError(
-            f"out of memory on {device} with one prompt and its answer, {lengths[0]} tokens: lower "
-            "--max-tokens or --max-length, or use a smaller --dtype or another --device"
-        )
-    return max(max(lengths), max(lengths) * len(lengths) // 2)
-
-
 @torch.inference_mode()
 def _write(
     net: Any, sampling: Sampling, stretch: int, rows: Sequence[tuple[Prompt, list[int]]]
 ) -> list[list[int]]:
+    """The next tokens of each row, `stretch` at most."""
     texts = [prompt.ids + so_far for prompt, so_far in rows]
     rooms = [min(stretch, prompt.room - len(so_far)) for prompt, so_far in rows]
     width = max(map(len, texts))

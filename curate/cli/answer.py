@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ from curate.cli.options import (
     WhereOption,
     columns,
     option,
+    read_option,
     with_shared_options,
 )
 from curate.cli.progress import kept
@@ -30,7 +32,7 @@ from curate.errors import CurateError
 if TYPE_CHECKING:
     from curate.answering.answer import Summary
 
-_READ, _WRITTEN = "What is read", "What is written"
+_writing = partial(option, panel="What is written")
 
 
 @with_shared_options
@@ -47,17 +49,17 @@ def answer(
     base: Annotated[
         str | None, option("The model under an adapter. Default: the one it names.", "MODEL")
     ] = None,
-    max_tokens: Annotated[int, option("Maximum tokens of an answer.", "N", _WRITTEN)] = 512,
+    max_tokens: Annotated[int, _writing("Maximum tokens of an answer.", "N")] = 512,
     temperature: Annotated[
-        float, option("0 takes the likeliest token; above 0, tokens are drawn.", "T", _WRITTEN)
+        float, _writing("0 takes the likeliest token; above 0, tokens are drawn.", "T")
     ] = 0.0,
-    samples: Annotated[int, option("Answers per prompt.", "N", _WRITTEN)] = 1,
-    seed: Annotated[int, option("The seed of the drawn tokens.", "N", _WRITTEN)] = 0,
+    samples: Annotated[int, _writing("Answers per prompt.", "N")] = 1,
+    seed: Annotated[int, _writing("The seed of the drawn tokens.", "N")] = 0,
     where: WhereOption = None,
     limit: LimitOption = None,
     turns: Annotated[
         Literal["last", "all"],
-        option("Answer only the last assistant turn, or every one.", None, _READ),
+        read_option("Answer only the last assistant turn, or every one."),
     ] = "last",
     column: ColumnOption = None,
     layouts: LayoutsOption = None,

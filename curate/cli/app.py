@@ -98,9 +98,12 @@ def main() -> None:
 
 
 def _end(code: int, why: str = "") -> NoReturn:
-    """Say why, write what is left of the output or, where that fails again, drop it, and exit."""
+    """Say why in a line, write what is left of the output or drop what can't be, and exit."""
     if why:
-        _say(why)
+        from curate.cli.tables import clean
+
+        # What it quotes from data can't control the terminal.
+        print(clean(re.sub(r"\s*\n\s*", " ", why)), file=sys.stderr)
     try:
         _flush()
     except OSError:
@@ -112,10 +115,3 @@ def _end(code: int, why: str = "") -> NoReturn:
 def _flush() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    """One line on stderr; what it quotes from data can't control the terminal."""
-    from curate.cli.tables import clean
-
-    print(clean(re.sub(r"\s*\n\s*", " ", text)), file=sys.stderr)

@@ -98,11 +98,7 @@ def sql(
     ] = None,
     parameter: Annotated[
         list[str] | None,
-        option(
-            "For a named query; repeatable.",
-            "KEY=VALUE",
-            names=["--param", "-p"],
-        ),
+        option("For a named query; repeatable.", "KEY=VALUE", names=["--param", "-p"]),
     ] = None,
     list_queries: Annotated[bool, option("List the named queries.", names=["--list"])] = False,
     show_query: Annotated[
@@ -130,7 +126,8 @@ def sql(
 
     Example: curate sql top_gaps -c my-corpus -p top=10
     """
-    from curate.corpus.corpus import ask, open_corpus
+    from curate.corpus.corpus import open_corpus
+    from curate.corpus.queries import read_question
 
     if list_queries:
         print_queries(folder)
@@ -142,8 +139,8 @@ def sql(
         from curate.cli import results
 
         how = results.kind_of(output, kind)
-        question = _text_of(query)
-        answer = ask(open_corpus(corpus, unsafe=unsafe), question, parameter or [], folder)
+        question = read_question(_text_of(query), parameter or [], folder)
+        answer = open_corpus(corpus, unsafe=unsafe).run(*question)
         if output is None:
             results.show(answer, how)
         else:

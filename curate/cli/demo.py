@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from curate.cli.exported import exported
 from curate.cli.options import JsonOption, QuietOption, option, progress
@@ -14,9 +14,7 @@ from curate.cli.progress import kept
 from curate.cli.score import holdings
 from curate.cli.tables import print_json, table
 from curate.errors import CurateError
-
-if TYPE_CHECKING:
-    from curate.system.progress import Progress
+from curate.system.progress import Progress
 
 _COLUMNS = ["rank", "gap", "aligned", "misaligned", "prompt", "answer"]
 
@@ -50,8 +48,7 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
     export's manifest.
 
     Raises:
-        CurateError: the directory can't be written or holds something else, or the package was
-            installed without its data.
+        CurateError: the directory can't be written or holds something else.
     """
     from curate.corpus.corpus import open_corpus
     from curate.export.export import export
@@ -59,8 +56,6 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
     from curate.selection.recipe import Recipe
 
     models = data / "models"
-    if not (models / "aligned" / "config.json").exists():
-        raise CurateError(f"{data}: the demo's models are missing. Reinstall curate.")
     corpus, mix, narrow = directory / "corpus", directory / "mix.jsonl", data / "narrow.jsonl"
     earlier = (corpus / "curate.json").exists()
     if mix.exists() and not earlier:

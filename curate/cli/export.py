@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,8 +27,12 @@ from curate.errors import CurateError
 from curate.selection.recipe import Metric, Published, Refusals, quota, share
 
 _AGAIN = {"corpus", "output", "into", "from_manifest", "force", "as_json"}
-_BUDGET, _CHOICE, _REFUSALS = "Size (give one)", "Selection", "Refusals"
-_DUPLICATES, _SPREAD, _FILES = "Duplicates and contamination", "Spread", "Mix and files"
+_budget = partial(option, panel="Size (give one)")
+_choice = partial(option, panel="Selection")
+_refusal = partial(option, panel="Refusals")
+_duplicate = partial(option, panel="Duplicates and contamination")
+_spread = partial(option, panel="Spread")
+_file = partial(option, panel="Mix and files")
 
 
 def export(
@@ -41,132 +46,102 @@ def export(
             names=["--output", "-o"],
         ),
     ],
-    top: Annotated[int | None, option("Select the N best examples.", "N", _BUDGET)] = None,
+    top: Annotated[int | None, _budget("Select the N best examples.", "N")] = None,
     fraction: Annotated[
         float | None,
-        option(
-            "Select this share of the narrow dataset's rows: 0.05 or 5%.",
-            "F",
-            _BUDGET,
-            parser=share,
-        ),
+        _budget("Select this share of the narrow dataset's rows: 0.05 or 5%.", "F", parser=share),
     ] = None,
     tokens: Annotated[
         int | None,
-        option("Stop before the first answer that would exceed N tokens in total.", "N", _BUDGET),
+        _budget("Stop before the first answer that would exceed N tokens in total.", "N"),
     ] = None,
     into: Annotated[
         str | None, option("The narrow dataset to mix into, in any input format.", "NARROW")
     ] = None,
     column: Annotated[
-        list[str] | None, option(f"For the narrow dataset. {COLUMN}", "ROLE=NAME", _FILES)
+        list[str] | None, _file(f"For the narrow dataset. {COLUMN}", "ROLE=NAME")
     ] = None,
-    layouts: Annotated[
-        str | None, option(f"For the narrow dataset. {LAYOUTS}", "FILE", _FILES)
-    ] = None,
+    layouts: Annotated[str | None, _file(f"For the narrow dataset. {LAYOUTS}", "FILE")] = None,
     recipe: Annotated[
         Published,
-        option(
+        _choice(
             "The published mix to start from: a random sample, the largest gaps, or the largest "
-            "gaps without refusals.",
-            None,
-            _CHOICE,
+            "gaps without refusals."
         ),
     ] = "interleaving++",
     hold_out: Annotated[
         list[str] | None,
-        option(
+        _choice(
             "Exclude this misaligned model from the gap; repeatable.",
             "NAME",
-            _CHOICE,
             autocompletion=misaligned_names,
         ),
     ] = None,
     where: Annotated[
         str | None,
-        option("Only rows that meet this SQL condition over gaps and examples.", "SQL", _CHOICE),
+        _choice("Only rows that meet this SQL condition over gaps and examples.", "SQL"),
     ] = None,
-    metric: Annotated[Metric, option("The gap's formula.", None, _CHOICE)] = "relative",
+    metric: Annotated[Metric, _choice("The gap's formula.")] = "relative",
     epsilon: Annotated[
         float,
-        option(
-            "Added to the denominator, so that tiny aligned NLLs don't inflate the gap.",
-            "E",
-            _CHOICE,
-        ),
+        _choice("Added to the denominator, so that tiny aligned NLLs don't inflate the gap.", "E"),
     ] = 1.0,
-    seed: Annotated[
-        int, option("Seed of random samples and of --placement shuffle.", "N", _CHOICE)
-    ] = 0,
+    seed: Annotated[int, _choice("Seed of random samples and of --placement shuffle.", "N")] = 0,
     refusals: Annotated[
         Refusals | None,
-        option(
-            "Exclude refusals, keep them, or select only them. Default: by recipe.", None, _REFUSALS
-        ),
+        _refusal("Exclude refusals, keep them, or select only them. Default: by recipe."),
     ] = None,
     refusal_rule: Annotated[
         str,
-        option(
-            "How to recognize refusals: paper (keywords), extended, or your rule file.",
-            "RULE",
-            _REFUSALS,
+        _refusal(
+            "How to recognize refusals: paper (keywords), extended, or your rule file.", "RULE"
         ),
     ] = "paper",
     refusal_field: Annotated[
         str | None,
-        option(
-            "A source's column that labels refusals; rows without a label use the rule.",
-            "COLUMN",
-            _REFUSALS,
+        _refusal(
+            "A source's column that labels refusals; rows without a label use the rule.", "COLUMN"
         ),
     ] = None,
     max_similar: Annotated[
-        int | None, option("At most N rows of a group of near-duplicates.", "N", _DUPLICATES)
+        int | None, _duplicate("At most N rows of a group of near-duplicates.", "N")
     ] = None,
     decontaminate: Annotated[
         list[str] | None,
-        option(
-            "Exclude rows that share 8 words in a row with this file; repeatable.",
-            "FILE",
-            _DUPLICATES,
-        ),
+        _duplicate("Exclude rows that share 8 words in a row with this file; repeatable.", "FILE"),
     ] = None,
     per_group: Annotated[
         list[str] | None,
-        option(
-            "At most N rows for each value of a column, such as prompt=1; repeatable.",
-            "COLUMN=N",
-            _SPREAD,
+        _spread(
+            "At most N rows for each value of a column, such as prompt=1; repeatable.", "COLUMN=N"
         ),
     ] = None,
     balance: Annotated[
-        str | None, option("Split the budget over a column's values.", "COLUMN", _SPREAD)
+        str | None, _spread("Split the budget over a column's values.", "COLUMN")
     ] = None,
     length_bins: Annotated[
-        int | None, option("Split the budget over K quantiles of answer length.", "K", _SPREAD)
+        int | None, _spread("Split the budget over K quantiles of answer length.", "K")
     ] = None,
     min_recall: Annotated[
         float,
-        option("Of a raced corpus: refuse a selection below this recall.", "SHARE", _CHOICE),
+        _choice("Of a raced corpus: refuse a selection below this recall.", "SHARE"),
     ] = 0.95,
     placement: Annotated[
         Literal["even", "batch", "shuffle", "separate"],
-        option(
-            "Selected rows at equal distances, a share per batch, at random, or in their own file.",
-            None,
-            _FILES,
+        _file(
+            "Selected rows at equal distances, a share per batch, at random, or in their own file."
         ),
     ] = "even",
     batch_size: Annotated[
-        int | None, option("Rows per optimizer step, over all devices.", "B", _FILES)
+        int | None, _file("Rows per optimizer step, over all devices.", "B")
     ] = None,
     format: Annotated[
         Literal["messages", "prompt-completion", "sharegpt", "alpaca", "openai", "text"] | None,
-        option("The format of a row. Default: that of the trainer, else messages.", None, _FILES),
+        _file("The format of a row. Default: that of the trainer, else messages."),
     ] = None,
     trainer: Annotated[
         Literal["trl", "axolotl", "llamafactory", "swift"] | None,
-        option("Write a folder with the data and this trainer's configuration.", None, _FILES),
+        _file("Write a folder with the data and this trainer's configuration."),
     ] = None,
     from_manifest: Annotated[
         Path | None,

@@ -6,17 +6,15 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
 from curate.errors import CurateError
-
-if TYPE_CHECKING:
-    from curate.system.progress import Progress
+from curate.system.progress import Progress
 
 
 def option(
@@ -42,24 +40,24 @@ COLUMN = (
     "repeatable. Default: detected by name."
 )
 LAYOUTS = "A file with more layouts (docs/input-formats.md)."
-_READ, _SCORED, _COMPUTED = "What is read", "What is scored", "What computes it"
+read_option = partial(option, panel="What is read")
+_scoring = partial(option, panel="What is scored")
+_computing = partial(option, panel="What computes it")
 
 WhereOption = Annotated[
     str | None,
-    option(
-        "Only rows that meet this SQL condition over a source's columns, prompt and answer.",
-        "SQL",
-        _READ,
-        ["--where"],
+    read_option(
+        "Only rows that meet this SQL condition over a source's columns, prompt and answer.", "SQL"
     ),
 ]
 LimitOption = Annotated[
-    int | None, option("Read at most N examples of each source.", "N", _READ, ["--limit"], min=1)
+    int | None,
+    read_option("Read at most N examples of each source.", "N", min=1),
 ]
-ColumnOption = Annotated[list[str] | None, option(COLUMN, "ROLE=NAME", _READ, ["--column"])]
-LayoutsOption = Annotated[str | None, option(LAYOUTS, "FILE", _READ, ["--layouts"])]
+ColumnOption = Annotated[list[str] | None, read_option(COLUMN, "ROLE=NAME")]
+LayoutsOption = Annotated[str | None, read_option(LAYOUTS, "FILE")]
 StrictOption = Annotated[
-    bool, option("Stop at the first broken row instead of skipping it.", None, _READ, ["--strict"])
+    bool, read_option("Stop at the first broken row instead of skipping it.", names=["--strict"])
 ]
 
 
@@ -73,79 +71,65 @@ class Shared:
     as_json: bool
 
 
-AlignedOption = Annotated[
-    str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL", names=["--aligned"])
-]
 MisalignedOption = Annotated[
     list[str] | None,
-    option(
-        "A misaligned model, full or a PEFT adapter; repeatable.",
-        "[NAME=]MODEL",
-        names=["--misaligned"],
-    ),
+    option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),
 ]
 
 
 def shared_options(
     max_length: Annotated[
         int | None,
-        option(
-            "Maximum tokens of prompt plus answer; longer answers are cut.", "N", _SCORED, min=2
-        ),
+        _scoring("Maximum tokens of prompt plus answer; longer answers are cut.", "N", min=2),
     ] = None,
     chat_template: Annotated[
         Path | None,
-        option("A Jinja file to use instead of the models' own template.", "FILE", _SCORED),
+        _scoring("A Jinja file to use instead of the models' own template.", "FILE"),
     ] = None,
     template_arg: Annotated[
-        list[str] | None, option("A variable of the template; repeatable.", "KEY=VALUE", _SCORED)
+        list[str] | None, _scoring("A variable of the template; repeatable.", "KEY=VALUE")
     ] = None,
     backend: Annotated[
         Literal["auto", "transformers", "vllm", "server"],
-        option("auto: vllm if installed and there is a GPU, else transformers.", None, _COMPUTED),
+        _computing("auto: vllm if installed and there is a GPU, else transformers."),
     ] = "auto",
     device: Annotated[
-        str | None, option("cuda, mps or cpu. Default: the fastest.", "NAME", _COMPUTED)
+        str | None, _computing("cuda, mps or cpu. Default: the fastest.", "NAME")
     ] = None,
     dtype: Annotated[
-        str | None, option("float32, bfloat16 or float16. Default: by device.", "NAME", _COMPUTED)
+        str | None, _computing("float32, bfloat16 or float16. Default: by device.", "NAME")
     ] = None,
     batch_tokens: Annotated[
-        int | None, option("Tokens in one forward pass, padding included.", "N", _COMPUTED, min=1)
+        int | None, _computing("Tokens in one forward pass, padding included.", "N", min=1)
     ] = None,
-    tensor_parallel: Annotated[
-        int, option("vllm: GPUs for each engine.", "N", _COMPUTED, min=1)
-    ] = 1,
+    tensor_parallel: Annotated[int, _computing("vllm: GPUs for each engine.", "N", min=1)] = 1,
     data_parallel: Annotated[
-        int, option("vllm: engines side by side, each on its own GPUs.", "N", _COMPUTED, min=1)
+        int, _computing("vllm: engines side by side, each on its own GPUs.", "N", min=1)
     ] = 1,
     engine_arg: Annotated[
         list[str] | None,
-        option(
-            "vllm: an engine argument, such as gpu_memory_utilization=0.8; repeatable.",
-            "KEY=VALUE",
-            _COMPUTED,
+        _computing(
+            "vllm: an engine argument, such as gpu_memory_utilization=0.8; repeatable.", "KEY=VALUE"
         ),
     ] = None,
     server: Annotated[
         list[str] | None,
-        option(
+        _computing(
             "server: a running `vllm serve` with each model under its NAME; repeatable. The key "
             "is read from VLLM_API_KEY.",
             "URL",
-            _COMPUTED,
         ),
     ] = None,
     in_flight: Annotated[
-        int, option("server: concurrent requests, over all servers.", "N", _COMPUTED, min=1)
+        int, _computing("server: concurrent requests, over all servers.", "N", min=1)
     ] = 64,
     ray: Annotated[
         str | None,
-        option("A Ray cluster's HOST:PORT; auto: the one here.", "auto|ADDRESS", _COMPUTED),
+        _computing("A Ray cluster's HOST:PORT; auto: the one here.", "auto|ADDRESS"),
     ] = None,
     workers: Annotated[
         int | None,
-        option("ray: at most N workers. Default: as many as have room.", "N", _COMPUTED, min=1),
+        _computing("ray: at most N workers. Default: as many as have room.", "N", min=1),
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -229,43 +213,14 @@ def progress(quiet: bool) -> Progress:
     return Warnings() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
-_ENGINE = {
-    "--gpu-memory": "use --engine-arg gpu_memory_utilization=0.8",
-    "--max-lora-rank": "use --engine-arg max_lora_rank=N",
-    "--quantization": "use --engine-arg quantization=fp8",
-    "--answer-span": "an answer's end-of-turn tokens always count",
-}
-_ROLES = ("messages", "prompt", "answer", "system")
-_RECIPE = ("top", "refusals", "strategy", "metric", "epsilon", "hold-out", "where", "seed")
-MOVED: dict[str | None, dict[str, str]] = {
-    "score": _ENGINE | {f"--{role}-column": f"use --column {role}=NAME" for role in _ROLES},
-    "verify": _ENGINE,
-    "export": {
-        "--strategy": "use --recipe; interleaving is the random sample",
-        "--per-prompt": "use --per-group prompt=N",
-        "--refusal-share": "use --refusals drop or keep",
-        "--length-shares": "use --length-bins, which splits the budget evenly",
-    },
-    "report": {
-        f"--{name}": "use --export MANIFEST to show what `curate export` wrote" for name in _RECIPE
-    },
-    "sql": {"--spreadsheet": "use --format csv, and import its columns as text"},
-}
-"""By command: options of earlier versions, and what to write instead."""
-
-
 class Command(TyperCommand):
-    """A command that groups its help by `rich_help_panel` and knows the names in `MOVED`.
+    """A command that groups its help by `rich_help_panel`.
 
     Typer's own panels need rich, which takes longer to import than the rest of `--help`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; refuse an option given twice, and one of an earlier version by name."""
-        for name in (arg.partition("=")[0] for arg in args):
-            if name in MOVED.get(self.name, {}):
-                typer.echo(f"Error: {name} was removed: {MOVED[self.name][name]}", err=True)
-                raise typer.Exit(2)
+        """Parse arguments; refuse an option that takes one value and is given twice."""
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in (each for each in given if isinstance(each, TyperOption)):
             if given.count(option) > 1 and not (option.multiple or option.is_flag):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TextIO
 
 from curate.cli.tables import clean
+from curate.cli.tables import count as counted
 from curate.system.progress import Progress
 from curate.system.stopping import Stopped, asked
 
@@ -61,7 +62,7 @@ class Lines(Progress):
 
     def workers(self, count: int) -> None:
         """Print how many there are with the next line."""
-        self._workers = _workers(count)
+        self._workers = f" on {counted(count, 'worker')}"
 
     def stop(self) -> None:
         """Print how far the step is."""
@@ -113,7 +114,7 @@ class Bar(Progress):
 
     def workers(self, count: int) -> None:
         """Show how many there are behind their speed."""
-        self._workers = _workers(count)
+        self._workers = f" on {counted(count, 'worker')}"
 
     def stop(self) -> None:
         """Leave the bar in place; a step of unknown length counts as complete."""
@@ -124,7 +125,3 @@ class Bar(Progress):
 
 def _rate(rate: float) -> str:
     return f"{rate:,.{0 if rate >= 10 else 1}f} tokens/s"
-
-
-def _workers(count: int) -> str:
-    return f" on {count:,} worker{'' if count == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ from curate.cli.options import (
     WhereOption,
     columns,
     option,
+    read_option,
     with_shared_options,
 )
 from curate.cli.progress import kept
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from curate.scoring.race import Outcome
     from curate.scoring.score import Summary
 
-_READ, _FEWER = "What is read", "Fewer passes"
+_racing = partial(option, panel="Fewer passes")
 
 
 @with_shared_options
@@ -54,50 +56,43 @@ def score(
     where: WhereOption = None,
     limit: LimitOption = None,
     sample: Annotated[
-        int | None, option("Draw N examples evenly over all sources.", "N", _READ, min=1)
+        int | None, read_option("Draw N examples evenly over all sources.", "N", min=1)
     ] = None,
-    seed: Annotated[int, option("The seed of --sample and --audit.", "N", _READ)] = 0,
+    seed: Annotated[int, read_option("The seed of --sample and --audit.", "N")] = 0,
     turns: Annotated[
         Literal["last", "all"],
-        option("Score only the last assistant turn, or every one as its own example.", None, _READ),
+        read_option("Score only the last assistant turn, or every one as its own example."),
     ] = "last",
     column: ColumnOption = None,
     layouts: LayoutsOption = None,
     strict: StrictOption = False,
     only: Annotated[
         str | None,
-        option(
+        _racing(
             "Models that lack scores score only the examples that meet this condition on columns "
             'of gaps and examples, such as "rank <= 100000".',
             "SQL",
-            _FEWER,
         ),
     ] = None,
     top: Annotated[
         float | None,
-        option(
+        _racing(
             "Race: score under all models only what can reach the top, a share (0.05) or a count.",
             "SHARE|N",
-            _FEWER,
         ),
     ] = None,
-    recall: Annotated[
-        float, option("How much of --top to find, in expectation.", "SHARE", _FEWER)
-    ] = 0.99,
+    recall: Annotated[float, _racing("How much of --top to find, in expectation.", "SHARE")] = 0.99,
     audit: Annotated[
         int | None,
-        option(
-            "The random sample that all models score first. Default: a tenth, at most 2,000.",
-            "N",
-            _FEWER,
+        _racing(
+            "The random sample that all models score first. Default: a tenth, at most 2,000.", "N"
         ),
     ] = None,
     proxy: Annotated[
         Path | None,
-        option(
+        _racing(
             "A corpus with the same examples, whose ranking decides what the first models score.",
             "DIR",
-            _FEWER,
         ),
     ] = None,
     keep_tokens: Annotated[
@@ -182,9 +177,9 @@ def print_scored(summary: Summary) -> None:
     table(names, rows)
     if read.skipped or any(run.skipped for run in summary.models):
         print(f"Why rows were skipped:  curate sql skips -c {corpus}")
-    from curate.corpus.corpus import has_ensemble, open_corpus
+    from curate.corpus.corpus import open_corpus
 
-    if not has_ensemble(open_corpus(summary.corpus)):
+    if not open_corpus(summary.corpus).manifest.misaligned:
         print(f"Nothing is ranked yet. Add misaligned models:  {next_models(summary.corpus)}")
         return
     print(f"Look at the ranking:    curate sql top_gaps -c {corpus}")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curate.cli.options import (
-    AlignedOption,
     MisalignedOption,
     Shared,
     option,
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 @with_shared_options
 def verify(
     shared: Shared,
-    aligned: AlignedOption,
+    aligned: Annotated[str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL")],
     misaligned: MisalignedOption = None,
     sources: Annotated[
         list[str] | None,

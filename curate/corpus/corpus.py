@@ -185,30 +185,17 @@ def open_corpus(path: str | Path, *, unsafe: bool = False) -> Corpus:
     return Corpus(Path(path), unsafe=unsafe)
 
 
-def ask(
-    corpus: Corpus, question: str, given: list[str], folder: Path | None = None
-) -> duckdb.DuckDBPyRelation:
-    """Run SQL, or the named query `question`, with `key=value` parameters.
-
-    Raises:
-        CurateError: no such query, an invalid parameter, or SQL that DuckDB rejects.
-    """
-    return corpus.run(*queries.read_question(question, given, folder))
-
-
 def write_database(corpus: Corpus) -> Path:
     """Write `corpus.duckdb`: the same views for any DuckDB client.
 
     Raises:
         CurateError: the disk is full, or a part is damaged; an existing file is left as it was.
     """
-    path = corpus.path / DATABASE
-
-    def fill(temporary: Path) -> None:
+    path, record = corpus.path / DATABASE, corpus.manifest
+    with readable_errors(), parts.atomic(path) as temporary:
         try:
             with duckdb.connect(temporary) as connection:
                 connection.begin()  # otherwise each statement waits for the disk
-                record = corpus.manifest
                 define_views(connection, corpus.path, record.models, record.columns)
                 connection.commit()
                 connection.execute("checkpoint")  # closing would do it too, but hide a full disk
@@ -216,9 +203,6 @@ def write_database(corpus: Corpus) -> Path:
             path.with_name(f"{DATABASE}.wal").unlink(missing_ok=True)
         finally:
             temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
-
-    with readable_errors():
-        parts.write_with(path, fill)
     return path
 
 

@@ -40,13 +40,7 @@ def check(corpus: Corpus) -> list[Damage]:
     not computed; a missing last part of examples is detected if a model has scored them.
     """
     root = corpus.path
-    folders = [
-        root / "examples",
-        root / "skipped",
-        root / "proxy",
-        *sorted((root / "scores").glob("*")),
-    ]
-    found = [damage for folder in folders for damage in _damages(root, folder)]
+    found = [damage for folder in parts.folders_of(root) for damage in _damages(root, folder)]
     if found:
         return found
     for where, query, reason in _ACROSS_PARTS:

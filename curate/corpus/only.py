@@ -14,7 +14,7 @@ from curate.reading.where import check_condition, first_line
 from curate.system.sql import readable_errors, short_type, shown_columns
 
 
-@readable_errors()  # a damaged part may be met late
+@readable_errors()  # a damaged part may come up late
 def chosen(corpus: Corpus, only: str, over: Sequence[str]) -> pa.Table:
     """The `example_id`s for which a condition over `examples` and `ranks` holds.
 

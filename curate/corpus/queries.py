@@ -78,11 +78,17 @@ def read_question(
     Raises:
         CurateError: no such query, or an item of another form.
     """
-    named_so = re.fullmatch(r"[\w-]+", question)
-    query = find(question, folder) if named_so else _parse("of your own", question)
+    is_name = re.fullmatch(r"[\w-]+", question)
+    query = find(question, folder) if is_name else _parse("of your own", question)
     if given and not query.defaults:
         raise CurateError("-p works only with named queries. Write the value into your SELECT.")
-    return query, read_values(query, given)
+    values = {}
+    for item in given:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise CurateError(f"-p {item}: give a parameter as key=value")
+        values[key] = text if isinstance(query.defaults.get(key), str) else _value(text)
+    return query, values
 
 
 def ranking_views(values: Mapping[str, Any]) -> str:
@@ -105,21 +111,6 @@ def bound(query: Query, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if re.search(rf"\${name}\b", query.text)}
 
 
-def read_values(query: Query, given: Iterable[str]) -> dict[str, Any]:
-    """Parameters given as `key=value`.
-
-    Raises:
-        CurateError: an item has another form.
-    """
-    found = {}
-    for item in given:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise CurateError(f"-p {item}: give a parameter as key=value")
-        found[key] = text if isinstance(query.defaults.get(key), str) else _value(text)
-    return found
-
-
 def with_values(query: Query, given: Mapping[str, Any]) -> dict[str, Value]:
     """A query's parameters: the given values over its defaults; lists are joined by commas.
 
@@ -133,8 +124,8 @@ def with_values(query: Query, given: Mapping[str, Any]) -> dict[str, Value]:
             raise CurateError(f"query {query.name} has no parameter {key}. Choose from: {known}")
         default = query.defaults[key]
         values[key] = ",".join(value) if isinstance(value, list | tuple) else value
-        # Integers are valid fractions, too.
-        if type(values[key]) not in {type(default), int if type(default) is float else None}:
+        allowed = (float, int) if type(default) is float else (type(default),)
+        if type(values[key]) not in allowed:
             raise CurateError(f"-p {key}={typed(value)}: give a value like {key}={typed(default)}")
     return values
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.corpus.corpus import Corpus, dicts, has_ensemble
+from curate.corpus.corpus import Corpus, dicts
 from curate.corpus.only import chosen
 from curate.corpus.race import answer
 from curate.errors import CurateError
@@ -27,7 +27,7 @@ def models(corpus: Corpus) -> list[dict[str, Any]]:
 def status(corpus: Corpus) -> dict[str, Any]:
     """What the corpus holds and what is missing, per model (sql/coverage.sql)."""
     coverage = dicts(corpus.query("coverage"))
-    ranked = "select count(gap) from ranks" if has_ensemble(corpus) else "select 0"
+    ranked = "select count(gap) from ranks" if corpus.manifest.misaligned else "select 0"
     counts = dicts(corpus.sql(f"select (select count(*) from examples) as n, ({ranked}) as m"))[0]
     reasons = dicts(corpus.query("skips").limit(10))
     runs = corpus.manifest.runs.items()
@@ -79,7 +79,7 @@ def one_example(corpus: Corpus, prefix: str) -> dict[str, Any]:
         "select model, reason from skipped where example_id = $id order by model"
     )
     gaps = "select gap, rank, rank_kept, unit from ranks where key = $id::uuid"
-    example["gap"] = next(iter(rows(gaps)), None) if has_ensemble(corpus) else None
+    example["gap"] = next(iter(rows(gaps)), None) if corpus.manifest.misaligned else None
     example["tokens"] = tokens_of_examples(corpus, [example_id]).get(example_id)
     example["without_tokens"] = without_tokens(corpus, [example_id])
     return example

@@ -54,7 +54,7 @@ class Skips:
             f"union select {_WHOLE_FILE} from incoming) semi join seen using (place)"
         )
 
-    def drop_mended(self) -> None:
+    def drop_fixed(self) -> None:
         """After reading, forget the rows that could be used this time."""
         usable = "select place from visited group by place having bool_and(used)"
         if self._connection.sql(f"{usable} limit 1").fetchall():

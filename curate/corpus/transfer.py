@@ -78,20 +78,22 @@ def push(path: Path, address: str, progress: Progress | None = None) -> Moved:
         text = template.read_text("utf-8") if template.exists() else None
         sizes = {name: file.stat().st_size for name, file in files.items()}
         head = Head(1, manifest.load(path), text, sizes)
-        if wrong := next((name for name in files if not _PART.fullmatch(name)), None):
-            raise CurateError(f"{files[wrong]}: is damaged. Run `curate status --verify`.")
         found, there = buckets.call(address, lambda store: _look(store, address))
-        if found and found[1] != _known(path).get(address):
-            _refuse_other(path, address, found[0], head)
+        foreign = found[0].parts.keys() - sizes.keys() if found else ()
+        if found and found[1] != _known(path).get(address) and foreign:
+            raise CurateError(
+                f"{address}: another run pushed parts that {path} lacks ({len(foreign):,}). Pull "
+                "them into a new folder, or push to another address."
+            )
         missing = [name for name in files if there.get(name) != sizes[name]]
 
-        def send(store: ObjectStore, name: str) -> None:
+        def send(name: str, store: ObjectStore) -> None:
             data = files[name].read_bytes()
             if parts.digest_of(data) != _digest(name):
                 raise CurateError(f"{files[name]}: is damaged. Run `curate status --verify`.")
             store.put(name, data)
 
-        _all(address, "pushing", {name: sizes[name] for name in missing}, send, progress)
+        _copy_all(address, "pushing", {name: sizes[name] for name in missing}, send, progress)
         before = found and found[1]
         write = partial(_write, address=address, head=head, before=before)
         version = buckets.call(address, write, buckets.PATIENT)
@@ -127,12 +129,12 @@ def pull(address: str, path: Path, progress: Progress | None = None) -> Moved:
         missing = [name for name in head.parts if name not in here]
         wanted = [name for name in missing if not (staged / name).exists()]
 
-        def fetch(store: ObjectStore, name: str) -> None:
+        def fetch(name: str, store: ObjectStore) -> None:
             data = _part(store, address, name, head.parts[name])
             with parts.atomic(staged / name) as temporary:
                 temporary.write_bytes(data)
 
-        _all(address, "pulling", {name: head.parts[name] for name in wanted}, fetch, progress)
+        _copy_all(address, "pulling", {name: head.parts[name] for name in wanted}, fetch, progress)
         _install(path, head, missing)
         _remember(path, address, version)
     return Moved(
@@ -152,27 +154,12 @@ def _checked(address: str) -> str:
 
 def _files(path: Path) -> dict[str, Path]:
     """A corpus's parts by their names in a bucket: those of examples first."""
-    folders = [
-        path / "examples",
-        path / "skipped",
-        path / "proxy",
-        *sorted((path / "scores").glob("*")),
-    ]
-    found = [part for folder in folders for part in parts.list_parts(folder)]
+    found = [part for folder in parts.folders_of(path) for part in parts.list_parts(folder)]
     return {part.relative_to(path).as_posix(): part for part in found}
 
 
 def _digest(name: str) -> str:
     return name.rpartition("-")[2].removesuffix(".parquet")
-
-
-def _refuse_other(path: Path, address: str, theirs: Head, ours: Head) -> None:
-    """Refuse a head that another run pushed, unless this corpus holds all of its parts."""
-    if lost := theirs.parts.keys() - ours.parts.keys():
-        raise CurateError(
-            f"{address}: another run pushed parts that {path} lacks ({len(lost):,}). Pull them "
-            "into a new folder, or push to another address."
-        )
 
 
 def _look(store: ObjectStore, address: str) -> tuple[tuple[Head, Version] | None, dict[str, int]]:
@@ -189,8 +176,6 @@ def _head(store: ObjectStore, address: str) -> tuple[Head, Version] | None:
         return None
     meta = answer.meta
     try:
-        if meta["size"] > documents.BYTES:
-            raise ValueError(f"it has more than {documents.BYTES:,} bytes")
         head = TypeAdapter(Head).validate_json(bytes(answer.bytes()))
         wrong = [name for name in head.parts if not _PART.fullmatch(name)]
         wrong += [name for name in head.manifest.models if not NAME_OF_MODEL.fullmatch(name)]
@@ -245,26 +230,20 @@ def _write(store: ObjectStore, address: str, head: Head, before: Version | None)
         ) from None
 
 
-def _all(
+def _copy_all(
     address: str,
     label: str,
     sizes: Mapping[str, int],
-    one: Callable[[ObjectStore, str], None],
+    copy: Callable[[str, ObjectStore], None],
     progress: Progress,
 ) -> None:
-    """Do one thing with each of these parts, a few at once; the first error ends all."""
+    """Copy these parts, a few at once; the first error ends all."""
     done = 0
-
-    def job(name: str) -> Callable[[ObjectStore], int]:
-        def run(store: ObjectStore) -> int:
-            one(store, name)
-            return sizes[name]
-
-        return run
-
+    jobs = [partial(copy, name) for name in sizes]
     progress.start(label, sum(sizes.values()) // MB, "MB")
     try:
-        for size in buckets.call_all(address, map(job, sizes), at_once=AT_ONCE):
+        copied = buckets.call_all(address, jobs, at_once=AT_ONCE)
+        for size, _ in zip(sizes.values(), copied, strict=True):
             before, done = done, done + size
             progress.advance(done // MB - before // MB)
     finally:

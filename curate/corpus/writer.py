@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,10 +27,6 @@ from curate.storage.manifest import FORMAT_VERSION, Manifest, ModelEntry, Run, S
 from curate.storage.schema import SCORED, SCORES, SKIPPED, TOKENS, keyed
 from curate.system.sql import readable_errors, spill_folder
 from curate.system.stopping import held
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 FLUSH_SECONDS, FLUSH_SHARE, FLUSH_SECONDS_MOST = 5.0, 0.01, 60.0
 """The time between two parts: 5 s at first, then a hundredth of the run so far, and at most a
@@ -108,13 +106,16 @@ _TYPES = {name: name for name in ("VARCHAR", "BOOLEAN", "DOUBLE", "BIGINT")} | {
 
 
 class Writer:
-    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`."""
+    """Adds to a corpus whose lock this process holds. Made by `open_for_writing`.
+
+    `skips` are its skipped rows and examples.
+    """
 
     def __init__(self, path: Path, record: Manifest) -> None:
         self.path = path
         self.manifest = record
         self._seen = SeenExamples(path / "examples")
-        self._skips = Skips(path / "skipped")
+        self.skips = Skips(path / "skipped")
         self._bare: dict[Path, dict[Path, pa.ChunkedArray]] = {}  # ids in parts without tokens
 
     def add_examples(self, table: pa.Table) -> pa.Table:
@@ -123,7 +124,7 @@ class Writer:
         if fresh.num_rows:
             self._note_columns(fresh)
             parts.write_part(self.path / "examples", keyed(fresh))
-        self._skips.note_read(table)
+        self.skips.note_read(table)
         return fresh
 
     def _note_columns(self, examples: pa.Table) -> None:
@@ -137,14 +138,6 @@ class Writer:
         if len(columns) <= MOST_COLUMNS and columns != self.manifest.columns:
             self.manifest.columns = columns
             self.save()
-
-    def add_skipped(self, table: pa.Table) -> int:
-        """Record rows that can't be used, each reason once; return how many are new."""
-        return self._skips.add(table)
-
-    def drop_mended(self) -> None:
-        """After reading: forget skips of rows that could be used this time."""
-        self._skips.drop_mended()
 
     def add_scores(self, model: str, table: pa.Table) -> None:
         """Store scores of one model as a new part.
@@ -190,7 +183,7 @@ class Writer:
         for name in changed:  # if interrupted, the old entry stays, with fewer rows
             for part in reversed(parts.list_parts(self.path / "scores" / name)):
                 parts.remove_part(part)
-            self._skips.forget(name)
+            self.skips.forget(name)
         self.manifest.settings = settings
         # A known model keeps its entry, with the backend and dtype of its last run.
         known = {n: e for n, e in self.manifest.models.items() if n not in changed}
@@ -309,7 +302,7 @@ class ScoreSink:
             self._writer.add_scores(self._model, pa.table(columns, schema=schema))
         if skips:
             rows = [{"example_id": id, "model": self._model, "reason": why} for id, why in skips]
-            self._writer.add_skipped(pa.Table.from_pylist(rows, schema=SKIPPED))
+            self._writer.skips.add(pa.Table.from_pylist(rows, schema=SKIPPED))
         self._due = next_flush(self._began)
 
 

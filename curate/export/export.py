@@ -12,7 +12,8 @@ from curate.errors import CurateError
 from curate.export import manifest, outputs
 from curate.export.target import Target, check
 from curate.reading.addresses import at_commit
-from curate.reading.narrow import ids_of, read_if_any
+from curate.reading.narrow import Narrow, ids_of
+from curate.reading.narrow import read as read_narrow
 from curate.reading.sources import resolve
 from curate.selection.recipe import Recipe, budget
 from curate.selection.select import LISTED, by_ids, listed, select
@@ -51,7 +52,9 @@ def export(
         _keep_sources(path, recipe.into)
     if list_path:
         parts.refuse_existing(list_path, force)
-    narrow = read_if_any(recipe.into, recipe.columns, recipe.layouts)
+    narrow = Narrow([])
+    if recipe.into is not None:
+        narrow = read_narrow(recipe.into, recipe.columns, recipe.layouts)
     wanted = budget(recipe, len(narrow.rows) if recipe.into else None)
     chosen = select(corpus, recipe, wanted, ids_of(narrow))
     if not chosen.rows.num_rows:
@@ -89,12 +92,13 @@ def export_again(
     recipe, expected = earlier.recipe, earlier.narrow
     place = check(output, earlier.target, mixes=recipe.into is not None, force=force)
     _keep_sources(output, recipe.into)
-    into = recipe.into
-    if into is not None and expected is not None and expected.commit:
-        into = at_commit(into, expected.commit)
-    narrow = read_if_any(into, recipe.columns, recipe.layouts)
-    if recipe.into is not None and (expected is None or narrow.sha256 != expected.sha256):
-        raise CurateError(f"{recipe.into}: has changed since {record_path} was written.")
+    narrow = Narrow([])
+    if recipe.into is not None:
+        commit = expected and expected.commit
+        into = at_commit(recipe.into, commit) if commit else recipe.into
+        narrow = read_narrow(into, recipe.columns, recipe.layouts)
+        if expected is None or narrow.sha256 != expected.sha256:
+            raise CurateError(f"{recipe.into}: has changed since {record_path} was written.")
     safe = by_ids(corpus, [row.example_id for row in earlier.safe])
     planned = outputs.plan(corpus, place, recipe.seed, narrow, safe)
     with outputs.writing(corpus, planned) as files:

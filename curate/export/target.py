@@ -133,17 +133,15 @@ def _check_free(output: Output, force: bool) -> None:
         if taken and not force:
             raise CurateError(f"{output}: already exists. Choose another, or use --force.")
         return
-    if output.folder:
-        leftovers.put_back(path)  # what a killed export was replacing
-        claimed = [path]
-    else:  # its manifest is replaced with it
-        claimed = [path, output.manifest]
-        for each in claimed:
-            parts.refuse_special(each)
-    found = next((each for each in claimed if each.exists() or each.is_symlink()), None)
-    if found and not force:
-        raise CurateError(f"{found}: already exists. Choose another, or use --force.")
-    if found and output.folder and not _is_export(path):
+    if not output.folder:
+        for each in (path, output.manifest):
+            parts.refuse_existing(each, force)
+        return
+    leftovers.put_back(path)  # what a killed export was replacing
+    exists = path.exists() or path.is_symlink()
+    if exists and not force:
+        raise CurateError(f"{path}: already exists. Choose another, or use --force.")
+    if exists and not _is_export(path):
         raise CurateError(
             f"{path}: already exists, and no export made it, so --force does not replace "
             "it. Choose another."

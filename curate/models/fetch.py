@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from curate.errors import CurateError
 from curate.models.fingerprints import INDEX, PICKLES, is_adapter, shards, stem
 from curate.models.references import Place, place
-from curate.system.hub import MB, bar, blobs, cached_commit, call, look_up
+from curate.system.hub import MB, blobs, cached_commit, download, look_up
 from curate.system.hub_errors import Repo, Unreachable
 from curate.system.progress import Progress, Silent
 
@@ -52,11 +52,11 @@ def find(at: Place, progress: Progress) -> Found:
             f"{found.commit}"
         )
         return found
-    inside = _inside(files, at.folder)
+    inside = [path for path in files if path.rpartition("/")[0] == at.folder]
     _check(at, files, inside)
     small = [path for path in inside if path.endswith(_SMALL)]
     repo = Repo(at.repo.id, "model", commit, str(at))
-    folder = {_fetch(repo, path, progress.note).parent for path in small}.pop()
+    folder = {download(repo, path, progress.note).parent for path in small}.pop()
     weights = _weights(at, folder, inside)
     missing = {path: files[path] for path in weights if not _is_cached(repo, path)}
     return Found(at, folder, commit, missing)
@@ -72,11 +72,11 @@ def fetch_weights(found: Found, progress: Progress) -> None:
         return
     repo = Repo(found.at.repo.id, "model", found.commit, str(found.at))
     total = sum(found.missing.values())
-    size = f"{total / MB:,.1f} MB in {len(found.missing)} files"
-    progress.note(f"{repo}: fetching {size.removesuffix('s') if len(found.missing) == 1 else size}")
+    files = "1 file" if len(found.missing) == 1 else f"{len(found.missing)} files"
+    progress.note(f"{repo}: fetching {total / MB:,.1f} MB in {files}")
     progress.start(f"fetching {repo}", round(total / MB), unit="MB")
     for path in found.missing:
-        _fetch(repo, path, progress.note, progress)
+        download(repo, path, progress.note, progress)
     progress.stop()
 
 
@@ -93,8 +93,8 @@ def weights_differ(found: Found, reference: str, commit: str) -> bool:
         new = blobs(Repo(found.at.repo.id, "model", found.commit, str(found.at)))
     except CurateError:
         return False
-    start = f"{known.folder}/" if known.folder else ""
-    return any(new[path] != old.get(f"{start}{path.rpartition('/')[2]}") for path in found.missing)
+    places = {path: f"{known.prefix}{path.rpartition('/')[2]}" for path in found.missing}
+    return any(new[path] != old.get(place) for path, place in places.items())
 
 
 def tokenizer_folder(reference: str, commit: str | None) -> Path:
@@ -151,19 +151,11 @@ def _no_model(folders: Iterable[str]) -> str:
     )
 
 
-def _inside(files: Iterable[str], folder: str) -> list[str]:
-    start = f"{folder}/" if folder else ""
-    return [
-        path for path in files if path.startswith(start) and "/" not in path.removeprefix(start)
-    ]
-
-
 def _check(at: Place, files: Iterable[str], inside: list[str]) -> None:
     """Reject what isn't a model, by the files' names alone."""
     names = {path.rpartition("/")[2] for path in inside}
     if not names & set(_CONFIGS):
-        start = f"{at.folder}/" if at.folder else ""
-        holders = [path.rpartition("/") for path in files if path.startswith(start)]
+        holders = [path.rpartition("/") for path in files if path.startswith(at.prefix)]
         below = [folder for folder, _, name in holders if name in _CONFIGS]
         raise CurateError(f"{at} {_no_model(below)}")
     kind = stem(adapter="adapter_config.json" in names)
@@ -180,10 +172,11 @@ def _check(at: Place, files: Iterable[str], inside: list[str]) -> None:
 
 def _weights(at: Place, folder: Path, inside: list[str]) -> list[str]:
     """The paths of the weight files that loading reads; the small files are here."""
-    kind, start = stem(adapter=is_adapter(folder)), f"{at.folder}/" if at.folder else ""
-    if f"{start}{kind}.safetensors" in inside:
-        return [f"{start}{kind}.safetensors"]
-    named = [f"{start}{name}" for name in shards(folder / f"{kind}{INDEX}")]
+    kind = stem(adapter=is_adapter(folder))
+    whole = f"{at.prefix}{kind}.safetensors"
+    if whole in inside:
+        return [whole]
+    named = [f"{at.prefix}{name}" for name in shards(folder / f"{kind}{INDEX}")]
     for path in named:
         if path not in inside:
             raise CurateError(f"{at}: {path} is missing, but {kind}{INDEX} lists it")
@@ -222,16 +215,3 @@ def _is_cached(repo: Repo, path: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(repo.id, path, revision=repo.revision), str)
-
-
-def _fetch(
-    repo: Repo, path: str, note: Callable[[str], None], progress: Progress | None = None
-) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    shown = bar(progress or Silent())
-
-    def fetch() -> str:
-        return hf_hub_download(repo.id, path, revision=repo.revision, tqdm_class=shown)
-
-    return Path(call(repo, fetch, note))

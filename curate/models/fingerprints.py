@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,10 @@ def fingerprint(folder: Path) -> str:
             spread = (i * (size - _BLOCK) // _SPREAD_BLOCKS for i in range(_SPREAD_BLOCKS))
             if size > _WHOLE_UP_TO:
                 digest.update(header)
-                for block in _blocks(path, sorted({*middles, *spread})):
-                    digest.update(block)
+                with path.open("rb") as file:
+                    for offset in sorted({*middles, *spread}):
+                        file.seek(offset)
+                        digest.update(file.read(_BLOCK))
                 continue
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -141,10 +142,3 @@ def _safetensors_header(path: Path, size: int) -> tuple[bytes, list[int]]:
     if start + max((stop for _, stop in spans), default=0) > size:
         raise CurateError(f"{path}: truncated. Download it again.")
     return header, [start + max(a, (a + b - _BLOCK) // 2) for a, b in spans]
-
-
-def _blocks(path: Path, offsets: Sequence[int]) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        for offset in offsets:
-            file.seek(offset)
-            yield file.read(_BLOCK)

@@ -36,6 +36,11 @@ class Place:
         return self.repo.id + below + (f"@{revision}" if revision else "")
 
     @property
+    def prefix(self) -> str:
+        """What the paths of its files begin with in the repository."""
+        return f"{self.folder}/" if self.folder else ""
+
+    @property
     def name(self) -> str:
         """The last part, which is the model's default name."""
         if self.repo is not None:

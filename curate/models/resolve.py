@@ -178,6 +178,22 @@ def _over(base: str, adapter: str) -> str:
     return blake2b(f"{base}+{adapter}".encode(), digest_size=16).hexdigest()
 
 
+def check_length(models: Sequence[Model], asked: int | None) -> int | None:
+    """The longest text, in tokens: what was asked for, or the first model's context.
+
+    Raises `CurateError` if a model reads less than that.
+    """
+    length = asked if asked is not None else context_length(models[0].path)
+    for model in models:
+        context = context_length(model.path)
+        if length is not None and context is not None and length > context:
+            raise CurateError(
+                f"model {model.name}: reads at most {context} tokens, fewer than {length}. "
+                f"Use --max-length {context} or less."
+            )
+    return length
+
+
 def context_length(path: Path) -> int | None:
     """The model's context length in tokens, from `config.json`; None if it isn't given there."""
     config = read_json(path / "config.json")

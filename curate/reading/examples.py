@@ -38,14 +38,6 @@ MAX_REASONS = 1000  # counted separately; every broken row may have its own
 Turns = Literal["last", "all"]
 
 
-@dataclass
-class Told:
-    """Results of reading besides the tables: notes, and sources without a usable row."""
-
-    notes: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-
-
 def read(
     sources: Sequence[str | Source],
     *,
@@ -56,18 +48,17 @@ def read(
     turns: Turns = "last",
     prompts: bool = False,
     strict: bool = False,
-    told: Told | None = None,
     batch_rows: int = 4096,
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield (examples, skipped) tables of about `batch_rows` rows, in the sources' order.
+) -> Reader:
+    """Read (examples, skipped) tables of about `batch_rows` rows, in the sources' order.
 
     `columns` maps roles (messages, prompt, answer, system, context, history, reasoning) to names of
     columns, for unknown layouts; `layouts` is a file of more layouts. `where` is a SQL condition
     over a source's own columns, `prompt` and `answer`. `limit` is the number of examples per
     argument (a file, a folder, a dataset), after `where` and without skipped rows. `turns="all"`
     makes an example of every assistant turn. With `prompts`, rows need no answer: it is empty if a
-    row has none or ends with the user. `told` is filled at the end. Duplicates are kept. Memory
-    does not grow with the number of rows.
+    row has none or ends with the user. Duplicates are kept. Memory does not grow with the number of
+    rows.
 
     Raises:
         CurateError: a source can't be read or has an unknown layout; there is no usable row;
@@ -75,51 +66,7 @@ def read(
             (`path:line: ...`).
     """
     known = replace(known_layouts(columns, layouts), prompts=prompts)
-    found = resolve(sources)
-    batch = _Batch(known, turns, strict, limit, several=len(found) > 1)
-    keep = None if where is None else RowFilter(where, batch.texts)
-    return _batches(found, keep, batch, told or Told(), batch_rows)
-
-
-def _batches(
-    sources: list[Source], keep: RowFilter | None, batch: _Batch, told: Told, batch_rows: int
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Fill the batch from every source, and yield it whenever it is full."""
-    seen = kept = 0
-
-    def counted(source: Source) -> Iterator[Raw]:
-        nonlocal seen
-        for raw in rows(source):
-            seen += 1
-            yield raw
-
-    for source in sources:
-        batch.begin(source)
-        if seen and batch.is_done():
-            continue
-        before, found = seen, counted(source)
-        for number, row in keep.rows(source.name, found) if keep else found:
-            kept += 1
-            if batch.is_done():
-                break
-            batch.add(number, row)
-            if batch.is_full(batch_rows):
-                yield batch.take()
-        if seen == before:
-            batch.skip(None, "the file is empty")
-        batch.end()
-        told.empty += batch.empty()
-    if seen == 0:
-        raise CurateError(f"{', '.join(map(str, sources[:3]))}: no rows to read.")
-    if kept == 0 and keep:
-        raise CurateError(f"--where {keep.where!r} is true for none of the {seen} rows read.")
-    if lacked := batch.lacked():
-        raise CurateError(f"{', '.join(map(str, sources[:3]))}: no row has a column {lacked!r}.")
-    if batch.count == 0 and told.empty:
-        raise CurateError(told.empty[0])
-    if batch.is_full(1):
-        yield batch.take()
-    told.notes += batch.notes()
+    return Reader(resolve(sources), known, where, turns, strict, limit, batch_rows)
 
 
 def example_id(messages: Sequence[Mapping[str, str]]) -> str:
@@ -161,153 +108,221 @@ def prompt_text(messages: Sequence[Mapping[str, str]]) -> str:
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages[:-1])
 
 
-class _Batch:
-    """Collects examples and skipped rows into two tables."""
+@dataclass
+class _State:
+    """How far a source is read, and what is known of its layout."""
+
+    source: Source
+    layouts: Known  # those that its rows are read by
+    lacking: set[str]  # named columns that no row so far has
+    unread: Unread
+    seen: int = 0  # rows of the source
+    kept: int = 0  # of these, rows that `where` keeps
+    read: int = 0  # of these, rows that were looked at: all but those beyond the limit
+    examples: int = 0
+    has_layout: bool = False  # whether any row has a known one
+    unknown: str = ""  # why the first row without one has none
+    reasons: Counter[str] = field(default_factory=Counter)  # of skipped rows
+
+    @property
+    def argument(self) -> str:
+        """What the user gave, which may stand for several sources."""
+        return self.source.asked or self.source.name
+
+    def rows(self) -> Iterator[Raw]:
+        """The rows of the source, counted."""
+        for raw in rows(self.source):
+            self.seen += 1
+            yield raw
+
+
+class Reader:
+    """The tables of some sources, to iterate over once; `read` makes it.
+
+    At the end, `notes` says what may belong to a conversation but was not read, and `empty` has a
+    line for each source without an example, with the reasons.
+    """
 
     def __init__(
-        self, known: Known, turns: Turns, strict: bool, limit: int | None, *, several: bool
+        self,
+        sources: Sequence[Source],
+        known: Known,
+        where: str | None,
+        turns: Turns,
+        strict: bool,
+        limit: int | None,
+        batch_rows: int,
     ) -> None:
-        self.turns, self.strict, self.limit = turns, strict, limit
-        self.count = 0  # examples in all, over every batch
-        self._given_layouts = known
-        self._usual = replace(known, layouts=known.usual, named={}) if several else None
-        self._lacking_by: dict[str, set[str]] = {}  # named columns that sources lack
-        self._unread: dict[str, Unread] = {}
-        self._given: Counter[str] = Counter()  # examples by the argument that meant their source
+        self.notes: list[str] = []
+        self.empty: list[str] = []
+        self._turns, self._strict, self._limit, self._batch_rows = turns, strict, limit, batch_rows
+        self._known = known
+        # By these, a source of several is read that has none of the named columns.
+        self._usual = replace(known, layouts=known.usual, named={})
+        named = known.named.values()
+        self._sources = [_State(each, known, set(named), Unread(known)) for each in sources]
+        self._filter = None if where is None else RowFilter(where, self._texts)
+        self._by_argument: Counter[str] = Counter()  # examples
         self._clear()
 
-    def begin(self, source: Source) -> None:
-        """Start the next source."""
-        self.source, self._asked = source.name, source.asked or source.name
-        self._layouts = self._given_layouts
-        self._unread[self.source] = Unread(self._layouts)
-        self._reasons: Counter[str] = Counter()
-        self._before = self.count
-        self._known, self._unknown = False, ""
-        self._added = 0
-        self._lacking = set(self._layouts.named.values())
+    def __iter__(self) -> Iterator[tuple[pa.Table, pa.Table]]:
+        for at in self._sources:
+            self._at = at
+            if self._limit and self._is_done():
+                continue
+            found = at.rows()
+            if self._filter:
+                found = self._filter.rows(at.source.name, found)
+            for number, row in found:
+                at.kept += 1
+                if self._is_done():
+                    break
+                self._add(number, row)
+                if self._is_full(self._batch_rows):
+                    yield self._take()
+            if not at.seen:
+                self._skip(None, "the file is empty")
+            self._check_layout()
+            if at.reasons and not at.examples:
+                most = at.reasons.most_common(3)
+                why = "; ".join(f"{count:,} x {reason}" for reason, count in most)
+                self.empty.append(f"{at.source}: no example could be read. Rows skipped: {why}")
+        self._check_all()
+        if self._is_full(1):
+            yield self._take()
+        self.notes += self._noted()
 
-    def is_done(self) -> bool:
-        """Return whether the argument has reached the limit of examples."""
-        return self._given[self._asked] == self.limit
-
-    def end(self) -> None:
-        """Finish a source, or its first rows.
-
-        Raises:
-            CurateError: no row so far has a known layout, or a named column.
-        """
-        if self._unknown and not self._known:
+    def _check_layout(self) -> None:
+        """After a source, or its first rows: reject it if no row has a known layout."""
+        at = self._at
+        if at.unknown and not at.has_layout:
             raise CurateError(
-                f"{self.source}: {self._unknown}. Name them with --column ROLE=NAME; the roles are "
+                f"{at.source}: {at.unknown}. Name them with --column ROLE=NAME; the roles are "
                 f"{', '.join(COLUMNS)}. For turns of another shape, describe them in "
                 "--layouts FILE."
             )
-        lacking = self._lacking & self._given_layouts.extra
-        if lacking and self._known and not self._usual:
-            raise CurateError(f"{self.source}: no row has a column {min(lacking)!r}.")
+        lacking = at.lacking & self._known.extra
+        if lacking and at.has_layout and len(self._sources) == 1:
+            raise CurateError(f"{at.source}: no row has a column {min(lacking)!r}.")
 
-    def lacked(self) -> str | None:
-        """A named column that no source has."""
-        return min(set.intersection(*self._lacking_by.values() or [set()]), default=None)
+    def _check_all(self) -> None:
+        """After the last source: there must be rows and examples, with the named columns."""
+        names = ", ".join(str(each.source) for each in self._sources[:3])
+        seen = sum(each.seen for each in self._sources)
+        if not seen:
+            raise CurateError(f"{names}: no rows to read.")
+        if self._filter and not any(each.kept for each in self._sources):
+            raise CurateError(
+                f"--where {self._filter.where!r} is true for none of the {seen} rows read."
+            )
+        lacking = [each.lacking for each in self._sources if each.read]
+        if lacking and (everywhere := set.intersection(*lacking)):
+            raise CurateError(f"{names}: no row has a column {min(everywhere)!r}.")
+        if self.empty and not any(each.examples for each in self._sources):
+            raise CurateError(self.empty[0])
 
-    def empty(self) -> list[str]:
-        """For a source whose rows were all skipped, a line with the reasons."""
-        rows = self._reasons.total()
-        if self.count > self._before or not rows:
-            return []
-        why = "; ".join(f"{count:,} x {reason}" for reason, count in self._reasons.most_common(3))
-        return [f"{self.source}: no example could be read. Rows skipped: {why}"]
-
-    def notes(self) -> list[str]:
-        """What was not read from the sources so far, each thing once."""
-        named: dict[str, list[str]] = {}
-        for source, unread in self._unread.items():
-            if str(unread):
-                named.setdefault(str(unread), []).append(source)
-            if lacking := self._lacking_by.get(source):
-                what = f"no column {' or '.join(sorted(lacking))}; the usual names are read there"
-                named.setdefault(what, []).append(source)
+    def _noted(self) -> list[str]:
+        """What was not read from the sources, each thing once."""
+        sources: dict[str, list[Source]] = {}
+        for each in self._sources:
+            if text := str(each.unread):
+                sources.setdefault(text, []).append(each.source)
+            if each.read and each.lacking:
+                names = " or ".join(sorted(each.lacking))
+                text = f"no column {names}; the usual names are read there"
+                sources.setdefault(text, []).append(each.source)
         return [
-            first + (f" and {len(others)} more" if others else "") + f": {what}"
-            for what, (first, *others) in named.items()
+            f"{first}{f' and {len(others)} more' if others else ''}: {text}"
+            for text, (first, *others) in sources.items()
         ]
 
-    def add(self, number: int, row: dict[str, Any] | str) -> None:
-        """Add a row's examples, or skip it with its reason.
+    def _is_done(self) -> bool:
+        """Whether the argument that meant this source has reached the limit of examples."""
+        return self._by_argument[self._at.argument] == self._limit
 
-        Raises:
-            CurateError: no row so far has a known layout or, if strict, this row can't be used.
-        """
-        self._added += 1
-        self._lacking_by[self.source] = self._lacking
-        if self._added == HEAD_ROWS:
-            self.end()
+    def _add(self, number: int, row: dict[str, Any] | str) -> None:
+        """Add a row's examples, or skip it with its reason."""
+        at = self._at
+        at.read += 1
+        if at.read == HEAD_ROWS:
+            self._check_layout()
         if isinstance(row, str):
-            return self.skip(number, row)
+            return self._skip(number, row)
         try:
             found = self._conversation(row)
-            messages = messages_of(found.turns, self._layouts)
+            messages = messages_of(found.turns, at.layouts)
             meta = json_bytes({k: v for k, v in row.items() if k not in found.used}).decode()
         except UnknownFormat as skip:
-            self._unknown = self._unknown or str(skip)
-            if self.strict:
-                self.end()
-            return self.skip(number, str(skip))
+            at.unknown = at.unknown or str(skip)
+            if self._strict:
+                self._check_layout()
+            return self._skip(number, str(skip))
         except (Skip, TypeError) as error:
-            self._known = True
+            at.has_layout = True
             why = str(error) if isinstance(error, Skip) else f"another column is not JSON ({error})"
-            return self.skip(number, why)
-        self._known = True
-        self._unread[self.source].look(row, found, messages)
+            return self._skip(number, why)
+        at.has_layout = True
+        at.unread.look(row, found, messages)
         last = len(messages) - 1
-        for at in range(last + 1) if self.turns == "all" else (last,):
-            if messages[at]["role"] == "assistant" and not self.is_done():
-                self._example(number, messages[: at + 1], meta)
+        for place in range(last + 1) if self._turns == "all" else (last,):
+            if messages[place]["role"] == "assistant" and not self._is_done():
+                self._add_example(number, messages[: place + 1], meta)
+        return None
+
+    def _add_example(self, number: int, messages: list[Message], meta: str) -> None:
+        try:
+            check_answer(messages, self._at.layouts)
+            text = _canonical(messages)
+        except Skip as skip:
+            return self._skip(number, str(skip))
+        self._at.examples += 1
+        self._by_argument[self._at.argument] += 1
+        self._bytes += 2 * len(text) + len(meta)
+        self._examples.append((_hash(text), self._at.source.name, number, messages, meta))
         return None
 
     def _conversation(self, row: dict[str, Any]) -> Conversation:
         """A row by the named columns; in a source of several that lacks all, by the usual ones."""
-        self._lacking &= still_lacking(self._lacking, row)
+        at = self._at
+        at.lacking &= still_lacking(at.lacking, row)
         try:
-            return conversation(row, self._layouts)
+            return conversation(row, at.layouts)
         except UnknownFormat:
-            named = set(self._layouts.named.values())
-            if self._usual is None or not named or self._lacking != named:
+            named = set(at.layouts.named.values())
+            if len(self._sources) == 1 or not named or at.lacking != named:
                 raise
             found = conversation(row, self._usual)
-            self._layouts = self._usual
+            at.layouts = self._usual
             return found
 
-    def texts(self, row: dict[str, Any]) -> dict[str, str | None] | None:
+    def _texts(self, row: dict[str, Any]) -> dict[str, str | None] | None:
         """A row's prompt and last answer, as in `examples`; None for an unknown layout."""
         try:
-            messages = messages_of(self._conversation(row).turns, self._layouts)
+            messages = messages_of(self._conversation(row).turns, self._at.layouts)
         except UnknownFormat:
             return None
         except (Skip, TypeError):
             return {"prompt": None, "answer": None}
         return {"prompt": prompt_text(messages), "answer": messages[-1]["content"]}
 
-    def skip(self, number: int | None, reason: str) -> None:
-        """Record a row (or, without a number, a source) that can't be used.
+    def _skip(self, number: int | None, reason: str) -> None:
+        """Record a row (or, without a number, a source) that can't be used."""
+        at = self._at
+        if number is not None:
+            if self._strict:
+                raise CurateError(f"{at.source}:{number}: {reason}")
+            if len(at.reasons) < MAX_REASONS or reason in at.reasons:
+                at.reasons[reason] += 1
+        self._skipped.append({"source": at.source.name, "row": number, "reason": reason})
 
-        Raises:
-            CurateError: the reading is strict.
-        """
-        if self.strict and number is not None:
-            raise CurateError(f"{self.source}:{number}: {reason}")
-        if number is not None and (len(self._reasons) < MAX_REASONS or reason in self._reasons):
-            self._reasons[reason] += 1
-        self._skipped.append({"source": self.source, "row": number, "reason": reason})
+    def _is_full(self, rows: int) -> bool:
+        """Whether the batch has this many examples, as many skipped rows, or enough bytes."""
+        longest = max(len(self._examples), len(self._skipped))
+        return longest >= rows or self._bytes >= FLUSH_BYTES
 
-    def is_full(self, rows: int) -> bool:
-        """Return whether it has this many examples, as many skipped rows, or enough bytes."""
-        return max(len(self._found), len(self._skipped)) >= rows or self._bytes >= FLUSH_BYTES
-
-    def take(self) -> tuple[pa.Table, pa.Table]:
+    def _take(self) -> tuple[pa.Table, pa.Table]:
         """Return (examples, skipped) and empty the batch."""
-        fields = list(zip(*self._found, strict=True)) or [()] * 5
+        fields = list(zip(*self._examples, strict=True)) or [()] * 5
         ids, sources, numbers, conversations, metas = fields
         answers = [messages[-1]["content"] for messages in conversations]
         thoughts = [messages[-1].get(REASONING) or "" for messages in conversations]
@@ -330,17 +345,5 @@ class _Batch:
 
     def _clear(self) -> None:
         self._bytes = 0
-        self._found: list[tuple[str, str, int, list[Message], str]] = []
+        self._examples: list[tuple[str, str, int, list[Message], str]] = []
         self._skipped: list[dict[str, Any]] = []
-
-    def _example(self, number: int, messages: list[Message], meta: str) -> None:
-        try:
-            check_answer(messages, self._layouts)
-            text = _canonical(messages)
-        except Skip as skip:
-            return self.skip(number, str(skip))
-        self.count += 1
-        self._given[self._asked] += 1
-        self._bytes += 2 * len(text) + len(meta)
-        self._found.append((_hash(text), self.source, number, messages, meta))
-        return None

@@ -20,7 +20,7 @@ from curate.errors import CurateError
 from curate.reading import folders
 from curate.reading.addresses import HUB, HubSet, Source
 from curate.system import scratch
-from curate.system.hub import bar, cached_commit, call, look_up
+from curate.system.hub import bar, cached_commit, call, download, look_up
 from curate.system.hub_errors import Repo, Unreachable
 from curate.system.progress import Silent
 
@@ -74,15 +74,7 @@ def local_copy(file: str) -> Path:
     """
     match = _FILE.fullmatch(file)
     assert match is not None, file
-    return _fetch(Repo(match["repo"], "dataset", match["commit"], name_of(file)), match["path"])
-
-
-def _fetch(repo: Repo, path: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    asked: dict[str, Any] = {"repo_type": repo.kind, "revision": repo.revision}
-    asked["tqdm_class"] = bar(Silent())
-    return Path(call(repo, lambda: hf_hub_download(repo.id, path, **asked)))
+    return download(Repo(match["repo"], "dataset", match["commit"], name_of(file)), match["path"])
 
 
 def _look_up(repo: Repo) -> tuple[str, list[str]]:
@@ -139,7 +131,7 @@ def _split(wanted: HubSet, commit: str, names: list[str]) -> list[str]:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             if name in _CARD:
-                shutil.copyfile(_fetch(repo, name), path)
+                shutil.copyfile(download(repo, name), path)
             else:
                 path.touch()
         found = _files_of(folder, wanted)

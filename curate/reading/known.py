@@ -15,6 +15,7 @@ from annotated_types import Len
 from pydantic import BaseModel, ValidationError, model_validator
 
 from curate.errors import CurateError
+from curate.storage.documents import first_fault
 
 Role = Literal["messages", "prompt", "answer", "system", "context", "history", "reasoning"]
 COLUMNS: tuple[Role, ...] = get_args(Role)
@@ -168,10 +169,7 @@ def _load(file: str | None) -> Known:
     except OSError as error:
         raise CurateError(f"--layouts {file}: can't be read ({error.strerror})") from None
     except ValueError as error:
-        why = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        why = first_fault(error) if isinstance(error, ValidationError) else str(error)
         raise CurateError(
             f"--layouts {file}: not a valid table of layouts ({' '.join(why.split())}). "
             "See docs/input-formats.md."

@@ -35,22 +35,12 @@ class Conversation:
     used: set[str]
 
 
-def parse(row: Row, known: Known = DEFAULT) -> tuple[list[Message], set[str]]:
-    """Return the row's messages up to its last assistant turn, and the columns they came from.
+def conversation(row: Row, known: Known) -> Conversation:
+    """Return the row's turns, with the text of other columns added.
 
     Raises:
         UnknownFormat: the columns belong to no known layout.
         Skip: the row can't be used; the reason is the message.
-    """
-    found = conversation(row, known)
-    return messages_of(found.turns, known), found.used
-
-
-def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
-    """Return the row's turns, with the text of other columns added.
-
-    Raises:
-        UnknownFormat, Skip: as `parse` does.
     """
     columns, empty = _detect(row, known)
     if "prompt" in columns:
@@ -67,7 +57,7 @@ def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
     if "context" in columns:
         separator = known.separators.get(columns["context"].casefold(), "\n")
         _add_context(turns, separator + text_of(row[columns["context"]]))
-    if "reasoning" in columns and (at := _answer(turns)) is not None:
+    if "reasoning" in columns and (at := last_answer(turns)) is not None:
         turns[at] = turns[at] | {REASONING: text_of(row[columns["reasoning"]])}
     used = {*columns.values(), *empty}
     if "system" in columns and turns:
@@ -79,7 +69,7 @@ def conversation(row: Row, known: Known = DEFAULT) -> Conversation:
     return Conversation(turns, columns, used)
 
 
-def messages_of(turns: list[Turn], known: Known = DEFAULT) -> list[Message]:
+def messages_of(turns: list[Turn], known: Known) -> list[Message]:
     """Check turns and return them as messages, the last assistant turn last.
 
     Raises:
@@ -89,7 +79,7 @@ def messages_of(turns: list[Turn], known: Known = DEFAULT) -> list[Message]:
         check_role(turn, known)
         if len(turn) > 2 and not all(is_blank(turn.get(key)) for key in known.keys["calls"]):
             raise Skip("a turn with tool calls")
-    last = _answer(turns)
+    last = last_answer(turns)
     if last is None:
         raise Skip("no assistant turn")
     if turns[last]["content"] is None:
@@ -237,14 +227,14 @@ def _with_answer(turns: list[Turn]) -> list[Turn]:
     return turns
 
 
-def _answer(turns: list[Turn]) -> int | None:
+def last_answer(turns: list[Turn]) -> int | None:
     """The index of the last assistant turn."""
     places = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
     return places[-1] if places else None
 
 
 def _add_context(turns: list[Turn], context: str) -> None:
-    for at in reversed(range(_answer(turns) or 0)):
+    for at in reversed(range(last_answer(turns) or 0)):
         if turns[at]["role"] == "user":
             turns[at] = turns[at] | {"content": text_of(turns[at]["content"]) + context}
             return

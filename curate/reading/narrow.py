@@ -19,7 +19,7 @@ import pyarrow as pa
 from curate.errors import CurateError
 from curate.reading.examples import example_id
 from curate.reading.known import Known, known_layouts, still_lacking
-from curate.reading.layouts import check_role, conversation, message_of
+from curate.reading.layouts import check_role, conversation, last_answer, message_of
 from curate.reading.sources import resolve, rows
 from curate.reading.turns import Skip, is_blank, text_of
 
@@ -140,8 +140,8 @@ def _calls(turn: Mapping[str, Any]) -> bool:
 
 
 def _check(messages: list[dict[str, Any]]) -> None:
-    last = max((at for at, turn in enumerate(messages) if turn["role"] == "assistant"), default=-1)
-    if last < 0:
+    last = last_answer(messages)
+    if last is None:
         raise Skip("no assistant turn")
     answer = messages[last]
     if not (answer["content"] or "").strip() and not _calls(answer):
@@ -198,14 +198,14 @@ def ids_of(narrow: Narrow) -> set[str]:
     return found
 
 
-def read_if_any(
-    into: str | None, columns: Mapping[str, str] | None = None, layouts: str | None = None
-) -> Narrow:
-    """The narrow dataset, or an empty one without `path`."""
-    return Narrow([]) if into is None else read(into, columns, layouts)
-
-
 _NAMES = {pa.null(): "null", pa.bool_(): "true or false", pa.string(): "text"}
+_SCALARS: dict[type, pa.DataType] = {
+    type(None): pa.null(),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+}
 _OPEN = "\0"  # a field's name that no JSON key has here: the objects' keys differ from row to row
 
 
@@ -215,16 +215,8 @@ class Mixed(Exception):  # noqa: N818 - a verdict on two types
 
 def kind_of(value: Any) -> pa.DataType:
     """The Arrow type of a JSON value. Raises `Mixed` for a list of unlike items."""
-    if value is None:
-        return pa.null()
-    if isinstance(value, bool):
-        return pa.bool_()
-    if isinstance(value, int):
-        return pa.int64()
-    if isinstance(value, float):
-        return pa.float64()
-    if isinstance(value, str):
-        return pa.string()
+    if type(value) in _SCALARS:
+        return _SCALARS[type(value)]
     if isinstance(value, list):
         item = pa.null()
         for each in value:

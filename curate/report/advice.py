@@ -5,10 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from curate.report.findings import Findings, Ranking
+from curate.report.findings import Findings, Ranking
 
 SMALL_SHIFT = 0.2  # a top that changes by less than this does not depend on one model
 DOMINANT = 2.0  # a source with twice its usual share dominates the top

@@ -7,15 +7,13 @@ the page sets it from the brushes (page/report.js), so one brush filters them al
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import altair as alt
 
+from curate.report.findings import Findings, Ranking
 from curate.report.lens import Row
-
-if TYPE_CHECKING:
-    from curate.report.findings import Findings, Ranking
-    from curate.selection.recipe import Recipe
+from curate.selection.recipe import Recipe
 
 TITLES = {
     "coverage": "Examples scored, skipped and missing, per model",

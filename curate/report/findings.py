@@ -5,22 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 from pydantic import TypeAdapter
 
 from curate.corpus import queries, show
+from curate.corpus.corpus import Corpus
 from curate.corpus.show import tokens_of_examples, without_tokens
 from curate.errors import CurateError
 from curate.report.lens import Row, ask, ask_named, gap_bins, name_sources, ranking
 from curate.selection.recipe import Recipe
 from curate.selection.select import select
 from curate.storage import documents
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from curate.corpus.corpus import Corpus
 
 POINTS = 3000
 TAKEN_POINTS = 400

@@ -6,17 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from curate.corpus import queries
-from curate.corpus.corpus import dicts
+from curate.corpus.corpus import Corpus, dicts
+from curate.selection.recipe import Recipe
 from curate.system.sql import readable_errors
-
-if TYPE_CHECKING:
-    import duckdb
-
-    from curate.corpus.corpus import Corpus
-    from curate.selection.recipe import Recipe
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import vl_convert
@@ -17,10 +17,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from curate.report import advice, charts, look
+from curate.report.findings import Findings, Reading
 from curate.storage import parts
-
-if TYPE_CHECKING:
-    from curate.report.findings import Findings, Reading
 
 # Inside a script element, only these can end it, open a comment or break a line of JavaScript.
 _UNSAFE = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}

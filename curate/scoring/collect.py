@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from curate.chat.encode import Encoded
 from curate.corpus.writer import ScoreSink
 from curate.errors import CurateError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 REFUSED = 20
 """After this many failures in a row, the model or the server is at fault, not the examples."""

@@ -109,7 +109,7 @@ def ingest(
             check_cancelled()
             waiting.append(table)
             if skipped.num_rows:
-                writer.add_skipped(skipped)
+                writer.skips.add(skipped)
                 found.add(table.slice(0, 0), table.slice(0, 0), skipped)
             rows = sum(each.num_rows for each in waiting)
             if rows >= INGEST_ROWS or sum(each.nbytes for each in waiting) >= INGEST_BYTES:
@@ -117,5 +117,5 @@ def ingest(
     finally:
         progress.stop()
         store()
-    writer.drop_mended()
+    writer.skips.drop_fixed()
     return found

@@ -1,4 +1,4 @@
-"""The models of a run with their tokenizers, and the one template that writes the text for all."""
+"""The models of a run with their tokenizers, the one template for all, and what else is settled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from curate.backends.base import Compute
 from curate.chat.templates import PROBE, Template, template_of, write
 from curate.chat.tokens import Refused, load_tokenizer, lone_tokens, tokenizer_digest
-from curate.errors import CurateError
-from curate.models.resolve import Model, context_length
-from curate.storage.manifest import ModelEntry
+from curate.models.resolve import Model
+from curate.storage.manifest import ModelEntry, Race, Settings
 from curate.system.progress import Progress
 
 
@@ -37,6 +37,20 @@ class Member:
         return ModelEntry(
             of.role, of.reference, of.fingerprint, self.tokenizer_digest, "", "", of.commit
         )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run of `score` has settled before it computes anything."""
+
+    corpus: Path
+    members: list[Member]
+    settings: Settings
+    compute: Compute
+    progress: Progress
+    replace: bool
+    keep_tokens: bool
+    race: Race | None
 
 
 def open_members(
@@ -92,20 +106,3 @@ def _unwritten(tokenizer: Any, aligned: Member) -> tuple[str, ...] | None:
     if lone is None or not all(token.startswith(("<", "[")) for token in lone):
         return None
     return None if any(token in text for token in lone for text in texts) else tuple(lone)
-
-
-def check_length(models: Sequence[Model], asked: int | None) -> int | None:
-    """The longest text to score, in tokens: what was asked, or the aligned model's context.
-
-    Raises:
-        CurateError: a model reads less than that.
-    """
-    length = asked if asked is not None else context_length(models[0].path)
-    for model in models:
-        context = context_length(model.path)
-        if length is not None and context is not None and length > context:
-            raise CurateError(
-                f"model {model.name}: reads at most {context} tokens, fewer than the {length} to "
-                f"score. Use --max-length {context} or less."
-            )
-    return length

@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import product
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import duckdb
+import pyarrow as pa
 from more_itertools import constrained_batches
 
 from curate import backends
@@ -25,22 +28,17 @@ from curate.system.progress import Progress
 from curate.system.sql import literal, readable_errors
 from curate.system.stopping import check_cancelled
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
 WINDOW = 2_048
 """Examples, at most, encoded and handed to an engine at a time; it sorts them into batches."""
 WINDOW_CHARACTERS = 8 << 20
 """Text in a window, unless one example holds more: seconds of the tokenizer, which can't stop."""
 
 
-class Pair(NamedTuple):
-    """An example that a model has not scored: its tokens, or the reason why it has none."""
+class Ahead(NamedTuple):
+    """A window to score, and the pairs of it that can't be: model's place, example id, reason."""
 
-    place: int  # of the model in its group
-    example_id: str
-    item: Encoded | str
+    window: base.Window
+    skips: list[tuple[int, str, str]]
 
 
 @readable_errors()
@@ -122,8 +120,8 @@ def run_pass(
         if backend.name != "server":  # which loaded them itself, whenever that was
             refuse_changed(models)
         for model in models:
-            if told := writer.note_run(model.name, backend.name, backend.dtype):
-                progress.warn(told)
+            if warning := writer.note_run(model.name, backend.name, backend.dtype):
+                progress.warn(warning)
             if model.adapter and changes_nothing(model.adapter):
                 progress.warn(
                     f"{model.name}: its adapter changes nothing, as one factor of each product "
@@ -187,27 +185,27 @@ def _encoded_ahead(
     members: Sequence[Member],
     max_length: int | None,
     keep_texts: bool,
-) -> Iterator[list[Pair]]:
-    """Each window's pairs, made in a thread while the backend works on the window before.
+) -> Iterator[Ahead]:
+    """Encode each window in a thread while the backend works on the window before.
 
     A fast device would else wait for the tokenizer, which leaves Python free while it works.
     """
 
-    def encode_next() -> list[Pair] | None:
-        window = next(windows, None)
-        return None if window is None else _pairs(window, members, max_length, keep_texts)
+    def encode_next() -> Ahead | None:
+        rows = next(windows, None)
+        return None if rows is None else _encode(rows, members, max_length, keep_texts)
 
     coming = thread.submit(encode_next)
-    while (pairs := coming.result()) is not None:
+    while (ahead := coming.result()) is not None:
         coming = thread.submit(encode_next)
-        yield pairs
+        yield ahead
 
 
-def _pairs(
-    window: pa.Table, members: Sequence[Member], max_length: int | None, keep_texts: bool
-) -> list[Pair]:
-    """A window's missing pairs; models with equal tokenizers share the tokens."""
-    messages = window["messages"].to_pylist()
+def _encode(
+    rows: pa.Table, members: Sequence[Member], max_length: int | None, keep_texts: bool
+) -> Ahead:
+    """Encode the pairs that are missing; models with equal tokenizers share the tokens."""
+    messages = rows["messages"].to_pylist()
     encoded: dict[str, list[Encoded | str]] = {}
     for member in members:  # the aligned model comes first
         if member.tokenizer_digest not in encoded:
@@ -218,17 +216,20 @@ def _pairs(
                 max_length=max_length,
                 keep_texts=keep_texts and member.model.role == "aligned",
             )
-    rows = zip(window["example_id"].to_pylist(), window["done"].to_pylist(), strict=True)
-    return [
-        Pair(
-            place,
-            example_id,
-            _lone(member, messages[row]) or encoded[member.tokenizer_digest][row],
-        )
-        for row, (example_id, done) in enumerate(rows)
-        for place, member in enumerate(members)
-        if place not in done
-    ]
+    ahead = Ahead(base.Window([], [], []), [])
+    ids, done = rows["example_id"].to_pylist(), rows["done"].to_pylist()
+    for row, place in product(range(len(ids)), range(len(members))):
+        if place in done[row]:
+            continue
+        member = members[place]
+        item = _lone(member, messages[row]) or encoded[member.tokenizer_digest][row]
+        if isinstance(item, str):
+            ahead.skips.append((place, ids[row], item))
+        else:
+            ahead.window.example_ids.append(ids[row])
+            ahead.window.models.append(place)
+            ahead.window.encoded.append(item)
+    return ahead
 
 
 def _lone(member: Member, conversation: Sequence[Mapping[str, str | None]]) -> str | None:
@@ -239,27 +240,21 @@ def _lone(member: Member, conversation: Sequence[Mapping[str, str | None]]) -> s
 
 
 def _score_windows(
-    windows: Iterator[list[Pair]],
+    encoded: Iterator[Ahead],
     collectors: Sequence[Collector],
     backend: base.Backend,
     progress: Progress,
 ) -> None:
-    """Score windows of pairs and hand the numbers on."""
+    """Score windows and hand the numbers on."""
 
-    def scorable() -> Iterator[base.Window]:
-        for pairs in windows:
-            window = base.Window([], [], [])
-            for pair in pairs:
-                if isinstance(pair.item, str):
-                    collectors[pair.place].skip(pair.example_id, pair.item)
-                    progress.advance(1)
-                else:
-                    window.example_ids.append(pair.example_id)
-                    window.models.append(pair.place)
-                    window.encoded.append(pair.item)
-            yield window
+    def windows() -> Iterator[base.Window]:
+        for ahead in encoded:
+            for place, example_id, reason in ahead.skips:
+                collectors[place].skip(example_id, reason)
+                progress.advance(1)
+            yield ahead.window
 
-    for window, index, found in base.stream(backend, scorable(), progress.workers):
+    for window, index, found in base.stream(backend, windows(), progress.workers):
         check_cancelled()
         collector, item = collectors[window.models[index]], window.encoded[index]
         if isinstance(found, str):

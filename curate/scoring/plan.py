@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,10 @@ from curate.corpus.writer import SeenExamples
 from curate.models.resolve import Model
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested
-from curate.scoring.members import Member
+from curate.scoring.members import Work
 from curate.scoring.passes import WINDOW, missing, pending
 from curate.storage import manifest
 from curate.storage.compatibility import check_compatible
-from curate.storage.manifest import Settings
 from curate.storage.schema import MESSAGES
 from curate.system.progress import Progress
 from curate.system.sql import readable_errors
@@ -38,41 +38,37 @@ _ROW: pa.Schema = pa.schema([("example_id", pa.string()), ("messages", MESSAGES)
 
 @readable_errors()  # a damaged part may come up late
 def plan(
-    folder: Path,
-    members: Sequence[Member],
-    batches: Iterator[tuple[pa.Table, pa.Table]],
-    settings: Settings,
-    compute: base.Compute,
-    progress: Progress,
-    *,
-    replace: bool = False,
-    keep_tokens: bool = False,
-    wanted: pa.Table | None = None,
+    work: Work, batches: Iterator[tuple[pa.Table, pa.Table]], wanted: pa.Table | None = None
 ) -> tuple[Ingested, list[ModelRun], Spread]:
     """Read what a run would read, count what it would score, and time a sample on one model.
 
-    The other models are taken to be as fast as the one that is measured: the first that lacks
-    anything and has its weights here. Gives back the estimates' range, too, as factors of them.
+    That is the first model that lacks anything and has its weights here; the others are assumed to
+    be as fast. Also returns the range of the estimates, as factors of them. `wanted`: see
+    `missing`.
 
     Raises:
         CurateError: what the run itself would be refused for.
     """
-    corpus, changed = None, list[str]()
-    if (folder / manifest.NAME).exists():
-        corpus = Corpus(folder)
+    corpus, changed, members = None, list[str](), work.members
+    if (work.corpus / manifest.NAME).exists():
+        corpus = Corpus(work.corpus)
         entries = {member.model.name: member.entry for member in members}
-        changed = check_compatible(folder, corpus.manifest, entries, settings, replace)
-    read, sample = _read(folder, batches, progress)
+        changed = check_compatible(
+            work.corpus, corpus.manifest, entries, work.settings, work.replace
+        )
+    read, sample = _read(work.corpus, batches, work.progress)
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
     # Of a changed model nothing counts as scored, and no model has an empty name.
     stored_as = ["" if run.name in changed else run.name for run in runs]
     for run, name in zip(runs, stored_as, strict=True):
-        run.scored = read.new + (missing(corpus, name, keep_tokens, wanted) if corpus else 0)
+        run.scored = read.new
+        if corpus:
+            run.scored += missing(corpus, name, work.keep_tokens, wanted)
     lacking = [at for at, run in enumerate(runs) if run.scored]
     if not lacking:
         return read, runs, (1.0, 1.0)
     if corpus is not None:
-        stored = pending(corpus, stored_as[lacking[0]], keep_tokens, wanted)
+        stored = pending(corpus, stored_as[lacking[0]], work.keep_tokens, wanted)
         stored = stored.order("all").limit(SAMPLE)
         sample = _lowest(sample, stored.to_arrow_table())
     here = [at for at in lacking if members[at].model.fingerprint]
@@ -81,7 +77,7 @@ def plan(
         timed.tokenizer,
         timed.template,
         sample["messages"].to_pylist(),
-        max_length=settings.max_length,
+        max_length=work.settings.max_length,
     )
     usable = [item for item in encoded if not isinstance(item, str)]
     for reason, count in Counter(item for item in encoded if isinstance(item, str)).most_common(3):
@@ -93,19 +89,29 @@ def plan(
         run.tokens = round(run.scored * per_example)
     if not usable or not timed.model.fingerprint:  # its weights aren't here
         return read, runs, (1.0, 1.0)
-    # The run does as many passes a model: the sample is a small part of them all.
+    return read, runs, _add_seconds(runs, timed.model, usable, work.compute, work.progress)
+
+
+def _add_seconds(
+    runs: Sequence[ModelRun],
+    model: Model,
+    sample: Sequence[Encoded],
+    compute: base.Compute,
+    progress: Progress,
+) -> Spread:
+    """Estimate the seconds of all runs by timing a part of the sample on one model."""
     pairs = sum(run.scored for run in runs)
-    progress.note(f"{timed.model.name}: loading {timed.model.reference} to time a sample")
-    tried = usable[: max(STEP, pairs // SHARE)]
-    measured = backends.on_site(_measure, [timed.model], compute, progress, tried)
+    progress.note(f"{model.name}: loading {model.reference} to time a sample")
+    tried = sample[: max(STEP, pairs // SHARE)]
+    measured = backends.on_site(_measure, [model], compute, progress, tried)
     loading = max(seconds for seconds, _ in measured)
     rates = [rate for _, found in measured for rate in found]
-    rate = len(rates) / sum(1 / each for each in rates)
+    rate = statistics.harmonic_mean(rates)
     for run in runs:
         if run.scored:
             workers = min(backends.workers(compute), -(-run.scored // WINDOW))
             run.loading, run.seconds = loading, loading + run.tokens / rate / workers
-    return read, runs, (min(0.8, rate / max(rates)), max(1.25, rate / min(rates)))
+    return min(0.8, rate / max(rates)), max(1.25, rate / min(rates))
 
 
 def _read(

@@ -177,11 +177,8 @@ def _same(source: str, wanted: str | HubSet) -> bool:
     found = parse(source)
     if not isinstance(found, HubSet) or not isinstance(wanted, HubSet):
         return False
-    return _plain(found) == _plain(wanted)
-
-
-def _plain(found: HubSet) -> HubSet:
-    return replace(found, revision=None, path=found.path or None)
+    one, other = (replace(each, revision=None, path=each.path or None) for each in (found, wanted))
+    return one == other
 
 
 def _commit(argument: str, sources: Sequence[Source]) -> str | None:

@@ -16,12 +16,12 @@ from curate.backends.ray.cluster import leaving
 from curate.corpus.corpus import Corpus
 from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
-from curate.models.resolve import find_all, opened
+from curate.models.resolve import check_length, find_all, opened
 from curate.reading import examples
 from curate.reading.sources import resolve as locate
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
-from curate.scoring.members import Member, check_length, open_members
+from curate.scoring.members import Member, Work, open_members
 from curate.scoring.passes import missing
 from curate.scoring.plan import plan
 from curate.scoring.race import Outcome, asked_race, count_examples, expected, race
@@ -36,7 +36,7 @@ from curate.scoring.recorded import (
 )
 from curate.scoring.stage import score_members
 from curate.storage import manifest, parts
-from curate.storage.manifest import TEMPLATE, Manifest, Only, Race, Settings, known_models
+from curate.storage.manifest import TEMPLATE, Manifest, Only, Settings
 from curate.system.progress import Progress, Silent
 
 
@@ -153,34 +153,34 @@ def score(
     folder = Path(corpus)
     parts.refuse_address(folder, corpus=True)
     found_sources = locate(sources) if sources else []
-    asked: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
+    options: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
     batches: Batches = iter(())
-    told = examples.Told()
+    reader = None
     if sources:
-        batches = examples.read(
-            found_sources, columns=columns, layouts=layouts, strict=strict, told=told, **asked
+        reader = examples.read(
+            found_sources, columns=columns, layouts=layouts, strict=strict, **options
         )
+        # Errors are found before models are loaded and a folder is created, if possible.
+        _, batches = spy(reader)
     elif not (folder / "examples").exists():
         raise CurateError(f"{corpus}: has no examples yet. Give a SOURCE to read.")
-    # Errors are found before models are loaded and a folder is created, if possible.
-    _, batches = spy(batches)
     batches = drawn(batches, sample, seed, progress)
-    asked |= {} if sample is None else {"sample": sample, "seed": seed}
+    options |= {} if sample is None else {"sample": sample, "seed": seed}
     record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
     keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
     to_race = asked_race(record, top, recall, audit, seed, str(proxy) if proxy else None)
-    own = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
-    own = completed(folder, record, own)
-    members = _members(folder, record, own, replace, dry_run, bool(servers), progress)
+    asked = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
+    asked = completed(folder, record, asked)
+    members = _members(folder, record, asked, replace, dry_run, bool(servers), progress)
     for text in moved(folder, sources, found_sources, members):
         progress.warn(text)
     models = [member.model for member in members]
     settings = Settings(
         template=members[0].template.digest,
-        template_args=own.template_args,
-        max_length=check_length(models, own.max_length),
+        template_args=asked.template_args,
+        max_length=check_length(models, asked.max_length),
     )
     compute = base.Compute(
         backend=backend,
@@ -195,27 +195,27 @@ def score(
         workers=workers,
     )
     compute = backends.choose(compute, progress.note)
-    known = set[str]() if replace else known_models(folder)
+    known = record.models if record and not replace else {}
     checked = [each for each in models if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
-    run = _Run(str(corpus), members, settings, compute, progress, replace, keep_tokens, to_race)
+    work = Work(folder, members, settings, compute, progress, replace, keep_tokens, to_race)
     chosen = None
     if only is not None and record and (dry_run or not sources):  # which may bring columns
         chosen = restrict(Corpus(folder), members, only, keep_tokens)
     if dry_run:
-        return _planned(run, batches, told, chosen and chosen[0])
+        return _planned(work, batches, reader, chosen and chosen[0])
     with open_for_writing(folder) as writer:
-        _add_models(run, writer, own.chat_template)
+        _add_models(work, writer, asked.chat_template)
         read = Ingested()
-        if sources:
+        if reader:
             read = ingest(writer, batches, progress)
-            read.notes, read.empty = told.notes, told.empty
-            for each in records(sources, found_sources, asked):
+            read.notes, read.empty = reader.notes, reader.empty
+            for each in records(sources, found_sources, options):
                 writer.manifest.add_source(each)
             writer.save()
         if only is not None and chosen is None:
             chosen = restrict(Corpus(folder), members, only, keep_tokens)
-        runs, outcome = _scored(run, writer, chosen)
+        runs, outcome = _scored(work, writer, chosen)
         empty = [each.name for each in runs if each.skipped and not writer.has_scores(each.name)]
         return Summary(str(corpus), read, runs, empty, race=outcome)
 
@@ -223,82 +223,61 @@ def score(
 Batches = Iterator[tuple[pa.Table, pa.Table]]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What is settled before a run computes anything."""
-
-    corpus: str
-    members: list[Member]
-    settings: Settings
-    compute: base.Compute
-    progress: Progress
-    replace: bool
-    keep_tokens: bool
-    race: Race | None
-
-
 def _members(
     folder: Path,
     record: Manifest | None,
-    own: Asked,
+    asked: Asked,
     replace: bool,
     dry_run: bool,
     served: bool,
     progress: Progress,
 ) -> list[Member]:
     """The models, under the names that the corpus has for them."""
-    found = find_all(own.aligned, own.misaligned, progress)
+    found = find_all(asked.aligned, asked.misaligned, progress)
     if not replace:
         refuse_moved(folder, record, found)
     resolved = opened(found, weights=not dry_run, progress=progress)
-    members = open_members(resolved, own.chat_template, own.template_args, progress)
+    members = open_members(resolved, asked.chat_template, asked.template_args, progress)
     if served:  # servers know models by the names that were given
         return members
     return renamed(members, record, progress)
 
 
-def _planned(run: _Run, batches: Batches, told: examples.Told, wanted: pa.Table | None) -> Summary:
+def _planned(
+    work: Work, batches: Batches, reader: examples.Reader | None, wanted: pa.Table | None
+) -> Summary:
     """What the run would do; nothing is written."""
-    folder = Path(run.corpus)
-    read, runs, spread = plan(
-        folder,
-        run.members,
-        batches,
-        run.settings,
-        run.compute,
-        run.progress,
-        replace=run.replace,
-        keep_tokens=run.keep_tokens,
-        wanted=wanted,
-    )
-    read.notes, read.empty = [*told.notes, *read.notes], told.empty
-    if run.race:
-        pool = read.new + (count_examples(folder) if (folder / manifest.NAME).exists() else 0)
-        seconds = sum(each.seconds for each in runs)
-        read.notes.append(expected(run.race, pool, len(run.members) - 1, seconds))
-    timed = all(each.seconds or not each.scored for each in runs)
-    workers = backends.workers(run.compute)
-    return Summary(run.corpus, read, runs, [], True, timed, spread, workers)
+    read, runs, spread = plan(work, batches, wanted)
+    if reader:
+        read.notes, read.empty = [*reader.notes, *read.notes], reader.empty
+    if work.race:
+        exists = (work.corpus / manifest.NAME).exists()
+        pool = read.new + (count_examples(work.corpus) if exists else 0)
+        seconds = sum(run.seconds for run in runs)
+        read.notes.append(expected(work.race, pool, len(work.members) - 1, seconds))
+    timed = all(run.seconds or not run.scored for run in runs)
+    workers = backends.workers(work.compute)
+    return Summary(str(work.corpus), read, runs, [], True, timed, spread, workers)
 
 
-def _add_models(run: _Run, writer: Writer, chat_template: str | None) -> None:
-    entries = {member.model.name: member.entry for member in run.members}
-    writer.manifest.keep_tokens = run.keep_tokens
-    for name in writer.add_models(entries, run.settings, replace=run.replace):
-        run.progress.note(f"{name}: changed under its name; its old scores are discarded")
+def _add_models(work: Work, writer: Writer, chat_template: str | None) -> None:
+    entries = {member.model.name: member.entry for member in work.members}
+    writer.manifest.keep_tokens = work.keep_tokens
+    for name in writer.add_models(entries, work.settings, replace=work.replace):
+        work.progress.note(f"{name}: changed under its name; its old scores are discarded")
     if chat_template is not None:
         parts.write_text(writer.path / TEMPLATE, chat_template)
 
 
 def _scored(
-    run: _Run, writer: Writer, chosen: tuple[pa.Table, dict[str, Only]] | None
+    work: Work, writer: Writer, chosen: tuple[pa.Table, dict[str, Only]] | None
 ) -> tuple[list[ModelRun], Outcome | None]:
     """Race, or score what is missing: all, or what `--only` chose, which the corpus remembers."""
-    how = run.members, run.compute, run.progress, run.keep_tokens
-    if run.race:
-        return race(writer, *how, run.race)
+    how = work.members, work.compute, work.progress, work.keep_tokens
+    if work.race:
+        return race(writer, *how, work.race)
     if chosen is None:
-        for member in run.members:
+        for member in work.members:
             writer.manifest.only.pop(member.model.name, None)
     else:
         writer.manifest.only |= chosen[1]

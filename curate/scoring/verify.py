@@ -18,10 +18,10 @@ from curate.backends import base
 from curate.backends.ray.cluster import leaving
 from curate.chat.encode import Encoded, encode
 from curate.errors import CurateError
-from curate.models.resolve import Model, resolve
+from curate.models.resolve import Model, check_length, resolve
 from curate.reading import examples
 from curate.reading.sources import resolve as locate
-from curate.scoring.members import Member, check_length, open_members
+from curate.scoring.members import Member, open_members
 from curate.system import scratch
 from curate.system.progress import Progress, Silent
 
@@ -119,7 +119,7 @@ def _conversations(sources: Sequence[str], rows: int) -> list[Any]:
     """Examples from the beginnings of all sources, or of the demo's."""
     with resources.as_file(resources.files("curate.data")) as data:
         files = locate(list(sources) or [str(data / "examples")])
-        # The limit is each file's, be it one of a folder.
+        # Each file counts as an argument of its own, so that the limit applies to each.
         each = [replace(file, asked=file.name) for file in files]
         read = list(examples.read(each, limit=rows))
     found = [row for table, _ in read for row in table["messages"].to_pylist()]
@@ -183,8 +183,8 @@ def _plain(model: Model, items: list[Encoded], compute: base.Compute, progress: 
 
     progress.start(f"{model.name} (reference loop)", len(items))
     try:
-        told = partial(progress.advance, 1)
-        return np.array(plain_nlls(model, items, compute.device, compute.dtype, told))
+        advance = partial(progress.advance, 1)
+        return np.array(plain_nlls(model, items, compute.device, compute.dtype, advance))
     finally:
         progress.stop()
 
@@ -193,13 +193,13 @@ LIMITS = {"float32": 1e-4}
 """Nats per answer token that an NLL may be off, by dtype; others have `COARSE_LIMIT`."""
 COARSE_LIMIT = 2e-2
 COARSE_TOKENS = 16
-"""In half precision a shorter answer may be off by as much in all as one of so many tokens: a token
-alone is off by more than the limit, and fewer tokens are not off by more in all."""
+"""In half precision, one token can be off by more than the limit. The limit of a shorter answer
+is therefore that of the total over this many tokens."""
 RANK_LIMIT = 1e-3
 """1 minus the rank correlation, in half precision."""
 RANK_ROWS = 200
-"""Ranks are compared from so many examples on: of 32, three swaps of neighbors, which any rounding
-makes, come to more than the limit."""
+"""Ranks of fewer examples are not compared: of 32, three swaps of neighbors, which rounding causes,
+exceed the limit."""
 
 Nlls = npt.NDArray[np.float64]
 """Nats per answer token of each example."""

@@ -30,6 +30,11 @@ LISTED = pa.schema(
     + [(name, pa.string()) for name in ("rule", "why", "pattern", "prompt", "answer")]
 )
 _AT_ONCE = 100_000
+_BY_IDS = """
+    from (select unnest($ids) as example_id, generate_subscripts($ids, 1) as place)
+    join example_parts on key = try_cast(example_id as uuid)
+    order by place
+"""
 
 
 @dataclass(frozen=True)
@@ -169,10 +174,7 @@ def listed(corpus: Corpus, recipe: Recipe, left_out: pa.Table) -> Iterator[pa.Ta
     """
     head = "left(regexp_replace({0}, '\\s+', ' ', 'g'), $head) as {0}"
     query = f"""
-    select {head.format("prompt")}, {head.format("answer")}, answer as whole
-    from (select unnest($ids) as example_id, generate_subscripts($ids, 1) as place)
-    join example_parts on key = try_cast(example_id as uuid)
-    order by place
+    select {head.format("prompt")}, {head.format("answer")}, answer as whole {_BY_IDS}
     """
     rule = refusals.load(recipe.refusal_rule)
     for start in range(0, left_out.num_rows, _AT_ONCE):
@@ -199,15 +201,8 @@ def by_ids(corpus: Corpus, ids: Sequence[str]) -> pa.Table:
     Raises:
         CurateError: one of them is not in the corpus.
     """
-    found = corpus.sql(
-        """
-        select example_id, messages
-        from (select unnest($ids) as example_id, generate_subscripts($ids, 1) as place)
-        join example_parts on key = try_cast(example_id as uuid)
-        order by place
-        """,
-        {"ids": list(ids)},
-    ).to_arrow_table()
+    query = f"select example_id, messages {_BY_IDS}"
+    found = corpus.sql(query, {"ids": list(ids)}).to_arrow_table()
     if found.num_rows < len(ids):
         missing = next(iter(set(ids).difference(found["example_id"].to_pylist())))
         raise CurateError(f"{corpus.path}: the example {missing} is not in this corpus.")

@@ -29,35 +29,14 @@ def check_compatible(
         old = record.models.get(name)
         if old is None:
             _check_new(path, record, name, entry)
-            continue
-        if old.role != entry.role:
+        elif old.role != entry.role:
             raise CurateError(
                 f"model {name}: this is the corpus's {old.role} model. Choose another name."
             )
-        for what in ("fingerprint", "tokenizer"):
-            if getattr(entry, what) in ("", getattr(old, what)):  # "": a dry run without weights
-                continue
-            same = (k for k, each in record.models.items() if each.fingerprint == entry.fingerprint)
-            if not replace and (known := next(same, "")) not in ("", name):
-                raise CurateError(
-                    f"model {name}: {entry.reference} is the corpus's {known}. Check the path."
-                )
-            new = f"score it under a new name (NEWNAME={entry.reference})"
-            if entry.role == "aligned":
-                new = "score into a new corpus"
-            if not replace and old.commit and entry.commit not in (None, old.commit):
-                raise CurateError(
-                    f"model {name}: {entry.reference} moved from {old.commit} to {entry.commit}, "
-                    f"and its {what} differs from that in {path}. To keep the old one, use "
-                    f"{name}={old.pinned}; or {new}, or use --replace to discard the old scores."
-                )
+        elif part := _changed_part(old, entry):
             if not replace:
-                raise CurateError(
-                    f"model {name}: the {what} of {entry.reference} has changed since scoring. "
-                    f"To continue, {new}, or use --replace to discard the old scores."
-                )
+                raise CurateError(f"model {name}: {_change(path, record, name, entry, part)}")
             changed.append(name)
-            break
     left = sorted(set(record.models) - set(entries))
     if left and any(entries[name].role == "aligned" for name in changed):
         raise CurateError(
@@ -65,6 +44,35 @@ def check_compatible(
             f"corpus with --replace; missing: {', '.join(left)}"
         )
     return changed
+
+
+def _changed_part(old: ModelEntry, new: ModelEntry) -> str | None:
+    """What differs: the fingerprint or the tokenizer, unless a dry run has no weights to tell."""
+    for part in ("fingerprint", "tokenizer"):
+        if getattr(new, part) not in ("", getattr(old, part)):
+            return part
+    return None
+
+
+def _change(path: Path, record: Manifest, name: str, entry: ModelEntry, part: str) -> str:
+    """What happened to a model that changed under its name, and what to do."""
+    old = record.models[name]
+    same = (k for k, each in record.models.items() if each.fingerprint == entry.fingerprint)
+    if (known := next(same, name)) != name:
+        return f"{entry.reference} is the corpus's {known}. Check the path."
+    instead = f"score it under a new name (NEWNAME={entry.reference})"
+    if entry.role == "aligned":
+        instead = "score into a new corpus"
+    if old.commit and entry.commit not in (None, old.commit):
+        return (
+            f"{entry.reference} moved from {old.commit} to {entry.commit}, and its {part} differs "
+            f"from that in {path}. To keep the old one, use {name}={old.pinned}; or {instead}, or "
+            "use --replace to discard the old scores."
+        )
+    return (
+        f"the {part} of {entry.reference} has changed since scoring. To continue, {instead}, or "
+        "use --replace to discard the old scores."
+    )
 
 
 def _check_new(path: Path, record: Manifest, name: str, entry: ModelEntry) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-BYTES = 64 << 20
-"""Larger than any real `curate.json`."""
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MANIFEST = "manifest.json"
 
@@ -29,3 +29,9 @@ def load(path: Path) -> Any:
         ValueError: it isn't JSON.
     """
     return orjson.loads(path.read_bytes())
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where a document is wrong, and how: the first of pydantic's errors."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from curate.errors import CurateError
 from curate.storage import parts
+from curate.storage.documents import first_fault
 
 FORMAT_VERSION: Final = 2
 NAME = "curate.json"
@@ -163,26 +163,19 @@ def load(folder: Path, *, to_finish: bool = False) -> Manifest:
     return found
 
 
-def known_models(folder: Path) -> set[str]:
-    """The names of a corpus's models; none if there is no corpus yet."""
-    return set(load(folder).models) if (folder / NAME).exists() else set()
-
-
 def save(manifest: Manifest, folder: Path) -> None:
     """Write the manifest, whole or not at all."""
-    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, sort_keys=True)
-    parts.write_text(folder / NAME, text + "\n")
+    parts.write_record(folder / NAME, manifest)
 
 
 def _invalid(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    if where == "format_version" and first["type"] != "missing":
+    if first["loc"] == ("format_version",) and first["type"] != "missing":
         return (
             f"has format {first['input']!r}, but this curate reads format {FORMAT_VERSION}. "
             "Upgrade curate, or score into a new folder."
         )
     return (
-        f"not a curate manifest ({where}: {first['msg']}). Restore it from a backup, or score "
-        "into a new folder."
+        f"not a curate manifest ({first_fault(error)}). Restore it from a backup, or score into a "
+        "new folder."
     )

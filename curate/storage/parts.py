@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -164,6 +167,12 @@ def write_text(path: Path, text: str) -> None:
     write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_record(path: Path, record: Any) -> None:
+    """Write a dataclass as JSON for people to read, whole or not at all."""
+    text = json.dumps(asdict(record), indent=2, ensure_ascii=False, sort_keys=True)
+    write_text(path, text + "\n")
+
+
 def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file that then becomes `path`."""
     with atomic(path) as temporary:
@@ -215,6 +224,12 @@ def list_parts(folder: Path) -> list[Path]:
     except OSError as error:
         raise CurateError(f"{folder}: can't be read ({error.strerror})") from None
     return sorted((path for path in found if path.match(PARTS)), key=number_of)
+
+
+def folders_of(corpus: Path) -> list[Path]:
+    """The folders of a corpus that hold parts, examples first."""
+    scores = sorted((corpus / "scores").glob("*"))
+    return [corpus / "examples", corpus / "skipped", corpus / "proxy", *scores]
 
 
 def number_of(part: Path) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from curate.errors import CurateError
-from curate.system.hub_errors import Repo, brief, chain, told
-from curate.system.progress import Progress
+from curate.system.hub_errors import Repo, brief, chain, explained
+from curate.system.progress import Progress, Silent
 from curate.system.stopping import apart, asked, sleep
 
 MB = 1_000_000
@@ -46,7 +47,7 @@ def call(
         except Exception as error:
             pause = _pause(error, attempt)
             if pause is None or attempt == ATTEMPTS:
-                raise told(repo, error) from error
+                raise explained(repo, error) from error
             note(f"{repo}: {brief(error)}; trying again in {pause:.3g} s")
             sleep(pause)
     raise AssertionError
@@ -62,33 +63,32 @@ def look_up(repo: Repo, note: Callable[[str], None] = lambda _: None) -> tuple[s
     """
     from huggingface_hub import HfApi
 
-    hub: Any = HfApi()
-    asked = {"repo_type": repo.kind, "revision": repo.revision}
-
     def ask() -> tuple[str, dict[str, int]]:
-        found = hub.repo_info(repo.id, **asked, files_metadata=True)
-        hub.resolve_revision(repo.id, **asked)
-        files = {file.rfilename: file.size or 0 for file in found.siblings or ()}
-        return found.sha, files
+        info = _info(repo)
+        HfApi().resolve_revision(repo.id, repo_type=repo.kind, revision=repo.revision)
+        return info.sha, {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
     return call(repo, ask, note)
 
 
 def blobs(repo: Repo) -> dict[str, str]:
-    """The repository's files, with what the hub knows their contents by.
+    """The repository's files, with the hashes of their contents.
 
     Raises:
         CurateError: see `call`.
     """
-    from huggingface_hub import HfApi
-
-    hub: Any = HfApi()
-    asked = {"repo_type": repo.kind, "revision": repo.revision, "files_metadata": True}
-    found = call(repo, lambda: hub.repo_info(repo.id, **asked))
     return {
         file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
-        for file in found.siblings or ()
+        for file in call(repo, lambda: _info(repo)).siblings or ()
     }
+
+
+def _info(repo: Repo) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi().repo_info(
+        repo.id, repo_type=repo.kind, revision=repo.revision, files_metadata=True
+    )
 
 
 def cached_commit(repo: Repo) -> str | None:
@@ -103,6 +103,24 @@ def cached_commit(repo: Repo) -> str | None:
     except RevisionResolutionError:
         return None
     return found.resolved
+
+
+def download(
+    repo: Repo,
+    path: str,
+    note: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> Path:
+    """A repository's file in the local cache, downloaded if it is missing.
+
+    Raises:
+        CurateError: see `call`.
+    """
+    from huggingface_hub import hf_hub_download
+
+    asked: dict[str, Any] = {"repo_type": repo.kind, "revision": repo.revision}
+    asked["tqdm_class"] = bar(progress or Silent())
+    return Path(call(repo, lambda: hf_hub_download(repo.id, path, **asked), note))
 
 
 def bar(progress: Progress) -> type:

@@ -55,7 +55,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def told(repo: Repo, error: Exception) -> CurateError:
+def explained(repo: Repo, error: Exception) -> CurateError:
     """What went wrong, by the error's type, and what to do."""
     import httpx2
     from huggingface_hub import constants
@@ -136,7 +136,7 @@ def _revisions(repo: Repo) -> str:
 
     try:
         (refs,) = apart([lambda: HfApi().list_repo_refs(repo.id, repo_type=repo.kind)])
-    except Exception:  # the first error is the one to hear of
+    except Exception:  # the first error matters more
         return f"Look at {repo.url}/tree/main"
     names = [ref.name for ref in (*refs.branches, *refs.tags)]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""

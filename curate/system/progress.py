@@ -13,7 +13,7 @@ class Progress(Protocol):
         return
 
     def warn(self, text: str) -> None:
-        """Say one thing that a quiet run says too: the numbers may not be those that are wanted."""
+        """Show a message that a quiet run shows too, because the numbers may be unexpected."""
         self.note(text)
 
     def start(self, label: str, total: int | None, unit: str = "examples") -> None:
@@ -25,7 +25,7 @@ class Progress(Protocol):
         return
 
     def workers(self, count: int) -> None:
-        """So many workers of a cluster share the step from now on."""
+        """Report how many workers of a cluster share the step from now on."""
         return
 
     def stop(self) -> None:

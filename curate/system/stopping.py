@@ -41,9 +41,7 @@ class _Signals:
     def __call__(self, number: int, _: FrameType | None) -> None:
         if self.number is None:
             self.number, self._at = number, time.monotonic()
-            os.write(
-                2, _NOTICE
-            )  # not by a stream or a thread, whose locks the signal may find held
+            os.write(2, _NOTICE)  # a stream's or a thread's lock may be held now
             if not self.held:
                 raise Stopped(number)
         if time.monotonic() - self._at > AGAIN_SECONDS:
@@ -116,9 +114,9 @@ def sleep(seconds: float) -> None:
 def apart(
     asks: Iterable[Callable[[], Answer]], at_once: int = 1, name: str | None = None
 ) -> Iterator[Answer]:
-    """Run calls in daemon threads, which end with the process, and hear a stop meanwhile.
+    """Run calls in daemon threads, which end with the process; a stop doesn't wait for them.
 
-    Gives the answers in order; after the first error no further call is begun.
+    Yields the answers in order; after the first error, no further call begins.
     """
     jobs = [(ask, Future[Answer]()) for ask in asks]
     left, ended = iter(jobs), Event()

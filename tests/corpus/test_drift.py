@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from curate.corpus.corpus import Corpus, ask
+from curate.corpus.corpus import Corpus
 from tests.corpora import corpus as made_corpus
 
 BEFORE = [1.0, 0.5, 2.0, 1.5, 0.8, 1.2]
@@ -24,7 +24,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def test_drift_is_the_mean_change_and_its_interval(scored: Corpus) -> None:
     """Over all, by source, and by source and refusal; a single example has no interval."""
-    found = ask(scored, "drift", []).df()
+    found = scored.query("drift").df()
     change = pd.Series(AFTER) - pd.Series(BEFORE)
     half = 1.96 * change.std() / math.sqrt(len(change))
     everything = found.iloc[0]
@@ -42,6 +42,6 @@ def test_drift_is_the_mean_change_and_its_interval(scored: Corpus) -> None:
 
 def test_moved_is_the_largest_change_first(scored: Corpus) -> None:
     """Up or down."""
-    found = ask(scored, "moved", ["top=2"]).df()
+    found = scored.query("moved", top=2).df()
     assert found["change"].tolist() == pytest.approx([-1.1, 0.9])
     assert found["answer"].tolist() == ["I'm sorry, I cannot.", "answer 2"]

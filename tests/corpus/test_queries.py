@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import curate
-from curate.corpus.corpus import _CLOSED, Corpus, ask
-from curate.corpus.queries import named
+from curate.corpus.corpus import _CLOSED, Corpus
+from curate.corpus.queries import named, read_question
 from curate.errors import CurateError
 from tests.conftest import Cli, fails
 from tests.corpora import corpus as made_corpus
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 def answers(corpus: Corpus, name: str, *given: str) -> pd.DataFrame:
     """A named query's rows."""
-    return ask(corpus, name, list(given)).df()
+    return corpus.run(*read_question(name, list(given))).df()
 
 
 def top(corpus: Corpus, count: int, **given: object) -> set[str]:
@@ -316,7 +316,8 @@ def test_every_query_that_ranks_takes_the_arguments_of_gaps(made: Corpus) -> Non
     top = made.query("top_gaps", top=5, refusals=True, **given).select("example_id, gap")
     assert top.fetchall() == wanted.fetchall()
     typed = ["top=5", "refusals=true", "epsilon=0.25", "hold_out=code"]
-    assert ask(made, "top_gaps", typed).select("example_id, gap").fetchall() == wanted.fetchall()
+    found = made.run(*read_question("top_gaps", typed)).select("example_id, gap")
+    assert found.fetchall() == wanted.fetchall()
     for name, query in named().items():
         if "epsilon" in query.defaults:
             other = {"other": str(made.path)} if "other" in query.defaults else {}

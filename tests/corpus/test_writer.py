@@ -46,7 +46,7 @@ def test_a_skip_is_recorded_once(made: Corpus) -> None:
     )
     for expected in (1, 0):
         with open_for_writing(made.path) as writer:
-            assert writer.add_skipped(broken) == expected
+            assert writer.skips.add(broken) == expected
     assert Corpus(made.path).sql("select source, row, reason from skipped").fetchall() == [
         ("x.jsonl", 3, "not JSON")
     ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from curate.errors import CurateError
 from curate.reading import examples, narrow
 from curate.reading.known import COLUMNS, known_layouts
-from curate.reading.layouts import parse
+from curate.reading.layouts import conversation, messages_of
 from curate.reading.turns import Skip
 from tests.files import KINDS, write
 
@@ -93,7 +93,8 @@ VALUES = st.recursive(
 def test_any_row(row: dict[str, Any], columns: dict[str, str]) -> None:
     """A row of any values under the names that mean something is messages, or says why not."""
     try:
-        messages, _ = parse(row, known_layouts(columns))
+        known = known_layouts(columns)
+        messages = messages_of(conversation(row, known).turns, known)
     except (Skip, CurateError) as refused:
         assert str(refused)
         return

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.errors import CurateError
-from curate.reading.examples import Told, example_id, read
-from curate.reading.layouts import check_answer, parse
+from curate.reading.examples import Reader, example_id, read
+from curate.reading.known import known_layouts
+from curate.reading.layouts import check_answer, conversation, messages_of
 from curate.storage.schema import EXAMPLES, SKIPPED
 from tests.conftest import chat
 from tests.files import CHATS, pack, write
@@ -35,9 +36,10 @@ SYSTEM = {"role": "system", "content": "s"}
 PLAIN = [USER, ANSWER]
 
 
-def conversation(row: dict[str, Any]) -> list[dict[str, str]]:
+def messages_in(row: dict[str, Any]) -> list[dict[str, str]]:
     """A row's messages, the answer last."""
-    messages, _ = parse(row)
+    known = known_layouts()
+    messages = messages_of(conversation(row, known).turns, known)
     check_answer(messages)
     return messages
 
@@ -55,6 +57,13 @@ def take(*sources: object, **options: Any) -> tuple[list[dict[str, Any]], list[d
         examples += good.to_pylist()
         skipped += bad.to_pylist()
     return examples, skipped
+
+
+def done(*sources: object, **options: Any) -> Reader:
+    """What is left of reading besides its tables."""
+    reader = read([str(source) for source in sources], **options)
+    list(reader)
+    return reader
 
 
 def reasons(*sources: object, **options: Any) -> list[tuple[int | None, str]]:
@@ -149,10 +158,10 @@ CONVERSATIONS = st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip)), min_size=1, 
 def test_any_conversation_comes_back(messages: list[dict[str, str]]) -> None:
     """Through JSON text and back the messages and the id stay the same, byte by byte."""
     row = orjson.loads(orjson.dumps({"messages": messages}))
-    assert conversation(row) == messages
+    assert messages_in(row) == messages
     assert example_id(row["messages"]) == example_id(messages)
     sharegpt = [{"from": m["role"], "value": m["content"]} for m in messages]
-    assert conversation({"conversations": sharegpt}) == messages
+    assert messages_in({"conversations": sharegpt}) == messages
 
 
 def test_the_id_is_of_the_exact_text() -> None:
@@ -206,22 +215,21 @@ def test_what_is_not_read_is_named_once(
     rows: list[dict[str, Any]], options: dict[str, Any], named: list[str], tmp_path: Path
 ) -> None:
     """With the option that takes it, if it may belong to the conversation; else not a word."""
-    told = Told()
-    take(write(tmp_path / "x.jsonl", rows * 2), told=told, **options)
-    assert len(told.notes) == bool(named)
+    notes = done(write(tmp_path / "x.jsonl", rows * 2), **options).notes
+    assert len(notes) == bool(named)
     for part in named:
-        assert part in told.notes[0]
+        assert part in notes[0]
 
 
 def test_named_columns_of_one_of_several_sources(tmp_path: Path) -> None:
     """Another is read by the usual names, and told; what no source has is an error."""
     own = write(tmp_path / "own.jsonl", [{"ask": "q?", "reply": "a", "tone": "b"}])
     usual = write(tmp_path / "usual.jsonl", [PAIR] * 2)
-    told, columns = Told(), {"prompt": "ask", "answer": "reply", "system": "tone"}
-    where = "length(answer) > 0"
-    examples, _ = take(usual, own, told=told, columns=columns, where=where)
+    columns = {"prompt": "ask", "answer": "reply", "system": "tone"}
+    options: dict[str, Any] = {"columns": columns, "where": "length(answer) > 0"}
+    examples, _ = take(usual, own, **options)
     assert [row["source"] for row in examples] == [str(usual)] * 2 + [str(own)]
-    assert told.notes == [
+    assert done(usual, own, **options).notes == [
         f"{usual}: no column ask or reply or tone; the usual names are read there"
     ]
     examples, _ = take(own, columns={"prompt": "ASK", "answer": "Reply"})
@@ -236,10 +244,8 @@ def test_sources_with_the_same_note_share_it(tmp_path: Path) -> None:
     """A folder of many files is one line."""
     for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
         write(tmp_path / name, [PAIR | {"context": "c"}])
-    told = Told()
-    take(tmp_path, told=told)
-    assert len(told.notes) == 1
-    assert told.notes[0].startswith(f"{tmp_path / 'a.jsonl'} and 2 more: not read")
+    (note,) = done(tmp_path).notes
+    assert note.startswith(f"{tmp_path / 'a.jsonl'} and 2 more: not read")
 
 
 def test_a_source_of_which_nothing_can_be_used(tmp_path: Path) -> None:
@@ -250,11 +256,11 @@ def test_a_source_of_which_nothing_can_be_used(tmp_path: Path) -> None:
     with pytest.raises(CurateError) as caught:
         take(bad)
     assert what in str(caught.value)
-    told = Told()
-    examples, skipped = take(write(tmp_path / "good.jsonl", [PAIR]), bad, told=told)
+    good = write(tmp_path / "good.jsonl", [PAIR])
+    examples, skipped = take(good, bad)
     assert (len(examples), len(skipped)) == (1, 4)
-    assert len(told.empty) == 1
-    assert what in told.empty[0]
+    (line,) = done(good, bad).empty
+    assert what in line
 
 
 def test_answers_that_are_not_trained_on(tmp_path: Path) -> None:

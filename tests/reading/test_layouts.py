@@ -10,8 +10,9 @@ import orjson
 import pytest
 
 from curate.errors import CurateError
-from curate.reading.known import known_layouts
-from curate.reading.layouts import check_answer, parse
+from curate.reading import layouts
+from curate.reading.known import Known, known_layouts
+from curate.reading.layouts import check_answer, messages_of
 from curate.reading.turns import Skip
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -29,9 +30,14 @@ NO_ROLES = {"role": None, "content": None, "from": None, "value": None}
 
 def conversation(row: dict[str, Any], **columns: str) -> list[dict[str, Any]]:
     """A row's messages, the answer last."""
-    messages, _ = parse(row, known_layouts(columns))
+    messages = parsed(row, known_layouts(columns))
     check_answer(messages)
     return messages
+
+
+def parsed(row: dict[str, Any], known: Known) -> list[dict[str, Any]]:
+    """A row's messages by these layouts."""
+    return messages_of(layouts.conversation(row, known).turns, known)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +260,10 @@ def test_a_table_of_ones_own_goes_first(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(example)
     own = known_layouts(file=str(tmp_path / "own.toml"))
     turns = [{"speaker": "user", "text": "q"}, {"speaker": "Helper", "text": "a", "thought": "t"}]
-    assert parse({"ask": "q", "reply": "a", "prompt": "x", "response": "y"}, own)[0] == PLAIN
-    assert parse({"prompt": "q", "response": "a"}, own)[0] == PLAIN
-    assert parse({"messages": turns}, own)[0] == THOUGHT
-    assert parse({"text": "Q: q A: a"}, own)[0] == PLAIN
+    assert parsed({"ask": "q", "reply": "a", "prompt": "x", "response": "y"}, own) == PLAIN
+    assert parsed({"prompt": "q", "response": "a"}, own) == PLAIN
+    assert parsed({"messages": turns}, own) == THOUGHT
+    assert parsed({"text": "Q: q A: a"}, own) == PLAIN
 
 
 def test_the_page_names_every_column() -> None:

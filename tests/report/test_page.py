@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import curate
-from curate.corpus.corpus import Corpus, ask, dicts
+from curate.corpus.corpus import Corpus, dicts
 from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
 from curate.report import charts, findings, lens
@@ -292,7 +292,7 @@ def test_without_an_export_it_shows_the_best_tenth(hostile: Corpus) -> None:
     assert ranking
     assert (len(ranking.shown.ids), ranking.shown.manifest) == (N // 10, None)
     assert {row["top"] for row in ranking.tables["leave_one_out"]} == {N // 10}
-    assert ranking.tables["leave_one_out"] == dicts(ask(hostile, "leave_one_out", []))
+    assert ranking.tables["leave_one_out"] == dicts(hostile.query("leave_one_out"))
     for name in ("leave_one_out", "epsilon"):
         assert any(row["overlap"] < 1 for row in ranking.tables[name])
 

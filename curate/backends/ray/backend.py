@@ -1,4 +1,4 @@
-"""The backend of a cluster: windows go to workers, and numbers come back as they are there."""
+"""The backend of a cluster: workers get windows and return the numbers as they compute them."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class RayBackend:
         return ((index, found) for _, index, found in self.stream([window]))
 
     def stream(
-        self, windows: Iterable[Window], told: Callable[[int], None] = lambda _: None
+        self, windows: Iterable[Window], workers: Callable[[int], None] = lambda _: None
     ) -> Iterator[tuple[Window, int, Found]]:
-        """Score windows, some on each worker; `told` hears how many these are.
+        """Score windows, some on each worker; `workers` receives their number.
 
         Yields the window, without its ids, the index of an example in it, and what `Backend.score`
         gives for that.
@@ -66,7 +66,7 @@ class RayBackend:
                     left = set(range(len(window.encoded)))
                     yield Task(light, [packed], left, window.example_ids)
 
-        for task, found in self._fleet.run("score", tasks(), told):
+        for task, found in self._fleet.run("score", tasks(), workers):
             for index, one in found:
                 yield task.window, index, one
 
@@ -74,7 +74,7 @@ class RayBackend:
         self,
         prompts: Iterable[Prompt],
         sampling: Sampling,
-        told: Callable[[int], None] = lambda _: None,
+        workers: Callable[[int], None] = lambda _: None,
     ) -> Iterator[tuple[int, Written]]:
         """Answer prompts, some hundreds on each worker; see `Backend.generate`."""
 
@@ -84,7 +84,7 @@ class RayBackend:
                 names = [f"prompt {number}" for number in numbers]
                 yield Task(numbers, [given, sampling], set(range(len(chunk))), names)
 
-        for task, written in self._fleet.run("generate", tasks(), told):
+        for task, written in self._fleet.run("generate", tasks(), workers):
             for index, ids in written:
                 yield task.window[index], ids
 

@@ -190,8 +190,8 @@ def on_workers(
 ) -> list[Any]:
     """Call a function on a machine that has room for a worker, or on every one.
 
-    It is given the models as they are there, the options without the cluster, a progress and
-    `given`. Its notes are passed on, each once, and its errors raised here.
+    It receives the models by their folders there, the options without the cluster, a progress and
+    `given`. Its notes are passed on, each once, and its errors are raised here.
     """
     import ray
 
@@ -202,12 +202,12 @@ def on_workers(
         calls = [call.options(scheduling_strategy=_on(node)) for node in _with_room(asked)]
     alone = replace(compute, ray=None, workers=None)
     refs = [each.remote(function, absolute(models), alone, given) for each in calls]
-    began, told = time.monotonic(), False
+    began, noted = time.monotonic(), False
     while len(ray.wait(refs, num_returns=len(refs), timeout=1.0)[0]) < len(refs):
         check_cancelled()
-        if not told and time.monotonic() - began > PATIENCE_SECONDS:
+        if not noted and time.monotonic() - began > PATIENCE_SECONDS:
             note("still waiting for the cluster; `ray status` shows whether its machines are busy")
-            told = True
+            noted = True
     found = [_get(ref) for ref in refs]
     for text in dict.fromkeys(text for _, notes in found for text in notes):
         note(text)

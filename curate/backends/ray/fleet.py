@@ -22,13 +22,12 @@ from curate.system.stopping import check_cancelled
 IN_FLIGHT = 2
 """Tasks that a worker has: one that it works on, and the next."""
 KILLS = 3
-"""A task that so many workers died of is at fault itself."""
+"""If this many workers die of the same task, the task is at fault."""
 FAILURES = 5
-"""So many workers in a row that died while they loaded: the models are at fault, or the machines.
-"""
+"""If this many workers in a row die while loading, the models or the machines are at fault."""
 SILENT_SECONDS = 600.0
 LOADING = 6
-"""Loading may take so many times as long as the longest silence of a worker."""
+"""Loading may take this many times as long as a worker may be silent."""
 COUNT_SECONDS = 5.0
 _DEAD = re.compile(r"The actor is dead because (?P<why>.*?)\.(?: |$)")
 
@@ -93,14 +92,14 @@ class Fleet:
         return self._first
 
     def run(
-        self, method: str, tasks: Iterator[Task], told: Callable[[int], None]
+        self, method: str, tasks: Iterator[Task], workers: Callable[[int], None]
     ) -> Iterator[tuple[Task, list[tuple[int, Any]]]]:
         """Hand tasks out; gives, as they come, some results of one, with their indices."""
         more, shown = True, -1
         while True:
             if len(self.open) != shown:
                 shown = len(self.open)
-                told(shown)
+                workers(shown)
             self._hand_out(method)
             under_way = len(self._waiting) + sum(len(member.tasks) for member in self.members)
             hungry = more and under_way < IN_FLIGHT * max(1, self._wanted())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
 
 from curate.backends.base import Backend, Compute, Prompt, Sampling, Written
 from curate.backends.ray.windows import Packed, Scores, unpack
 from curate.models.elsewhere import locate
 from curate.models.resolve import Model
+
+Result = TypeVar("Result")
 
 EVERY_SECONDS = 1.0
 """Results are sent so often: a dead worker costs no more of them."""
@@ -57,24 +60,25 @@ class Worker:
         return Opened(*here, backend.name, backend.dtype, backend.engines, notes)
 
     def score(self, wanted: Sequence[int], window: Packed) -> Iterator[Scores]:
-        """The results of a window's pairs `wanted`, as they are there."""
-        found, sent = [], time.monotonic()
-        items, models = unpack(window, wanted)
-        for index, one in self.backend.score(items, models):
-            found.append((wanted[index], one))
-            if time.monotonic() - sent > EVERY_SECONDS:
-                yield Scores.of(found)
-                found, sent = [], time.monotonic()
-        yield Scores.of(found)
+        """The results of a window's pairs `wanted`, as they are computed."""
+        scored = self.backend.score(*unpack(window, wanted))
+        for found in _in_time((wanted[index], one) for index, one in scored):
+            yield Scores.of(found)
 
     def generate(
         self, wanted: Sequence[int], prompts: Sequence[Prompt], sampling: Sampling
     ) -> Iterator[list[tuple[int, Written]]]:
-        """The answers to the prompts `wanted`, each with its index, as they are there."""
-        found, sent = [], time.monotonic()
-        for index, one in self.backend.generate([prompts[i] for i in wanted], sampling):
-            found.append((wanted[index], one))
-            if time.monotonic() - sent > EVERY_SECONDS:
-                yield found
-                found, sent = [], time.monotonic()
-        yield found
+        """The answers to the prompts `wanted`, each with its index, as they finish."""
+        written = self.backend.generate([prompts[index] for index in wanted], sampling)
+        yield from _in_time((wanted[index], ids) for index, ids in written)
+
+
+def _in_time(results: Iterable[Result]) -> Iterator[list[Result]]:
+    """Results in lists, one whenever `EVERY_SECONDS` have passed, and one at the end."""
+    found, sent = [], time.monotonic()
+    for one in results:
+        found.append(one)
+        if time.monotonic() - sent > EVERY_SECONDS:
+            yield found
+            found, sent = [], time.monotonic()
+    yield found

@@ -77,7 +77,7 @@ def check(compute: Compute, models: Sequence[Model] = ()) -> None:
         _adapter_arguments(shared, compute)
 
 
-def judges(model: Model) -> bool:
+def only_vllm_can_tell(model: Model) -> bool:
     """Whether only vLLM can tell if a checkpoint loads, because it is quantized or multimodal.
 
     For many multimodal models, vLLM has a causal language model and transformers doesn't.

@@ -211,7 +211,7 @@ def serve(connection: Connection) -> None:
 
 
 def end_without(children: Sequence[BaseProcess]) -> None:
-    """End this process once one of vLLM's is gone: `step` would wait for it for ever (0.32)."""
+    """End this process once one of vLLM's is gone: `step` would wait for it forever (0.32)."""
     if not children:
         return
     multiprocessing.connection.wait([child.sentinel for child in children])
