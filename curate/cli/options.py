@@ -213,14 +213,43 @@ def progress(quiet: bool) -> Progress:
     return Warnings() if quiet else Bar() if sys.stderr.isatty() else Lines(sys.stderr)
 
 
+_ENGINE = {
+    "--gpu-memory": "use --engine-arg gpu_memory_utilization=0.8",
+    "--max-lora-rank": "use --engine-arg max_lora_rank=N",
+    "--quantization": "use --engine-arg quantization=fp8",
+    "--answer-span": "an answer's end-of-turn tokens always count",
+}
+_ROLES = ("messages", "prompt", "answer", "system")
+_RECIPE = ("top", "refusals", "strategy", "metric", "epsilon", "hold-out", "where", "seed")
+MOVED: dict[str | None, dict[str, str]] = {
+    "score": _ENGINE | {f"--{role}-column": f"use --column {role}=NAME" for role in _ROLES},
+    "verify": _ENGINE,
+    "export": {
+        "--strategy": "use --recipe; interleaving is the random sample",
+        "--per-prompt": "use --per-group prompt=N",
+        "--refusal-share": "use --refusals drop or keep",
+        "--length-shares": "use --length-bins, which splits the budget evenly",
+    },
+    "report": {
+        f"--{name}": "use --export MANIFEST to show what `curate export` wrote" for name in _RECIPE
+    },
+    "sql": {"--spreadsheet": "use --format csv, and import its columns as text"},
+}
+"""By command: options of earlier versions, and what to write instead."""
+
+
 class Command(TyperCommand):
-    """A command that groups its help by `rich_help_panel`.
+    """A command that groups its help by `rich_help_panel` and knows the names in `MOVED`.
 
     Typer's own panels need rich, which takes longer to import than the rest of `--help`.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; refuse an option that takes one value and is given twice."""
+        """Parse arguments; refuse an option given twice, and one of an earlier version by name."""
+        for name in (arg.partition("=")[0] for arg in args):
+            if name in MOVED.get(self.name, {}):
+                typer.echo(f"Error: {name} was removed: {MOVED[self.name][name]}", err=True)
+                raise typer.Exit(2)
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in (each for each in given if isinstance(each, TyperOption)):
             if given.count(option) > 1 and not (option.multiple or option.is_flag):

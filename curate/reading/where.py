@@ -167,7 +167,10 @@ class RowFilter:
 
 
 def _size(raw: Raw) -> int:
-    return len(orjson.dumps(raw, default=repr))
+    try:
+        return len(orjson.dumps(raw, default=repr))
+    except TypeError:  # nested too deeply: it is asked about alone
+        return CHUNK_BYTES
 
 
 def check_condition(
@@ -262,21 +265,34 @@ def _scalars(values: list[Any], kinds: set[type]) -> pa.Array:
             return pa.array(values, pa.string() if kinds == {str} else None)
         except (pa.ArrowException, OverflowError):
             pass  # an integer beyond 64 bits, or a type Arrow doesn't know
-    return pa.array([_text(value) for value in values], pa.string())
+    return pa.array([None if value is None else as_text(value) for value in values], pa.string())
 
 
 def _json(values: list[Any]) -> pa.Array:
-    texts = [None if value is None else json_bytes(value).decode() for value in values]
+    texts = [_json_text(value) for value in values]
     return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
 
 
-def _text(value: Any) -> str | None:
-    """Return a single value as text: JSON for all but strings."""
-    if value is None or isinstance(value, str):
-        return value
+def _json_text(value: Any) -> str | None:
+    """Return a value as JSON; None for null and for values that are nested too deeply."""
+    if isinstance(value, str | bytes):
+        value = as_text(value)
+    try:
+        return None if value is None else json_bytes(value).decode()
+    except TypeError:
+        return None
+
+
+def as_text(value: Any) -> str | None:
+    """Return a value as text, JSON for all but strings; None if it is nested too deeply."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return str(value) if type(value) is int else json_bytes(value).decode()  # beyond 64 bits, too
+    if isinstance(value, str):
+        return value
+    try:
+        return json_bytes(value).decode()
+    except TypeError:
+        return None if isinstance(value, dict | list | tuple) else str(value)
 
 
 def json_bytes(value: Any) -> bytes:
