@@ -78,6 +78,8 @@ def push(path: Path, address: str, progress: Progress | None = None) -> Moved:
         text = template.read_text("utf-8") if template.exists() else None
         sizes = {name: file.stat().st_size for name, file in files.items()}
         head = Head(1, manifest.load(path), text, sizes)
+        if wrong := next((name for name in files if not _PART.fullmatch(name)), None):
+            raise CurateError(f"{files[wrong]}: not a part that curate wrote. Remove it.")
         found, there = buckets.call(address, lambda store: _look(store, address))
         foreign = found[0].parts.keys() - sizes.keys() if found else ()
         if found and found[1] != _known(path).get(address) and foreign:

@@ -188,8 +188,8 @@ def check_length(models: Sequence[Model], asked: int | None) -> int | None:
         context = context_length(model.path)
         if length is not None and context is not None and length > context:
             raise CurateError(
-                f"model {model.name}: reads at most {context} tokens, fewer than {length}. "
-                f"Use --max-length {context} or less."
+                f"model {model.name}: reads at most {context} tokens, fewer than the {length} of a "
+                f"text. Use --max-length {context} or less."
             )
     return length
 

@@ -66,10 +66,15 @@ class Candidates:
                     f"--where {recipe.where!r}: {first_line(error)} The columns are: "
                     f"{shown_columns(names)}."
                 ) from None
-        self.ranked, self.passed, tokens = self._cursor.execute(
-            "select count(*), count(*) filter (passes), avg(tokens) filter (passes) from pool"
+        self.ranked, self.passed, tokens, last = self._cursor.execute(
+            "select count(*), count(*) filter (passes), avg(tokens) filter (passes), "
+            "coalesce(max(rank), 0) from pool"
         ).fetchall()[0]
         self.mean_tokens = max(1.0, tokens or 0)
+        if recipe.where is not None and self.ranked != last:  # unnest(tags) <> 'x' repeats rows
+            raise CurateError(
+                f"--where {recipe.where!r}: not a condition on single rows: it duplicates them."
+            )
 
     def strata(self) -> list[int]:
         """The parts into which `balance` and `length_bins` split the pool, the best first."""

@@ -104,7 +104,7 @@ def refuse_existing(path: Path, force: bool) -> None:
         CurateError: it can't, or it exists and `force` is not set.
     """
     refuse_special(path)
-    if path.exists() and not force:
+    if (path.exists() or path.is_symlink()) and not force:  # whose target may not be mounted
         raise CurateError(f"{path}: already exists. Choose another, or use --force.")
 
 

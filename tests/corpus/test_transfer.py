@@ -145,6 +145,8 @@ def test_a_damaged_part_is_not_pushed(s3: S3, cli: Cli, made: Path) -> None:
     part = next((made / "examples").glob("*.parquet"))
     part.write_bytes(part.read_bytes() + b"x")
     fails(cli("push", made, URL), str(part), "is damaged")
+    shutil.copytree(made / "scores" / "bad", made / "scores" / "bad copy")
+    fails(cli("push", made, URL), "bad copy", "not a part that curate wrote")
     assert not [name for name in s3.names() if "head" in name]
 
 

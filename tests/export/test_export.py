@@ -152,6 +152,10 @@ def test_what_exists_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
     assert there.read_text() == "precious"
     curate.export(made, out, Recipe(top=1), force=True)
     assert answers(out) == ["answer 1"] and there.read_text() != "precious"
+    lost = tmp_path / "lost.jsonl"
+    lost.symlink_to(tmp_path / "not-mounted.jsonl")
+    with pytest.raises(CurateError, match="lost.jsonl: already exists"):
+        curate.export(made, lost, Recipe(top=1))
 
 
 def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def test_reading_on_when_most_rows_fall_away(tmp_path: Path) -> None:
         ({"top": 1, "decontaminate": ("nowhere.jsonl",)}, "nowhere.jsonl"),
         ({"top": 1, "decontaminate": ("nowhere.txt",)}, "nowhere.txt"),
         ({"top": 1, "hold_out": ("base",)}, "--hold-out base: .* Choose from: bad"),
+        ({"top": 1, "where": "unnest([true, true])"}, "--where .* not a condition on single rows"),
         ({"top": 1, "where": "sourc = 'a'"}, '--where .*"source"'),
         ({"top": 1, "where": "is_refusal(answer, 'my.toml')"}, "no refusal rule is called my.toml"),
         ({"top": 1, "where": "answer::int = 1"}, "--where .*Could not convert"),
