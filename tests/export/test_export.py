@@ -154,7 +154,7 @@ def test_what_exists_is_kept(made: Corpus, tmp_path: Path, name: str) -> None:
     assert answers(out) == ["answer 1"] and there.read_text() != "precious"
     lost = tmp_path / "lost.jsonl"
     lost.symlink_to(tmp_path / "not-mounted.jsonl")
-    with pytest.raises(CurateError, match="lost.jsonl: already exists"):
+    with pytest.raises(CurateError, match=r"lost\.jsonl: already exists"):
         curate.export(made, lost, Recipe(top=1))
 
 
