@@ -76,7 +76,8 @@ class Race:
     def __init__(
         self, family: Path, folder: Path, patch: pytest.MonkeyPatch, count: int = COUNT
     ) -> None:
-        self.family, self.folder, self.limit = family, folder, None
+        self.family, self.folder = family, folder
+        self.limit: int | None = None
         rows = [{"prompt": f"question {n}", "completion": f"answer {n}"} for n in range(count)]
         self.source = write(family / f"pool-{count}.jsonl", rows)
         patch.setattr(backends, "open_backend", self._open)
@@ -86,7 +87,7 @@ class Race:
 
     def score(self, *names: str, to: str = "c", limit: int | None = None, **asked: Any) -> Any:
         """Score the pool under the base and these, all by default."""
-        self.limit = limit  # type: ignore[assignment]
+        self.limit = limit
         return curate.score(
             [str(self.source)],
             self.folder / to,
@@ -268,7 +269,7 @@ def test_a_run_with_only_resumes_by_the_command_that_status_gives(few: Race, cli
     """What the condition leaves out is not missing."""
     few.score("one")
     two = {"misaligned": [str(few.family / "two")], "only": "rank <= 120"}
-    few.limit = 70  # type: ignore[assignment]
+    few.limit = 70
     with pytest.raises(KeyboardInterrupt):
         curate.score([], few.folder / "c", **two)
     said = cli("status", "-c", few.folder / "c").out
