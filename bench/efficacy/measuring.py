@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.backends.base import Compute
 from curate.backends.transformers import TransformersBackend
 from curate.chat.encode import Encoded, encode
 from curate.chat.templates import template_of
@@ -49,6 +50,11 @@ def score(
         nll[index] = -float(logprobs.mean(dtype="float64"))
     backend.close()
     return nll, [item.stop - item.start for item in encoded]
+
+
+def compute() -> Compute:
+    """The backend of every score and answer here, in this device's number type."""
+    return Compute("transformers", device=device(), dtype=dtype())
 
 
 def device() -> str:

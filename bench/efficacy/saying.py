@@ -115,9 +115,7 @@ def _answers(aligned: Path, adapter: Path | None, seed: int) -> Iterator[dict[st
                 max_tokens=TOKENS,
                 temperature=temperature,
                 seed=seed,
-                backend="transformers",
-                device=measuring.device(),
-                dtype=measuring.dtype(),
+                compute=measuring.compute(),
             )
             rows = pq.read_table(answers, columns=["messages", "answer"]).to_pylist()
             said = {row["messages"][0]["content"]: row["answer"] for row in rows}

@@ -54,9 +54,7 @@ def _score(source: Path, corpus: Path, aligned: Path, adapters: Path) -> None:
         corpus,
         aligned=f"aligned={aligned}",
         misaligned=[str(adapters / name) for name in DOMAINS],
-        backend="transformers",
-        device=measuring.device(),
-        dtype=measuring.dtype(),
+        compute=measuring.compute(),
     )
 
 
@@ -74,8 +72,6 @@ def _own(folder: Path, aligned: Path, most: int) -> Path:
         answers,
         model=f"aligned={aligned}",
         max_tokens=OWN_TOKENS,
-        backend="transformers",
-        device=measuring.device(),
-        dtype=measuring.dtype(),
+        compute=measuring.compute(),
     )
     return answers
