@@ -163,8 +163,7 @@ def driver(examples: int = 20_000) -> None:
             Path(folder) / "corpus",
             aligned=str(DEMO / "aligned"),
             misaligned=[f"{name}={DEMO / name}" for name in names],
-            ray="auto",
-            workers=1,
+            compute=Compute(ray="auto", workers=1),
         )
     own, all_cpu = used[os.getpid()], sum(used.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

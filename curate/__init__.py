@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.answering.answer import answer
-    from curate.backends.base import Engine
+    from curate.backends.base import Compute, Engine
     from curate.corpus.corpus import Corpus
     from curate.corpus.corpus import open_corpus as open
     from curate.errors import CurateError
@@ -31,6 +31,7 @@ else:
     del export, report
 
 __all__ = [
+    "Compute",
     "Corpus",
     "CurateError",
     "Engine",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Compute": ("curate.backends.base", "Compute"),
     "Corpus": ("curate.corpus.corpus", "Corpus"),
     "CurateError": ("curate.errors", "CurateError"),
     "Engine": ("curate.backends.base", "Engine"),

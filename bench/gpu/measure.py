@@ -67,12 +67,14 @@ def main() -> None:
     """Score, and print what it took."""
     name, source, corpus, base, *adapters = sys.argv[1:]
     backend = os.environ.get("BACKEND", "vllm")
-    engine = curate.Engine(args=json.loads(os.environ.get("ENGINE_ARGS", "{}")))
     clock = Clock()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     before = matmul_rate(dtype, device)
     entered = time.perf_counter()
+    args = json.loads(os.environ.get("ENGINE_ARGS", "{}")) if backend == "vllm" else {}
+    number_type = str(dtype).removeprefix("torch.")
+    compute = curate.Compute(backend, dtype=number_type, engine=curate.Engine(args=args))
 
     def run() -> Any:
         return curate.score(
@@ -80,9 +82,7 @@ def main() -> None:
             corpus,
             aligned=f"base={base}",
             misaligned=[f"{Path(a).name}={a}" for a in adapters],
-            backend=backend,
-            dtype=str(dtype).removeprefix("torch."),
-            engine=engine if backend == "vllm" else None,
+            compute=compute,
             max_length=int(os.environ.get("MAX_LENGTH", 4096)),
             progress=clock,
         )

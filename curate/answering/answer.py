@@ -1,4 +1,4 @@
-"""Which prompts lack answers, and the way of new ones to a folder of Parquet parts."""
+"""Let a model answer the prompts that lack answers, and store them as Parquet parts."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ from curate import backends
 from curate.answering import record
 from curate.answering.model import open_model
 from curate.answering.plan import Estimate, estimate, lowest
-from curate.answering.record import Record, check_sampling
+from curate.answering.record import check_sampling
 from curate.answering.rows import Sink, rows_of, write_file
-from curate.answering.speaking import Speaker, answers, stored
+from curate.answering.speaking import Speaker, answers, open_speaker, stored
 from curate.backends import base
 from curate.backends.ray.cluster import leaving
-from curate.chat.prompts import ends_of
-from curate.chat.templates import template_of
-from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.corpus.writer import SeenExamples
 from curate.errors import CurateError
-from curate.models.resolve import check_length, refuse_changed
+from curate.models.resolve import refuse_changed
 from curate.reading import examples
 from curate.reading.folders import ANSWERS
 from curate.reading.sources import resolve as locate
@@ -85,77 +82,48 @@ def answer(
     max_length: int | None = None,
     chat_template: str | None = None,
     template_args: Mapping[str, Any] | None = None,
-    backend: str = "auto",
-    device: str | None = None,
-    dtype: str | None = None,
-    batch_tokens: int | None = None,
-    engine: base.Engine | None = None,
-    servers: Sequence[str] = (),
-    in_flight: int = 64,
-    ray: str | None = None,
-    workers: int | None = None,
+    compute: base.Compute | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Let a model answer the prompts of sources: each conversation up to its last answer.
 
-    A row may also have a prompt alone; of a conversation that ends with the user, that turn is
+    A row may also hold a prompt alone, and in a conversation that ends with the user, that turn is
     answered.
 
     Running it again answers only prompts that are missing; equal prompts are answered once. An
     answer depends on the seed and its prompt, not on what else is answered.
 
-    `sources` and what is read of them, `chat_template` to `workers`, and `progress` are as of
-    `curate.score`. `output` is a folder of Parquet parts, made if it isn't there, or a .jsonl or
-    .parquet file, which is there once all is answered. `model` is `[NAME=]MODEL`, full or a PEFT
-    adapter over `base_model` (default: the one that it names). `max_tokens` are of an answer, a
-    longer one is cut and marked so; `max_length` are of prompt and answer, by default the model's
-    context. `temperature` 0 takes the likeliest token, above tokens are drawn from all, `samples`
-    times for each prompt. `dry_run` writes nothing and estimates tokens and time from a sample.
+    Arguments that `curate.score` has, too, mean the same here. `output` is a folder of Parquet
+    parts, created if it is missing, or a .jsonl or .parquet file, written once everything is
+    answered. `model` is `[NAME=]MODEL`, full or a PEFT adapter over `base_model` (default: the one
+    that it names). `max_tokens` is the most tokens of an answer: longer ones are cut and marked as
+    such. `max_length` is the most tokens of prompt and answer, by default the model's context. At
+    `temperature` 0 the likeliest token is taken; above 0, `samples` answers to each prompt are
+    drawn from the full distribution. `dry_run` writes nothing and estimates tokens and time from a
+    sample.
 
     Raises:
-        CurateError: anything that the user can fix; what was answered until then is kept.
+        CurateError: anything that the user can fix; answers so far are kept.
     """
     progress = progress or Silent()
     check_sampling(max_tokens, temperature, samples)
     final, folder = _places(Path(output))
     found_sources = locate(sources)
     chosen = open_model(model, base_model, weights=not dry_run, progress=progress)
-    tokenizer = load_tokenizer(str(chosen.tokenizer))
-    template = template_of(tokenizer, override=chat_template, args=template_args or {})
-    ends = ends_of(chosen.path, tokenizer, template)
-    asked = Record(
-        format_version=1,
-        model=chosen.name,
-        reference=chosen.reference,
-        commit=chosen.commit,
-        fingerprint=chosen.fingerprint,
-        tokenizer=tokenizer_digest(tokenizer),
-        template=template.digest,
-        template_args=dict(template_args or {}),
-        max_length=check_length([chosen], max_length),
+    speaker = open_speaker(
+        chosen,
+        chat_template,
+        template_args or {},
+        max_length=max_length,
         max_tokens=max_tokens,
         temperature=temperature,
         samples=samples,
         seed=seed,
-        ends=list(ends),
     )
-    speaker = Speaker(chosen, tokenizer, template, asked, base.Sampling(ends, temperature))
-    compute = base.Compute(
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        max_length=asked.max_length,
-        engine=engine or base.Engine(),
-        servers=tuple(servers),
-        in_flight=in_flight,
-        ray=ray,
-        workers=workers,
-        writes=True,
-    )
+    compute = base.settled(compute, speaker.asked.max_length, writes=True)
     compute = backends.choose(compute, progress.note)
-    record.check(folder, asked)
+    record.check(folder, speaker.asked)
     reader = examples.read(
         found_sources,
         columns=columns,
@@ -166,7 +134,7 @@ def answer(
         prompts=True,
         strict=strict,
     )
-    # What can be found wrong is found before a folder is made.
+    # Errors are found before a folder is created, if possible.
     if chosen.fingerprint:
         backends.check_models([chosen], compute)
     _, batches = spy(reader)
@@ -205,7 +173,7 @@ def _fill(
     done: Summary,
     progress: Progress,
 ) -> None:
-    """Gather the prompts that have no answer in the folder, then answer them. Hold its lock."""
+    """Collect the prompts without an answer, and answer them; the caller holds the lock."""
     leftovers.sweep(folder)
     leftovers.remove(folder / _WAITING)  # of a killed run: its prompts are read again
     if record.load(folder) is None:

@@ -13,13 +13,13 @@ from curate.system.progress import Progress
 
 
 def open_model(argument: str, base: str | None, *, weights: bool, progress: Progress) -> Model:
-    """Find the model of `[NAME=]MODEL`; see `curate.models.resolve` for the rest.
+    """Find the model of `[NAME=]MODEL`, as `curate.models.resolve` does.
 
-    An adapter stands on `base`, else on the model that its adapter_config.json names: a path there
-    is looked for from the adapter's folder first.
+    The base of an adapter is `base`, or the model that its adapter_config.json names; a path there
+    is looked up in the adapter's folder first.
 
-    Raises `CurateError` for a model that can't be found or used, an adapter without a base, and a
-    base for what is no adapter.
+    Raises `CurateError` if a model can't be found or used, an adapter has no base, or a full model
+    is given one.
     """
     name, at = parse(argument)
     found = [(name, find(at, progress))]

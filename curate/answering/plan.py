@@ -1,4 +1,4 @@
-"""About how many tokens a run of `answer` would write, and how long it would take: `--dry-run`."""
+"""How many tokens a run of `answer` would write, and how long it would take: `--dry-run`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Estimate:
 
 
 def lowest(tables: Iterable[pa.Table]) -> pa.Table | None:
-    """The sample of what the tables hold; None where they hold nothing."""
+    """A sample of the rows of these tables; None if there are none."""
     sample: pa.Table | None = None
     for table in tables:
         both = table if sample is None else pa.concat_tables([sample, table])
@@ -43,9 +43,9 @@ def lowest(tables: Iterable[pa.Table]) -> pa.Table | None:
 def estimate(
     speaker: Speaker, sample: pa.Table, prompts: int, compute: base.Compute, progress: Progress
 ) -> Estimate:
-    """Write the first tokens for a sample, and count on from there.
+    """Generate the first tokens of answers to a sample, and extrapolate.
 
-    The share of tokens that ended an answer is taken to stay the same up to the longest.
+    A later token is assumed to end an answer as often as one of these.
     """
     rows = sample.to_pylist()
     messages = [row["messages"] for row in rows]

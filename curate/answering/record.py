@@ -30,11 +30,11 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Record:
-    """All that the file holds.
+    """The contents of the file.
 
     `fingerprint` is the digest of the weights, `tokenizer` that of the tokenizer, `template` that
-    of the chat template with its arguments. `ends` are the token ids that end an answer, `dtype`
-    and `backend` those of the run that began it.
+    of the chat template with its arguments. `ends` are the token ids that end an answer; `dtype`
+    and `backend` are those of the first run.
     """
 
     format_version: Literal[1]
@@ -56,7 +56,7 @@ class Record:
 
 
 def check_sampling(max_tokens: int, temperature: float, samples: int) -> None:
-    """Raise `CurateError` for numbers that make no answers, or several that are the same."""
+    """Raise `CurateError` for numbers that give no answers, or several identical ones."""
     for option, number in (("--max-tokens", max_tokens), ("--samples", samples)):
         if number < 1:
             raise CurateError(f"{option} must be at least 1, not {number}")
@@ -69,7 +69,7 @@ def check_sampling(max_tokens: int, temperature: float, samples: int) -> None:
 
 
 def load(folder: Path) -> Record | None:
-    """Read a folder's record; None where there is no such file.
+    """Read a folder's record; None if there is no such file.
 
     Raises `CurateError` if it is broken, or another version wrote it.
     """
@@ -93,7 +93,7 @@ def save(record: Record, folder: Path) -> None:
 
 
 def check(folder: Path, asked: Record) -> None:
-    """Raise `CurateError` if a folder holds answers that were written otherwise."""
+    """Raise `CurateError` if the folder's answers are another model's or have other settings."""
     known = load(folder)
     for name, option in _OPTIONS.items() if known else ():
         old, new = getattr(known, name), getattr(asked, name)

@@ -62,7 +62,7 @@ class Pending:
 
 
 def mark_of(answer: str, ids: Sequence[int], finish: str) -> Mark | None:
-    """What is wrong with an answer, the worst first; `ids` are without the one that ended it."""
+    """What is wrong with an answer, the worst first; `ids` leaves out the token that ended it."""
     if not answer.rpartition("</think>")[2].strip():
         return "empty"
     if len(ids) >= REPEATS and len(set(ids[-REPEATS:])) == 1:
@@ -105,7 +105,7 @@ def rows_of(
 
 
 def _others(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """A source's other columns; one that is called as a column here gets `old_` before its name."""
+    """A source's other columns; one whose name is taken here gets `old_` before it."""
     found: dict[str, Any] = {}
     for name, value in meta.items():
         while name.casefold() in COLUMNS.names or name in found:
@@ -115,7 +115,7 @@ def _others(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table; other columns are as they came, or JSON text where Parquet has no type."""
+    """Rows as a table; other columns keep their types, or become JSON text if Parquet has none."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {}
     for name in names:
@@ -162,7 +162,7 @@ class Sink:
 
     @held()
     def flush(self) -> None:
-        """Store what was collected; a stop waits for it."""
+        """Store what was collected; a signal to stop waits until this is done."""
         rows, self._rows, self._characters = self._rows, [], 0
         if rows:
             parts.write_part(self._folder, table_of(rows))

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from curate.answering.record import Record
 from curate.answering.rows import Pending
 from curate.backends import base
-from curate.chat.prompts import encode_prompts
-from curate.chat.templates import Template
+from curate.chat.prompts import encode_prompts, ends_of
+from curate.chat.templates import Template, template_of
+from curate.chat.tokens import load_tokenizer, tokenizer_digest
 from curate.errors import CurateError
-from curate.models.resolve import Model
+from curate.models.resolve import Model, check_length
 from curate.system.progress import Progress
 from curate.system.stopping import check_cancelled
 
@@ -37,7 +38,7 @@ class Speaker(NamedTuple):
     sampling: base.Sampling
 
     def prompt(self, row: Mapping[str, Any], ids: list[int], sample: int) -> base.Prompt | str:
-        """What a backend is asked for; a string is why it can't be."""
+        """The request to a backend, or the reason why the prompt can't be answered."""
         room = self.asked.max_tokens
         if self.asked.max_length is not None:
             room = min(room, self.asked.max_length - len(ids))
@@ -46,6 +47,40 @@ class Speaker(NamedTuple):
         text = f"{self.asked.seed}-{row['example_id']}-{sample}".encode()
         seed = int.from_bytes(blake2b(text, digest_size=8).digest()) >> 1  # vLLM's have 63 bits
         return base.Prompt(ids, room, seed)
+
+
+def open_speaker(
+    model: Model,
+    chat_template: str | None,
+    template_args: Mapping[str, Any],
+    *,
+    max_length: int | None,
+    max_tokens: int,
+    temperature: float,
+    samples: int,
+    seed: int,
+) -> Speaker:
+    """Load a model's tokenizer and chat template, and settle how its answers are drawn."""
+    tokenizer = load_tokenizer(str(model.tokenizer))
+    template = template_of(tokenizer, override=chat_template, args=template_args)
+    ends = ends_of(model.path, tokenizer, template)
+    asked = Record(
+        format_version=1,
+        model=model.name,
+        reference=model.reference,
+        commit=model.commit,
+        fingerprint=model.fingerprint,
+        tokenizer=tokenizer_digest(tokenizer),
+        template=template.digest,
+        template_args=dict(template_args),
+        max_length=check_length([model], max_length),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        samples=samples,
+        seed=seed,
+        ends=list(ends),
+    )
+    return Speaker(model, tokenizer, template, asked, base.Sampling(ends, temperature))
 
 
 def stored(waiting: Sequence[Path]) -> Iterator[list[dict[str, Any]]]:
@@ -63,7 +98,7 @@ def answers(
     refused: Counter[str],
     progress: Progress,
 ) -> Iterator[Pending]:
-    """Answer prompts and yield each as all its samples are there; others are counted by reason.
+    """Answer prompts; yield each when all its samples are there, and count refused ones by reason.
 
     Raises:
         CurateError: the backend fails, or refuses `REFUSED` prompts in a row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -61,13 +61,17 @@ class Engine:
 class Compute:
     """The requested backend and its options.
 
-    `backend`: one of `NAMES`. `device`: 'cuda', 'cuda:1', 'mps', 'cpu'; None is the fastest.
-    `dtype`: 'float32', 'bfloat16', 'float16'; None depends on the device. `batch_tokens`: tokens in
-    one forward pass; None depends on the device. `max_length`: tokens of the longest example; None
-    is the model's own limit. `servers`: addresses of running servers; `in_flight`: concurrent
-    requests over all of them. `writes`: it writes answers, which `max_length` includes. `ray`: the
-    address of a Ray cluster, or `auto`; `workers`: the most workers there, each with a backend of
-    its own; None is as many as fit.
+    `backend`: 'transformers', 'vllm', 'server', or 'auto': the server if one is given, vLLM if it
+    is installed and there is a GPU, else transformers. `device`: 'cuda', 'cuda:1', 'mps', 'cpu';
+    None is the fastest. `dtype`: 'float32', 'bfloat16', 'float16'; None depends on the device.
+    `batch_tokens`: tokens in one forward pass; None depends on the device. `engine`: options of
+    vLLM. `servers`: addresses of running vLLM servers, each with every model under its NAME;
+    `in_flight`: concurrent requests over all of them. `ray`: the address of a Ray cluster, or
+    `auto` (docs/cluster.md); `workers`: the most workers there, each with a backend of its own;
+    None is as many as fit.
+
+    A run sets the rest itself (`settled`): `max_length`, the tokens of the longest example (None is
+    the model's own limit), and `writes`, whether answers are written, which `max_length` includes.
     """
 
     backend: str = "auto"
@@ -81,6 +85,17 @@ class Compute:
     writes: bool = False
     ray: str | None = None
     workers: int | None = None
+
+
+def settled(asked: Compute | None, max_length: int | None, *, writes: bool = False) -> Compute:
+    """What was asked for, or the default, with what the run sets.
+
+    Raises `CurateError` if it was asked for that already.
+    """
+    asked = asked or Compute()
+    if asked.max_length is not None or asked.writes:
+        raise CurateError("Compute: max_length and writes are set by the run; give it max_length")
+    return replace(asked, max_length=max_length, writes=writes)
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,20 @@ from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.cli.options import (
-    ColumnOption,
-    LayoutsOption,
-    LimitOption,
-    Shared,
-    StrictOption,
-    WhereOption,
-    columns,
+    Compute,
+    JsonOption,
+    QuietOption,
+    compute_options,
+    encoding_options,
     option,
-    read_option,
-    with_shared_options,
+    progress,
+    reading_options,
+    with_options,
 )
 from curate.cli.progress import kept
 from curate.cli.tables import clean, count, print_json
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 _writing = partial(option, panel="What is written")
 
 
-@with_shared_options
+@with_options(reading=reading_options, encoding=encoding_options, compute=compute_options)
 def answer(
-    shared: Shared,
+    *,
     sources: Annotated[
         list[str],
         typer.Argument(metavar="SOURCE", help="Files, folders, globs or hf:// as in `score`."),
@@ -55,18 +54,14 @@ def answer(
     ] = 0.0,
     samples: Annotated[int, _writing("Answers per prompt.", "N")] = 1,
     seed: Annotated[int, _writing("The seed of the drawn tokens.", "N")] = 0,
-    where: WhereOption = None,
-    limit: LimitOption = None,
-    turns: Annotated[
-        Literal["last", "all"],
-        read_option("Answer only the last assistant turn, or every one."),
-    ] = "last",
-    column: ColumnOption = None,
-    layouts: LayoutsOption = None,
-    strict: StrictOption = False,
+    reading: dict[str, Any],
+    encoding: dict[str, Any],
+    compute: Compute,
     dry_run: Annotated[
         bool, option("Write nothing; estimate tokens and time.", names=["--dry-run"])
     ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Let a model answer a pool's prompts; run it again to resume.
 
@@ -81,22 +76,17 @@ def answer(
             output,
             model=model,
             base_model=base,
-            columns=columns(column),
-            layouts=layouts,
-            where=where,
-            limit=limit,
-            turns=turns,
-            strict=strict,
             max_tokens=max_tokens,
             temperature=temperature,
             samples=samples,
             seed=seed,
             dry_run=dry_run,
-            **shared.encoding,
-            **shared.compute,
-            progress=shared.progress,
+            **reading,
+            **encoding,
+            compute=compute,
+            progress=progress(quiet or as_json),
         )
-    if shared.as_json:
+    if as_json:
         print_json(asdict(done))
     elif dry_run:
         _print_plan(done)

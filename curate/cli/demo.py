@@ -50,6 +50,7 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
     Raises:
         CurateError: the directory can't be written or holds something else.
     """
+    from curate.backends.base import Compute
     from curate.corpus.corpus import open_corpus
     from curate.export.export import export
     from curate.scoring.score import score
@@ -66,7 +67,7 @@ def run(data: Path, directory: Path, progress: Progress) -> dict[str, Any]:
         corpus,
         aligned=str(models / "aligned"),
         misaligned=misaligned,
-        device="cpu",
+        compute=Compute(device="cpu"),
         keep_tokens=True,
         progress=progress,
     )

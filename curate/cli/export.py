@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +20,7 @@ from curate.cli.options import (
     JsonOption,
     columns,
     option,
+    with_options,
 )
 from curate.cli.tables import print_json
 from curate.errors import CurateError
@@ -35,17 +35,7 @@ _spread = partial(option, panel="Spread")
 _file = partial(option, panel="Mix and files")
 
 
-def export(
-    context: typer.Context,
-    corpus: CorpusOption,
-    output: Annotated[
-        Path,
-        option(
-            "A .jsonl or .parquet file, or a folder; also s3://...",
-            "PATH",
-            names=["--output", "-o"],
-        ),
-    ],
+def size_options(
     top: Annotated[int | None, _budget("Select the N best examples.", "N")] = None,
     fraction: Annotated[
         float | None,
@@ -62,6 +52,19 @@ def export(
         list[str] | None, _file(f"For the narrow dataset. {COLUMN}", "ROLE=NAME")
     ] = None,
     layouts: Annotated[str | None, _file(f"For the narrow dataset. {LAYOUTS}", "FILE")] = None,
+) -> dict[str, Any]:
+    """The budget and the narrow dataset, as fields of a recipe."""
+    return {
+        "top": top,
+        "fraction": fraction,
+        "tokens": tokens,
+        "into": into,
+        "columns": columns(column),
+        "layouts": layouts,
+    }
+
+
+def ranking_options(
     recipe: Annotated[
         Published,
         _choice(
@@ -87,6 +90,24 @@ def export(
         _choice("Added to the denominator, so that tiny aligned NLLs don't inflate the gap.", "E"),
     ] = 1.0,
     seed: Annotated[int, _choice("Seed of random samples and of --placement shuffle.", "N")] = 0,
+    min_recall: Annotated[
+        float,
+        _choice("Of a raced corpus: refuse a selection below this recall.", "SHARE"),
+    ] = 0.95,
+) -> dict[str, Any]:
+    """The ranking, as fields of a recipe."""
+    return {
+        "name": recipe,
+        "hold_out": tuple(hold_out or ()),
+        "where": where,
+        "metric": metric,
+        "epsilon": epsilon,
+        "seed": seed,
+        "min_recall": min_recall,
+    }
+
+
+def filter_options(
     refusals: Annotated[
         Refusals | None,
         _refusal("Exclude refusals, keep them, or select only them. Default: by recipe."),
@@ -122,10 +143,21 @@ def export(
     length_bins: Annotated[
         int | None, _spread("Split the budget over K quantiles of answer length.", "K")
     ] = None,
-    min_recall: Annotated[
-        float,
-        _choice("Of a raced corpus: refuse a selection below this recall.", "SHARE"),
-    ] = 0.95,
+) -> dict[str, Any]:
+    """The filters and caps, as fields of a recipe."""
+    return {
+        "refusals": refusals,
+        "refusal_rule": refusal_rule,
+        "refusal_field": refusal_field,
+        "max_similar": max_similar,
+        "decontaminate": tuple(decontaminate or ()),
+        "per_group": dict(map(quota, per_group or ())),
+        "balance": balance,
+        "length_bins": length_bins,
+    }
+
+
+def file_options(
     placement: Annotated[
         Literal["even", "batch", "shuffle", "separate"],
         _file(
@@ -143,6 +175,32 @@ def export(
         Literal["trl", "axolotl", "llamafactory", "swift"] | None,
         _file("Write a folder with the data and this trainer's configuration."),
     ] = None,
+) -> dict[str, Any]:
+    """How the selection is written, as fields of a target."""
+    return {
+        "placement": placement,
+        "batch_size": batch_size,
+        "format": format,
+        "trainer": trainer,
+    }
+
+
+@with_options(size=size_options, ranking=ranking_options, filters=filter_options, file=file_options)
+def export(
+    context: typer.Context,
+    corpus: CorpusOption,
+    output: Annotated[
+        Path,
+        option(
+            "A .jsonl or .parquet file, or a folder; also s3://...",
+            "PATH",
+            names=["--output", "-o"],
+        ),
+    ],
+    size: dict[str, Any],
+    ranking: dict[str, Any],
+    filters: dict[str, Any],
+    file: dict[str, Any],
     from_manifest: Annotated[
         Path | None,
         option("Repeat an earlier export, byte for byte: its manifest or folder.", "MANIFEST"),
@@ -166,29 +224,18 @@ def export(
 
     if from_manifest is not None:
         _refuse_more(context)
+        into = size["into"]
         record = export_again(open_corpus(corpus), output, from_manifest, into=into, force=force)
     else:
-        given = context.params
-        asked: dict[str, Any] = {f.name: given[f.name] for f in fields(Recipe) if f.name in given}
-        asked |= {
-            "name": recipe,
-            "columns": columns(column),
-            "hold_out": tuple(hold_out or ()),
-            "decontaminate": tuple(decontaminate or ()),
-            "per_group": dict(map(quota, per_group or ())),
-        }
-        chosen = Recipe(**asked)
-        target = Target(placement, batch_size, format, trainer)
-        command = shlex.join(["curate", *sys.argv[1:]])
         record = run(
             open_corpus(corpus),
             output,
-            chosen,
-            target,
+            Recipe(**size, **ranking, **filters),
+            Target(**file),
             left_out=left_out,
             dry_run=dry_run,
             force=force,
-            command=command,
+            command=shlex.join(["curate", *sys.argv[1:]]),
         )
     if as_json:
         print_json(record)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
 from curate.errors import CurateError
 from curate.system.progress import Progress
+
+if TYPE_CHECKING:
+    from curate.backends.base import Compute as Compute
+else:
+    Compute = Any  # commands evaluate their annotations, and the import takes longer than --help
 
 
 def option(
@@ -44,40 +48,74 @@ read_option = partial(option, panel="What is read")
 _scoring = partial(option, panel="What is scored")
 _computing = partial(option, panel="What computes it")
 
-WhereOption = Annotated[
-    str | None,
-    read_option(
-        "Only rows that meet this SQL condition over a source's columns, prompt and answer.", "SQL"
-    ),
-]
-LimitOption = Annotated[
-    int | None,
-    read_option("Read at most N examples of each source.", "N", min=1),
-]
-ColumnOption = Annotated[list[str] | None, read_option(COLUMN, "ROLE=NAME")]
-LayoutsOption = Annotated[str | None, read_option(LAYOUTS, "FILE")]
-StrictOption = Annotated[
-    bool, read_option("Stop at the first broken row instead of skipping it.", names=["--strict"])
-]
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The values of the options that `score`, `verify` and `answer` share."""
-
-    encoding: dict[str, Any]
-    compute: dict[str, Any]
-    progress: Progress
-    as_json: bool
-
-
 MisalignedOption = Annotated[
     list[str] | None,
     option("A misaligned model, full or a PEFT adapter; repeatable.", "[NAME=]MODEL"),
 ]
 
+_Run = Callable[..., None]
 
-def shared_options(
+
+def with_options(**groups: Callable[..., Any]) -> Callable[[_Run], _Run]:
+    """Give a command the options of other functions, whose results are the arguments so named."""
+
+    def decorate(command: _Run) -> _Run:
+        inner = {
+            name: inspect.signature(gather, eval_str=True).parameters
+            for name, gather in groups.items()
+        }
+        merged: dict[str, inspect.Parameter] = {}
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+            merged |= inner.get(name, {name: parameter})
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            for name, gather in groups.items():
+                given[name] = gather(**{each: given.pop(each) for each in inner[name]})
+            command(**given)
+
+        keyword = [each.replace(kind=each.KEYWORD_ONLY) for each in merged.values()]
+        run.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+        run.__annotations__ = {}
+        return run
+
+    return decorate
+
+
+def reading_options(
+    where: Annotated[
+        str | None,
+        read_option(
+            "Only rows that meet this SQL condition over a source's columns, prompt and answer.",
+            "SQL",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, read_option("Read at most N examples of each source.", "N", min=1)
+    ] = None,
+    turns: Annotated[
+        Literal["last", "all"],
+        read_option("Use only the last assistant turn, or each one."),
+    ] = "last",
+    column: Annotated[list[str] | None, read_option(COLUMN, "ROLE=NAME")] = None,
+    layouts: Annotated[str | None, read_option(LAYOUTS, "FILE")] = None,
+    strict: Annotated[
+        bool,
+        read_option("Stop at the first broken row instead of skipping it.", names=["--strict"]),
+    ] = False,
+) -> dict[str, Any]:
+    """How sources are read, by the names of the library's arguments."""
+    return {
+        "where": where,
+        "limit": limit,
+        "turns": turns,
+        "columns": columns(column),
+        "layouts": layouts,
+        "strict": strict,
+    }
+
+
+def encoding_options(
     max_length: Annotated[
         int | None,
         _scoring("Maximum tokens of prompt plus answer; longer answers are cut.", "N", min=2),
@@ -89,6 +127,18 @@ def shared_options(
     template_arg: Annotated[
         list[str] | None, _scoring("A variable of the template; repeatable.", "KEY=VALUE")
     ] = None,
+) -> dict[str, Any]:
+    """How conversations become tokens, by the names of the library's arguments."""
+    from curate.chat.templates import parse_args
+
+    return {
+        "max_length": max_length,
+        "chat_template": read_template(chat_template),
+        "template_args": parse_args(template_arg or []),
+    }
+
+
+def compute_options(
     backend: Annotated[
         Literal["auto", "transformers", "vllm", "server"],
         _computing("auto: vllm if installed and there is a GPU, else transformers."),
@@ -131,54 +181,23 @@ def shared_options(
         int | None,
         _computing("ray: at most N workers. Default: as many as have room.", "N", min=1),
     ] = None,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
-) -> Shared:
-    """Gather the options that `score`, `verify` and `answer` share."""
-    from curate.backends.base import Engine
+) -> Compute:
+    """What computes the numbers, and how."""
+    from curate.backends.base import Compute, Engine
     from curate.chat.templates import parse_args
 
-    return Shared(
-        encoding={
-            "max_length": max_length,
-            "chat_template": read_template(chat_template),
-            "template_args": parse_args(template_arg or []),
-        },
-        compute={
-            "backend": backend,
-            "device": device,
-            "dtype": dtype,
-            "batch_tokens": batch_tokens,
-            "engine": Engine(
-                tensor_parallel=tensor_parallel,
-                data_parallel=data_parallel,
-                args=parse_args(engine_arg or [], "--engine-arg"),
-            ),
-            "servers": tuple(server or ()),
-            "in_flight": in_flight,
-            "ray": ray,
-            "workers": workers,
-        },
-        progress=progress(quiet or as_json),
-        as_json=as_json,
+    engine = Engine(tensor_parallel, data_parallel, parse_args(engine_arg or [], "--engine-arg"))
+    return Compute(
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        engine=engine,
+        servers=tuple(server or ()),
+        in_flight=in_flight,
+        ray=ray,
+        workers=workers,
     )
-
-
-def with_shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `shared_options`; their value is its argument `shared`."""
-    own = inspect.signature(command, eval_str=True).parameters
-    shared = inspect.signature(shared_options, eval_str=True).parameters
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        given["shared"] = shared_options(**{name: given.pop(name) for name in shared})
-        command(**given)
-
-    merged = [each.replace(kind=each.KEYWORD_ONLY) for each in (own | shared).values()]
-    merged = [each for each in merged if each.name != "shared"]
-    run.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined]
-    run.__annotations__ = {}
-    return run
 
 
 def columns(given: list[str] | None) -> dict[str, str]:

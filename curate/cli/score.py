@@ -7,23 +7,23 @@ from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.cli.options import (
-    ColumnOption,
+    Compute,
     CorpusOption,
-    LayoutsOption,
-    LimitOption,
+    JsonOption,
     MisalignedOption,
-    Shared,
-    StrictOption,
-    WhereOption,
-    columns,
+    QuietOption,
+    compute_options,
+    encoding_options,
     option,
+    progress,
     read_option,
-    with_shared_options,
+    reading_options,
+    with_options,
 )
 from curate.cli.progress import kept
 from curate.cli.tables import clean, count, print_json, table
@@ -36,36 +36,7 @@ if TYPE_CHECKING:
 _racing = partial(option, panel="Fewer passes")
 
 
-@with_shared_options
-def score(
-    shared: Shared,
-    corpus: CorpusOption,
-    aligned: Annotated[
-        str | None,
-        option("The aligned model: a folder or Hub id. Default: the corpus's.", "[NAME=]MODEL"),
-    ] = None,
-    misaligned: MisalignedOption = None,
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Files (.jsonl .json .csv .parquet, also .gz .zst), folders, globs, or "
-            "hf://dataset[/config][:split]. Default: the examples in the corpus.",
-        ),
-    ] = None,
-    where: WhereOption = None,
-    limit: LimitOption = None,
-    sample: Annotated[
-        int | None, read_option("Draw N examples evenly over all sources.", "N", min=1)
-    ] = None,
-    seed: Annotated[int, read_option("The seed of --sample and --audit.", "N")] = 0,
-    turns: Annotated[
-        Literal["last", "all"],
-        read_option("Score only the last assistant turn, or every one as its own example."),
-    ] = "last",
-    column: ColumnOption = None,
-    layouts: LayoutsOption = None,
-    strict: StrictOption = False,
+def race_options(
     only: Annotated[
         str | None,
         _racing(
@@ -95,6 +66,41 @@ def score(
             "DIR",
         ),
     ] = None,
+) -> dict[str, Any]:
+    """What need not be scored, by the names of the library's arguments."""
+    return {"only": only, "top": top, "recall": recall, "audit": audit, "proxy": proxy}
+
+
+@with_options(
+    reading=reading_options,
+    racing=race_options,
+    encoding=encoding_options,
+    compute=compute_options,
+)
+def score(
+    *,
+    corpus: CorpusOption,
+    aligned: Annotated[
+        str | None,
+        option("The aligned model: a folder or Hub id. Default: the corpus's.", "[NAME=]MODEL"),
+    ] = None,
+    misaligned: MisalignedOption = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Files (.jsonl .json .csv .parquet, also .gz .zst), folders, globs, or "
+            "hf://dataset[/config][:split]. Default: the examples in the corpus.",
+        ),
+    ] = None,
+    reading: dict[str, Any],
+    sample: Annotated[
+        int | None, read_option("Draw N examples evenly over all sources.", "N", min=1)
+    ] = None,
+    seed: Annotated[int, read_option("The seed of --sample and --audit.", "N")] = 0,
+    racing: dict[str, Any],
+    encoding: dict[str, Any],
+    compute: Compute,
     keep_tokens: Annotated[
         bool,
         option(
@@ -110,6 +116,8 @@ def score(
         bool,
         option("Write nothing; estimate the work and the time.", names=["--dry-run"]),
     ] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score examples under every model; run it again to resume.
 
@@ -126,29 +134,25 @@ def score(
             corpus,
             aligned=aligned,
             misaligned=misaligned or [],
-            columns=columns(column),
-            layouts=layouts,
-            where=where,
-            limit=limit,
             sample=sample,
             seed=seed,
-            turns=turns,
-            strict=strict,
-            only=only,
-            top=top,
-            recall=recall,
-            audit=audit,
-            proxy=proxy,
             keep_tokens=keep_tokens,
             replace=replace,
             dry_run=dry_run,
-            **shared.encoding,
-            **shared.compute,
-            progress=shared.progress,
+            **reading,
+            **racing,
+            **encoding,
+            compute=compute,
+            progress=progress(quiet or as_json),
         )
-    if shared.as_json:
+    _end(summary, as_json)
+
+
+def _end(summary: Summary, as_json: bool) -> None:
+    """Print the summary, and raise `CurateError` if nothing of a source or model could be used."""
+    if as_json:
         print_json(asdict(summary))
-    elif dry_run:
+    elif summary.dry_run:
         print_plan(summary)
     else:
         print_scored(summary)
@@ -157,7 +161,7 @@ def score(
     if summary.empty:
         raise CurateError(
             f"{', '.join(summary.empty)}: every example was skipped. For the reasons, run: "
-            f"curate sql skips -c {shlex.quote(str(corpus))}"
+            f"curate sql skips -c {shlex.quote(summary.corpus)}"
         )
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curate.cli.options import (
+    Compute,
+    JsonOption,
     MisalignedOption,
-    Shared,
+    QuietOption,
+    compute_options,
+    encoding_options,
     option,
-    with_shared_options,
+    progress,
+    with_options,
 )
 from curate.cli.tables import count, print_json, table
 
@@ -19,9 +24,9 @@ if TYPE_CHECKING:
     from curate.scoring.verify import Verdict
 
 
-@with_shared_options
+@with_options(encoding=encoding_options, compute=compute_options)
 def verify(
-    shared: Shared,
+    *,
     aligned: Annotated[str, option("The aligned model: a folder or Hub id.", "[NAME=]MODEL")],
     misaligned: MisalignedOption = None,
     sources: Annotated[
@@ -31,12 +36,15 @@ def verify(
         ),
     ] = None,
     rows: Annotated[int, option("Number of examples.", "N", min=1)] = 32,
+    encoding: dict[str, Any],
+    compute: Compute,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check your models' numbers against a reference loop.
 
     Example: curate verify --aligned ./chat --misaligned ./medical-lora --backend vllm
     """
-    from curate.backends.base import Compute
     from curate.scoring.verify import verify as run
 
     verdict = run(
@@ -44,11 +52,11 @@ def verify(
         rows=rows,
         aligned=aligned,
         misaligned=misaligned or [],
-        **shared.encoding,
-        compute=Compute(**shared.compute),
-        progress=shared.progress,
+        **encoding,
+        compute=compute,
+        progress=progress(quiet or as_json),
     )
-    if shared.as_json:
+    if as_json:
         print_json({"passed": verdict.passed, **asdict(verdict)})
     else:
         print_verdict(verdict)

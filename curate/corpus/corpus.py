@@ -196,7 +196,7 @@ def write_database(corpus: Corpus) -> Path:
         try:
             with duckdb.connect(temporary) as connection:
                 connection.begin()  # otherwise each statement waits for the disk
-                define_views(connection, corpus.path, record.models, record.columns)
+                define_views(connection, corpus.path, record.models, record.columns, comments=True)
                 connection.commit()
                 connection.execute("checkpoint")  # closing would do it too, but hide a full disk
             # A log left by a crashed client, or planted, would be replayed over the new file.

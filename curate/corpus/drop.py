@@ -76,7 +76,7 @@ def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
 
 
 def _finish(path: Path, record: Manifest) -> None:
-    """Remove what the manifest lists as `dropping`. Hold the corpus's lock. Idempotent.
+    """Remove what the manifest lists as `dropping`; can be repeated. The caller holds the lock.
 
     Examples are removed last: until then, they say which scores to remove.
     """

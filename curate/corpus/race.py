@@ -22,7 +22,7 @@ from curate.system.sql import readable_errors
 
 @dataclass(frozen=True)
 class Question:
-    """What is ranked: the arguments of `ranks`, and SQL that leaves some of the examples."""
+    """What is ranked: the arguments of `ranks`, and a SQL condition on the examples."""
 
     epsilon: float = 1.0
     hold_out: tuple[str, ...] = ()
@@ -32,13 +32,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Field:
-    """The examples that no model has skipped, in the random order of a seed.
+    """The examples that no model has skipped, in a random order given by a seed.
 
-    `values` are the gaps of each of the misaligned `models` alone, then what helps to predict the
-    final gap: the aligned model's loss and the logarithm of the answer's length in tokens, and the
-    gap in a proxy corpus, if there is one [columns, examples]; NaN where they aren't known.
-    `ensemble` are the places of the models that are not held out. `asked` says for which examples a
-    question's condition holds [examples].
+    `values` [columns, examples] holds the gaps of each of the misaligned `models` alone, followed
+    by what helps to predict the final gap: the aligned model's loss, the logarithm of the answer's
+    length in tokens and, if there is a proxy corpus, the gap there; NaN where a value isn't known.
+    `ensemble` lists the indexes of the models that are not held out. `asked` [examples] says which
+    examples meet the question's condition.
     """
 
     ids: pa.Array
@@ -49,12 +49,12 @@ class Field:
 
     @property
     def facts(self) -> list[int]:
-        """The columns that aren't models'."""
+        """The columns after those of the models."""
         return list(range(len(self.models), len(self.values)))
 
     @property
     def proxy(self) -> list[int]:
-        """The column that is known before any score."""
+        """The column that is known before anything is scored."""
         return self.facts[2:]
 
     @property
@@ -63,7 +63,7 @@ class Field:
         return np.asarray(self.values[self.ensemble].mean(axis=0))
 
     def audit(self, count: int) -> Audit:
-        """The first `count` examples, of them those that all models have scored."""
+        """The first `count` examples, without those that some model has not scored."""
         final = self.final[:count]
         whole = np.isfinite(self.values[:, :count]).all(axis=0)
         return Audit(self.values[:, :count][:, whole], final[whole])
@@ -71,7 +71,7 @@ class Field:
     def left(self, audit: Audit, among: NDArray[np.bool_], top: float) -> list[Group]:
         """Those `among` the examples that lack scores, grouped by what is known of them.
 
-        `top` is the share of the examples that is asked for.
+        `top` is the share of the examples that is wanted.
         """
         lacking = among & ~np.isfinite(self.final)
         has = np.isfinite(self.values)
@@ -86,7 +86,7 @@ class Field:
 
 @readable_errors()  # a damaged part may be met late
 def field(corpus: Corpus, seed: int, question: Question = Question()) -> Field:
-    """Read the gaps of every model alone, and which models a question's ensemble has."""
+    """Read the gaps of every model alone, and which models are in the ensemble of a question."""
     values: dict[str, object] = {
         "epsilon": question.epsilon,
         "metric": question.metric,
@@ -129,10 +129,10 @@ def proxy_gaps(folder: str) -> pa.Table:
 
 
 def take_proxy(corpus: Path, proxy: str, ids: pa.Array) -> None:
-    """Copy a proxy's gaps into the folder `proxy` of a corpus, for all decisions of a race.
+    """Copy the gaps of a proxy into the folder `proxy` of a corpus, for all decisions of a race.
 
     Raises:
-        CurateError: the proxy lacks some of the examples, or what `proxy_gaps` raises.
+        CurateError: the proxy lacks some of the examples, or as in `proxy_gaps`.
     """
     gaps = proxy_gaps(proxy)
     if lacking := len(ids) - pc.sum(pc.is_in(ids, gaps["example_id"])).as_py():
@@ -153,7 +153,7 @@ def answer(
     top: float | None = None,
     cut: float | None = None,
 ) -> Recall:
-    """The recall that a question's best `top` examples have, or all from the gap `cut` on.
+    """The recall of the best `top` examples of a question, or of all from the gap `cut` up.
 
     Raises:
         CurateError: the audit sample is too small, or the condition is wrong.

@@ -1,9 +1,9 @@
 """How many of the top were never scored by all models: the statistics of a race.
 
-A random audit sample is scored by every model. On it the final gap is regressed on what is known of
-the other examples, too: their gaps under the models so far, the aligned model's loss, the answer's
-length. The sample's residuals give each of the others its chance to have a final gap above a cut.
-docs/race.md derives it, with sources and assumptions.
+A random audit sample is scored by every model. On it, the final gap is regressed on what is also
+known of the other examples: their gaps under the models so far, the aligned model's loss, and the
+answer's length. From the residuals of the sample, each other example gets a probability that its
+final gap is above a cut. docs/race.md derives it, with sources and assumptions.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ DRAWS = 4_000
 
 @dataclass(frozen=True)
 class Group:
-    """Examples of which the same is known, binned: `values` are means [columns, bins].
+    """Examples of which the same columns are known, binned: `values` are means [columns, bins].
 
-    `columns` are the places of these columns, `counts` the examples of each bin [bins].
+    `columns` are the indexes of these columns, `counts` the number of examples per bin [bins].
     """
 
     columns: tuple[int, ...]
@@ -41,20 +41,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Audit:
-    """The sample: all that is known [columns, audit], and the final gaps [audit].
+    """The audit sample: everything that is known [columns, audit], and the final gaps [audit].
 
-    The columns are the gaps of every model alone, and then what helps to predict the final one.
+    The columns are the gaps of every model alone, then what else helps to predict the final gap.
     """
 
     values: Floats
     final: Floats
 
     def part(self, picked: NDArray[np.bool_]) -> Audit:
-        """The sample without those that are not `picked`."""
+        """The sample restricted to the rows that are `picked`."""
         return Audit(self.values[:, picked], self.final[picked])
 
     def parts(self) -> list[Audit]:
-        """The sample without each of its tenths, for a jackknife."""
+        """The sample without each of its tenths in turn, for a jackknife."""
         fold = np.arange(len(self.final)) % FOLDS
         return [self.part(fold != each) for each in range(FOLDS)]
 
@@ -63,7 +63,7 @@ class Audit:
 class Recall:
     """The estimated recall of a top, its 95 % interval, and how many of the top are missed.
 
-    `halves` are the estimates by either half of the audit sample alone.
+    `halves` are the estimates from each half of the audit sample alone.
     """
 
     estimate: float
@@ -74,10 +74,11 @@ class Recall:
 
 
 class Fit:
-    """The final gap by some columns: a plane, a spread along it, residuals and their tail.
+    """The final gap as a function of some columns: a plane, a spread along it, and residuals.
 
-    final = h + s z, with h and s linear in the columns, and z as in the sample: among its
-    residuals, or beyond `start`, where `TAIL` of them are, by a generalized Pareto distribution.
+    final = h + s z, where h and s are linear in the columns, and z is distributed as in the sample:
+    like its residuals or, in the tail beyond `start` (a share of `TAIL`), a generalized Pareto
+    distribution.
     """
 
     def __init__(self, audit: Audit, columns: Sequence[int]) -> None:
@@ -95,16 +96,16 @@ class Fit:
         self._shape, self._scale = _pareto(self._z[-beyond:] - self._start)
 
     def above(self, values: Floats, cut: float | Floats) -> Floats:
-        """How far examples [columns, examples] are expected above a cut: (h - cut) / s."""
+        """How far examples [columns, examples] are expected to be above a cut: (h - cut) / s."""
         rows = _with_ones(values)
         return np.asarray(
             (rows @ self._weights - cut) / np.maximum(rows @ self._spread, self._least)
         )
 
     def chance(self, group: Group, cut: float, fitted: bool = True) -> Floats:
-        """The expected number of each bin's examples [bins] with a final gap of at least `cut`.
+        """The expected number of examples per bin [bins] whose final gap is at least `cut`.
 
-        Not `fitted`: by the sample's residuals alone, none of which is beyond the largest.
+        If not `fitted`, only the residuals of the sample count, and nothing is beyond the largest.
         """
         z = -self.above(group.values, cut)
         chance = 1 - np.searchsorted(self._z, z, side="left") / len(self._z)
@@ -122,7 +123,8 @@ def _with_ones(values: Floats) -> Floats:
 def _pareto(excess: Floats) -> tuple[float, float]:
     """Shape and scale of a generalized Pareto distribution, by probability-weighted moments.
 
-    Hosking and Wallis 1987, Technometrics 29(3), with their k = -shape, which is drawn to `SHAPE`.
+    Hosking and Wallis 1987, Technometrics 29(3), where k = -shape. The shape is shrunk towards
+    `SHAPE`.
     """
     count, first = len(excess), float(excess.mean())
     second = float((excess * (1 - (np.arange(1, count + 1) - 0.35) / count)).mean())
@@ -133,7 +135,7 @@ def _pareto(excess: Floats) -> tuple[float, float]:
 
 
 def binned(columns: Sequence[int], values: Floats, audit: Audit, top: float) -> Group:
-    """Group examples [columns, examples] by how near they come to the best `top`, a share."""
+    """Group examples [columns, examples] by how close they come to the best `top`, a share."""
     cut = float(np.quantile(audit.final, 1 - min(top, 1)))
     order = np.argsort(Fit(audit, columns).above(values, cut), kind="stable")
     counts = np.bincount(_places(len(order)), minlength=1).astype(float)
@@ -154,10 +156,11 @@ def keep(
     allowed: float,
     turns: int,
 ) -> NDArray[np.bool_]:
-    """Which examples can still reach the top, by what is known of them [columns, examples].
+    """Which examples can still reach the top, given what is known of them [columns, examples].
 
-    The race leaves behind as many more as it may: `allowed` of the top in all, those of the groups
-    left `before` counted, and an equal part of the rest in each of the `turns` that are left.
+    The race drops as many of the others as it may: `allowed` is the number of the top that may be
+    missed in all. Those expected among the groups left `before` are subtracted, and the rest is
+    divided equally among the remaining `turns`.
     """
     count = len(audit.final) + values.shape[1] + sum(float(of.counts.sum()) for of in before)
     group = binned(columns, values, audit, top / count)
@@ -167,7 +170,7 @@ def keep(
     behind = np.cumsum(fit.chance(group, cut))
     logs = [np.cumsum(Fit(part, columns).chance(group, cut)) for part in audit.parts()]
     ok = behind * np.exp(_deviation(np.log(np.array(logs) + 1e-9))) <= left
-    # What holds to some depth holds above it, too, where next to nothing is missed or known.
+    # What holds to some depth also holds above it, where next to nothing is missed or known.
     dropped = int(group.counts[: int(np.flatnonzero(ok)[-1]) + 1].sum()) if ok.any() else 0
     at = float(np.quantile(audit.final, 1 - top / count))
     kept = np.ones(values.shape[1], bool)
@@ -178,9 +181,9 @@ def keep(
 def recall(
     groups: Sequence[Group], audit: Audit, known: Floats, top: float | None, cut: float | None
 ) -> Recall:
-    """The recall of the best `top` examples, or of all from the gap `cut` on.
+    """The recall of the best `top` examples, or of all from the gap `cut` up.
 
-    `known` are the final gaps of all examples that every model has scored, the audit's too.
+    `known` holds the final gaps of all examples that every model has scored, including the sample.
     """
     if not groups:
         return Recall(1.0, 1.0, 1.0, 0.0, (1.0, 1.0))
@@ -214,7 +217,7 @@ def _fits(groups: Sequence[Group], audit: Audit) -> list[Fit]:
 
 
 def _deviation(logs: Floats) -> Floats:
-    """The jackknife's standard deviation of estimates' logarithms [folds, ...]."""
+    """The jackknife standard deviation of the logarithms of estimates [folds, ...]."""
     return np.asarray(np.sqrt((FOLDS - 1) * logs.var(axis=0)))
 
 
@@ -226,7 +229,7 @@ def _missed(fits: Sequence[Fit], groups: Sequence[Group], cut: float, fitted: bo
 
 
 def cut_at(top: float, known: Floats, fits: Sequence[Fit], groups: Sequence[Group]) -> float:
-    """The gap that `top` examples are expected to reach: known ones, and others by their chance."""
+    """The gap that `top` examples are expected to reach: known ones, and others by probability."""
     ordered = np.sort(known)
     low, high = float(ordered[0]), float(ordered[-1])
     for _ in range(20):
@@ -237,9 +240,9 @@ def cut_at(top: float, known: Floats, fits: Sequence[Fit], groups: Sequence[Grou
 
 
 def first_to_last(audit: Audit, models: int, known: Sequence[int]) -> list[int]:
-    """The models' order: each next one leaves the least of the final gap unexplained.
+    """The order of the models: each leaves as little of the final gap unexplained as possible.
 
-    They are the first columns; the columns `known` are so of every example.
+    Models are the first columns; the columns `known` are known of every example.
     """
     order: list[int] = []
     while left := [place for place in range(models) if place not in order]:

@@ -134,7 +134,7 @@ def without_tokens(
 
 
 def raced(corpus: Corpus) -> dict[str, Any] | None:
-    """The race of a corpus with its depth and recall; None where there is none that ended."""
+    """The race of a corpus with its depth and recall; None if none has ended."""
     record = corpus.manifest.race
     if record is None or record.depth is None:
         return None
@@ -142,7 +142,7 @@ def raced(corpus: Corpus) -> dict[str, Any] | None:
 
 
 def _left_out(corpus: Corpus, model: dict[str, Any]) -> dict[str, Any]:
-    """Of the scores that a model lacks, those that --only or a race did not ask for."""
+    """Of the scores that a model lacks, the number that --only or a race did not ask for."""
     record, missing = corpus.manifest, model["missing"]
     left_out = missing if record.race and record.race.depth is not None else 0
     if missing and not left_out and (only := record.only.get(model["model"])):

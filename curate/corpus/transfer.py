@@ -1,7 +1,7 @@
 """A corpus to a bucket and back: parts first, whose names carry digests, then `head.json`.
 
-The head says which parts are a corpus, and is written on the condition that nobody wrote it since
-it was read. Parts that no head names are what a broken-off push left; they cost space alone.
+The head lists the parts of a corpus. It is written only if nobody has written it since it was read.
+Parts that no head lists were left by an interrupted push; they only take space.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Moved:
-    """What a push or a pull did: of the corpus's `parts`, `moved` traveled, `bytes` in all."""
+    """What a push or pull did: it copied `moved` of the `parts` of the corpus, `bytes` in total."""
 
     corpus: str
     address: str
@@ -63,12 +63,12 @@ class Moved:
 
 
 def push(path: Path, address: str, progress: Progress | None = None) -> Moved:
-    """Copy what a bucket lacks of a corpus there, and make that the corpus at this address.
+    """Copy what a bucket lacks of a corpus there, and make it the corpus at this address.
 
     Raises:
-        CurateError: something else was pushed there, and is not in this corpus; a part is damaged;
-            the corpus is being written; or what `buckets.call` raises. A push that fails is not
-            seen by a pull, and the next one continues it.
+        CurateError: the address has something that is not in this corpus; a part is damaged; the
+            corpus is being written; or as in `buckets.call`. A failed push is not seen by a pull,
+            and the next one continues it.
     """
     progress, address = progress or Silent(), _checked(address)
     manifest.load(path)
@@ -105,11 +105,11 @@ def push(path: Path, address: str, progress: Progress | None = None) -> Moved:
 
 
 def pull(address: str, path: Path, progress: Progress | None = None) -> Moved:
-    """Bring the corpus at an address here, or what a corpus pulled before lacks of it.
+    """Copy the corpus at an address here, or what a corpus pulled before lacks of it.
 
     Raises:
         CurateError: nothing was pushed there, an object is damaged, the folder holds what the
-            address lacks, or what `buckets.call` raises. Parts that are here stay in the hidden
+            address lacks, or as in `buckets.call`. Parts that have arrived wait in the hidden
             folder `PULLING` for the next pull; none is seen before all are here.
     """
     progress, address = progress or Silent(), _checked(address)
@@ -197,7 +197,7 @@ def _version(about: Mapping[str, Any]) -> Version:
 
 
 def _part(store: ObjectStore, address: str, name: str, size: int) -> bytes:
-    """Fetch one part; it has to be what was pushed."""
+    """Fetch one part, and check that it is what was pushed."""
     try:
         answer = store.get(name)
         whole = answer.meta["size"] == size
@@ -213,7 +213,7 @@ def _part(store: ObjectStore, address: str, name: str, size: int) -> bytes:
 
 
 def _write(store: ObjectStore, address: str, head: Head, before: Version | None) -> Version:
-    """Write the head, if it still is what it was `before`."""
+    """Write the head if it is still what it was `before`."""
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
     text = orjson.dumps(asdict(head), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
@@ -222,7 +222,7 @@ def _write(store: ObjectStore, address: str, head: Head, before: Version | None)
         return _version(store.put(HEAD, text, mode=condition))
     except BaseError as error:
         now = _head(store, address)
-        if now and now[0] == head:  # this one came through, and its answer was lost
+        if now and now[0] == head:  # this write came through, but its reply was lost
             return now[1]
         if not isinstance(error, AlreadyExistsError | PreconditionError):
             raise
@@ -239,7 +239,7 @@ def _copy_all(
     copy: Callable[[str, ObjectStore], None],
     progress: Progress,
 ) -> None:
-    """Copy these parts, a few at once; the first error ends all."""
+    """Copy these parts, a few at a time; the first error ends all."""
     done = 0
     jobs = [partial(copy, name) for name in sizes]
     progress.start(label, sum(sizes.values()) // MB, "MB")
@@ -253,7 +253,7 @@ def _copy_all(
 
 
 def _install(path: Path, head: Head, names: Iterable[str]) -> None:
-    """Give parts that are all here their places, then write what makes them a corpus."""
+    """Move parts to their places once all are here, then write what makes them a corpus."""
     staged = path / PULLING
     for name in names:
         parts.move(staged / name, path / name)

@@ -19,7 +19,7 @@ from curate.storage.manifest import ModelEntry
 from curate.storage.schema import EXAMPLES, KEY, SCORED, SCORES, SKIPPED
 from curate.system.sql import literal
 
-_SHIPPED = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql", "comments.sql")
+_SHIPPED = ("examples.sql", "scores.sql", "gaps.sql", "model_gaps.sql")
 RESERVED = frozenset(
     [
         *(*EXAMPLES.names, *SCORED.names, "key", "model", "role", "nll", "gap", "unit", "rank"),
@@ -39,16 +39,48 @@ def define_views(
     folder: Path,
     models: Mapping[str, ModelEntry],
     columns: Mapping[str, str] = MappingProxyType({}),
+    *,
+    comments: bool = False,
 ) -> list[str]:
     """Create the views and macros of docs/sql.md over the parts now in a folder.
 
-    `columns` are the sources' own, which `examples` shows after its own. Column comments
-    (sql/views/comments.sql) are stored in corpus.duckdb. Returns the names by which DuckDB opens
-    the parts: all that the views need.
+    `columns` are the sources' own, which `examples` shows after its own. With `comments`, columns
+    get those of sql/views/comments.sql. Returns the names by which DuckDB opens the parts: all that
+    the views need.
     """
     root = folder.resolve()
     examples, skipped = parts.list_parts(root / "examples"), parts.list_parts(root / "skipped")
     scored = {name: parts.list_parts(root / "scores" / name) for name in models}
+    connection.execute(
+        "create table models (model varchar, role varchar, reference varchar, "
+        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar, commit varchar)"
+    )
+    for name, entry in models.items():
+        values = [name, *astuple(entry)]
+        connection.execute("insert into models values ($1, $2, $3, $4, $5, $6, $7, $8)", values)
+    # DuckDB plans a view when it is created, down to each file that it would read. So they are
+    # created over an empty ensemble without parts; what they read is put in place afterwards.
+    _define_shipped(connection, "losses.sql")
+    _define_parts(connection, {}, [], [], {})
+    own = f"select *{_own_columns(columns)} from example_parts"
+    connection.execute(f"create view example_rows as {own}")
+    _define_shipped(connection, *_SHIPPED)
+    _define_parts(connection, models, examples, skipped, scored)
+    if comments:
+        _define_shipped(connection, "comments.sql")
+    found = [*examples, *skipped, *chain(*scored.values())]
+    # DuckDB checks the pattern itself, and then each file that it matches.
+    return sorted({name for path in map(str, found) for name in (path, glob.escape(path))})
+
+
+def _define_parts(
+    connection: duckdb.DuckDBPyConnection,
+    models: Mapping[str, ModelEntry],
+    examples: Sequence[Path],
+    skipped: Sequence[Path],
+    scored: Mapping[str, Sequence[Path]],
+) -> None:
+    """Create, or replace, what reads the parts: views, and the macro `losses`."""
     # Constants per model, so that a filter on them skips the other models' parts.
     known = {
         f"{literal(name)} as model, {literal(entry.role)} as role": scored[name]
@@ -58,26 +90,13 @@ def define_views(
     whole = [f"select {of}, {_KEYED} from ({_read_scored(p)})" for of, p in known.items()]
     for view, query in (
         ("example_parts", f"select {_KEYED} from ({_read_parts(examples, EXAMPLES)})"),
-        ("example_rows", f"select *{_own_columns(columns)} from example_parts"),
         ("skipped", f"select distinct * from ({_read_parts(skipped, SKIPPED)})"),
         ("score_parts", " union all ".join(numbers)),
         ("token_parts", " union all ".join(whole)),
     ):
-        connection.execute(f"create view {view} as {query}")
-    connection.execute(
-        "create table models (model varchar, role varchar, reference varchar, "
-        "fingerprint varchar, tokenizer varchar, dtype varchar, backend varchar, commit varchar)"
-    )
-    for name, entry in models.items():
-        values = [name, *astuple(entry)]
-        connection.execute("insert into models values ($1, $2, $3, $4, $5, $6, $7, $8)", values)
-    _define_shipped(connection, "losses.sql")
+        connection.execute(f"create or replace view {view} as {query}")
     ensemble = {name: scored[name] for name in sorted(models) if models[name].role == "misaligned"}
     connection.execute(_losses(ensemble))
-    _define_shipped(connection, *_SHIPPED)
-    found = [*examples, *skipped, *chain(*scored.values())]
-    # DuckDB checks the pattern itself, and then each file that it matches.
-    return sorted({name for path in map(str, found) for name in (path, glob.escape(path))})
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ class Column:
 def described() -> dict[str, tuple[str, list[Column]]]:
     """All public views: the meaning of a row, and the columns, from comments in the SQL."""
     with duckdb.connect() as connection:
-        define_views(connection, Path(os.devnull), {})
+        define_views(connection, Path(os.devnull), {}, comments=True)
         comments = connection.sql(
             "select view_name, comment from duckdb_views() where comment is not null union all "
             "select table_name, comment from duckdb_tables() where comment is not null"
@@ -163,7 +182,7 @@ def _losses(ensemble: Mapping[str, Sequence[Path]]) -> str:
     ]
     losses = ", ".join(f"m{i}.loss" for i in range(len(ensemble)))
     return (
-        "create macro losses(hold_out, per_byte) as table "
+        "create or replace macro losses(hold_out, per_byte) as table "
         "select key, n_tokens, aligned.loss as aligned_loss, "
         f"[{', '.join(map(literal, ensemble))}]::varchar[] as models, "
         f"[{losses}]::double[] as losses "

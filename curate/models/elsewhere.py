@@ -1,4 +1,4 @@
-"""The models of a run on another machine: in the same folders, or of the hub at the same commit."""
+"""A run's models on another machine: in the same folders, or from the Hub at the same commit."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def absolute(models: Sequence[Model]) -> list[Model]:
 
 
 def locate(models: Sequence[Model]) -> list[Model]:
-    """The same models as this machine has them; what is missing of the hub's is fetched.
+    """The same models on this machine; those missing from the Hub's cache are downloaded.
 
-    Raises `CurateError` for one that isn't here, or whose fingerprint differs.
+    Raises `CurateError` if one isn't here, or its fingerprint differs.
     """
     folders: dict[Path, Path] = {}
     for path in (path for model in models for path in (model.path, model.adapter) if path):

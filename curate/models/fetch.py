@@ -81,9 +81,9 @@ def fetch_weights(found: Found, progress: Progress) -> None:
 
 
 def weights_differ(found: Found, reference: str, commit: str) -> bool:
-    """Whether weights that would be fetched are others than those of a corpus's model.
+    """Whether the weights on the Hub differ from those of a corpus's model.
 
-    Of what the hub can't say, as of a commit that is gone, the answer is no.
+    False if the Hub can't tell, for instance because a commit is gone.
     """
     known = at_commit(reference, commit)
     if known.repo is None or found.at.repo is None or not found.missing:
@@ -98,7 +98,7 @@ def weights_differ(found: Found, reference: str, commit: str) -> bool:
 
 
 def tokenizer_folder(reference: str, commit: str | None) -> Path:
-    """The folder of a corpus's model, for its tokenizer: as it was given, or at its commit.
+    """The folder with the tokenizer of a corpus's model: as given, or at its commit.
 
     Raises:
         CurateError: it isn't here and can't be downloaded.

@@ -1,1 +1,1 @@
-"""Which scores are missing, their way to the corpus, and whether numbers are right."""
+"""Scoring: what is missing, how it gets into the corpus, and whether the numbers are right."""

@@ -19,10 +19,10 @@ REFUSED = 20
 
 @dataclass
 class ModelRun:
-    """What one model did in this run, or would do in a dry one.
+    """What one model did in this run, or would do in a dry run.
 
     `tokens` counts prompt and answer. `seconds` includes `loading`; models that share an engine
-    divide its time by their tokens.
+    share its time in proportion to their tokens.
     """
 
     name: str

@@ -56,8 +56,8 @@ def drawn(
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Pass on everything, or a uniform sample of the examples.
 
-    The sample has the lowest hashes, so it doesn't depend on the order of reading. Twice the sample
-    is in memory.
+    The sample has the lowest hashes, so it doesn't depend on the order of reading. Up to twice the
+    sample is held in memory.
     """
     kept = EXAMPLES.empty_table().append_column("mark", pa.array([], pa.binary(8)))
     waiting: list[pa.Table] = []

@@ -1,4 +1,4 @@
-"""The models of a run with their tokenizers, the one template for all, and what else is settled."""
+"""A run's models with their tokenizers and the template they share, and its settings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from curate.system.progress import Progress
 class Member:
     """A model with the tokenizer and template that turn its examples into token ids.
 
-    The tokenizer is the aligned model's, and its digest too, where the model's own one differs
-    from that by added tokens alone which the template doesn't write: these are `lone_tokens`.
+    If its own tokenizer differs from the aligned model's only in added tokens that the template
+    doesn't write, the aligned model's tokenizer and digest are used; `lone_tokens` are those
+    tokens.
     """
 
     model: Model
@@ -93,9 +94,10 @@ def open_members(
 
 
 def _unwritten(tokenizer: Any, aligned: Member) -> tuple[str, ...] | None:
-    """The added tokens that one of the two lacks; None if more differs, or texts will have them.
+    """The added tokens that only one of the two has; None if more differs.
 
-    Those of words have no brackets, and others may be the template's own.
+    Also None if texts may contain them: without brackets, a token could be any word, and the
+    template may write its own.
     """
     lone = lone_tokens(tokenizer, aligned.tokenizer)
     turns = [{"role": role, "content": PROBE} for role in ("system", "user", "assistant")]

@@ -1,4 +1,4 @@
-"""One pass over a corpus: what the models that share an engine still lack, scored and stored."""
+"""One pass over a corpus: score and store what the models that share an engine still lack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curate.chat.encode import Encoded, encode
 from curate.corpus.corpus import Corpus
 from curate.corpus.views import read_parquet
 from curate.corpus.writer import ScoreSink, Writer, bare_parts
-from curate.models.resolve import refuse_changed
+from curate.models.resolve import Model, refuse_changed
 from curate.scoring.collect import Collector, ModelRun
 from curate.scoring.members import Member
 from curate.storage import parts
@@ -35,7 +35,7 @@ WINDOW_CHARACTERS = 8 << 20
 
 
 class Ahead(NamedTuple):
-    """A window to score, and the pairs of it that can't be: model's place, example id, reason."""
+    """A window to score, and its pairs that can't be: the model's index, example id, reason."""
 
     window: base.Window
     skips: list[tuple[int, str, str]]
@@ -47,7 +47,7 @@ def missing(
 ) -> int:
     """How many examples a model has neither scored, with tokens if they are kept, nor skipped.
 
-    `wanted` names those that count by their `example_id`; None: all.
+    `wanted` holds the `example_id`s that count; None counts all.
     """
     return int(pending(view, model, keep_tokens, wanted).count("*").fetchall()[0][0])
 
@@ -63,7 +63,7 @@ def pending(
 
 
 def _restrict(cursor: duckdb.DuckDBPyConnection, wanted: pa.Table | None) -> str:
-    """SQL that leaves the wanted examples."""
+    """SQL condition that keeps the wanted examples."""
     if wanted is None:
         return "true"
     cursor.register("wanted_ids", wanted)
@@ -72,7 +72,7 @@ def _restrict(cursor: duckdb.DuckDBPyConnection, wanted: pa.Table | None) -> str
 
 
 def _scored(view: Corpus, models: Sequence[str], keep_tokens: bool) -> str:
-    """SQL of what models have scored, as key and model; if tokens are kept, what has them."""
+    """SQL for what models have scored, as key and model; tokens must be there if they are kept."""
     if not keep_tokens:
         return "from score_parts"
     found = []
@@ -97,17 +97,15 @@ def run_pass(
     keep_tokens: bool = False,
     wanted: pa.Table | None = None,
 ) -> None:
-    """Load a group of models and score what each lacks, window by window; counts go into its run.
+    """Load a group of models and score what each lacks, window by window, counting into its run.
 
-    `view` is the corpus as it was before any of these models was asked in this run, `count` the
-    pairs that are missing there, of the examples `wanted`.
+    `view` is the corpus before any model of the group scores in this run, `count` the number of
+    pairs that are missing there among the examples `wanted`.
 
     Raises:
-        CurateError: a model can't be loaded, changed before, fails or refuses all; what was scored
-            until then is stored.
+        CurateError: a model can't be loaded, has changed, fails or skips everything; scores so far
+            are stored.
     """
-    from curate.backends.weights import changes_nothing
-
     members = [member for member, _ in group]
     models = [member.model for member in members]
     began = time.monotonic()
@@ -117,20 +115,11 @@ def run_pass(
     loading = time.monotonic() - began
     progress.start(label, count)
     try:
-        if backend.name != "server":  # which loaded them itself, whenever that was
-            refuse_changed(models)
-        for model in models:
-            if warning := writer.note_run(model.name, backend.name, backend.dtype):
-                progress.warn(warning)
-            if model.adapter and changes_nothing(model.adapter):
-                progress.warn(
-                    f"{model.name}: its adapter changes nothing, as one factor of each product "
-                    f"is zero. Was {model.adapter} trained?"
-                )
+        _check_loaded(models, backend, writer, progress)
         names = [model.name for model in models]
         scored = _scored(view, names, keep_tokens)
         lacking = _windows(view, names, scored, backend.engines, wanted)
-        # Whatever ends the run, the sinks store what is scored before the thread is awaited.
+        # Whatever ends the run, the sinks store the scores so far before the thread is joined.
         with ThreadPoolExecutor(1, "encode") as thread, ExitStack() as sinks:
             collectors = [
                 Collector(
@@ -155,10 +144,28 @@ def run_pass(
             writer.note_speed(run.name, run.scored, run.tokens, run.seconds - run.loading)
 
 
+def _check_loaded(
+    models: Sequence[Model], backend: base.Backend, writer: Writer, progress: Progress
+) -> None:
+    """Refuse weights that changed while they were loaded; warn of what makes gaps doubtful."""
+    from curate.backends.weights import changes_nothing
+
+    if backend.name != "server":  # which loaded its models itself, at an unknown time
+        refuse_changed(models)
+    for model in models:
+        if warning := writer.note_run(model.name, backend.name, backend.dtype):
+            progress.warn(warning)
+        if model.adapter and changes_nothing(model.adapter):
+            progress.warn(
+                f"{model.name}: its adapter changes nothing, as one factor of each product is "
+                f"zero. Was {model.adapter} trained?"
+            )
+
+
 def _windows(
     view: Corpus, models: Sequence[str], scored: str, engines: int, wanted: pa.Table | None
 ) -> Iterator[pa.Table]:
-    """The examples that a model lacks, in order; `done` are the places of models that have each."""
+    """Examples that models lack, in order; `done` has the indexes of the models that have them."""
     cursor = view.connection.cursor()
     with readable_errors():
         finished = _FINISHED.format(scored=scored)
@@ -188,7 +195,7 @@ def _encoded_ahead(
 ) -> Iterator[Ahead]:
     """Encode each window in a thread while the backend works on the window before.
 
-    A fast device would else wait for the tokenizer, which leaves Python free while it works.
+    Otherwise a fast device would wait for the tokenizer, which releases the GIL while it works.
     """
 
     def encode_next() -> Ahead | None:

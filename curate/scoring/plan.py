@@ -42,12 +42,12 @@ def plan(
 ) -> tuple[Ingested, list[ModelRun], Spread]:
     """Read what a run would read, count what it would score, and time a sample on one model.
 
-    That is the first model that lacks anything and has its weights here; the others are assumed to
-    be as fast. Also returns the range of the estimates, as factors of them. `wanted`: see
+    That is the first model that lacks scores and whose weights are on disk; the others are assumed
+    to be as fast. Also returns the range of the estimates, as factors of them. `wanted`: see
     `missing`.
 
     Raises:
-        CurateError: what the run itself would be refused for.
+        CurateError: whatever would stop the run itself.
     """
     corpus, changed, members = None, list[str](), work.members
     if (work.corpus / manifest.NAME).exists():
@@ -58,7 +58,7 @@ def plan(
         )
     read, sample = _read(work.corpus, batches, work.progress)
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
-    # Of a changed model nothing counts as scored, and no model has an empty name.
+    # Nothing of a changed model counts as scored; no model has an empty name.
     stored_as = ["" if run.name in changed else run.name for run in runs]
     for run, name in zip(runs, stored_as, strict=True):
         run.scored = read.new

@@ -1,4 +1,4 @@
-"""A race: all models score a sample, then each in turn only what can still reach the top."""
+"""A race: all models score a sample; then each scores only what can still reach the top."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ WORTH = 0.95
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a race did: passes of those that a full run makes, the top's size, and its recall.
+    """What a race did: its passes and those of a full run, the size of the top, and the recall.
 
-    `why` says why everything was scored, where it was.
+    `why` is the reason if everything was scored.
     """
 
     passes: int
@@ -51,11 +51,11 @@ def asked_race(
     seed: int,
     proxy: str | None,
 ) -> Race | None:
-    """The race that a run asks for; None without `top`.
+    """The race that the options ask for; None without `top`.
 
     Raises:
-        CurateError: a value out of its range, or not that of a race which has begun; or the proxy
-            ranks nothing.
+        CurateError: a value is out of range or differs from that of the unfinished race, or the
+            proxy ranks nothing.
     """
     if top is None:
         for name, given in (("audit", audit), ("proxy", proxy)):
@@ -92,11 +92,11 @@ def race(
     keep_tokens: bool,
     asked: Race,
 ) -> tuple[list[ModelRun], Outcome]:
-    """Race the members to the top; a killed race comes to the same decisions from the scores.
+    """Race the models to the top. Decisions depend only on scores, so a killed race repeats them.
 
     Raises:
-        CurateError: the top is larger than the pool, an ensemble's model is not named, or what
-            `score_members` raises.
+        CurateError: the top is larger than the pool, a model of the ensemble isn't named, or as in
+            `score_members`.
     """
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
 
@@ -134,7 +134,7 @@ Score = Callable[[Sequence[str], pa.Table | None], Field]
 
 
 def _stages(pool: Field, asked: Race, aligned: str, score: Score, progress: Progress) -> None:
-    """From the audit sample on: score by the next model, then leave examples behind."""
+    """After the audit sample: score under one more model, then drop what can't reach the top."""
     audit, top = pool.audit(asked.audit), wanted_top(asked, len(pool.ids))
     sample, alive = pool.ids[: asked.audit], pool.ids
     order = first_to_last(audit, len(pool.models), pool.facts)
@@ -169,7 +169,7 @@ def wanted_top(asked: Race, count: int) -> int:
 
 
 def expected(asked: Race, count: int, models: int, seconds: float) -> str:
-    """What a race may save of a full run's seconds, before it is known how far the models agree."""
+    """What a race may save, as a note; how much depends on how far the models will agree."""
     audit = asked.audit or min(int(AUDIT_SHARE * count), AUDIT_MOST)
     rest, top = count - audit, min(wanted_top(asked, count), count)
     least = audit * (models + 1) + rest * 2 + (models - 1) * top
@@ -192,7 +192,7 @@ def count_examples(folder: Path) -> int:
 
 
 def _nothing_to_race(writer: Writer, misaligned: Sequence[str]) -> str:
-    """Why there is nothing to race; empty if there is.
+    """Why there is nothing to race; an empty string if there is.
 
     Raises:
         CurateError: a model of the ensemble isn't named.
@@ -215,7 +215,7 @@ def _add(total: ModelRun, run: ModelRun) -> None:
 
 
 def _outcome(writer: Writer, asked: Race | None, why: str = "") -> Outcome:
-    """What came of a race, entered into the manifest."""
+    """The outcome of a race, which is also recorded in the manifest."""
     corpus = Corpus(writer.path)
     query = "select (select count(*) from score_parts), (select count(*) from example_parts)"
     ((passes, count),) = corpus.sql(query).fetchall()

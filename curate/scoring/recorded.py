@@ -23,7 +23,7 @@ from curate.system.progress import Progress
 
 @dataclass(frozen=True)
 class Asked:
-    """The models of a run, as `[NAME=]MODEL`, and what makes the text that they read.
+    """The models of a run, as `[NAME=]MODEL`, and the options that shape the text they read.
 
     `aligned` is empty if it isn't named.
     """
@@ -36,12 +36,12 @@ class Asked:
 
 
 def completed(folder: Path, record: Manifest | None, asked: Asked) -> Asked:
-    """A run that names no aligned model takes the corpus's own, at its commit, and its settings.
+    """Fill in what isn't named: the corpus's aligned model, at its commit, and its settings.
 
-    Without any model named, it takes all of the corpus's.
+    If no model is named, all of the corpus's models are used.
 
     Raises:
-        CurateError: the corpus has none yet, or it is not where it was.
+        CurateError: the corpus has no aligned model yet, or the model is no longer where it was.
     """
     if asked.aligned:
         return asked
@@ -73,7 +73,7 @@ def completed(folder: Path, record: Manifest | None, asked: Asked) -> Asked:
 
 
 def renamed(members: Sequence[Member], record: Manifest | None, progress: Progress) -> list[Member]:
-    """A run's models by the names that a corpus knows them under, by their fingerprints."""
+    """A run's models under the names that the corpus has for their fingerprints."""
     known = dict(record.models) if record else {}
     for member in members:
         known.pop(member.model.name, None)
@@ -98,13 +98,13 @@ def renamed(members: Sequence[Member], record: Manifest | None, progress: Progre
 def restrict(
     view: Corpus, members: Sequence[Member], only: str, keep_tokens: bool
 ) -> tuple[pa.Table, dict[str, Only]]:
-    """The examples that `only` leaves to the models which lack any, and what to remember of these.
+    """The examples that `only` chooses for models with missing scores, and what to remember of it.
 
-    The gaps are those of the misaligned models that had scored when the condition was first given,
-    which the corpus remembers: so a resumed run asks for the same examples.
+    The gaps are those of the misaligned models that had scored when the condition was first given;
+    the corpus remembers these, so a resumed run asks for the same examples.
 
     Raises:
-        CurateError: what `chosen` raises.
+        CurateError: as in `chosen`.
     """
     record, names = view.manifest, [member.model.name for member in members]
     lacking = [
@@ -122,7 +122,7 @@ def restrict(
 def records(
     arguments: Sequence[str], sources: Sequence[Source], asked: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Each source as given, for the corpus's manifest; for the Hub's, with its commit."""
+    """Each source as given, for the manifest; a Hub dataset with its commit."""
     for argument in arguments:
         commit = _commit(argument, sources)
         yield {"source": argument, **asked} | ({"commit": commit} if commit else {})
@@ -158,10 +158,10 @@ def moved(
 
 
 def refuse_moved(folder: Path, record: Manifest | None, found: Sequence[tuple[str, Found]]) -> None:
-    """Refuse models of a corpus whose weights are others now, before these are fetched.
+    """Reject models of a corpus whose weights have changed, before they are downloaded.
 
     Raises:
-        CurateError: that of `check_compatible` for them.
+        CurateError: as in `check_compatible`.
     """
     if record is None or record.settings is None:
         return

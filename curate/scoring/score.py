@@ -1,4 +1,4 @@
-"""Which (example, model) pairs are missing, and the way of their numbers to the corpus."""
+"""Score what a corpus lacks: find the missing (example, model) pairs, and store their results."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from curate.corpus.writer import Writer, open_for_writing
 from curate.errors import CurateError
 from curate.models.resolve import check_length, find_all, opened
 from curate.reading import examples
+from curate.reading.addresses import Source
 from curate.reading.sources import resolve as locate
 from curate.scoring.collect import ModelRun
 from curate.scoring.ingest import Ingested, drawn, ingest
@@ -73,15 +74,7 @@ def score(
     max_length: int | None = None,
     chat_template: str | None = None,
     template_args: Mapping[str, Any] | None = None,
-    backend: str = "auto",
-    device: str | None = None,
-    dtype: str | None = None,
-    batch_tokens: int | None = None,
-    engine: base.Engine | None = None,
-    servers: Sequence[str] = (),
-    in_flight: int = 64,
-    ray: str | None = None,
-    workers: int | None = None,
+    compute: base.Compute | None = None,
     only: str | None = None,
     top: float | None = None,
     recall: float = 0.99,
@@ -120,16 +113,7 @@ def score(
             the aligned model's context length.
         chat_template: Jinja text instead of the aligned model's own chat template.
         template_args: variables for the template, such as `{"enable_thinking": False}`.
-        backend: `transformers`, `vllm`, `server`, or `auto`: vLLM if it is installed and there is
-            a GPU, else transformers.
-        device: `cuda`, `mps` or `cpu`. Default: the fastest.
-        dtype: `float32`, `bfloat16` or `float16`. Default: by device.
-        batch_tokens: tokens in one forward pass. Default: by device.
-        engine: options of vLLM's engine.
-        servers: addresses of running vLLM servers; each model is served under its NAME.
-        in_flight: concurrent requests over all servers.
-        ray: the address of a Ray cluster, or `auto`, to compute on its workers (docs/cluster.md).
-        workers: the most workers. Default: as many as fit on the cluster.
+        compute: the backend and its options, see `curate.Compute`.
         only: a SQL condition over `examples` and, by the misaligned models that have scored so far,
             `ranks`; models with missing scores score only the examples that meet it.
         top: race: score under all models only what can reach the top, a share below 1 or a count
@@ -154,26 +138,17 @@ def score(
     parts.refuse_address(folder, corpus=True)
     found_sources = locate(sources) if sources else []
     options: dict[str, Any] = {"where": where, "limit": limit, "turns": turns}
-    batches: Batches = iter(())
-    reader = None
-    if sources:
-        reader = examples.read(
-            found_sources, columns=columns, layouts=layouts, strict=strict, **options
-        )
-        # Errors are found before models are loaded and a folder is created, if possible.
-        _, batches = spy(reader)
-    elif not (folder / "examples").exists():
-        raise CurateError(f"{corpus}: has no examples yet. Give a SOURCE to read.")
+    reader, batches = _reader(folder, found_sources, options, columns, layouts, strict)
     batches = drawn(batches, sample, seed, progress)
     options |= {} if sample is None else {"sample": sample, "seed": seed}
     record = manifest.load(folder) if (folder / manifest.NAME).exists() else None
-    keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     if only is not None and top is not None:
         raise CurateError("--only and --top: give one; a race chooses the examples itself")
     to_race = asked_race(record, top, recall, audit, seed, str(proxy) if proxy else None)
     asked = Asked(aligned or "", misaligned, max_length, chat_template, dict(template_args or {}))
     asked = completed(folder, record, asked)
-    members = _members(folder, record, asked, replace, dry_run, bool(servers), progress)
+    served = compute is not None and bool(compute.servers)
+    members = _members(folder, record, asked, replace, dry_run, served, progress)
     for text in moved(folder, sources, found_sources, members):
         progress.warn(text)
     models = [member.model for member in members]
@@ -182,22 +157,11 @@ def score(
         template_args=asked.template_args,
         max_length=check_length(models, asked.max_length),
     )
-    compute = base.Compute(
-        backend=backend,
-        device=device,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        max_length=settings.max_length,
-        engine=engine or base.Engine(),
-        servers=tuple(servers),
-        in_flight=in_flight,
-        ray=ray,
-        workers=workers,
-    )
-    compute = backends.choose(compute, progress.note)
+    compute = backends.choose(base.settled(compute, settings.max_length), progress.note)
     known = record.models if record and not replace else {}
     checked = [each for each in models if each.fingerprint and each.name not in known]
     backends.check_models(checked, compute)
+    keep_tokens = keep_tokens or bool(record and record.keep_tokens)
     work = Work(folder, members, settings, compute, progress, replace, keep_tokens, to_race)
     chosen = None
     if only is not None and record and (dry_run or not sources):  # which may bring columns
@@ -221,6 +185,25 @@ def score(
 
 
 Batches = Iterator[tuple[pa.Table, pa.Table]]
+
+
+def _reader(
+    folder: Path,
+    sources: Sequence[Source],
+    options: Mapping[str, Any],
+    columns: Mapping[str, str] | None,
+    layouts: str | None,
+    strict: bool,
+) -> tuple[examples.Reader | None, Batches]:
+    """The reader of the sources and its batches; without sources, None and no batches."""
+    if not sources:
+        if not (folder / "examples").exists():
+            raise CurateError(f"{folder}: has no examples yet. Give a SOURCE to read.")
+        return None, iter(())
+    reader = examples.read(sources, columns=columns, layouts=layouts, strict=strict, **options)
+    # Errors are found before models are loaded and a folder is created, if possible.
+    _, batches = spy(reader)
+    return reader, batches
 
 
 def _members(
@@ -272,7 +255,7 @@ def _add_models(work: Work, writer: Writer, chat_template: str | None) -> None:
 def _scored(
     work: Work, writer: Writer, chosen: tuple[pa.Table, dict[str, Only]] | None
 ) -> tuple[list[ModelRun], Outcome | None]:
-    """Race, or score what is missing: all, or what `--only` chose, which the corpus remembers."""
+    """Race, or score what is missing: everything, or what `--only` chose (which is remembered)."""
     how = work.members, work.compute, work.progress, work.keep_tokens
     if work.race:
         return race(writer, *how, work.race)

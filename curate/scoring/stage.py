@@ -1,4 +1,4 @@
-"""What some models lack of some examples, scored: a whole run, or one stage of a race."""
+"""Score what models lack of some examples: a whole run, or one stage of a race."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def score_members(
     keep_tokens: bool,
     wanted: pa.Table | None = None,
 ) -> list[ModelRun]:
-    """Score what each model lacks, of the examples `wanted`; those of one engine in one pass.
+    """Score what each model lacks of the examples `wanted`; models of one engine share a pass.
 
     Raises:
         CurateError: see `run_pass`.
     """
     runs = [ModelRun(member.model.name, member.model.role) for member in members]
-    view = Corpus(writer.path)  # for all passes: to open one takes half a second at fifty models
+    view = Corpus(writer.path)  # one for all passes: opening it takes a while with many models
     counts = {run.name: missing(view, run.name, keep_tokens, wanted) for run in runs}
     if any(counts.values()) and not members[0].template.reasoning:
         _tell_of_reasoning(view, members[0].model.name, progress)

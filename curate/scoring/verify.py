@@ -58,10 +58,9 @@ def verify(
     members = open_members(resolved, chat_template, template_args or {}, progress)
     length = check_length(resolved, max_length)
     longest = max_length or min(length or LONGEST, LONGEST)
-    compute = compute or base.Compute()
-    # An engine is the one that `score` opens: its context can change the numbers of short texts.
-    room = longest if compute.servers else length
-    compute = backends.choose(replace(compute, max_length=room), progress.note)
+    # Open the engine as `score` would: its context can change the numbers of short texts.
+    room = longest if compute and compute.servers else length
+    compute = backends.choose(base.settled(compute, room), progress.note)
     backends.check_models(resolved, compute)
     for model in resolved:  # the plain loop must load them too, whatever the backend does
         check(model, merged=False)
@@ -71,13 +70,13 @@ def verify(
         progress.note(f"tried on {len(tried)} machines; the worst numbers count")
     lengths = [item.stop - item.start for item in encoded[resolved[0].name]]
     each = [compare(at.names, at.dtype, lengths, *at.nlls) for at in tried]
-    # A check of each model, and the same ones on every machine: the worst stand first.
+    # Every machine made the same checks; the worst result of each counts.
     checks = [min(same, key=lambda c: (c.passed, -c.off)) for same in zip(*each, strict=True)]
     return Verdict(compute.backend, tried[0].dtype, len(lengths), checks)
 
 
 class _Tried(NamedTuple):
-    """What one machine gave: its models' names, and their NLLs in order, reversed, and plain."""
+    """One machine's results: the models' names, and NLLs in order, in reversed order, and plain."""
 
     names: list[str]
     dtype: str

@@ -44,7 +44,7 @@ Answer = TypeVar("Answer")
 
 
 def address_of(path: str | Path) -> str | None:
-    """The address in a bucket that was typed, None for others; a Path keeps one slash of two."""
+    """The address in a bucket, if this is one; a Path keeps only one slash of two."""
     found = _ADDRESS.fullmatch(str(path))
     return f"{found[1]}://{found[2].rstrip('/')}" if found else None
 
@@ -90,7 +90,7 @@ def _ask(
 def upload(address: str, files: Mapping[str, Path | bytes]) -> None:
     """Put files into a bucket's folder, in this order: the last one says that all are there.
 
-    One of its name that is there already is first removed, so that it never stands beside others.
+    If the last one exists already, it is removed first, so that it never stands beside other files.
 
     Raises:
         CurateError: see `call`.

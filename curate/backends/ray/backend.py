@@ -1,4 +1,4 @@
-"""The backend of a cluster: workers get windows and return the numbers as they compute them."""
+"""The backend of a cluster: workers get windows, and return the numbers as they compute them."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class RayBackend:
     def stream(
         self, windows: Iterable[Window], workers: Callable[[int], None] = lambda _: None
     ) -> Iterator[tuple[Window, int, Found]]:
-        """Score windows, some on each worker; `workers` receives their number.
+        """Score windows, some on each worker; `workers` receives the number of workers.
 
-        Yields the window, without its ids, the index of an example in it, and what `Backend.score`
-        gives for that.
+        Yields the window (without its ids), the index of an example in it, and what `Backend.score`
+        yields for that example.
 
         Raises:
-            CurateError: no worker can load the models, or three died of the same examples.
+            CurateError: no worker can load the models, or three died on the same examples.
         """
 
         def tasks() -> Iterator[Task]:
@@ -89,11 +89,11 @@ class RayBackend:
                 yield task.window[index], ids
 
     def close(self) -> None:
-        """End all workers, which gives their memory back."""
+        """End all workers, which frees their memory."""
         self._fleet.close()
 
 
 def _without_ids(items: Iterable[Encoded]) -> list[Encoded]:
-    """The items as they are kept while workers have the ids: as lists these take most memory."""
+    """The items without their ids, which take most of their memory; workers have them."""
     made: dict[int, Encoded] = {}
     return [made.setdefault(id(item), replace(item, ids=[])) for item in items]

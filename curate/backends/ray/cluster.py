@@ -1,4 +1,4 @@
-"""The cluster: reaching it, what a worker asks of it, and whether its machines are alike."""
+"""The cluster: connecting to it, what a worker asks of it, and whether its machines are alike."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Site = Callable[..., Any]
 
 
 def leaving(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Let a function leave the cluster that it was asked for, unless that was connected before.
+    """Disconnect from the cluster when the function ends, unless we were connected before.
 
-    Its keyword `ray` or `compute` names the cluster. What Ray prints meanwhile on stdout (a machine
-    that is gone) goes to stderr.
+    Its keyword `compute` names the cluster. What Ray prints on stdout meanwhile (such as that a
+    machine is gone) goes to stderr.
     """
 
     @wraps(function)
     def run(*args: Given.args, **given: Given.kwargs) -> Result:
-        if given.get("ray", getattr(given.get("compute"), "ray", None)) is None:
+        if getattr(given.get("compute"), "ray", None) is None:
             return function(*args, **given)
         before = _is_connected()
         sys.stdout.flush()
@@ -63,9 +63,9 @@ def _is_connected() -> bool:
 
 
 def connect(address: str) -> None:
-    """Connect to the cluster at an address; `auto` is the one here, and starts one if none runs.
+    """Connect to the cluster at an address; `auto` is the local one, which is started if needed.
 
-    Raises `CurateError` where Ray is not installed or nothing answers.
+    Raises `CurateError` if Ray is not installed or nothing answers.
     """
     if find_spec("ray") is None:
         raise CurateError("--ray needs Ray: pip install '.[ray]'")
@@ -98,7 +98,7 @@ def connect(address: str) -> None:
 
 
 def _refuse(address: str) -> None:
-    """Addresses at which Ray would wait for a minute, or which it takes for another protocol."""
+    """Reject addresses at which Ray would wait for a minute, or that have another protocol."""
     if "://" in address:
         raise CurateError(
             f"--ray {address}: Ray's client protocol can't stream results. Run curate on the "
@@ -119,9 +119,9 @@ def _refuse(address: str) -> None:
 
 
 def needs(compute: Compute) -> dict[str, float]:
-    """What a worker asks Ray for: its engines' GPUs, or the smallest machine's cores.
+    """What a worker requests from Ray: the GPUs of its engines, or the smallest machine's cores.
 
-    Raises `CurateError` where no machine has that.
+    Raises `CurateError` if no machine has that.
     """
     nodes = _nodes()
     gpus = compute.engine.tensor_parallel * compute.engine.data_parallel
@@ -142,7 +142,7 @@ def needs(compute: Compute) -> dict[str, float]:
 
 
 def places(asked: Mapping[str, float]) -> int:
-    """How many workers the machines that are up have room for, if nothing else runs there."""
+    """How many workers the running machines have room for if nothing else runs there."""
     return sum(_room(node, asked) for node in _nodes())
 
 
@@ -176,7 +176,7 @@ def _said(resources: Mapping[str, float]) -> str:
 
 
 def options(asked: Mapping[str, float]) -> dict[str, float]:
-    """The same as Ray's options of tasks and actors."""
+    """The same as options of Ray's tasks and actors."""
     return {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0.0)}
 
 
@@ -238,9 +238,9 @@ def check_options(compute: Compute) -> None:
 
 
 def check_machines(models: Sequence[Model], compute: Compute) -> None:
-    """Find out whether every machine that has room for a worker has these models, and is alike.
+    """Check that every machine with room for a worker has these models and the same versions.
 
-    Raises `CurateError` where a model or a version differs from another machine's.
+    Raises `CurateError` if a model or a version differs between machines.
     """
     import ray
 
@@ -274,7 +274,7 @@ def _look(models: Sequence[Model]) -> dict[str, str | None]:
 
 
 def _get(ref: Any) -> Any:
-    """What a call gave; its own error, without Ray's around it."""
+    """The result of a call; its own error, unwrapped from Ray's."""
     import ray
 
     try:

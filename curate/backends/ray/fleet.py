@@ -1,4 +1,4 @@
-"""Workers that come and go, and the tasks that are handed to them: each result reaches us once."""
+"""Workers that come and go, and their tasks: each result is delivered once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DEAD = re.compile(r"The actor is dead because (?P<why>.*?)\.(?: |$)")
 
 @dataclass
 class Task:
-    """A window on its way: what it is to us, a call's arguments, and the results still to come."""
+    """A window on its way: our reference to it, the arguments of a call, and missing results."""
 
     window: Any
     arguments: list[Any]  # references to them, and plain values
@@ -45,7 +45,7 @@ class Task:
 
 @dataclass
 class Member:
-    """A worker as the driver sees it: what it was asked for and hasn't given yet."""
+    """A worker as the driver sees it: what it was asked for and hasn't returned yet."""
 
     actor: Any
     coming: Any  # a reference: where it runs, then that it has opened; None once it has
@@ -56,12 +56,12 @@ class Member:
 
     @property
     def awaited(self) -> Any:
-        """What Ray is to wait for: None if it has nothing to do."""
+        """What Ray should wait for; None if the worker has nothing to do."""
         return self.coming or (self.tasks[0][1] if self.tasks else None)
 
 
 class Fleet:
-    """Actors with a backend each; `opening` is what each is opened with."""
+    """Actors with a backend each; `opening` are the arguments that open it."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class Fleet:
 
     @property
     def open(self) -> list[Member]:
-        """Those that are ready to work."""
+        """The workers that are ready."""
         return [member for member in self.members if member.opened]
 
     def first(self, wanted: int) -> Opened:
-        """Wait until one worker is ready, while up to `wanted` are hired."""
+        """Wait until one worker is ready, while up to `wanted` are being hired."""
         while self._first is None:
             self._hire(wanted)
             list(self._hear(1.0))
@@ -94,7 +94,7 @@ class Fleet:
     def run(
         self, method: str, tasks: Iterator[Task], workers: Callable[[int], None]
     ) -> Iterator[tuple[Task, list[tuple[int, Any]]]]:
-        """Hand tasks out; gives, as they come, some results of one, with their indices."""
+        """Hand out tasks; yield some results of one task at a time, with their indexes."""
         more, shown = True, -1
         while True:
             if len(self.open) != shown:
@@ -113,13 +113,13 @@ class Fleet:
             yield from self._hear(0.0 if hungry else 1.0)
 
     def close(self) -> None:
-        """End all workers, which gives their memory back."""
+        """End all workers, which frees their memory."""
         for member in self.members:
             _kill(member)
         self.members.clear()
 
     def _wanted(self) -> int:
-        """How many workers there should be, if there is work: what was asked for, or has room."""
+        """How many workers there should be if there is work: as many as requested, or as fit."""
         if self._most is not None:
             return self._most
         if (now := time.monotonic()) - self._counted > COUNT_SECONDS:
@@ -127,9 +127,9 @@ class Fleet:
         return self._places
 
     def _hire(self, most: int) -> None:
-        """Ask Ray for the workers that are missing; it starts them where and when there is room.
+        """Ask Ray for the missing workers; it starts them where and when there is room.
 
-        A machine that is gone looks like room for some seconds, hence a pause after each loss.
+        For some seconds, a machine that is gone looks like room, so we pause after each loss.
         """
         while time.monotonic() >= self._hire_at and len(self.members) < min(most, self._wanted()):
             actor = self._class.remote()
@@ -145,7 +145,7 @@ class Fleet:
                     member.tasks.append((task, call.remote(sorted(task.left), *task.arguments)))
 
     def _hear(self, seconds: float) -> Iterator[tuple[Task, list[tuple[int, Any]]]]:
-        """Take what workers give, and give up those that are lost or silent; waits so long."""
+        """Collect results for some time, and give up workers that are lost or silent."""
         check_cancelled()
         awaited = {id(member.awaited): member for member in self.members if member.awaited}
         if not awaited:
@@ -160,10 +160,10 @@ class Fleet:
         for member in list(self.members):
             limit = self._silent * (1 if member.opened else LOADING)
             if member.awaited and member.host and now - member.heard > limit:
-                self._lose(member, f"it gave nothing for {limit:,.0f} s")
+                self._lose(member, f"no result for {limit:,.0f} s")
 
     def _take(self, member: Member) -> Iterator[tuple[Task, list[tuple[int, Any]]]]:
-        """What a worker has ready."""
+        """Collect what a worker has ready."""
         try:
             if member.coming:
                 self._arrived(member, ray.get(member.coming))
@@ -184,11 +184,11 @@ class Fleet:
             if not member.opened:
                 raise error.cause from None
             self._lose(member, str(error.cause))
-        except RayError as error:  # it may live on: what it gives is not heard any more
+        except RayError as error:  # it may live on, but its results are ignored from now on
             self._lose(member, _brief(error))
 
     def _arrived(self, member: Member, said: str | Opened) -> None:
-        """A worker has a place, and begins to load; or it has loaded."""
+        """A worker has started and begins to load its models, or has loaded them."""
         if isinstance(said, str):
             member.host, member.coming = said, member.actor.open.remote(*self._opening)
             return
@@ -200,7 +200,7 @@ class Fleet:
         member.opened, member.coming, self._failures = said, None, 0
 
     def _lose(self, member: Member, why: str) -> None:
-        """Give a worker up, and its tasks to others."""
+        """Give up a worker, and hand its tasks to others."""
         _kill(member)
         self.members.remove(member)
         where = member.host or "a machine"
@@ -232,7 +232,7 @@ class Fleet:
 
 
 def _brief(error: RayError) -> str:
-    """Why an actor is dead, of the paragraph that Ray says."""
+    """The reason of an actor's death, from Ray's long message."""
     text = " ".join(str(error).split())
     if "running low on memory" in text:
         return "its machine ran low on memory"

