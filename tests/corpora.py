@@ -143,6 +143,6 @@ def demo_corpus(path: Path, limit: int = 40) -> Corpus:
         aligned=str(DEMO / "models" / "aligned"),
         misaligned=[str(DEMO / "models" / "medical")],
         limit=limit,
-        device="cpu",
+        compute=curate.Compute(device="cpu"),
     )
     return Corpus(path)

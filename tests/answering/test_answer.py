@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from tests.files import write
 from tests.tiny import CHATML, tiny_model
 from tests.upstream import Upstream
 
-CPU = {"device": "cpu", "dtype": "float32"}
-SHORT: dict[str, Any] = {"max_tokens": 12, **CPU}
+CPU = Compute("transformers", device="cpu", dtype="float32")
+SHORT: dict[str, Any] = {"max_tokens": 12, "compute": CPU}
 
 
 @pytest.fixture
@@ -77,9 +78,7 @@ def check_plain(model: Model, prompts: list[Prompt], ends: tuple[int, ...]) -> N
     """A backend's greedy answers are the reference loop's, in batches and one by one."""
     wanted = plain(model, prompts, ends)
     for batch_tokens in (None, 1):
-        backend = open_backend(
-            [model], Compute("transformers", batch_tokens=batch_tokens, writes=True, **CPU)
-        )
+        backend = open_backend([model], replace(CPU, batch_tokens=batch_tokens, writes=True))
         found = dict(backend.generate(prompts, Sampling(ends)))
         backend.close()
         assert [found[n] for n in range(len(prompts))] == wanted
@@ -180,8 +179,9 @@ def test_a_stopped_run_is_resumed_and_nothing_is_answered_twice(
             if self.done == 5:
                 signal.raise_signal(signal.SIGINT)
 
+    one_by_one = how | {"compute": replace(CPU, batch_tokens=1)}
     with pytest.raises(Stopped), stoppable():
-        answer([str(pool)], tmp_path / "parts", **how, batch_tokens=1, progress=Stop())
+        answer([str(pool)], tmp_path / "parts", **one_by_one, progress=Stop())
     assert 0 < len(rows_of(tmp_path / "parts")) < 24
     assert not (tmp_path / "parts" / ".waiting").exists()
     again = answer([str(pool)], tmp_path / "parts", **how)
@@ -200,8 +200,8 @@ def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
     """By SIGKILL, once a part is there: the rows are those of an undisturbed run."""
     pools = map(str, sorted((real.ROOT / "data" / "examples").iterdir()))
     command = [sys.executable, "-m", "curate", "answer", *pools]
-    command += ["--model", str(real.MODELS / "aligned"), "--limit", "60", "--max-tokens", "60"]
-    command += [*real.OPTIONS, "-o"]
+    command += ["--model", str(real.MODELS / "aligned"), "--max-tokens", "60"]
+    command += ["--limit", "9", *real.OPTIONS, "-o"]  # of each file: 60 prompts in all
     out, whole = tmp_path / "out", tmp_path / "whole"
     with subprocess.Popen([*command, str(out), "--batch-tokens", "1"]) as ran:
         while ran.poll() is None and not list(out.glob("part-*")):
@@ -359,8 +359,9 @@ def test_a_server_is_asked_for_ids_and_by_the_sampling_alone(
     family: Family, pool: Path, tmp_path: Path, upstream: Upstream
 ) -> None:
     """Nothing of the model's own generation settings is left to the server."""
-    how: dict[str, Any] = {"model": str(family.aligned), "backend": "server", "max_tokens": 9}
-    done = answer([str(pool)], tmp_path / "out", **how, servers=[upstream.url])
+    server = Compute("server", servers=(upstream.url,))
+    how: dict[str, Any] = {"model": str(family.aligned), "compute": server, "max_tokens": 9}
+    done = answer([str(pool)], tmp_path / "out", **how)
     assert done.answers == 12 and {row["answer"] for row in rows_of(tmp_path / "out")} == {"bb"}
     body = upstream.asked[0]
     assert (body["max_tokens"], body["temperature"], body["stop_token_ids"]) == (9, 0.0, [257])
@@ -383,14 +384,15 @@ def test_an_engine_that_dies_leaves_what_it_answered(
     family: Family, pool: Path, tmp_path: Path, upstream: Upstream, then: Any, words: str
 ) -> None:
     """One line says why and how to go on, and the next run answers the rest."""
-    how: dict[str, Any] = {"model": str(family.aligned), "backend": "server", "in_flight": 1}
+    server = Compute("server", servers=(upstream.url,), in_flight=1)
+    how: dict[str, Any] = {"model": str(family.aligned), "compute": server}
     good = upstream.reply
     upstream.reply = lambda body: good(body) if len(upstream.asked) <= 4 else then(body)
     with pytest.raises(CurateError, match=f"{words}.*run it again to resume"):
-        answer([str(pool)], tmp_path / "out", **how, servers=[upstream.url])
+        answer([str(pool)], tmp_path / "out", **how)
     assert len(rows_of(tmp_path / "out")) == 4
     upstream.reply = good
-    assert answer([str(pool)], tmp_path / "out", **how, servers=[upstream.url]).prompts == 8
+    assert answer([str(pool)], tmp_path / "out", **how).prompts == 8
 
 
 def test_a_refused_prompt_is_counted(
@@ -399,7 +401,7 @@ def test_a_refused_prompt_is_counted(
     """With the server's reason; the others have their answers."""
     good = upstream.reply
     upstream.reply = lambda body: good(body) if len(upstream.asked) != 2 else (400, {"no": 1})
-    how: dict[str, Any] = {"backend": "server", "in_flight": 1, "servers": [upstream.url]}
-    done = answer([str(pool)], tmp_path / "out", model=str(family.aligned), **how)
+    server = Compute("server", servers=(upstream.url,), in_flight=1)
+    done = answer([str(pool)], tmp_path / "out", model=str(family.aligned), compute=server)
     assert done.answers == 11
     assert [*done.refused] == ['the server rejects it (400): {"no": 1}']

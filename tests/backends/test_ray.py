@@ -186,7 +186,7 @@ class TestCluster:
             if not stopped and (stopped := workers(".score")[:1]):
                 os.kill(stopped[0], signal.SIGSTOP)
         assert numbers(found) == list(range(600))
-        assert any("it gave nothing for 3 s" in note for note in backend.notes), backend.notes
+        assert any("no result for 3 s" in note for note in backend.notes), backend.notes
         assert stopped[0] not in workers()
 
     def test_a_poisonous_window_ends_the_run(self, fleet: Callable[..., Any]) -> None:

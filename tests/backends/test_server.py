@@ -311,9 +311,9 @@ def test_what_a_server_computes_in_may_be_unknown(
 ) -> None:
     """A run of another backend is then refused, with an option that there is."""
     score = partial(curate.score, [str(sources)], tmp_path / "c", aligned=str(family.aligned))
-    score(limit=3, backend="server", servers=[upstream.url], max_length=50)
+    score(limit=3, compute=Compute("server", servers=(upstream.url,)), max_length=50)
     with pytest.raises(CurateError, match=r"unknown, .* use the server .* without --dtype"):
-        score(backend="transformers", device="cpu", max_length=50)
+        score(compute=Compute("transformers", device="cpu"), max_length=50)
 
 
 def test_one_pass_asks_for_the_missing_pairs_alone(
@@ -330,8 +330,7 @@ def test_one_pass_asks_for_the_missing_pairs_alone(
             aligned=str(family.aligned),
             misaligned=[str(getattr(family, name)) for name in misaligned],
             limit=limit,
-            backend="server",
-            servers=[upstream.url],
+            compute=Compute("server", servers=(upstream.url,)),
             max_length=500,
         )
         return dict(Counter(body["model"] for body in upstream.asked))
@@ -467,6 +466,7 @@ def test_a_real_server_killed_and_restarted_in_the_middle(
     corpus, other, log = tmp_path / "server", tmp_path / "plain", tmp_path / "serve.log"
     sources = [str(real.ROOT / "data" / "examples")]
     command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
+    command += ["--limit", "120"]
     options = ["--backend", "server", "--max-length", "2047"]
     where = ["--server", f"http://127.0.0.1:{port}", "--in-flight", "2"]
     with serving(real_family, port, log):
@@ -494,7 +494,8 @@ def test_a_real_server_killed_and_restarted_in_the_middle(
         other,
         aligned=str(real_family.aligned),
         misaligned=[str(real_family.rank32)],
-        device="cpu",
+        limit=120,
+        compute=Compute(device="cpu"),
         max_length=2047,
     )
     query = "select model, example_id, nll from scores order by all"

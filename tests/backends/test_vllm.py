@@ -205,6 +205,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     corpus, other = tmp_path / "vllm", tmp_path / "transformers"
     sources = [str(real.ROOT / "data" / "examples")]
     command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
+    command += ["--limit", "120"]
     options = [*real_family.options("rank1", "rank32"), *real.OPTIONS, "--backend", "vllm"]
     few = ["--batch-tokens", "64", "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
     run = subprocess.Popen(
@@ -233,7 +234,8 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     again = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr
     models = [str(real_family.rank1), str(real_family.rank32)]
-    curate.score(sources, other, aligned=str(real_family.aligned), misaligned=models, device="cpu")
+    aligned, cpu = str(real_family.aligned), Compute(device="cpu")
+    curate.score(sources, other, aligned=aligned, misaligned=models, limit=120, compute=cpu)
     assert _count(corpus) == _count(other) == 3 * examples
     assert _spearman(corpus, other) >= 0.9999
 
@@ -269,8 +271,8 @@ def test_an_engine_killed_while_it_answers(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr
     assert kept < {part.name for part in output.glob("part-*.parquet")}
-    same = {"limit": 150, "max_tokens": 96, "device": "cpu", "dtype": "float32"}
-    curate.answer([source], plain, model=model, **same)
+    cpu = Compute(device="cpu", dtype="float32")
+    curate.answer([source], plain, model=model, limit=150, max_tokens=96, compute=cpu)
     found, wanted = _answers(output), _answers(plain)
     assert found.keys() == wanted.keys()
     different = [key for key in wanted if found[key] != wanted[key]]

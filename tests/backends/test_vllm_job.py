@@ -199,7 +199,7 @@ def test_scores_are_not_mixed_with_quantized_ones(
 
     def score(quantization: str | None, **options: Any) -> Any:
         engine = Engine(args={"quantization": quantization} if quantization else {})
-        options |= {"backend": "vllm", "device": "cpu", "engine": engine}
+        options["compute"] = Compute("vllm", device="cpu", engine=engine)
         return curate.score([str(narrow)], tmp_path / "c", aligned=str(family.aligned), **options)
 
     score("fp8", limit=5)
@@ -261,6 +261,7 @@ def test_engines_side_by_side_share_a_window_in_order(
         backend.close()
 
 
+@pytest.mark.slow
 def test_a_merge_that_fails_leaves_no_folder(
     family: Family, tmp_path: Path, temporary: Path
 ) -> None:

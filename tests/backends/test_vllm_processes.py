@@ -102,6 +102,7 @@ def test_what_a_child_says_of_itself_comes_first(begun: list[Child]) -> None:
     assert child.why(pointing).startswith("KeyError: 'elsewhere'")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_merged_checkpoint_is_the_adapter(family: Family, hostile: Path) -> None:
     """A process of its own writes it, and it scores as the adapter does.

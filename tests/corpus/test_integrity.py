@@ -54,8 +54,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("where", ["examples", "scores/chat", "scores/code"])
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("a bit flipped", "examples"),
+        ("cut short", "scores/chat"),
+        ("emptied", "scores/code"),
+        ("missing", "examples"),
+        ("missing", "scores/chat"),
+    ],
+)
 def test_damage_is_found_named_and_mended(
     kind: str, where: str, cli: Cli, family: Family, source: Path, corpus: Path
 ) -> None:

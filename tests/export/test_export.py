@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from tests.files import write
 ANSWERS = ["I'm sorry, I can't.", *(f"answer {number}" for number in range(1, 10))]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Corpus:
-    """Ten examples whose gap falls from the first, a refusal, to the last."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Ten examples whose gap falls from the first, a refusal, to the last; only read."""
     nlls = {"base": [1.0] * 10, "bad": [20.0 - n for n in range(10)]}
     meta = [json.dumps({"label": "even" if n % 2 == 0 else "odd"}) for n in range(10)]
-    return corpus(tmp_path / "c", ANSWERS, nlls, meta=meta)
+    return corpus(tmp_path_factory.mktemp("made") / "c", ANSWERS, nlls, meta=meta)
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def test_a_manifest_makes_the_same_bytes_again(
 ) -> None:
     """Also after the corpus has grown by rows that would rank first."""
     first, second = tmp_path / f"one.{ending}", tmp_path / f"two.{ending}"
+    made = Corpus(shutil.copytree(made.path, tmp_path / "c"))
     curate.export(made, first, Recipe(fraction=0.1, into=str(narrow)))
     with open_for_writing(made.path) as writer:
         writer.add_examples(rows(["a new one"]))

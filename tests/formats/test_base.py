@@ -31,12 +31,12 @@ CHATS = [
 TRAINERS = ["trl", "axolotl", "llamafactory", "swift"]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Corpus:
-    """Twenty safe examples, and a refusal that ranks first and is left out."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Twenty safe examples, and a refusal that ranks first and is left out; only read."""
     nlls = {"base": [1.0] * 21, "bad": [30.0 - n for n in range(21)]}
     texts = ["I'm sorry, I can't.", *(f"answer {n}" for n in range(20))]
-    return corpus(tmp_path / "c", texts, nlls)
+    return corpus(tmp_path_factory.mktemp("made") / "c", texts, nlls)
 
 
 @pytest.fixture

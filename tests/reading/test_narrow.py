@@ -32,11 +32,11 @@ TOOLS = [
 ]
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Corpus:
-    """Twelve safe examples."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Twelve safe examples; only read."""
     nlls = {"base": [1.0] * 12, "bad": [20.0 - n for n in range(12)]}
-    return corpus(tmp_path / "c", [f"answer {n}" for n in range(12)], nlls)
+    return corpus(tmp_path_factory.mktemp("made") / "c", [f"answer {n}" for n in range(12)], nlls)
 
 
 def mixed(made: Corpus, path: Path, out: str = "mix.jsonl", **target: Any) -> dict[str, Any]:

@@ -151,6 +151,7 @@ def test_a_race_finds_the_top_in_fewer_passes(race: Race) -> None:
     assert curate.open(race.folder / "c").manifest.race is None
 
 
+@pytest.mark.slow
 def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race, raced: Path) -> None:
     """The scores are those of an undisturbed race, each once."""
     pairs = "select example_id, model from scores order by all"
@@ -164,6 +165,7 @@ def test_killed_in_any_stage_a_race_resumes_to_the_same(race: Race, raced: Path)
     assert race.ask(pairs) == curate.open(raced).sql(pairs).fetchall()
 
 
+@pytest.mark.slow
 def test_a_proxy_goes_before_the_first_model(race: Race, proxy: Path) -> None:
     """Most examples are then scored by no model of the corpus; a kill changes nothing."""
     proxy = shutil.copytree(proxy, race.folder / "p")

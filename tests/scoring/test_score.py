@@ -16,6 +16,7 @@ import pytest
 
 import curate
 from curate import backends
+from curate.backends.base import Compute
 from curate.chat import tokens
 from curate.chat.encode import Encoded
 from curate.cli.progress import Lines
@@ -54,7 +55,7 @@ def test_stored_nlls_are_those_of_the_plain_loop(
     score: Score, family: Path, tmp_path: Path
 ) -> None:
     """Aligned, adapters of rank 1 and 32, a full checkpoint: within 1e-4 nats per token."""
-    score("rank1", "rank32", "full", device="cpu")
+    score("rank1", "rank32", "full", compute=Compute(device="cpu"))
     query = "select model, messages, nll from scores join examples using (example_id)"
     found = ask(tmp_path / "c", f"{query} where row in (1, 7, 39)")
     assert len(found) == 12
@@ -436,18 +437,24 @@ def test_a_uniform_model_over_bytes_costs_eight_bits_a_byte(tmp_path: Path) -> N
         assert row["gap"] == 0
 
 
+def test_what_a_run_sets_is_not_asked_for_twice(score: Score) -> None:
+    """A length limit on the backend would be ignored."""
+    with pytest.raises(CurateError, match="give it max_length"):
+        score(compute=Compute(max_length=16))
+
+
 def test_scores_of_two_dtypes_are_told_or_refused(score: Score, tmp_path: Path) -> None:
     """Their rounding differs: a line between two models, a refusal within one, before any score."""
     said = io.StringIO()
     score = partial(score, limit=5, progress=Lines(said))
-    score(dtype="float32")
-    score("rank1", dtype="float32")
+    score(compute=Compute(dtype="float32"))
+    score("rank1", compute=Compute(dtype="float32"))
     assert "was scored in" not in said.getvalue()
-    score("full", dtype="bfloat16")
+    score("full", compute=Compute(dtype="bfloat16"))
     told = "full: scored in bfloat16, while base was scored in float32. "
     assert said.getvalue().count(told) == 1
     with pytest.raises(CurateError, match="--dtype float32"):
-        score(dtype="bfloat16", limit=None)
+        score(compute=Compute(dtype="bfloat16"), limit=None)
     assert ask(tmp_path / "c", "select count(*) from scores where model = 'base'") == [(5,)]
 
 

@@ -42,11 +42,11 @@ def answers(chosen: Selection) -> list[str]:
     return [messages[-1]["content"] for messages in chosen.rows["messages"].to_pylist()]
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> Corpus:
-    """Twenty rows: two sources, three kinds, lengths that rise with the rank."""
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Twenty rows: two sources, three kinds, lengths that rise with the rank; only read."""
     return build(
-        tmp_path / "c",
+        tmp_path_factory.mktemp("plain") / "c",
         [
             (
                 f"question {n}",
