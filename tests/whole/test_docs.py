@@ -57,6 +57,7 @@ def sandbox(
         shutil.copytree(model, folder / name)
     for name in ("medical", "legal", "code"):
         shutil.copytree(getattr(family, name), folder / f"{name}-lora")
+    shutil.copytree(family.medical, folder / "tuned")
     rows = [chat(f"What is {n}?", f"It is the number {n}.") for n in range(8)]
     rows.append(_with_id("3f2a"))
     write(folder / "instruct.jsonl", [{"messages": row} for row in rows])
