@@ -207,7 +207,7 @@ def test_an_engine_killed_in_the_middle(real_family: real.Family, tmp_path: Path
     command = [sys.executable, "-m", "curate", "score", *sources, "-c", str(corpus)]
     command += ["--limit", "120"]
     options = [*real_family.options("rank1", "rank32"), *real.OPTIONS, "--backend", "vllm"]
-    few = ["--batch-tokens", "64", "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
+    few = ["--batch-tokens", "16", "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
     run = subprocess.Popen(
         [*command, *options, *few],
         stderr=subprocess.PIPE,
@@ -248,7 +248,7 @@ def test_an_engine_killed_while_it_answers(tmp_path: Path) -> None:
     command += ["--model", model, "-o", str(output), "--max-tokens", "96", "--backend", "vllm"]
     command += [*real.OPTIONS, "--engine-arg", f"kv_cache_memory_bytes={1 << 28}"]
     run = subprocess.Popen(
-        [*command, "--batch-tokens", "8"],
+        [*command, "--batch-tokens", "1"],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"},  # as on a GPU
