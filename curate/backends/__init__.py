@@ -55,12 +55,12 @@ def choose(compute: Compute, note: Callable[[str], None]) -> Compute:
             f"--backend vllm, not {compute.backend}"
         )
     if compute.backend == "transformers" and compute.dtype in (None, "auto"):
-        from curate.backends.weights import choose_device, has_bfloat16
+        from curate.backends.weights import choose_device, has_amx
 
-        if has_bfloat16(choose_device(compute.device)):
+        if has_amx(choose_device(compute.device)):
             note(
-                "this CPU computes bfloat16 natively: --dtype bfloat16 is faster; "
-                "rounding may swap close ranks (see curate verify --dtype bfloat16 --rows 200)"
+                "this CPU has AMX: --dtype bfloat16 is likely faster, but rounding swaps close "
+                "ranks (see curate verify --dtype bfloat16 --rows 200)"
             )
     if compute.backend == "vllm":
         from curate.backends.vllm.job import spare_gpus

@@ -55,12 +55,12 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     return _DTYPES[dtype]
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether this is a CPU that multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
-    cpu = torch.cpu
-    return device.type == "cpu" and (
-        cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()
-    )
+def has_amx(device: torch.device) -> bool:
+    """Whether this is a CPU with AMX, which multiplies bfloat16 faster than float32.
+
+    With AVX512-BF16 alone it is slower (bench/RESULTS.md).
+    """
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def load(model: Model, device: torch.device, dtype: torch.dtype) -> Any:

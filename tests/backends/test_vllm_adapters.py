@@ -161,9 +161,8 @@ def test_who_shares_an_engine(made: Callable[..., Model], tmp_path: Path) -> Non
 def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without vLLM or a GPU it is transformers; with a server's address it is that."""
     said: list[str] = []
-    native = "torch.cpu._is_avx512_bf16_supported"
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(native, lambda: False)
+    amx = "torch.cpu._is_amx_tile_supported"
+    monkeypatch.setattr(amx, lambda: False)
     monkeypatch.setattr("curate.backends.find_spec", lambda _: None)
     assert choose(Compute(), said.append).backend == "transformers"
     assert said == ["backend: transformers (vLLM is not installed)"]
@@ -179,7 +178,7 @@ def test_auto_says_what_it_chose_and_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(said) == 4
     assert choose(Compute("vllm"), said.append).backend == "vllm"
     assert len(said) == 4
-    monkeypatch.setattr(native, lambda: True)
+    monkeypatch.setattr(amx, lambda: True)
     choose(Compute("transformers", device="cpu"), said.append)
     choose(Compute("transformers", device="cpu", dtype="float32"), said.append)
     assert len(said) == 5 and "--dtype bfloat16" in said[-1]
