@@ -193,24 +193,26 @@ def _fresh(
     """The prompts that have no answer in the folder, each once: a prompt's hash is its id."""
     seen = SeenExamples(folder, "prompt_id")
     progress.start("reading", None)
-    for table, skipped in batches:
-        check_cancelled()
-        prompts = [messages[:-1] for messages in table["messages"].to_pylist()]
-        columns = {
-            "example_id": [examples.example_id(prompt) for prompt in prompts],
-            "messages": pa.array(prompts, MESSAGES),
-            **{name: table[name] for name in ("source", "row", "answer", "meta")},
-        }
-        fresh = seen.new(pa.table(columns))
-        done.prompts += fresh.num_rows
-        done.known += table.num_rows - fresh.num_rows
-        for row in skipped.select(["source", "row", "reason"]).to_pylist():
-            done.skipped[row["reason"]] += 1
-            done.places.setdefault(row["reason"], f"{row['source']}:{row['row']}")
-        progress.advance(table.num_rows)
-        if fresh.num_rows:
-            yield fresh
-    progress.stop()
+    try:
+        for table, skipped in batches:
+            check_cancelled()
+            prompts = [messages[:-1] for messages in table["messages"].to_pylist()]
+            columns = {
+                "example_id": [examples.example_id(prompt) for prompt in prompts],
+                "messages": pa.array(prompts, MESSAGES),
+                **{name: table[name] for name in ("source", "row", "answer", "meta")},
+            }
+            fresh = seen.new(pa.table(columns))
+            done.prompts += fresh.num_rows
+            done.known += table.num_rows - fresh.num_rows
+            for row in skipped.select(["source", "row", "reason"]).to_pylist():
+                done.skipped[row["reason"]] += 1
+                done.places.setdefault(row["reason"], f"{row['source']}:{row['row']}")
+            progress.advance(table.num_rows)
+            if fresh.num_rows:
+                yield fresh
+    finally:
+        progress.stop()
 
 
 def _answer_all(

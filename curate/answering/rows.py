@@ -7,14 +7,16 @@ answered or missing as a whole.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.corpus.views import read_parquet
 from curate.corpus.writer import next_flush
@@ -172,7 +174,7 @@ class Sink:
 def write_file(folder: Path, output: Path) -> None:
     """Write all parts of a folder into one .jsonl or .parquet file, whole or not at all."""
     kind = {".jsonl": "json", ".parquet": "parquet, compression zstd"}[output.suffix]
-    rows = read_parquet(parts.list_parts(folder), "union_by_name = true")
+    rows = _rows_of(parts.list_parts(folder))
     spill: dict[str, Any] = {"temp_directory": spill_folder()}
     with (
         readable_errors(),
@@ -181,3 +183,44 @@ def write_file(folder: Path, output: Path) -> None:
     ):
         copy = f"copy (from {rows}) to $path (format {kind})"
         connection.execute(copy, {"path": str(temporary)})
+
+
+def _rows_of(found: Sequence[Path]) -> str:
+    """SQL for the rows of all parts. A column with lists in some and other types in others is text.
+
+    DuckDB would cast a part's text to the other parts' lists: to null, or with an error.
+    """
+    schemas = [pq.read_schema(part) for part in found]
+    kinds: dict[str, set[pa.DataType]] = {}
+    for column in chain.from_iterable(schemas):
+        kinds.setdefault(column.name.casefold(), set()).add(column.type)
+    clash = {name for name, types in kinds.items() if _clash(types)}
+    if not clash:
+        return read_parquet(found, "union_by_name = true")
+    selects = []
+    for part, schema in zip(found, schemas, strict=True):
+        as_text = ", ".join(
+            f"to_json({quoted})::varchar as {quoted}"
+            for column in schema
+            if column.name.casefold() in clash and pa.types.is_list(column.type)
+            for quoted in [_quoted(column.name)]
+        )
+        replaced = f"* replace ({as_text})" if as_text else "*"
+        selects.append(f"select {replaced} from {read_parquet([part])}")
+    return f"({' union all by name '.join(selects)})"
+
+
+def _clash(types: Collection[pa.DataType]) -> bool:
+    """Whether some are lists, and the others neither the same ones nor without a value."""
+    if not any(map(pa.types.is_list, types)):
+        return False
+    valued = [
+        each
+        for each in types
+        if not pa.types.is_null(each.value_type if pa.types.is_list(each) else each)
+    ]
+    return len(valued) > 1 or not all(map(pa.types.is_list, valued))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

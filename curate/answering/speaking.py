@@ -135,8 +135,9 @@ def answers(
             check_cancelled()
             pending, sample = under_way.pop(number)
             if isinstance(ids, str):
-                if not pending.refused:
-                    refuse(ids)
+                if pending.refused:
+                    continue
+                refuse(ids)
                 pending.refused = True
                 in_a_row += 1
                 if in_a_row == REFUSED:

@@ -94,7 +94,7 @@ def answer(
         _print_done(done)
     if done.empty:
         raise CurateError("; ".join(done.empty))
-    if done.refused and not (done.answers or dry_run):
+    if done.refused and not (done.answers or done.known or dry_run):
         raise CurateError(f"no prompt could be answered: {_reasons(done.refused)}")
 
 

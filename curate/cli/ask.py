@@ -250,8 +250,9 @@ def print_example(found: dict[str, Any]) -> None:
     print(f"{clean(found['example_id'])}  {clean(found['source'])}, row {found['row']:,}")
     *prompt, answer = found["messages"]
     for message in prompt:
-        print(f"\n[{clean(message['role'])}]\n{clean(message['content'])}")
+        print(f"\n[{clean(message['role'])}]\n{_reasoned(message)}{clean(message['content'])}")
     print(f"\n[{clean(answer['role'])}]")
+    print(_reasoned(answer), end="")
     if any(score["truncated"] for score in found["scores"]) or not colored(found["tokens"]):
         print(clean(answer["content"]))
     if found["meta"] not in (None, "{}"):
@@ -264,3 +265,9 @@ def print_example(found: dict[str, Any]) -> None:
         gap = found["gap"]
         kept = f", {gap['rank_kept']:,} without refusals" if gap["rank_kept"] else " (a refusal)"
         print(f"gap {gap['gap']:.4f} from {gap['unit']}, rank {gap['rank']:,}{kept}")
+
+
+def _reasoned(message: dict[str, Any]) -> str:
+    """The lines of a turn's reasoning, if it has any."""
+    reasoning = message.get("reasoning_content")
+    return f"<think>\n{clean(reasoning)}\n</think>\n" if reasoning else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.corpus import integrity
-from curate.corpus.corpus import Corpus, write_database
+from curate.corpus.corpus import UNSKIPPED, Corpus, write_database
 from curate.errors import CurateError
 from curate.storage import manifest, parts
 from curate.storage.locking import locked
-from curate.storage.manifest import Manifest
+from curate.storage.manifest import Manifest, Race
 
 _ID = pa.binary(16)
 
@@ -69,10 +70,24 @@ def drop(path: Path, models: Sequence[str], sources: Sequence[str]) -> None:
                 f"{path}: {damaged[0].path} {damaged[0].reason}; see `curate status --verify`"
             )
         record = corpus.manifest
+        if record.race:
+            left = record.race.audit - _audited(corpus, record.race, sources)
+            record.race = replace(record.race, audit=left)
         record.dropping = {"models": list(models), "sources": list(sources)}
         manifest.save(record, path)
         _finish(path, record)
         write_database(Corpus(path))
+
+
+def _audited(corpus: Corpus, race: Race, sources: Sequence[str]) -> int:
+    """How many examples of a race's random sample are of these sources."""
+    query = f"""
+        select count(*) from (select source from example_parts {UNSKIPPED} limit $audit)
+        where list_contains($sources, source)
+    """
+    values = {"audit": race.audit, "seed": str(race.seed), "sources": list(sources)}
+    (found,) = corpus.sql(query, values).fetchall()
+    return int(found[0])
 
 
 def _finish(path: Path, record: Manifest) -> None:
@@ -103,10 +118,13 @@ def _finish(path: Path, record: Manifest) -> None:
     for name in models:
         record.models.pop(name, None)
         record.runs.pop(name, None)
-        record.only.pop(name, None)
         folder = path / "scores" / name
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+    # A condition over the gaps of a model that is gone can't be asked again.
+    record.only = {n: o for n, o in record.only.items() if not {n, *o.over} & {*models}}
+    if not record.misaligned:
+        record.race = None
     record.sources = [each for each in record.sources if each.get("source") not in sources]
     record.dropping = {}
     manifest.save(record, path)

@@ -75,9 +75,11 @@ def fetch_weights(found: Found, progress: Progress) -> None:
     files = "1 file" if len(found.missing) == 1 else f"{len(found.missing)} files"
     progress.note(f"{repo}: fetching {total / MB:,.1f} MB in {files}")
     progress.start(f"fetching {repo}", round(total / MB), unit="MB")
-    for path in found.missing:
-        download(repo, path, progress.note, progress)
-    progress.stop()
+    try:
+        for path in found.missing:
+            download(repo, path, progress.note, progress)
+    finally:
+        progress.stop()
 
 
 def weights_differ(found: Found, reference: str, commit: str) -> bool:

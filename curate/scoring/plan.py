@@ -120,12 +120,14 @@ def _read(
     """Count examples that are new to the folder, and keep a sample of them."""
     read, sample, seen = Ingested(), _ROW.empty_table(), SeenExamples(folder / "examples")
     progress.start("reading", None)
-    for table, skipped in batches:
-        check_cancelled()
-        fresh = seen.new(table)
-        read.add(table, fresh, skipped)
-        sample = _lowest(sample, fresh)
-    progress.stop()
+    try:
+        for table, skipped in batches:
+            check_cancelled()
+            fresh = seen.new(table)
+            read.add(table, fresh, skipped)
+            sample = _lowest(sample, fresh)
+    finally:
+        progress.stop()
     return read, sample
 
 

@@ -104,7 +104,7 @@ def restrict(
     the corpus remembers these, so a resumed run asks for the same examples.
 
     Raises:
-        CurateError: as in `chosen`.
+        CurateError: as in `chosen`, or the condition holds for no example.
     """
     record, names = view.manifest, [member.model.name for member in members]
     lacking = [
@@ -116,7 +116,10 @@ def restrict(
         roles = {name: entry.role for name, entry in record.models.items()}
         have = [n for n in roles if roles[n] == "misaligned" and n not in lacking]
         over = [sorted(have)]
-    return chosen(view, only, over[0]), dict.fromkeys(lacking, Only(only, over[0]))
+    found = chosen(view, only, over[0])
+    if not found.num_rows:
+        raise CurateError(f"--only {only!r}: holds for no example of {view.path}")
+    return found, dict.fromkeys(lacking, Only(only, over[0]))
 
 
 def records(

@@ -18,7 +18,7 @@ import torch
 
 import curate
 from curate.answering.answer import answer
-from curate.answering.rows import mark_of
+from curate.answering.rows import mark_of, table_of, write_file
 from curate.backends import open_backend, weights
 from curate.backends.base import Compute, Prompt, Sampling
 from curate.backends.server import asking
@@ -27,6 +27,7 @@ from curate.chat.templates import template_of
 from curate.chat.tokens import load_tokenizer
 from curate.errors import CurateError
 from curate.models.resolve import Model, resolve
+from curate.storage.parts import write_part
 from curate.system.progress import Silent
 from curate.system.stopping import Stopped, stoppable
 from tests import real
@@ -277,6 +278,31 @@ def test_one_file_at_the_end(family: Family, pool: Path, tmp_path: Path, ending:
         answer([str(pool)], out, model=str(family.aligned), **SHORT)
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        ([], [{"name": "f"}], ["[]", '[{"name":"f"}]']),
+        (["a"], "x", ['["a"]', "x"]),
+        ([], ["a"], [[], ["a"]]),
+        ([[1]], ["a"], ["[[1]]", '["a"]']),
+        (1, "x", ["1", "x"]),
+        (["a"], 1, ['["a"]', "1"]),
+        (None, ["a"], [None, ["a"]]),
+    ],
+)
+def test_one_file_of_parts_whose_columns_differ(
+    tmp_path: Path, ending: str, first: object, second: object, wanted: list[object]
+) -> None:
+    """Nothing is lost: lists beside other types become JSON text."""
+    for value in (first, second):
+        write_part(tmp_path / "parts", table_of([{"prompt_id": "p", "tools": value}]))
+    write_file(tmp_path / "parts", tmp_path / f"out.{ending}")
+    path = tmp_path / f"out.{ending}"
+    rows = _lines(path) if ending == "jsonl" else pq.read_table(path).to_pylist()
+    assert [row["tools"] for row in rows] == wanted
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -393,6 +419,21 @@ def test_an_engine_that_dies_leaves_what_it_answered(
     assert len(rows_of(tmp_path / "out")) == 4
     upstream.reply = good
     assert answer([str(pool)], tmp_path / "out", **how).prompts == 8
+
+
+def test_a_prompt_is_refused_once_however_many_samples_it_has(
+    cli: Cli, family: Family, pool: Path, tmp_path: Path, upstream: Upstream
+) -> None:
+    """The others have their answers, and the same command has nothing left to complain of."""
+    good = upstream.reply
+    upstream.reply = lambda body: good(body) if len(upstream.asked) > 25 else (400, {"no": 1})
+    command = ["answer", pool, "--model", family.aligned, "-o", tmp_path / "out"]
+    command += ["--samples", 25, "--temperature", 1, "--in-flight", 1]
+    command += ["--backend", "server", "--server", upstream.url]
+    ran = cli(*command)
+    assert ran.code == 0 and "275 answers to 12 new prompts" in ran.out, ran.out + ran.err
+    upstream.reply = lambda body: (400, {"no": 1})
+    assert cli(*command).code == 0
 
 
 def test_a_refused_prompt_is_counted(

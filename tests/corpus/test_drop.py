@@ -9,7 +9,9 @@ import pytest
 
 import curate
 from curate.corpus.integrity import check
+from curate.corpus.race import field
 from curate.storage import manifest
+from curate.storage.manifest import Only, Race
 from tests.conftest import Cli, Family, fails
 
 
@@ -77,3 +79,23 @@ def test_a_kill_leaves_what_the_next_drop_finishes(cli: Cli, corpus: Path) -> No
     files = [{str(f.relative_to(at)) for f in at.rglob("*.parquet")} for at in (corpus, whole)]
     assert files[0] == files[1]
     assert check(curate.open(corpus)) == []
+
+
+def test_conditions_and_races_over_what_is_gone(cli: Cli, corpus: Path) -> None:
+    """A race's sample is what is left of it; a condition over a gone model's gaps is forgotten."""
+    gone = source_of(corpus, "a.jsonl")
+    record = manifest.load(corpus)
+    record.race = Race(top=5, recall=0.99, audit=12, seed=3)
+    record.only = {"code": Only("gap > 9", ["legal"]), "medical": Only("row < 0", [])}
+    manifest.save(record, corpus)
+    sample = field(curate.open(corpus), 3).ids.to_pylist()[:12]
+    assert cli("drop", "-c", corpus, "--model", "legal", "--source", gone, "--yes").code == 0
+    opened = curate.open(corpus)
+    left = field(opened, 3).ids.to_pylist()
+    race = opened.manifest.race
+    assert race and 0 < race.audit < 12
+    assert left[: race.audit] == [each for each in sample if each in left]
+    assert list(opened.manifest.only) == ["medical"] and cli("status", "-c", corpus).code == 0
+    names = ("--model", "code", "--model", "medical")
+    assert cli("drop", "-c", corpus, *names, "--yes").code == 0
+    assert curate.open(corpus).manifest.race is None and cli("status", "-c", corpus).code == 0

@@ -215,6 +215,7 @@ def test_wrong_arguments_are_found_before_a_model_is_loaded(few: Race, family: P
         ),
         ({"top": 0.05, "only": "true"}, "--only and --top: give one"),
         ({"only": "row"}, "isn't a condition"),
+        ({"only": "row < 0"}, "--only 'row < 0': holds for no example"),
         ({"only": "row ="}, "--only 'row ='"),
         ({"only": "nothing = 1"}, "The columns are"),
         ({"only": "gap > 0"}, "No misaligned model has scored yet"),
