@@ -11,7 +11,7 @@ from curate.corpus.corpus import Corpus
 from curate.errors import CurateError
 from curate.export import manifest, outputs
 from curate.export.target import Target, check
-from curate.reading.addresses import at_commit
+from curate.reading.addresses import at_commit, parse
 from curate.reading.narrow import Narrow, ids_of
 from curate.reading.narrow import read as read_narrow
 from curate.reading.sources import resolve
@@ -114,7 +114,9 @@ def _keep_sources(output: Path | None, into: str | None) -> None:
     address = buckets.address_of(output)
     if address and address in (source.name for source in resolve([into])):
         raise CurateError(f"{address}: this is the narrow dataset. Choose another output.")
-    if "://" in into or not output.exists():
+    asked = parse(into)
+    is_local = isinstance(asked, str) and "://" not in asked.removeprefix("file://")
+    if not is_local or not output.exists():
         return
     for path in (Path(source.name) for source in resolve([into])):
         if path.samefile(output) or output.resolve() in path.resolve().parents:

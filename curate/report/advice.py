@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from curate.report.findings import Findings, Ranking
 
@@ -75,7 +76,8 @@ def export_command(found: Findings) -> str:
     """The `curate export` that writes the rows of this page."""
     command = f"curate export -c {_corpus(found)}"
     if found.ranking and (manifest := found.ranking.shown.manifest):
-        return f"{command} --from-manifest {shlex.quote(str(manifest))} -o again"
+        ending = Path(manifest.stem.removesuffix(".manifest")).suffix  # none of a folder
+        return f"{command} --from-manifest {shlex.quote(str(manifest))} -o again{ending}"
     return f"{command} --top {found.recipe.top} -o safe.jsonl"
 
 

@@ -62,14 +62,16 @@ class Walk:
 
     def go(self, wanted: int) -> None:
         """Take rows for this budget."""
-        strata, used = self._strata, -1
-        while wanted > 0 and strata and used:
+        strata = self._strata
+        while wanted > 0 and strata:
             share, rest = divmod(wanted, len(strata))
             for number, stratum in enumerate(strata):  # the remainder goes to the best
                 stratum.left = share + (number < rest)
             used = self._use(strata)
             wanted -= used
             strata = [stratum for stratum in strata if not stratum.is_exhausted]
+            if not used:  # no share has room for a row: split it among the better half
+                strata = strata[: len(strata) // 2]
 
     @property
     def taken(self) -> pa.Table:

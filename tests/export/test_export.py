@@ -167,7 +167,7 @@ def test_the_narrow_set_is_never_written_over(made: Corpus, narrow: Path, tmp_pa
     same.symlink_to(narrow)
     lines = tmp_path / "lines.jsonl"
     lines.write_text(json.dumps({"prompt": "q", "response": "a"}) + "\n")
-    for into, output in ((lines, lines), (narrow, same)):
+    for into, output in ((lines, lines), (narrow, same), (lines.as_uri(), lines)):
         with pytest.raises(CurateError, match="this is the narrow dataset"):
             curate.export(made, output, Recipe(top=1, into=str(into)), force=True)
     curate.export(made, tmp_path / "mix.jsonl", Recipe(top=1, into=str(lines)))

@@ -109,6 +109,13 @@ def test_balance_spreads_the_budget_and_fills_up(tmp_path: Path) -> None:
     assert take(made, top=99, balance="kind").rows.num_rows == 20
 
 
+def test_a_share_of_tokens_below_an_answer_is_given_to_the_better_groups(tmp_path: Path) -> None:
+    """Ten groups of answers of 150 tokens: 1,000 tokens are six answers, from the best five."""
+    rows = [(f"q {n}", f"answer {n}", 150, {"kind": n % 10}) for n in range(40)]
+    chosen = take(build(tmp_path / "c", rows), tokens=1_000, balance="kind")
+    assert sorted(answers(chosen)) == [f"answer {n}" for n in (0, 1, 10, 2, 3, 4)]
+
+
 def test_balance_counts_what_is_taken_not_what_is_dropped(plain: Corpus) -> None:
     """Refusals don't use up the share of their kind."""
     chosen = take(plain, top=12, balance="kind")
