@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import curate
 from curate.corpus.corpus import Corpus, dicts
 from curate.corpus.writer import open_for_writing
 from curate.errors import CurateError
-from curate.report import charts, findings, lens
+from curate.report import advice, charts, findings, lens
 from curate.selection.recipe import Recipe
 from curate.storage.schema import SCORED
 from tests.conftest import Cli
@@ -297,6 +298,19 @@ def test_without_an_export_it_shows_the_best_tenth(hostile: Corpus) -> None:
         assert any(row["overlap"] < 1 for row in ranking.tables[name])
 
 
+@pytest.mark.parametrize("output", ["mix.jsonl", "mix.parquet", "mix"])
+def test_the_command_of_the_page_repeats_the_export(
+    hostile: Corpus, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    """As it stands, for a single file and for a folder."""
+    curate.export(hostile, tmp_path / output, Recipe(top=3))
+    made = tmp_path / (f"{output}.manifest.json" if "." in output else f"{output}/manifest.json")
+    command = shlex.split(advice.export_command(findings.find(hostile, made)))
+    monkeypatch.chdir(tmp_path)
+    ran = cli(*command[1:])
+    assert ran.code == 0 and "the same bytes" in ran.out, ran.err
+
+
 def test_a_wrong_manifest_is_refused(made: Path, hostile: Corpus, tmp_path: Path) -> None:
     """That of another corpus, and a file that is none; nothing is written."""
     other = corpus(tmp_path / "c", ["one", "two"], {"base": [1.0, 2.0], "bad": [2.0, 4.0]})
@@ -393,10 +407,10 @@ def test_without_a_ranking_it_says_what_is_missing(browser: Any, tmp_path: Path)
     curate.report(alone, tmp_path / "alone.html")
     half = corpus(tmp_path / "half", ["one"], {"base": [1.0], "bad": [None]})
     curate.report(half, tmp_path / "half.html")
-    for name, advice in (("alone", "Score a misaligned model"), ("half", "Finish scoring")):
+    for name, told in (("alone", "Score a misaligned model"), ("half", "Finish scoring")):
         seen = Opened(browser, tmp_path / f"{name}.html")
         assert "Nothing is ranked yet" in seen.page.inner_text("main")
-        assert advice in seen.page.inner_text("#next")
+        assert told in seen.page.inner_text("#next")
         assert seen.complaints == []
         seen.page.context.close()
 
