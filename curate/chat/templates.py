@@ -55,7 +55,7 @@ class Template:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (64 hex digits) of everything here and the pinned date."""
+        """SHA-256 (64 hex digits) of text, arguments, `parts` and the pinned date."""
         whole = json.dumps([self.text, self.args, self.parts, PINNED_DATE])
         return hashlib.sha256(whole.encode()).hexdigest()
 

@@ -97,7 +97,7 @@ class Corpus:
             return cursor.sql("select true as done") if relation is None else relation
 
     def _hint(self, complaint: str, query: str) -> str:
-        """A hint at the view that has a missing column, or at the columns of the query's views."""
+        """Which view has the missing column, or which columns the query's views have."""
         sought = re.search(r'Referenced column "(.+?)" not found', complaint)
         if sought is None:
             return ""

@@ -33,7 +33,7 @@ from curate.storage.schema import EXAMPLES, REASONING, SKIPPED
 
 FLUSH_BYTES = 64 << 20  # a batch of this size is full, however few rows it has
 HEAD_ROWS = 1000  # if these first rows have no known layout, the source is rejected at once
-MAX_REASONS = 1000  # counted separately; every broken row may have its own
+MAX_REASONS = 1000  # the most reasons counted for a source: each broken row may have its own
 
 Turns = Literal["last", "all"]
 
@@ -237,7 +237,7 @@ class Reader:
         ]
 
     def _is_done(self) -> bool:
-        """Whether the argument that meant this source has reached the limit of examples."""
+        """Whether the argument that this source came from has reached its limit of examples."""
         return self._by_argument[self._at.argument] == self._limit
 
     def _add(self, number: int, row: dict[str, Any] | str) -> None:

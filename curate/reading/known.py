@@ -19,9 +19,9 @@ from curate.storage.documents import first_fault
 
 Role = Literal["messages", "prompt", "answer", "system", "context", "history", "reasoning"]
 COLUMNS: tuple[Role, ...] = get_args(Role)
-"""`messages` is a whole conversation. Else `prompt` and `answer` are its last two turns. `context`
-is a text that belongs to the prompt, `history` a list of earlier [question, answer] pairs, and
-`reasoning` what the model thinks before the answer."""
+"""`messages` is a whole conversation. Otherwise, `prompt` and `answer` are its last two turns.
+`context` is a text that belongs to the prompt, `history` a list of earlier [question, answer] pairs,
+and `reasoning` what the model thinks before the answer."""
 
 Layout = Mapping[str, tuple[str, ...]]
 """The columns of each role; the first that isn't null is used."""
@@ -88,7 +88,7 @@ def known_layouts(columns: Mapping[str, str] | None = None, file: str | None = N
 
 
 def still_lacking(names: set[str], row: Mapping[str, Any]) -> set[str]:
-    """The named columns that a row lacks, too; upper and lower case are the same."""
+    """Those of `names` that this row lacks as well, ignoring case."""
     if not names:
         return names
     there = {str(name).casefold() for name in row}

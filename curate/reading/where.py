@@ -169,7 +169,7 @@ class RowFilter:
 def _size(raw: Raw) -> int:
     try:
         return len(orjson.dumps(raw, default=repr))
-    except TypeError:  # nested too deeply: it is asked about alone
+    except TypeError:  # nested too deeply to measure: gets a chunk of its own
         return CHUNK_BYTES
 
 

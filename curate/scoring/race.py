@@ -182,7 +182,7 @@ def expected(asked: Race, count: int, models: int, seconds: float) -> str:
     )
     return (
         f"A full run makes {full:,} passes{whole}. A race makes {share:.0%} of them or more{less}, "
-        "by how far the models agree"
+        "depending on how much the models agree"
     )
 
 
