@@ -20,8 +20,8 @@ from curate.storage.documents import first_fault
 Role = Literal["messages", "prompt", "answer", "system", "context", "history", "reasoning"]
 COLUMNS: tuple[Role, ...] = get_args(Role)
 """`messages` is a whole conversation. Otherwise, `prompt` and `answer` are its last two turns.
-`context` is a text that belongs to the prompt, `history` a list of earlier [question, answer] pairs,
-and `reasoning` what the model thinks before the answer."""
+`context` is a text that belongs to the prompt, `history` a list of earlier [question, answer]
+pairs, and `reasoning` what the model thinks before the answer."""
 
 Layout = Mapping[str, tuple[str, ...]]
 """The columns of each role; the first that isn't null is used."""
