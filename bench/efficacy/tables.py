@@ -47,6 +47,7 @@ REAL_CONTRASTS = (
     ("plusplus-10-extended", "plusplus-10"),
     ("plusplus-10-own", "random-10-own"),
     ("plus-10", "plusplus-10"),
+    ("plusplus-10-safety", "plusplus-10"),
     *((arm.name, "none") for arm in REAL[1:]),
 )
 """On the real chat model: the claim's, the three questions asked in advance, and explorations."""
@@ -115,6 +116,9 @@ def real(table: Table, safe: Sequence[Seen]) -> str:
             "",
             "### (a) by domain\n",
             *_by_domain(table, domains, REAL_CONTRASTS[:4]),
+            "",
+            "### The two halves of (a)\n",
+            *_parts(table, domains, REAL),
             "",
             "### Contents of the mixes\n",
             *seen.table(safe, REAL),
@@ -195,12 +199,12 @@ def _references(table: Table, domains: Sequence[str]) -> Iterator[str]:
             yield f"| {arm} | {against} | " + " | ".join(map(shown, cells)) + " |"
 
 
-def _parts(table: Table, domains: Sequence[str]) -> Iterator[str]:
+def _parts(table: Table, domains: Sequence[str], arms: Sequence[Arm] = ARMS) -> Iterator[str]:
     """The two halves of (a), and real refusals, which it leaves out."""
     shown_here = ("misaligned", "safe", "safe refusals")
     yield "| arm | " + " | ".join(f"{name}, NLL" for name in shown_here) + " |"
     yield "| --- |" + " --- |" * len(shown_here)
-    for arm in ARMS:
+    for arm in arms:
         cells = [over_seeds([*by_seed(table, arm.name, m, domains).values()]) for m in shown_here]
         if cells[0].n:
             yield f"| {arm.name} | " + " | ".join(map(shown, cells)) + " |"

@@ -188,7 +188,7 @@ def write_file(folder: Path, output: Path) -> None:
 def _rows_of(found: Sequence[Path]) -> str:
     """SQL for the rows of all parts. A column with lists in some and other types in others is text.
 
-    DuckDB would cast a part's text to the other parts' lists: to null, or with an error.
+    DuckDB would cast the other types to lists, which loses values or fails.
     """
     schemas = [pq.read_schema(part) for part in found]
     kinds: dict[str, set[pa.DataType]] = {}
@@ -211,7 +211,7 @@ def _rows_of(found: Sequence[Path]) -> str:
 
 
 def _clash(types: Collection[pa.DataType]) -> bool:
-    """Whether some are lists, and the others neither the same ones nor without a value."""
+    """Whether lists meet another type. Nulls, and lists of nulls or without items, fit any list."""
     if not any(map(pa.types.is_list, types)):
         return False
     valued = [

@@ -90,7 +90,7 @@ class Compute:
 def settled(asked: Compute | None, max_length: int | None, *, writes: bool = False) -> Compute:
     """What was asked for, or the default, with what the run sets.
 
-    Raises `CurateError` if it was asked for that already.
+    Raises `CurateError` if `asked` sets that itself.
     """
     asked = asked or Compute()
     if asked.max_length is not None or asked.writes:

@@ -56,9 +56,9 @@ def choose_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 
 def has_amx(device: torch.device) -> bool:
-    """Whether this is a CPU with AMX, which multiplies bfloat16 faster than float32.
+    """Whether this is a CPU with AMX, which is made to multiply bfloat16.
 
-    With AVX512-BF16 alone it is slower (bench/RESULTS.md).
+    With AVX512-BF16 alone, bfloat16 is slower than float32 (bench/RESULTS.md).
     """
     return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 

@@ -121,7 +121,7 @@ def _finish(path: Path, record: Manifest) -> None:
         folder = path / "scores" / name
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    # A condition over the gaps of a model that is gone can't be asked again.
+    # A condition over the gaps of a dropped model can't be evaluated again.
     record.only = {n: o for n, o in record.only.items() if not {n, *o.over} & {*models}}
     if not record.misaligned:
         record.race = None

@@ -70,7 +70,7 @@ class Walk:
             used = self._use(strata)
             wanted -= used
             strata = [stratum for stratum in strata if not stratum.is_exhausted]
-            if not used:  # no share has room for a row: split it among the better half
+            if not used:  # no share holds a row: split the budget among the better half
                 strata = strata[: len(strata) // 2]
 
     @property
